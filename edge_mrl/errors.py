@@ -1,0 +1,120 @@
+"""Every error that edge-mrl raises on purpose.
+
+    EdgeMrlError
+    ├── UsageError                exit 2   wrong usage or input
+    ├── GateError                 exit 1   a check or a quality gate said no
+    ├── BundleError               exit 2   a bundle that cannot be trusted
+    │   ├── MissingFileError               a file that the manifest names is not there
+    │   ├── TruncatedError                 a file is shorter or longer than the manifest says
+    │   ├── HashError                      a file's bytes are not those that were written
+    │   ├── FormatError                    a format or version that this reader does not know
+    │   ├── ManifestError                  a missing, unknown or wrongly typed key
+    │   └── GraphError                     the graph's inputs or outputs are not those promised
+    ├── StoreError                exit 2   a store that cannot be used
+    │   ├── NotAStoreError                 a file that is not ours (it is left untouched)
+    │   ├── BindingError                   a store made with another embedding space or code
+    │   ├── StoreVersionError              a store written by a newer edge-mrl
+    │   └── StoreBusyError                 another process is writing
+    ├── MissingDependencyError    exit 3   an optional package is not installed
+    └── NetworkError              exit 4   a server or hub could not be reached
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "BindingError",
+    "BundleError",
+    "EdgeMrlError",
+    "FormatError",
+    "GateError",
+    "GraphError",
+    "HashError",
+    "ManifestError",
+    "MissingDependencyError",
+    "MissingFileError",
+    "NetworkError",
+    "NotAStoreError",
+    "StoreBusyError",
+    "StoreError",
+    "StoreVersionError",
+    "TruncatedError",
+    "UsageError",
+]
+
+
+class EdgeMrlError(Exception):
+    """Base of all errors here; ``exit_code`` is what the command line returns for it."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class UsageError(EdgeMrlError):
+    """Wrong usage or input: the message says what was expected and what came."""
+
+
+class GateError(EdgeMrlError):
+    """A check or a quality gate said no."""
+
+    exit_code = 1
+
+
+class BundleError(EdgeMrlError):
+    """A bundle that cannot be trusted."""
+
+
+class MissingFileError(BundleError):
+    """A file that the manifest names is not there."""
+
+
+class TruncatedError(BundleError):
+    """A file's size is not the one in the manifest."""
+
+
+class HashError(BundleError):
+    """A file's SHA-256 is not the one in the manifest."""
+
+
+class FormatError(BundleError):
+    """A format or a version that this reader does not know."""
+
+
+class ManifestError(BundleError):
+    """A manifest with a missing, an unknown or a wrongly typed key."""
+
+
+class GraphError(BundleError):
+    """A graph whose inputs or outputs are not those that FORMAT.md promises."""
+
+
+class StoreError(EdgeMrlError):
+    """A store that cannot be used."""
+
+
+class NotAStoreError(StoreError):
+    """A file that edge-mrl did not write; it is left untouched."""
+
+
+class BindingError(StoreError):
+    """A store that was made with another embedding space or another code."""
+
+
+class StoreVersionError(StoreError):
+    """A store that a newer edge-mrl wrote."""
+
+
+class StoreBusyError(StoreError):
+    """Another process holds the store's write lock."""
+
+
+class MissingDependencyError(EdgeMrlError):
+    """An optional package is not installed; the message carries the line to type."""
+
+    exit_code = 3
+
+
+class NetworkError(EdgeMrlError):
+    """A server or a model hub could not be reached."""
+
+    exit_code = 4
