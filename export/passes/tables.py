@@ -1,0 +1,60 @@
+"""Embedding tables with int8 rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edge_mrl_export.passes.emit import Pen, constant, tidy
+from edge_mrl_export.quantize import quantize_rows
+
+__all__ = ["SMALLEST_TABLE", "QuantizeTables", "find_tables"]
+
+#: Tables with fewer values stay fp32 (token types, relative position buckets).
+SMALLEST_TABLE = 32_768
+
+
+def find_tables(model: ir.Model) -> list[ir.Node]:
+    """Gather nodes over a large constant fp32 table, by rows."""
+    found = []
+    for node in model.graph:
+        if node.op_type != "Gather":
+            continue
+        table = constant(node.inputs[0])
+        axis = node.attributes.get_int("axis", 0)
+        if table is None or table.ndim != 2 or axis != 0 or table.dtype != np.float32:
+            continue
+        if table.size >= SMALLEST_TABLE:
+            found.append(node)
+    return found
+
+
+class QuantizeTables(ir.passes.InPlacePass):
+    """Store tables as int8 rows with a scale per row; only the gathered rows are expanded.
+
+    Requires: nothing.
+    Ensures: no large fp32 table is gathered from.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        pen = Pen(model.graph, "table")
+        nodes = find_tables(model)
+        for node in nodes:
+            _replace(pen, node)
+        tidy(model)
+        return ir.passes.PassResult(model, modified=bool(nodes))
+
+    def ensures(self, model: ir.Model) -> None:
+        left = [node.inputs[0].name for node in find_tables(model)]  # type: ignore[union-attr]
+        if left:
+            raise ir.passes.PostconditionError(f"fp32 tables left: {left}")
+
+
+def _replace(pen: Pen, node: ir.Node) -> None:
+    table, ids = node.inputs[0], node.inputs[1]
+    codes, scale = quantize_rows(constant(table))  # type: ignore[arg-type]
+    name = str(table.name)  # type: ignore[union-attr]
+    rows = pen.op("Gather", pen.const(codes, name=f"{name}/int8"), ids)
+    scales = pen.op("Gather", pen.const(scale, name=f"{name}/scale"), ids)
+    expanded = pen.op("Mul", pen.op("Cast", rows, to=int(ir.DataType.FLOAT)), scales)
+    ir.convenience.replace_all_uses_with(node.outputs[0], expanded)

@@ -1,0 +1,142 @@
+"""The arithmetic of int8 and int4 weights, in numpy (DESIGN: FORMAT.md, "Precision").
+
+Activations are coded per token: each row of a product's input is divided by its own largest
+magnitude, so that a text's vector depends on nothing else in its batch. Weights are coded per output
+channel. Smoothing moves scale from an input channel with outliers to the weights' row (SmoothQuant,
+arXiv 2211.10438); it costs one more elementwise pass, so it is used only where it measurably helps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["GELU_MINIMUM", "Plan", "choose_plan", "quantize_blocks", "quantize_columns", "quantize_rows"]
+
+Float = NDArray[np.float32]
+
+#: GELU is nowhere below this (its minimum is -0.16997), so that its output fits unsigned codes.
+GELU_MINIMUM = np.float32(-0.17)
+#: Smoothing strengths that are tried; 0.5 is SmoothQuant's default.
+STRENGTHS = (0.35, 0.5, 0.65)
+#: A variant that costs one more pass must lower the squared error to this share.
+WORTH_A_PASS = 0.85
+TINY = np.float32(1e-10)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How one product's input is coded.
+
+    Attributes:
+        smooth: float32[K] that the input's channels are multiplied with, or None.
+        minimum: Lower bound of the input if the unsigned range is used, else None.
+        error: Relative squared error of the product's output on the calibration rows.
+    """
+
+    smooth: Float | None
+    minimum: np.float32 | None
+    error: float
+
+    def offset(self) -> Float | None:
+        """What is added to the (smoothed) input to make it unsigned: float32[] or float32[K]."""
+        if self.minimum is None:
+            return None
+        shift = np.asarray(-self.minimum, dtype=np.float32)
+        return shift if self.smooth is None else (shift * self.smooth).astype(np.float32)
+
+
+def choose_plan(rows: Float, weight: Float, *, gelu: bool) -> Plan:
+    """Choose the coding with the least output error that is worth its passes.
+
+    Args:
+        rows: float32[r, K], inputs seen in calibration.
+        weight: float32[K, N], all weights that this input is multiplied with, side by side.
+        gelu: Whether the input is a GELU's output.
+    """
+    minimum = GELU_MINIMUM if gelu else None
+    plain = _measure(rows, weight, None, minimum)
+    peaks = np.abs(rows).max(axis=0)
+    smoothed = [_measure(rows, weight, _smooth(peaks, weight, a), minimum) for a in STRENGTHS]
+    best = min(smoothed, key=lambda plan: plan.error)
+    return best if best.error < WORTH_A_PASS * plain.error else plain
+
+
+def _smooth(peaks: Float, weight: Float, strength: float) -> Float:
+    """float32[K]: the inverse of SmoothQuant's s = max|x|^a / max|w|^(1-a)."""
+    floor = max(float(peaks.max()) * 1e-4, 1e-6)
+    inputs = np.maximum(peaks, floor) ** strength
+    weights = np.maximum(np.abs(weight).max(axis=1), 1e-6) ** (1 - strength)
+    smooth = weights / inputs
+    return (smooth / np.exp(np.log(smooth).mean())).astype(np.float32)
+
+
+def _measure(rows: Float, weight: Float, smooth: Float | None, minimum: np.float32 | None) -> Plan:
+    plan = Plan(smooth, minimum, 0.0)
+    scaled = rows if smooth is None else rows * smooth
+    matched = weight if smooth is None else weight / smooth[:, None]
+    codes, scale = quantize_columns(matched)
+    product = _code_rows(scaled, plan.offset()) @ (codes.astype(np.float32) * scale)
+    exact = rows @ weight
+    error = float(np.square(product - exact).sum() / max(float(np.square(exact).sum()), 1e-30))
+    return Plan(smooth, minimum, error)
+
+
+def _code_rows(rows: Float, offset: Float | None) -> Float:
+    """What the graph's per-token codes stand for: rows, rounded."""
+    steps = 127 if offset is None else 255
+    shifted = rows if offset is None else rows + offset
+    peak = np.maximum(np.abs(shifted).max(axis=1, keepdims=True), TINY)
+    coded = np.clip(np.rint(shifted * (steps / peak)), -127, 255) * (peak / steps)
+    return coded if offset is None else coded - offset
+
+
+def quantize_columns(weight: Float) -> tuple[NDArray[np.int8], Float]:
+    """Symmetric int8 per output channel, |code| <= 127.
+
+    Args:
+        weight: float32[K, N].
+
+    Returns:
+        Codes int8[K, N] and scales float32[N].
+    """
+    scale = np.maximum(np.abs(weight).max(axis=0) / 127, TINY).astype(np.float32)
+    return np.clip(np.rint(weight / scale), -127, 127).astype(np.int8), scale
+
+
+def quantize_rows(table: Float) -> tuple[NDArray[np.int8], Float]:
+    """Symmetric int8 per row of an embedding table: codes int8[V, D], scales float32[V, 1]."""
+    scale = np.maximum(np.abs(table).max(axis=1, keepdims=True) / 127, TINY).astype(np.float32)
+    return np.clip(np.rint(table / scale), -127, 127).astype(np.int8), scale
+
+
+def quantize_blocks(rows: Float, block: int) -> tuple[NDArray[np.uint8], Float]:
+    """4-bit codes with one scale per block along each row; 8 stands for zero.
+
+    The block's element of largest magnitude gets the code 0 (that is -8), with the scale's sign to
+    match, which uses all sixteen codes. Among some shrunken scales, the one with the least squared
+    error is taken.
+
+    Args:
+        rows: float32[n, d], d divisible by ``block``.
+        block: Elements that share a scale.
+
+    Returns:
+        Codes uint8[n, d] in 0..15 and scales float32[n, d // block].
+    """
+    blocks = rows.reshape(len(rows), -1, block)
+    peak = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=2)[..., None], axis=2)
+    best = np.full(peak.shape, np.inf, dtype=np.float32)
+    codes, scales = np.zeros(blocks.shape, np.uint8), np.ones(peak.shape, np.float32)
+    for shrink in (1.0, 0.94, 0.88, 0.82):
+        scale = (peak * np.float32(shrink) / -8).astype(np.float32)
+        scale = np.where(np.abs(scale) < TINY, TINY, scale)
+        trial = np.clip(np.rint(blocks / scale) + 8, 0, 15)
+        error = np.square((trial - 8) * scale - blocks).sum(axis=2, keepdims=True)
+        better = error < best
+        best = np.where(better, error, best)
+        codes = np.where(better, trial.astype(np.uint8), codes)
+        scales = np.where(better, scale, scales)
+    return codes.reshape(rows.shape), scales[..., 0]
