@@ -51,6 +51,7 @@ class Source:
         modules: What follows it, as sentence-transformers modules in order.
         tokenizer: Parsed tokenizer.json, with neither truncation nor padding.
         prompts: Text put before the input, by kind ("query", "document").
+        width: Dimensions of the full vector.
         max_tokens: Longest input in tokens, special tokens included.
         max_positions: What the architecture allows, or None.
         pad_id: Token id used as padding.
@@ -68,6 +69,7 @@ class Source:
     modules: tuple[torch.nn.Module, ...]
     tokenizer: dict[str, Any]
     prompts: dict[str, str]
+    width: int
     max_tokens: int
     max_positions: int | None
     pad_id: int
@@ -169,6 +171,7 @@ def _load_sentence_transformers(folder: Path, label: str) -> Source:
         modules=rest,
         tokenizer=tokenizer,
         prompts=_prompts(model),
+        width=int(model.get_sentence_embedding_dimension() or 0),
         max_tokens=_max_tokens(None if static else first.max_seq_length, positions),
         max_positions=positions,
         pad_id=0 if static else int(first.tokenizer.pad_token_id or 0),
@@ -200,6 +203,7 @@ def _load_onnx(path: Path, label: str, pooling: str | None) -> Source:
         modules=tuple(modules),
         tokenizer=tokenizer,
         prompts=_prompts(reference),
+        width=int(reference.get_sentence_embedding_dimension() or transformer.width),
         max_tokens=_max_tokens(transformer.max_seq_length, positions),
         max_positions=positions,
         pad_id=transformer.pad_id,

@@ -34,6 +34,7 @@ class AppendContract(ir.passes.InPlacePass):
     Args:
         modules: The sentence-transformers modules behind the transformer, in order.
         dim: Dimensions of the coarse code.
+        width: Dimensions of the full vector.
         layer_norm: Whether Nomic's layer norm comes before the cut.
         head: float32[D, dim] of the head, or None for the identity.
         scale: Code scale: the value that the code 127 stands for.
@@ -45,6 +46,7 @@ class AppendContract(ir.passes.InPlacePass):
         modules: tuple[torch.nn.Module, ...],
         *,
         dim: int,
+        width: int,
         layer_norm: bool = False,
         head: NDArray[np.float32] | None = None,
         scale: float = 1.0,
@@ -53,6 +55,7 @@ class AppendContract(ir.passes.InPlacePass):
         super().__init__()
         self._modules = modules
         self._dim = dim
+        self._width = width
         self._layer_norm = layer_norm
         self._head = head
         self._scale = scale
@@ -67,12 +70,15 @@ class AppendContract(ir.passes.InPlacePass):
         graph = model.graph
         pen = Pen(graph, "contract")
         mask = pen.op("Cast", graph.inputs[1], to=int(ir.DataType.FLOAT))
-        vector = graph.outputs[0]
+        vector = graph.outputs.pop(0)
+        graph.outputs.clear()
         for module in self._modules:
             vector = _append_module(pen, module, vector, mask)
         full = _unit_length(pen, vector)
         coarse = self._append_codes(pen, full)
-        _finish(graph, coarse, None if self._coarse_only else full, self._dim)
+        _output(graph, coarse, "coarse", ir.DataType.INT8, self._dim)
+        if not self._coarse_only:
+            _output(graph, full, "full", ir.DataType.FLOAT, self._width)
         tidy(model)
         return ir.passes.PassResult(model, modified=True)
 
@@ -97,13 +103,9 @@ class AppendContract(ir.passes.InPlacePass):
         return pen.op("Cast", codes, to=int(ir.DataType.INT8))
 
 
-def _finish(graph: ir.Graph, coarse: ir.Value, full: ir.Value | None, dim: int) -> None:
-    coarse.name, coarse.dtype, coarse.shape = "coarse", ir.DataType.INT8, ir.Shape(["texts", dim])
-    graph.outputs[:] = [coarse]
-    if full is not None:
-        full.name, full.dtype = "full", ir.DataType.FLOAT
-        full.shape = ir.Shape(["texts", "width"])
-        graph.outputs.append(full)
+def _output(graph: ir.Graph, value: ir.Value, name: str, dtype: ir.DataType, width: int) -> None:
+    value.name, value.dtype, value.shape = name, dtype, ir.Shape(["texts", width])
+    graph.outputs.append(value)
 
 
 def _append_module(pen: Pen, module: torch.nn.Module, vector: ir.Value, mask: ir.Value) -> ir.Value:

@@ -1,0 +1,306 @@
+"""Text to vectors, with the bundle's graph and tokenizer."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mrl.bundle import GRAPH, KINDS, TOKENIZER, Manifest, bundle_error, check_files, read_manifest
+from edge_mrl.errors import GraphError, UsageError
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+__all__ = ["Encoder", "Encoding"]
+
+#: Texts that are tokenised, sorted by length and encoded together; more sorts better but holds more.
+WINDOW_TEXTS = 512
+#: Characters after which a window ends early, so that a run of megabyte texts stays bounded.
+WINDOW_CHARS = 2_000_000
+#: Tokens in one batch, padding included. Small sorted batches stay in the cache and beat large ones.
+BATCH_TOKENS = 1024
+LOW_MEMORY_BATCH_TOKENS = 256
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """Vectors of n texts.
+
+    Attributes:
+        coarse: int8[n, dim], the codes that a device keeps and searches.
+        full: float32[n, D], unit length, in the model's own space; None from a coarse-only bundle.
+    """
+
+    coarse: NDArray[np.int8]
+    full: NDArray[np.float32] | None
+
+    def __len__(self) -> int:
+        return len(self.coarse)
+
+
+class Encoder:
+    """Encodes text with a bundle. Safe to share between threads.
+
+    Attributes:
+        path: The bundle's folder.
+        manifest: What the bundle says of itself.
+    """
+
+    def __init__(
+        self, path: Path, manifest: Manifest, session: ort.InferenceSession, tokenizer: Any, *, batch_tokens: int
+    ) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._session: ort.InferenceSession | None = session
+        self._tokenizer = tokenizer
+        self._batch_tokens = batch_tokens
+        self._whole: Any = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        threads: int | None = None,
+        low_memory: bool = False,
+        verify_hashes: bool = False,
+    ) -> Encoder:
+        """Open a bundle.
+
+        Args:
+            path: The bundle's folder.
+            threads: Threads for one batch; None leaves it to ONNX Runtime (one per core).
+            low_memory: Smaller batches and no memory arena: slower, with the smallest RSS.
+            verify_hashes: Check every file's SHA-256 first; sizes are always checked.
+
+        Raises:
+            UsageError: No such folder, or a thread count below 1.
+            BundleError: The bundle cannot be trusted or opened.
+        """
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads is {threads}, expected at least 1")
+        folder = Path(path).resolve()
+        manifest = read_manifest(folder)
+        check_files(folder, manifest, hashes=verify_hashes)
+        tokenizer = _load_tokenizer(folder)
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(manifest.max_tokens)
+        session = _open_session(folder, threads, low_memory=low_memory)
+        _check_graph(session, manifest)
+        batch_tokens = LOW_MEMORY_BATCH_TOKENS if low_memory else BATCH_TOKENS
+        return cls(folder, manifest, session, tokenizer, batch_tokens=batch_tokens)
+
+    def encode(self, texts: Iterable[str], *, kind: str = "document") -> Encoding:
+        """Encode texts, in order.
+
+        Args:
+            texts: Any iterable of strings; it is read in windows, so that beside the result memory
+                stays bounded. Texts longer than ``manifest.max_tokens`` are cut. An empty string is a
+                text like any other. A lone surrogate is read as U+FFFD.
+            kind: "document" or "query": which of the model's prompts is put in front.
+
+        Returns:
+            An Encoding of n texts; n may be 0.
+
+        Raises:
+            TypeError: ``texts`` is a str, or holds something else than strings.
+            UsageError: An unknown kind.
+        """
+        chunks = list(self.stream(texts, kind=kind))
+        if not chunks:
+            return self._empty()
+        full = None
+        if self.manifest.full_dim is not None:
+            full = np.concatenate([chunk.full for chunk in chunks])  # type: ignore[misc]
+        return Encoding(np.concatenate([chunk.coarse for chunk in chunks]), full)
+
+    def stream(self, texts: Iterable[str], *, kind: str = "document") -> Iterator[Encoding]:
+        """Encode texts in order, a few hundred at a time, with bounded memory.
+
+        Args and errors as for ``encode``; the arguments are checked at once, the texts as they come.
+        """
+        if isinstance(texts, str | bytes):
+            raise TypeError("texts is a single string: pass a list of strings, e.g. [text]")
+        if kind not in KINDS:
+            raise UsageError(f"kind is {kind!r}, expected one of {', '.join(KINDS)}")
+        prompt = self.manifest.prompts[kind]
+        return (self._encode_window(window) for window in _windows(texts, prompt))
+
+    def encode_padded(self, texts: Sequence[str], *, kind: str = "document") -> Encoding:
+        """Encode all texts as one batch, padded to the longest: for checks, not for speed.
+
+        A graph that depends on its padding or on a batch's other texts shows here.
+        """
+        outputs = self._run(self.tokenize(texts, kind=kind))
+        return Encoding(outputs[0], outputs[1] if len(outputs) > 1 else None)
+
+    def tokenize(self, texts: Sequence[str], *, kind: str = "document") -> list[list[int]]:
+        """Token ids as the graph gets them: with prompt and special tokens, cut, without padding."""
+        prompt = self.manifest.prompts[kind]
+        return [e.ids for e in self._tokenizer.encode_batch_fast([_clean(prompt + text) for text in texts])]
+
+    def spans(self, text: str, *, max_tokens: int, overlap: int) -> list[tuple[int, int]]:
+        """Split a text into passages by tokens.
+
+        Args:
+            text: Any string.
+            max_tokens: Most tokens in a passage, special tokens not counted.
+            overlap: Tokens that a passage shares with the one before it.
+
+        Returns:
+            Character offsets (start, end) of each passage, in order. A passage runs on to where the
+            next tokens begin, so that together they cover the text; [] for a text without tokens.
+
+        Raises:
+            UsageError: ``overlap`` is negative or not below ``max_tokens``.
+        """
+        if not 0 <= overlap < max_tokens:
+            raise UsageError(f"overlap is {overlap}, expected 0 to {max_tokens - 1} (below max_tokens)")
+        offsets = self._whole_tokenizer().encode(_clean(text), add_special_tokens=False).offsets
+        spans = []
+        for first in range(0, len(offsets), max_tokens - overlap):
+            after = first + max_tokens
+            start = offsets[first][0] if spans else 0
+            spans.append((start, offsets[after][0] if after < len(offsets) else len(text)))
+            if after >= len(offsets):
+                break
+        return spans
+
+    def close(self) -> None:
+        """Free the session and the mapped weights; encoding afterwards is an error."""
+        self._session = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _whole_tokenizer(self) -> Any:
+        """A second tokenizer that does not truncate, made when passages are first asked for."""
+        with self._lock:
+            if self._whole is None:
+                self._whole = _load_tokenizer(self.path)
+                self._whole.no_truncation()
+                self._whole.no_padding()
+            return self._whole
+
+    def _empty(self) -> Encoding:
+        width = self.manifest.full_dim
+        full = None if width is None else np.empty((0, width), np.float32)
+        return Encoding(np.empty((0, self.manifest.dim), np.int8), full)
+
+    def _encode_window(self, texts: list[str]) -> Encoding:
+        rows = [e.ids for e in self._tokenizer.encode_batch_fast(texts)]
+        width = self.manifest.full_dim
+        coarse = np.empty((len(rows), self.manifest.dim), np.int8)
+        full = None if width is None else np.empty((len(rows), width), np.float32)
+        for batch in _batches([len(row) for row in rows], self._batch_tokens):
+            outputs = self._run([rows[i] for i in batch])
+            coarse[batch] = outputs[0]
+            if full is not None:
+                full[batch] = outputs[1]
+        return Encoding(coarse, full)
+
+    def _run(self, rows: list[list[int]]) -> list[NDArray[Any]]:
+        """Pad on the right and run the graph: coarse int8[n, dim] and perhaps full float32[n, D]."""
+        if self._session is None:
+            raise UsageError("the encoder is closed: open it again")
+        longest = max(1, *map(len, rows)) if rows else 1
+        ids = np.full((len(rows), longest), self.manifest.padding.id, dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for row, values in enumerate(rows):
+            ids[row, : len(values)] = values
+            mask[row, : len(values)] = 1
+        names = list(self.manifest.outputs)
+        return self._session.run(names, {"input_ids": ids, "attention_mask": mask})
+
+
+def _clean(text: str) -> str:
+    """The text with lone surrogates, which UTF-8 cannot carry, as U+FFFD; offsets stay the same."""
+    return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
+
+
+def _windows(texts: Iterable[str], prompt: str) -> Iterator[list[str]]:
+    iterator = iter(texts)
+    for first in iterator:
+        window, chars = [], 0
+        for text in itertools.chain([first], itertools.islice(iterator, WINDOW_TEXTS - 1)):
+            if not isinstance(text, str):
+                raise TypeError(f"a text is {type(text).__name__}, expected str")
+            window.append(_clean(prompt + text))
+            chars += len(text)
+            if chars > WINDOW_CHARS:
+                break
+        yield window
+
+
+def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Indices in batches of similar length, each at most ``budget`` tokens with its padding."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        # The first text is the longest, so it sets the batch's width.
+        if batch and (len(batch) + 1) * lengths[batch[0]] > budget:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(folder / TOKENIZER))
+    except Exception as error:  # the Rust binding raises bare Exception
+        raise bundle_error(error, folder) from error
+
+
+def _open_session(folder: Path, threads: int | None, *, low_memory: bool) -> ort.InferenceSession:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    # The graph was optimised at export; doing it again at each start would cost more than it gives.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads or 0
+    # Spinning threads burn battery between batches.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if low_memory:
+        options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False
+    try:
+        return ort.InferenceSession(str(folder / GRAPH), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own errors share no narrower public base
+        raise bundle_error(error, folder) from error
+
+
+def _check_graph(session: ort.InferenceSession, manifest: Manifest) -> None:
+    """Compare the graph's inputs and outputs with the manifest's."""
+    types = {"tensor(int8)": "int8", "tensor(float)": "float32"}
+    inputs = [i.name for i in session.get_inputs()]
+    outputs = {o.name: types.get(o.type, o.type) for o in session.get_outputs()}
+    widths = {o.name: o.shape[-1] for o in session.get_outputs()}
+    promised = {"coarse": manifest.dims.coarse, "full": manifest.dims.full}
+    if inputs != manifest.inputs or outputs != manifest.outputs:
+        raise GraphError(
+            f"the graph has {inputs} -> {outputs}, expected {manifest.inputs} -> {manifest.outputs}"
+        )
+    wrong = {name: width for name, width in widths.items() if width != promised[name]}
+    if wrong:
+        raise GraphError(f"the graph's outputs are {wrong} wide, the manifest says {promised}")
