@@ -1,0 +1,111 @@
+"""From the source's fp32 graph to the bundle's graph: contract, precision, optimisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from edge_mrl.bundle import Precision
+from edge_mrl_export.calibrate import record_inputs
+from edge_mrl_export.optimize import optimize
+from edge_mrl_export.passes.nbits import PackProducts, PackTables, count_packed_products
+from edge_mrl_export.passes.products import (
+    QuantizeProducts,
+    count_integer_products,
+    find_products,
+    is_gelu,
+)
+from edge_mrl_export.passes.tables import QuantizeTables
+from edge_mrl_export.quantize import Plan, choose_plan
+
+__all__ = ["Lowered", "lower"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """A bundle's graph, and how it computes.
+
+    Attributes:
+        model: The graph.
+        precision: For the manifest.
+        worst: Name of the product with the largest relative squared error in calibration, and it.
+    """
+
+    model: ir.Model
+    precision: Precision
+    worst: tuple[str, float] | None
+
+
+def lower(
+    model: ir.Model,
+    precision: str,
+    token_ids: Sequence[Sequence[int]],
+    folder: Path,
+    *,
+    advance: Callable[[], None] = lambda: None,
+) -> Lowered:
+    """Bring a graph with its contract to the wanted precision.
+
+    Args:
+        model: fp32 graph with the outputs of a bundle.
+        precision: "fp32", "int8" or "int4".
+        token_ids: Calibration texts as token ids; int8 needs at least one.
+        folder: An existing scratch folder.
+        advance: Called after each calibration text.
+    """
+    model = optimize(model, folder)
+    if precision == "int8":
+        return _to_int8(model, token_ids, folder, advance)
+    if precision == "int4":
+        PackProducts()(model)
+        PackTables()(model)
+        count = count_packed_products(model)
+        described = Precision("int4", "int8 per block", integer_products=count, smoothed_products=0)
+        return Lowered(_finish(model, folder), described, None)
+    return Lowered(_finish(model, folder), Precision("fp32", "fp32", 0, 0), None)
+
+
+def _to_int8(
+    model: ir.Model, token_ids: Sequence[Sequence[int]], folder: Path, advance: Callable[[], None]
+) -> Lowered:
+    plans = _plan(model, token_ids, folder, advance)
+    QuantizeProducts(plans)(model)
+    QuantizeTables()(model)
+    finished = _finish(model, folder)
+    described = Precision(
+        "int8",
+        "uint8 per token" if plans else "fp32",
+        integer_products=count_integer_products(finished),
+        smoothed_products=sum(plan.smooth is not None for plan in plans.values()),
+    )
+    worst = max(((n, p.error) for n, p in plans.items()), key=lambda item: item[1], default=None)
+    return Lowered(finished, described, worst)
+
+
+def _plan(
+    model: ir.Model, token_ids: Sequence[Sequence[int]], folder: Path, advance: Callable[[], None]
+) -> dict[str, Plan]:
+    groups = find_products(model)
+    if not groups:
+        return {}
+    rows = record_inputs(model, [g[0].value for g in groups], token_ids, folder, advance=advance)
+    plans = {}
+    for group in groups:
+        value = group[0].value
+        weights = np.concatenate([product.weight for product in group], axis=1)
+        plans[str(value.name)] = choose_plan(rows[str(value.name)], weights, gelu=is_gelu(value))
+    return plans
+
+
+def _finish(model: ir.Model, folder: Path) -> ir.Model:
+    """Optimise once more, and drop what only describes where the graph came from."""
+    model = optimize(model, folder)
+    common.ClearMetadataAndDocStringPass()(model)
+    model.producer_name, model.producer_version = "edge-mrl", None
+    model.graph.name = "edge-mrl"
+    return model
