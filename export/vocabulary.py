@@ -1,0 +1,78 @@
+"""The tokens of a bundle: the source's own, without those that cannot occur, or pruned to a corpus."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from edge_mrl_export.prune import prune
+
+__all__ = ["Vocabulary", "choose_vocabulary"]
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """A bundle's tokenizer, and how its ids relate to the source's.
+
+    Attributes:
+        tokenizer: Parsed tokenizer.json of the bundle.
+        original: Parsed tokenizer.json of the source.
+        kept: int64[V'], the source's id of each of the bundle's tokens; None where all are kept.
+        notes: What the user should know.
+    """
+
+    tokenizer: dict[str, Any]
+    original: dict[str, Any]
+    kept: NDArray[np.int64] | None
+    notes: tuple[str, ...] = field(default=())
+
+    def encode(self, texts: Sequence[str], prompt: str, max_tokens: int) -> list[list[int]]:
+        """Token ids of texts with the bundle's tokenizer, cut, without padding."""
+        tokenizer = Tokenizer.from_str(json.dumps(self.tokenizer))
+        tokenizer.enable_truncation(max_tokens)
+        rows = [e.ids for e in tokenizer.encode_batch([prompt + text for text in texts])]
+        return [ids for ids in rows if ids]
+
+    def original_ids(self, rows: Sequence[Sequence[int]]) -> list[list[int]]:
+        """The source's ids for ids of the bundle."""
+        if self.kept is None:
+            return [list(row) for row in rows]
+        return [[int(self.kept[i]) for i in row] for row in rows]
+
+    def unchanged(self, texts: Sequence[str]) -> list[str]:
+        """The texts that the bundle tokenises as the source does."""
+        if self.kept is None:
+            return list(texts)
+        before = Tokenizer.from_str(json.dumps(self.original)).encode_batch(list(texts))
+        after = Tokenizer.from_str(json.dumps(self.tokenizer)).encode_batch(list(texts))
+        rows = self.original_ids([e.ids for e in after])
+        return [t for t, old, new in zip(texts, before, rows, strict=True) if old.ids == new]
+
+    def facts(self) -> dict[str, Any]:
+        """For the report."""
+        size = Tokenizer.from_str(json.dumps(self.original)).get_vocab_size()
+        return {"source_tokens": size, "tokens": size if self.kept is None else len(self.kept)}
+
+
+def choose_vocabulary(
+    tokenizer: dict[str, Any], texts: Sequence[str], size: int | None
+) -> Vocabulary:
+    """Keep the source's vocabulary, or prune it to ``size`` tokens by the corpus.
+
+    Raises:
+        UsageError: This kind of vocabulary cannot be pruned, or not so far.
+    """
+    if size is None:
+        return Vocabulary(tokenizer, tokenizer, None)
+    pruned = prune(tokenizer, texts, size)
+    note = (
+        f"vocabulary pruned to {len(pruned.kept):,} tokens: {pruned.same:.1%} of {pruned.held_out:,} "
+        "held-out texts tokenise the same; fidelity is measured on texts that do"
+    )
+    return Vocabulary(pruned.tokenizer, tokenizer, pruned.kept, (note,))

@@ -1,0 +1,126 @@
+"""Write a bundle's files: deterministic bytes, aligned weights, all or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from edge_mrl.bundle import GRAPH, MANIFEST, WEIGHTS, FileEntry
+from edge_mrl.errors import UsageError
+
+__all__ = ["check_output", "file_entries", "publish", "staging", "write_graph", "write_json"]
+
+#: Weights of this size lie outside the graph, where they are memory-mapped.
+EXTERNAL_BYTES = 1024
+#: One cache line, which is also the widest vector register.
+ALIGNMENT = 64
+
+
+@contextmanager
+def staging(output: Path) -> Iterator[Path]:
+    """A folder beside ``output`` that is removed again unless it was published.
+
+    Raises:
+        UsageError: The place cannot be written to.
+    """
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    except OSError as error:
+        raise UsageError(f"cannot write to {output.parent}: {error.strerror}") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_output(output: Path, *, force: bool) -> None:
+    """Refuse to overwrite anything but, with ``force``, an earlier bundle.
+
+    Raises:
+        UsageError: Something is there already.
+    """
+    if not output.exists():
+        return
+    if output.is_dir() and not any(output.iterdir()):
+        return
+    if not (output / MANIFEST).is_file():
+        raise UsageError(f"{output} exists and is no bundle: choose another place with -o")
+    if not force:
+        raise UsageError(f"{output} holds a bundle already: pass --force to replace it")
+
+
+def publish(folder: Path, output: Path) -> None:
+    """Move a finished folder into place; an earlier bundle is gone only when the new one is there."""
+    folder.chmod(0o755)
+    for path in folder.iterdir():
+        _sync(path)
+    if output.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{output.name}.old.", dir=output.parent))
+        output.rename(old / output.name)
+        folder.rename(output)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        folder.rename(output)
+    _sync(output.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_graph(model: ir.Model, folder: Path) -> None:
+    """Write model.onnx, and its large weights to model.onnx.data, each aligned to 64 bytes."""
+    offset = 0
+    with (folder / WEIGHTS).open("wb") as file:
+        for value in list(model.graph.initializers.values()):
+            tensor = value.const_value
+            if tensor is None or tensor.nbytes < EXTERNAL_BYTES:
+                continue
+            file.write(b"\0" * (-offset % ALIGNMENT))
+            offset += -offset % ALIGNMENT
+            data = tensor.tobytes()
+            file.write(data)
+            value.const_value = ir.ExternalTensor(
+                WEIGHTS,
+                offset,
+                len(data),
+                tensor.dtype,
+                shape=tensor.shape,  # type: ignore[arg-type]
+                name=str(value.name),
+                base_dir=folder,
+            )
+            offset += len(data)
+    ir.save(model, folder / GRAPH)
+
+
+def write_json(value: Any, path: Path, *, indent: int | None = None) -> None:
+    """Write JSON with stable bytes."""
+    separators = (",", ":") if indent is None else None
+    text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators)
+    path.write_bytes((text + "\n").encode("utf-8", "surrogatepass"))
+
+
+def file_entries(folder: Path) -> dict[str, FileEntry]:
+    """Size and SHA-256 of each file but the manifest, by name in order."""
+    entries = {}
+    for path in sorted(folder.iterdir()):
+        if path.name == MANIFEST:
+            continue
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        entries[path.name] = FileEntry(digest, path.stat().st_size)
+    return entries
