@@ -98,7 +98,10 @@ def _plan(
     for group in groups:
         value = group[0].value
         weights = np.concatenate([product.weight for product in group], axis=1)
-        plans[str(value.name)] = choose_plan(rows[str(value.name)], weights, gelu=is_gelu(value))
+        shared = any(product.shared for product in group)
+        plans[str(value.name)] = choose_plan(
+            rows[str(value.name)], weights, gelu=is_gelu(value), may_smooth=not shared
+        )
     return plans
 
 

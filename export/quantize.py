@@ -48,16 +48,19 @@ class Plan:
         return shift if self.smooth is None else (shift * self.smooth).astype(np.float32)
 
 
-def choose_plan(rows: Float, weight: Float, *, gelu: bool) -> Plan:
+def choose_plan(rows: Float, weight: Float, *, gelu: bool, may_smooth: bool = True) -> Plan:
     """Choose the coding with the least output error that is worth its passes.
 
     Args:
         rows: float32[r, K], inputs seen in calibration.
         weight: float32[K, N], all weights that this input is multiplied with, side by side.
         gelu: Whether the input is a GELU's output.
+        may_smooth: False where the weight is shared, and so cannot be scaled for one input.
     """
     minimum = GELU_MINIMUM if gelu else None
     plain = _measure(rows, weight, None, minimum)
+    if not may_smooth:
+        return plain
     peaks = np.abs(rows).max(axis=0)
     smoothed = [_measure(rows, weight, _smooth(peaks, weight, a), minimum) for a in STRENGTHS]
     best = min(smoothed, key=lambda plan: plan.error)

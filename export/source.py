@@ -82,8 +82,14 @@ class Source:
         """Encode with the source's own library: float32[n, D], unit length."""
         if self.model_type != "static":
             self.reference.max_seq_length = max_tokens
+        # Padded on the left, absolute positions shift: then only a text alone is what the model means.
+        side = getattr(self.reference.tokenizer, "padding_side", "right")
         vectors = self.reference.encode(
-            list(texts), prompt=self.prompts[kind], batch_size=16, normalize_embeddings=True
+            list(texts),
+            prompt=self.prompts[kind],
+            batch_size=16 if side == "right" else 1,
+            normalize_embeddings=True,
+            show_progress_bar=False,
         )
         return np.asarray(vectors, dtype=np.float32)
 
@@ -171,7 +177,7 @@ def _load_sentence_transformers(folder: Path, label: str) -> Source:
         modules=rest,
         tokenizer=tokenizer,
         prompts=_prompts(model),
-        width=int(model.get_sentence_embedding_dimension() or 0),
+        width=int(model.get_embedding_dimension() or 0),
         max_tokens=_max_tokens(None if static else first.max_seq_length, positions),
         max_positions=positions,
         pad_id=0 if static else int(first.tokenizer.pad_token_id or 0),
@@ -203,7 +209,7 @@ def _load_onnx(path: Path, label: str, pooling: str | None) -> Source:
         modules=tuple(modules),
         tokenizer=tokenizer,
         prompts=_prompts(reference),
-        width=int(reference.get_sentence_embedding_dimension() or transformer.width),
+        width=int(reference.get_embedding_dimension() or transformer.width),
         max_tokens=_max_tokens(transformer.max_seq_length, positions),
         max_positions=positions,
         pad_id=transformer.pad_id,

@@ -38,6 +38,9 @@ class Pen:
         """Add an initializer; an equal constant of the same name is not made twice."""
         array = np.asarray(value, dtype=dtype)
         label = name or self._next("const")
+        known = self._graph.initializers.get(label)
+        if known is not None and np.array_equal(constant(known), array):  # type: ignore[arg-type]
+            return known
         tensor = ir.tensor(array, name=label)
         initializer = ir.Value(
             name=label, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
@@ -63,6 +66,5 @@ def tidy(model: ir.Model) -> None:
     from onnx_ir.passes import common
 
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    common.IdentityEliminationPass()(model)
     common.RemoveUnusedNodesPass()(model)
     common.TopologicalSortPass()(model)

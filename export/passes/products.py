@@ -36,6 +36,11 @@ class Product:
     weight: NDArray[np.float32]
     bias: NDArray[np.float32] | None
 
+    @property
+    def shared(self) -> bool:
+        """Whether other nodes use the weight too, as ALBERT's layers do: then it is stored once."""
+        return len(self.node.inputs[1].uses()) > 1  # type: ignore[union-attr]
+
 
 def find_products(model: ir.Model) -> list[list[Product]]:
     """All products worth quantising, grouped by the activation that they share.
