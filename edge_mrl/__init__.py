@@ -1,5 +1,34 @@
-"""Semantic search that lives on the device: encode, store and search text offline."""
+"""Semantic search that lives on the device: encode, store and search text offline.
+
+Names are loaded when they are first used, so that ``import edge_mrl`` costs nothing.
+"""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edge_mrl.documents import Document
+    from edge_mrl.encoder import Encoder, Encoding
+    from edge_mrl.index import Hit, Index
+    from edge_mrl.verify import Verification
+
 __version__ = "0.1.0"
+
+__all__ = ["Document", "Encoder", "Encoding", "Hit", "Index", "Verification"]
+
+_HOMES = {
+    "Document": "documents",
+    "Encoder": "encoder",
+    "Encoding": "encoder",
+    "Hit": "index",
+    "Index": "index",
+    "Verification": "verify",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -16,7 +16,7 @@ __all__ = ["Product", "QuantizeProducts", "count_integer_products", "find_produc
 
 GELUS = {"BiasGelu", "FastGelu", "Gelu", "QuickGelu", "Relu"}
 #: Products smaller than this stay fp32: their weights are a few kB and their rounding buys nothing.
-SMALLEST_WEIGHT = 2048
+SMALLEST_WEIGHT = 1024
 TINY = np.float32(1e-10)
 
 

@@ -94,7 +94,7 @@ def transformer_folder(folder: Path, architecture: str, *, padding_side: str = "
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.ndim == 2:
-                weight.mul_(4 if "embed" in name else 2)
+                weight.mul_(8)
     model.save_pretrained(folder)
     tokens.save_pretrained(folder)
     return folder

@@ -1,0 +1,58 @@
+"""``edge-mrl inspect``: what a bundle is."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edge_mrl.bundle import Manifest
+
+__all__ = ["HELP", "add_arguments", "run"]
+
+HELP = "show what a bundle is"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the sub-command's arguments."""
+    parser.add_argument("bundle", metavar="DIR", help="the bundle's folder")
+    parser.add_argument("--json", action="store_true", help="print the manifest as one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the manifest; files are checked for presence and size, not hashed (see verify)."""
+    from edge_mrl.bundle import check_files, read_manifest
+
+    manifest = read_manifest(args.bundle)
+    check_files(args.bundle, manifest, hashes=False)
+    print(json.dumps(_data(manifest), ensure_ascii=False) if args.json else _text(manifest))
+    return 0
+
+
+def _data(manifest: Manifest) -> dict[str, Any]:
+    return {**dataclasses.asdict(manifest), "size_bytes": manifest.size_bytes}
+
+
+def _text(manifest: Manifest) -> str:
+    source, precision, quality = manifest.source, manifest.precision, manifest.quality
+    full = "none (coarse only)" if manifest.full_dim is None else f"float32, {manifest.full_dim} dimensions"
+    rows = [
+        ("name", manifest.name),
+        ("source", f"{source.model} ({source.architecture}, licence {source.licence})"),
+        ("coarse", f"int8, {manifest.dim} dimensions, {manifest.dim} B per vector"),
+        ("full", full),
+        ("head", manifest.head.kind + (" after layer norm" if manifest.head.layer_norm else "")),
+        ("max tokens", f"{manifest.max_tokens:,}"),
+        *((f"{kind} prompt", repr(prompt)) for kind, prompt in manifest.prompts.items() if prompt),
+        ("precision", f"{precision.weights} weights, {precision.activations} activations"),
+        ("products", f"{precision.integer_products} on integers, {precision.smoothed_products} smoothed inputs"),
+        ("fidelity", f"cosine {quality['cosine_mean']:.4f} mean, {quality['cosine_min']:.4f} min to the fp32 source"),
+        ("space", manifest.space_id),
+        ("code", manifest.code_id),
+        ("made with", ", ".join(f"{name} {version}" for name, version in manifest.tools.items())),
+    ]
+    files = [(name, f"{entry.size_bytes / 1e6:9.3f} MB") for name, entry in manifest.files.items()]
+    rows += [*files, ("total", f"{manifest.size_bytes / 1e6:9.3f} MB")]
+    return "\n".join(f"{name:<18}{value}" for name, value in rows)

@@ -1,0 +1,56 @@
+"""``edge-mrl verify``: check a bundle on the machine it is to run on."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edge_mrl.verify import Verification
+
+__all__ = ["HELP", "add_arguments", "run"]
+
+HELP = "check a bundle's hashes and golden vectors on this machine"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the sub-command's arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "exit codes: 0 all good, 1 this machine computes something else, 2 the bundle is damaged"
+    parser.add_argument("bundle", metavar="DIR", help="the bundle's folder")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads to encode with (default: all)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Verify and print; damage is raised as a BundleError."""
+    from edge_mrl.verify import verify
+
+    result = verify(args.bundle, threads=args.threads)
+    if args.json:
+        print(json.dumps(dataclasses.asdict(result)))
+    else:
+        print(_text(result))
+    for line in result.warnings:
+        print(f"edge-mrl: warning: {line}", file=sys.stderr)
+    for line in result.failures:
+        print(f"edge-mrl: failed: {line}", file=sys.stderr)
+    return 0 if result.passed else 1
+
+
+def _text(result: Verification) -> str:
+    rows = [
+        ("files", f"{result.files} with the right SHA-256"),
+        ("token ids", f"{'equal' if result.same_ids else 'DIFFERENT'} over {result.texts} texts"),
+        ("codes", f"{result.equal_codes:.1%} equal, cosine {result.coarse_cosine_min:.5f} min"),
+        ("alone or batched", f"cosine {result.batch_cosine_min:.6f} min"),
+    ]
+    if result.full_cosine_mean is not None and result.source_cosine_mean is not None:
+        full = f"cosine {result.full_cosine_mean:.5f} mean, {result.full_cosine_min:.5f} min"
+        source = f"cosine {result.source_cosine_mean:.5f} mean, {result.source_cosine_min:.5f} min"
+        rows[2:2] = [("to the exporter's machine", full), ("to the fp32 source", source)]
+    rows.append(("result", "good" if result.passed else "FAILED"))
+    return "\n".join(f"{name:<27}{value}" for name, value in rows)
