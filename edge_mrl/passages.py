@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["PassageRule", "passage_rule", "split"]
 
 #: Longest passage by default. A model that reads 8,192 tokens still makes one vector of them, in
-#: which a single sentence no longer shows; most models were trained on no longer passages than this.
+#: which a single sentence no longer shows; most models were trained on passages this long at most.
 DEFAULT_TOKENS = 254
 #: Part of the room left free by default: a passage moved to a word's start may grow by some tokens.
 SLACK = 32

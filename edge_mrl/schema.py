@@ -161,7 +161,10 @@ def _foreign(path: Path) -> NotAStoreError:
 
 
 def _later(create: Callable[[], Fill]) -> Fill:
-    return lambda connection: create()(connection)
+    def fill(connection: sqlite3.Connection) -> None:
+        create()(connection)
+
+    return fill
 
 
 def _recognise(path: Path) -> bool:
