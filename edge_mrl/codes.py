@@ -57,8 +57,8 @@ def pack_bits(codes: NDArray[np.int8]) -> NDArray[np.uint8]:
 def similarity(queries: NDArray[np.int8], codes: NDArray[np.int8]) -> NDArray[np.float32]:
     """Cosine between every query code and every stored code.
 
-    The dot products run in float32, where they are exact: each is at most d * 127 * 127, below
-    2**24 for d <= 1040, and float32 matrix products are the fast ones in numpy.
+    The dot products run in float32, where they are exact (each is at most d * 127 * 127, below 2**24
+    for d <= 1040) and where numpy is fast.
 
     Args:
         queries: int8[m, d].
@@ -67,6 +67,7 @@ def similarity(queries: NDArray[np.int8], codes: NDArray[np.int8]) -> NDArray[np
     Returns:
         float32[m, n] in [-1, 1]; 0 where either code is all zeros.
     """
-    left = normalize(queries.astype(np.float32))
-    right = normalize(codes.astype(np.float32))
-    return left @ right.T
+    left, right = queries.astype(np.float32), codes.astype(np.float32)
+    lengths = np.linalg.norm(left, axis=1)[:, None] * np.linalg.norm(right, axis=1)
+    dots = left @ right.T
+    return np.divide(dots, lengths, out=np.zeros_like(dots), where=lengths > 0)

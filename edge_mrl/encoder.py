@@ -152,7 +152,7 @@ class Encoder:
         return [e.ids for e in self._tokenizer.encode_batch_fast([_clean(prompt + text) for text in texts])]
 
     def spans(self, text: str, *, max_tokens: int, overlap: int) -> list[tuple[int, int]]:
-        """Split a text into passages by tokens.
+        """Split a text into passages by tokens, between words where a word fits a passage.
 
         Args:
             text: Any string.
@@ -168,14 +168,15 @@ class Encoder:
         """
         if not 0 <= overlap < max_tokens:
             raise UsageError(f"overlap is {overlap}, expected 0 to {max_tokens - 1} (below max_tokens)")
-        offsets = self._whole_tokenizer().encode(_clean(text), add_special_tokens=False).offsets
-        spans = []
-        for first in range(0, len(offsets), max_tokens - overlap):
-            after = first + max_tokens
-            start = offsets[first][0] if spans else 0
-            spans.append((start, offsets[after][0] if after < len(offsets) else len(text)))
-            if after >= len(offsets):
-                break
+        encoding = self._whole_tokenizer().encode(_clean(text), add_special_tokens=False)
+        offsets, words = encoding.offsets, encoding.word_ids
+        spans: list[tuple[int, int]] = []
+        first, after = 0, 0
+        while after < len(offsets):
+            after = _word_start(words, first + max_tokens, above=first)
+            end = offsets[after][0] if after < len(offsets) else len(text)
+            spans.append((offsets[first][0] if spans else 0, end))
+            first = _word_start(words, max(after - overlap, first + 1), above=first)
         return spans
 
     def close(self) -> None:
@@ -233,6 +234,16 @@ class Encoder:
 def _clean(text: str) -> str:
     """The text with lone surrogates, which UTF-8 cannot carry, as U+FFFD; offsets stay the same."""
     return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
+
+
+def _word_start(words: Sequence[int | None], token: int, *, above: int) -> int:
+    """The first token of the word that ``token`` is in; ``token`` itself if that is not above."""
+    if token >= len(words):
+        return len(words)
+    start = token
+    while start > above and words[start] is not None and words[start] == words[start - 1]:
+        start -= 1
+    return start if start > above else token
 
 
 def _windows(texts: Iterable[str], prompt: str) -> Iterator[list[str]]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["CONTRIB", "Pen", "constant", "tidy"]
+__all__ = ["CONTRIB", "Pen", "constant", "replace", "tidy"]
 
 #: The domain of ONNX Runtime's own operators.
 CONTRIB = "com.microsoft"
@@ -59,6 +59,11 @@ def constant(value: ir.Value | None) -> np.ndarray[Any, Any] | None:
         return None
     tensor = ir.convenience.get_const_tensor(value)
     return None if tensor is None else tensor.numpy()
+
+
+def replace(old: ir.Value, new: ir.Value) -> None:
+    """Let every reader of ``old``, the graph's outputs included, read ``new``."""
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
 
 
 def tidy(model: ir.Model) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edge_mrl.errors import UsageError
-from edge_mrl_export.passes.emit import Pen, constant, tidy
+from edge_mrl_export.passes.emit import Pen, constant, replace, tidy
 
 __all__ = ["INPUTS", "FoldInputs"]
 
@@ -24,20 +24,12 @@ class FoldInputs(ir.passes.InPlacePass):
     because which inputs there are varies by architecture.
     """
 
-    def requires(self, model: ir.Model) -> None:
-        names = {value.name for value in model.graph.inputs}
-        unknown = names - {*INPUTS, "token_type_ids", "position_ids"}
-        if unknown or "input_ids" not in names:
-            raise UsageError(
-                f"the graph has the inputs {sorted(map(str, names))}; expected input_ids, attention_mask "
-                "and at most token_type_ids and position_ids"
-            )
-
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         graph = model.graph
+        _refuse_unknown({str(value.name) for value in graph.inputs})
         inputs = {value.name: value for value in graph.inputs}
         pen = Pen(graph, "inputs")
-        mask = inputs.get("attention_mask") or _mask_input(graph)
+        mask = inputs.get("attention_mask") or ir.val("attention_mask")  # pooling reads it
         if "token_type_ids" in inputs:
             _fold_token_types(pen, inputs["input_ids"], inputs["token_type_ids"])
         if "position_ids" in inputs:
@@ -55,9 +47,13 @@ class FoldInputs(ir.passes.InPlacePass):
             raise ir.passes.PostconditionError(f"inputs are {names}, expected {INPUTS}")
 
 
-def _mask_input(graph: ir.Graph) -> ir.Value:
-    """The pooling needs the mask even where the network itself does not."""
-    return ir.Value(name="attention_mask", graph=None)
+def _refuse_unknown(names: set[str]) -> None:
+    """Raised from ``call``, because onnx-ir rewords what ``requires`` raises."""
+    if "input_ids" not in names or names - {*INPUTS, "token_type_ids", "position_ids"}:
+        raise UsageError(
+            f"the graph has the inputs {sorted(names)}; expected input_ids, attention_mask "
+            "and at most token_type_ids and position_ids"
+        )
 
 
 def _fold_token_types(pen: Pen, input_ids: ir.Value, types: ir.Value) -> None:
@@ -65,11 +61,12 @@ def _fold_token_types(pen: Pen, input_ids: ir.Value, types: ir.Value) -> None:
         table = constant(use.node.inputs[0])
         if use.node.op_type == "Gather" and use.idx == 1 and table is not None:
             row = pen.const(table[0], name=f"{use.node.inputs[0].name}/row_0")  # type: ignore[union-attr]
-            ir.convenience.replace_all_uses_with(use.node.outputs[0], row)
+            replace(use.node.outputs[0], row)
+            use.node.graph.remove(use.node, safe=True)  # type: ignore[union-attr]
             _add_to_table(pen, row)
     if types.uses():
         zeros = pen.op("Mul", input_ids, pen.const(0, np.int64))
-        ir.convenience.replace_all_uses_with(types, zeros)
+        replace(types, zeros)
 
 
 def _add_to_table(pen: Pen, row: ir.Value) -> None:
@@ -84,7 +81,7 @@ def _add_to_table(pen: Pen, row: ir.Value) -> None:
                 continue
             summed = pen.const(table + constant(row), name=f"{gather.inputs[0].name}/typed")  # type: ignore[union-attr]
             gather.replace_input_with(0, summed)
-            ir.convenience.replace_all_uses_with(add.outputs[0], gathered)  # type: ignore[arg-type]
+            replace(add.outputs[0], gathered)  # type: ignore[arg-type]
             break
 
 
@@ -92,4 +89,4 @@ def _count_positions(pen: Pen, mask: ir.Value, positions: ir.Value) -> None:
     """Positions count real tokens from 0; padding gets some valid position, whatever its side."""
     counted = pen.op("CumSum", mask, pen.const(1, np.int64))
     shifted = pen.op("Sub", counted, pen.const(1, np.int64))
-    ir.convenience.replace_all_uses_with(positions, pen.op("Max", shifted, pen.const(0, np.int64)))
+    replace(positions, pen.op("Max", shifted, pen.const(0, np.int64)))

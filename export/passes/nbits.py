@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edge_mrl_export.passes.emit import CONTRIB, Pen, constant, tidy
+from edge_mrl_export.passes.emit import CONTRIB, Pen, constant, replace, tidy
 from edge_mrl_export.passes.products import Product, find_products
 from edge_mrl_export.passes.tables import find_tables
 from edge_mrl_export.quantize import quantize_blocks
@@ -96,7 +96,7 @@ def _replace_product(pen: Pen, product: Product) -> None:
     )
     if product.bias is not None:
         result = pen.op("Add", result, pen.const(product.bias))
-    ir.convenience.replace_all_uses_with(product.node.outputs[0], result)
+    replace(product.node.outputs[0], result)
 
 
 def _replace_table(pen: Pen, node: ir.Node) -> None:
@@ -115,7 +115,7 @@ def _replace_table(pen: Pen, node: ir.Node) -> None:
         gather_axis=0,
         quantize_axis=1,
     )
-    ir.convenience.replace_all_uses_with(node.outputs[0], rows)
+    replace(node.outputs[0], rows)
 
 
 def _pack_nibbles(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:

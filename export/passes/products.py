@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edge_mrl_export.passes.emit import CONTRIB, Pen, constant, tidy
+from edge_mrl_export.passes.emit import CONTRIB, Pen, constant, replace, tidy
 from edge_mrl_export.quantize import Plan, quantize_columns
 
 __all__ = ["Product", "QuantizeProducts", "count_integer_products", "find_products", "is_gelu"]
@@ -173,7 +173,7 @@ def _replace(
     output = product.node.outputs[0]
     if bias is not None and not _fold_bias(pen, output, bias):
         result = pen.op("Add", result, pen.const(bias, np.float32))
-    ir.convenience.replace_all_uses_with(output, result)
+    replace(output, result)
 
 
 #: Where an operator takes the bias of the product that feeds its first input.

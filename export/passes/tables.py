@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edge_mrl_export.passes.emit import Pen, constant, tidy
+from edge_mrl_export.passes.emit import Pen, constant, replace, tidy
 from edge_mrl_export.quantize import quantize_rows
 
 __all__ = ["SMALLEST_TABLE", "QuantizeTables", "find_tables"]
@@ -57,4 +57,4 @@ def _replace(pen: Pen, node: ir.Node) -> None:
     rows = pen.op("Gather", pen.const(codes, name=f"{name}/int8"), ids)
     scales = pen.op("Gather", pen.const(scale, name=f"{name}/scale"), ids)
     expanded = pen.op("Mul", pen.op("Cast", rows, to=int(ir.DataType.FLOAT)), scales)
-    ir.convenience.replace_all_uses_with(node.outputs[0], expanded)
+    replace(node.outputs[0], expanded)

@@ -26,13 +26,12 @@ class SelectRows(ir.passes.InPlacePass):
         super().__init__()
         self._kept = kept
 
-    def requires(self, model: ir.Model) -> None:
-        if not _token_tables(model):
-            raise UsageError("the graph looks up its token ids in no constant table: it cannot be pruned")
-
     def call(self, model: ir.Model) -> ir.passes.PassResult:
+        nodes = _token_tables(model)
+        if not nodes:
+            raise UsageError("the graph looks up its token ids in no constant table: it cannot be pruned")
         pen = Pen(model.graph, "vocabulary")
-        for node in _token_tables(model):
+        for node in nodes:
             table = node.inputs[0]
             rows = constant(table)
             node.replace_input_with(0, pen.const(rows[self._kept], name=f"{table.name}/kept"))  # type: ignore[index,union-attr]

@@ -1,0 +1,46 @@
+"""The committed bundles, and copies of them to damage."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edge_mrl.bundle import MANIFEST, dump_manifest, read_manifest
+
+GOLDEN = Path(__file__).parent / "golden"
+TINY = GOLDEN / "tiny-bert-16"
+TINY_COARSE = GOLDEN / "tiny-bert-coarse-8"
+
+
+def copy_bundle(target: Path, source: Path = TINY) -> Path:
+    shutil.copytree(source, target)
+    return target
+
+
+def rewrite_manifest(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a manifest's keys and give it a right hash, as a writer with a fault would."""
+    import hashlib
+
+    data = json.loads((bundle / MANIFEST).read_bytes())
+    change(data)
+    data["manifest_sha256"] = "0" * 64
+    blank = (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode()
+    digest = hashlib.sha256(blank).hexdigest()
+    (bundle / MANIFEST).write_bytes(blank.replace(b"0" * 64, digest.encode(), 1))
+
+
+def refresh_file(bundle: Path, name: str) -> None:
+    """Give the manifest the size and hash that a changed file has now."""
+    import hashlib
+
+    manifest = read_manifest(bundle)
+    data = (bundle / name).read_bytes()
+    entry = dataclasses.replace(
+        manifest.files[name], sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data)
+    )
+    changed = dataclasses.replace(manifest, files={**manifest.files, name: entry})
+    (bundle / MANIFEST).write_bytes(dump_manifest(changed))

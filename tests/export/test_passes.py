@@ -1,0 +1,288 @@
+"""Each pass on a graph of a few nodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+
+from edge_mrl.errors import UsageError
+from edge_mrl_export.passes.emit import Pen, constant
+from edge_mrl_export.passes.inputs import FoldInputs
+from edge_mrl_export.passes.nbits import BLOCK, PackProducts, PackTables, count_packed_products
+from edge_mrl_export.passes.products import (
+    QuantizeProducts,
+    count_integer_products,
+    find_products,
+    is_gelu,
+)
+from edge_mrl_export.passes.tables import QuantizeTables
+from edge_mrl_export.passes.vocabulary import SelectRows
+from edge_mrl_export.quantize import Plan, choose_plan, quantize_blocks, quantize_columns
+
+RNG = np.random.default_rng(17)
+#: One int8 rounding of activations and weights: relative error of a product's output.
+INT8_ERROR = 0.02
+INT4_ERROR = 0.15
+
+
+def new_graph(**inputs: tuple[int, list[Any]]) -> tuple[ir.Model, Pen]:
+    values = [
+        ir.val(name, dtype=ir.DataType(dtype), shape=ir.Shape(shape))
+        for name, (dtype, shape) in inputs.items()
+    ]
+    graph = ir.Graph(values, [], nodes=[], opset_imports={"": 18, "com.microsoft": 1}, name="test")
+    return ir.Model(graph, ir_version=9), Pen(graph, "test")
+
+
+FLOATS, IDS = int(ir.DataType.FLOAT), int(ir.DataType.INT64)
+
+
+def run(model: ir.Model, **feeds: np.ndarray) -> list[np.ndarray]:
+    session = ort.InferenceSession(
+        ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, feeds)
+
+
+def output(model: ir.Model, value: ir.Value, dtype: int = FLOATS) -> ir.Model:
+    value.dtype = ir.DataType(dtype)
+    model.graph.outputs.append(value)
+    return model
+
+
+def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(got - expected) / np.linalg.norm(expected))
+
+
+def product_model(activation: str | None = None, bias: bool = False) -> tuple[ir.Model, np.ndarray]:
+    model, pen = new_graph(x=(FLOATS, ["n", "s", 64]))
+    value = model.graph.inputs[0]
+    if activation == "Gelu":
+        value = pen.op("Gelu", value, domain="com.microsoft")
+    weight = RNG.normal(size=(64, 48)).astype(np.float32)
+    result = pen.op("MatMul", value, pen.const(weight))
+    if bias:
+        result = pen.op("Add", pen.const(RNG.normal(size=48), np.float32), result)
+    return output(model, result), weight
+
+
+@pytest.mark.parametrize("activation", [None, "Gelu"])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("smooth", [False, True])
+def test_quantize_products_keeps_the_result(
+    activation: str | None, bias: bool, smooth: bool
+) -> None:
+    model, _ = product_model(activation, bias)
+    x = RNG.normal(size=(2, 5, 64)).astype(np.float32)
+    (expected,) = run(model, x=x)
+    value = find_products(model)[0][0].value
+    assert is_gelu(value) == (activation is not None)
+    scale = np.linspace(0.5, 2, 64).astype(np.float32) if smooth else None
+    minimum = np.float32(-0.17) if activation else None
+    QuantizeProducts({str(value.name): Plan(scale, minimum, 0.0)})(model)
+    assert count_integer_products(model) == 1
+    (got,) = run(model, x=x)
+    assert 0 < relative_error(got, expected) < INT8_ERROR
+
+
+def test_quantized_row_does_not_depend_on_the_others() -> None:
+    model, _ = product_model()
+    value = find_products(model)[0][0].value
+    QuantizeProducts({str(value.name): Plan(None, None, 0.0)})(model)
+    x = RNG.normal(size=(3, 4, 64)).astype(np.float32)
+    x[1] *= 1000
+    (together,) = run(model, x=x)
+    (alone,) = run(model, x=x[:1])
+    np.testing.assert_array_equal(together[0], alone[0])
+
+
+def test_zero_row_gives_zeros_not_nan() -> None:
+    model, _ = product_model()
+    value = find_products(model)[0][0].value
+    QuantizeProducts({str(value.name): Plan(None, None, 0.0)})(model)
+    (got,) = run(model, x=np.zeros((1, 2, 64), np.float32))
+    assert (got == 0).all()
+
+
+def test_products_of_one_input_share_its_codes() -> None:
+    model, pen = new_graph(x=(FLOATS, ["n", 64]))
+    x = model.graph.inputs[0]
+    for _ in range(3):
+        output(model, pen.op("MatMul", x, pen.const(RNG.normal(size=(64, 64)), np.float32)))
+    (group,) = find_products(model)
+    assert len(group) == 3
+    QuantizeProducts({"x": Plan(None, None, 0.0)})(model)
+    assert count_integer_products(model) == 3
+    assert sum(node.op_type == "QuantizeLinear" for node in model.graph) == 1
+
+
+def test_gemm_with_transposed_weight_and_bias_is_a_product() -> None:
+    model, pen = new_graph(x=(FLOATS, ["n", 64]))
+    weight, bias = RNG.normal(size=(40, 64)), RNG.normal(size=40)
+    gemm = pen.op(
+        "Gemm",
+        model.graph.inputs[0],
+        pen.const(weight, np.float32),
+        pen.const(bias, np.float32),
+        transB=1,
+    )
+    output(model, gemm)
+    x = RNG.normal(size=(6, 64)).astype(np.float32)
+    QuantizeProducts({"x": Plan(None, None, 0.0)})(model)
+    (got,) = run(model, x=x)
+    assert relative_error(got, x @ weight.T + bias) < INT8_ERROR
+
+
+def test_head_and_small_weights_stay_fp32() -> None:
+    model, pen = new_graph(x=(FLOATS, ["n", 64]))
+    x = model.graph.inputs[0]
+    output(model, pen.op("MatMul", x, pen.const(np.eye(64), np.float32, name="head/weight")))
+    output(model, pen.op("MatMul", x, pen.const(np.ones((64, 4)), np.float32)))
+    assert find_products(model) == []
+
+
+def test_product_without_plan_is_refused() -> None:
+    model, _ = product_model()
+    with pytest.raises(ir.passes.PreconditionError, match="no plan"):
+        QuantizeProducts({})(model)
+
+
+def test_plan_smooths_an_input_with_an_outlier_channel() -> None:
+    rows = RNG.normal(size=(256, 64)).astype(np.float32)
+    weight = RNG.normal(size=(64, 32)).astype(np.float32)
+    assert choose_plan(rows, weight, gelu=False).smooth is None
+    rows[:, 5] *= 60
+    plan = choose_plan(rows, weight, gelu=False)
+    assert plan.smooth is not None
+    assert plan.smooth.argmin() == 5
+    assert choose_plan(rows, weight, gelu=False, may_smooth=False).smooth is None
+
+
+def test_columns_are_symmetric_and_full_range() -> None:
+    weight = RNG.normal(size=(30, 7)).astype(np.float32)
+    weight[:, 3] = 0
+    codes, scale = quantize_columns(weight)
+    assert codes.min() >= -127
+    assert (np.abs(codes).max(axis=0) == [127, 127, 127, 0, 127, 127, 127]).all()
+    assert np.abs(codes * scale - weight).max() <= scale.max() / 2 * 1.0001
+
+
+def test_quantize_tables_keeps_rows_and_gathers_int8() -> None:
+    model, pen = new_graph(ids=(IDS, ["n", "s"]))
+    table = RNG.normal(size=(1024, 64)).astype(np.float32) * np.arange(1024)[:, None]
+    rows = pen.op("Gather", pen.const(table, np.float32), model.graph.inputs[0])
+    output(model, rows)
+    QuantizeTables()(model)
+    ids = np.array([[0, 1, 1023, 5]])
+    (got,) = run(model, ids=ids)
+    step = np.abs(table[ids]).max(axis=-1, keepdims=True) / 127
+    assert (np.abs(got - table[ids]) <= step / 2 * 1.0001).all()
+    assert sum(v.const_value.nbytes for v in model.graph.initializers.values()) < table.nbytes / 3.5  # type: ignore[union-attr]
+
+
+def test_small_table_stays_fp32() -> None:
+    model, pen = new_graph(ids=(IDS, ["n", "s"]))
+    output(model, pen.op("Gather", pen.const(np.ones((2, 64)), np.float32), model.graph.inputs[0]))
+    QuantizeTables()(model)
+    assert [node.op_type for node in model.graph] == ["Gather"]
+
+
+@pytest.mark.parametrize("depth", [64, 80])
+def test_pack_products_keeps_the_result_roughly(depth: int) -> None:
+    model, pen = new_graph(x=(FLOATS, ["n", depth]))
+    weight = RNG.normal(size=(depth, 40)).astype(np.float32)
+    output(model, pen.op("MatMul", model.graph.inputs[0], pen.const(weight)))
+    PackProducts()(model)
+    assert count_packed_products(model) == 1
+    x = RNG.normal(size=(9, depth)).astype(np.float32)
+    (got,) = run(model, x=x)
+    assert 0 < relative_error(got, x @ weight) < INT4_ERROR
+
+
+def test_pack_tables_expands_to_its_own_codes() -> None:
+    model, pen = new_graph(ids=(IDS, ["n", "s"]))
+    table = RNG.normal(size=(600, 2 * BLOCK)).astype(np.float32)
+    output(model, pen.op("Gather", pen.const(table), model.graph.inputs[0]))
+    PackTables()(model)
+    ids = np.array([[0, 599, 17]])
+    (got,) = run(model, ids=ids)
+    codes, scales = quantize_blocks(table, BLOCK)
+    expected = (codes.astype(np.float32) - 8) * np.repeat(scales, BLOCK, axis=1)
+    np.testing.assert_allclose(got, expected[ids], atol=1e-6)
+    assert relative_error(got, table[ids]) < INT4_ERROR
+
+
+def test_fold_inputs_adds_the_token_type_to_the_table() -> None:
+    shape = ["n", "s"]
+    model, pen = new_graph(input_ids=(IDS, shape), attention_mask=(IDS, shape), token_type_ids=(IDS, shape))
+    words, types = RNG.normal(size=(50, 8)), RNG.normal(size=(2, 8))
+    ids, _, kinds = model.graph.inputs
+    left = pen.op("Gather", pen.const(words, np.float32, name="words"), ids)
+    right = pen.op("Gather", pen.const(types, np.float32, name="types"), kinds)
+    output(model, pen.op("Add", left, right))
+    FoldInputs()(model)
+    assert [value.name for value in model.graph.inputs] == ["input_ids", "attention_mask"]
+    assert [node.op_type for node in model.graph] == ["Gather"]
+    sample = np.array([[3, 4, 49]])
+    (got,) = run(model, input_ids=sample, attention_mask=np.ones_like(sample))
+    np.testing.assert_allclose(got, words[sample] + types[0], atol=1e-6)
+
+
+def test_fold_inputs_counts_positions_on_either_side_of_padding() -> None:
+    shape = ["n", "s"]
+    model, pen = new_graph(
+        input_ids=(IDS, shape), attention_mask=(IDS, shape), position_ids=(IDS, shape)
+    )
+    output(model, pen.op("Add", *[model.graph.inputs[i] for i in (0, 2)]), IDS)
+    FoldInputs()(model)
+    mask = np.array([[1, 1, 1, 0], [0, 1, 1, 1]])
+    (got,) = run(model, input_ids=np.zeros_like(mask), attention_mask=mask)
+    assert got[0, :3].tolist() == [0, 1, 2]
+    assert got[1, 1:].tolist() == [0, 1, 2]
+
+
+def test_fold_inputs_makes_a_mask_for_a_graph_without_one() -> None:
+    model, pen = new_graph(input_ids=(IDS, ["n", "s"]))
+    output(model, pen.op("Gather", pen.const(np.eye(4), np.float32), model.graph.inputs[0]))
+    FoldInputs()(model)
+    assert [value.name for value in model.graph.inputs] == ["input_ids", "attention_mask"]
+    ids = np.array([[1, 2]])
+    run(model, input_ids=ids, attention_mask=ids)
+
+
+def test_fold_inputs_refuses_unknown_inputs() -> None:
+    model, _ = new_graph(input_ids=(IDS, ["n", "s"]), decoder_input_ids=(IDS, ["n", "s"]))
+    with pytest.raises(UsageError, match="decoder_input_ids"):
+        FoldInputs()(model)
+
+
+def test_select_rows_keeps_the_chosen_ones() -> None:
+    model, pen = new_graph(input_ids=(IDS, ["n", "s"]), attention_mask=(IDS, ["n", "s"]))
+    table = RNG.normal(size=(20, 4)).astype(np.float32)
+    output(model, pen.op("Gather", pen.const(table), model.graph.inputs[0]))
+    kept = np.array([0, 3, 4, 19])
+    SelectRows(kept)(model)
+    sample = np.array([[3, 0, 2]])
+    feeds = {"input_ids": sample}
+    (got,) = run(model, attention_mask=sample, **feeds)
+    np.testing.assert_array_equal(got, table[[[19, 0, 4]]])
+
+
+def test_select_rows_needs_a_table() -> None:
+    model, _ = new_graph(input_ids=(IDS, ["n", "s"]), attention_mask=(IDS, ["n", "s"]))
+    with pytest.raises(UsageError, match="no constant table"):
+        SelectRows(np.array([0]))(model)
+
+
+def test_pen_reuses_an_equal_constant_of_the_same_name(tmp_path: Path) -> None:
+    model, pen = new_graph(x=(FLOATS, ["n", 4]))
+    first = pen.const(np.ones(3), np.float32, name="shared")
+    assert pen.const(np.ones(3), np.float32, name="shared") is first
+    assert constant(first).tolist() == [1, 1, 1]  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="shared"):
+        pen.const(np.zeros(3), np.float32, name="shared")
