@@ -7,19 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge_mrl.codetable import as_floats, chunks, lengths
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edge_mrl.store import CodeTable
+    from edge_mrl.codetable import CodeTable
 
 __all__ = ["Match", "nearest"]
 
-#: Codes turned into floats at a time: 8 MB, which small devices have and large caches hold.
-CHUNK_VALUES = 2**21
 #: Queries at a time, which bounds the scores that are held.
 CHUNK_QUERIES = 16
-#: Up to here a dot product of codes is below 2**24: exact in float32, whatever the order of its sum.
-FLOAT32_EXACT_DIM = 1040
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,33 +50,24 @@ def nearest(queries: NDArray[np.int8], table: CodeTable, *, k: int) -> list[list
     """
     if not len(table.keys):
         return [[] for _ in queries]
-    norms = _norms(table.codes)
     found = []
     for first in range(0, len(queries), CHUNK_QUERIES):
         some = queries[first : first + CHUNK_QUERIES]
         scores = _dots(some, table.codes)
-        scores /= np.maximum(_norms(some)[:, None] * norms, 1.0)  # a code of zeros scores 0
+        scores /= np.maximum(
+            lengths(some)[:, None] * table.lengths, 1.0
+        )  # a code of zeros scores 0
         found += [_best(row, table, k) for row in scores]
     return found
 
 
 def _dots(queries: NDArray[np.int8], codes: NDArray[np.int8]) -> NDArray[np.float64]:
     """float64[q, n]: exact dot products."""
-    dim = codes.shape[1]
-    kind = np.float32 if dim <= FLOAT32_EXACT_DIM else np.float64
-    left, rows = queries.astype(kind), max(1, CHUNK_VALUES // dim)
+    left = as_floats(queries)
     dots = np.empty((len(queries), len(codes)), np.float64)
-    for first in range(0, len(codes), rows):
-        np.matmul(
-            left, codes[first : first + rows].astype(kind).T, out=dots[:, first : first + rows]
-        )
+    for rows in chunks(codes):
+        dots[:, rows] = left @ as_floats(codes[rows]).T
     return dots
-
-
-def _norms(codes: NDArray[np.int8]) -> NDArray[np.float64]:
-    """float64[n]: lengths of codes."""
-    squares = np.einsum("nd,nd->n", codes, codes, dtype=np.int64, casting="safe")
-    return np.sqrt(squares.astype(np.float64))
 
 
 def _best(scores: NDArray[np.float64], table: CodeTable, k: int) -> list[Match]:

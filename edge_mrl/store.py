@@ -16,17 +16,20 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edge_mrl.codetable import CodeTable, lengths
 from edge_mrl.documents import Document, clean
 from edge_mrl.errors import BindingError, StoreError, UsageError
 from edge_mrl.passages import PassageRule
 from edge_mrl.schema import Fill, connect, reporting, transaction
 
-__all__ = ["Binding", "CodeTable", "Counts", "Entry", "Store", "text_hash"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Binding", "Counts", "Entry", "Store", "text_hash"]
 
 #: How long a write waits for another process's; they last milliseconds, a large batch a second.
 BUSY_TIMEOUT_S = 10.0
@@ -66,23 +69,6 @@ class Entry:
     document: Document
     spans: Sequence[tuple[int, int]]
     codes: NDArray[np.int8]
-
-
-@dataclass(frozen=True, slots=True)
-class CodeTable:
-    """All codes of a store at one moment. Rows of a document follow each other, in text order.
-
-    Attributes:
-        codes: int8[n, dim].
-        starts: int64[m], the first row of each document that has passages.
-        keys: int64[m], their keys, ascending.
-        ranks: int64[m], their places in the order of their ids: what breaks ties.
-    """
-
-    codes: NDArray[np.int8]
-    starts: NDArray[np.int64]
-    keys: NDArray[np.int64]
-    ranks: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,7 +330,7 @@ class Store:
         codes = np.frombuffer(buffer, np.int8).reshape(-1, dim)
         key_array = np.array(keys, np.int64)
         ranks = self._read_ranks(key_array)
-        return CodeTable(codes, np.array(starts, np.int64), key_array, ranks)
+        return CodeTable(codes, lengths(codes), np.array(starts, np.int64), key_array, ranks)
 
     def _read_ranks(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
         """int64: the place of each key's document in the order of ids."""
