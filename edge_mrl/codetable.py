@@ -39,8 +39,8 @@ class CodeTable:
 
 def as_floats(codes: NDArray[np.int8]) -> NDArray[np.float32] | NDArray[np.float64]:
     """Codes in the float type that numpy multiplies fast and that holds their products exactly."""
-    kind = np.float32 if codes.shape[1] <= FLOAT32_EXACT_DIM else np.float64
-    return codes.astype(kind)
+    exact = codes.shape[1] <= FLOAT32_EXACT_DIM
+    return codes.astype(np.float32) if exact else codes.astype(np.float64)
 
 
 def chunks(codes: NDArray[np.int8]) -> list[slice]:

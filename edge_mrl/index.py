@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -82,11 +84,12 @@ class Index:
     """A store together with the bundle it was made with. Safe to share between threads."""
 
     def __init__(
-        self, store: Store, encoder: Encoder | None, *, options: Mapping[str, Any]
+        self, store: Store, encoder: Encoder | None, *, open_encoder: Callable[[Path], Encoder]
     ) -> None:
         self._store = store
         self._encoder = encoder
-        self._options = options
+        self._open_encoder = open_encoder
+        self._lock = threading.Lock()
 
     @classmethod
     def open(
@@ -117,7 +120,7 @@ class Index:
             BundleError: The bundle cannot be trusted or opened.
             StoreError: The store cannot be used; BindingError if it belongs to another bundle.
         """
-        options = {"threads": threads, "low_memory": low_memory}
+        open_encoder = partial(Encoder.open, threads=threads, low_memory=low_memory)
         opened: list[Encoder] = []
         store = None
         try:
@@ -128,7 +131,7 @@ class Index:
                 binding = _binding(read_manifest(folder), folder)
 
                 def create() -> tuple[Binding, PassageRule]:
-                    opened.append(Encoder.open(folder, **options))
+                    opened.append(open_encoder(folder))
                     rule = passage_rule(opened[0], max_tokens=max_tokens, overlap=overlap)
                     return binding, rule
 
@@ -140,7 +143,7 @@ class Index:
                 if thing is not None:
                     thing.close()
             raise
-        return cls(store, opened[0] if opened else None, options=options)
+        return cls(store, opened[0] if opened else None, open_encoder=open_encoder)
 
     @property
     def path(self) -> Path:
@@ -165,9 +168,10 @@ class Index:
             UsageError: It is not where it was.
             BindingError: What is there now is of another space or code.
         """
-        if self._encoder is None:
-            self._encoder = Encoder.open(_find_bundle(self._store), **self._options)
-        return self._encoder
+        with self._lock:
+            if self._encoder is None:
+                self._encoder = self._open_encoder(_find_bundle(self._store))
+            return self._encoder
 
     def put(
         self,
@@ -256,7 +260,8 @@ class Index:
 
     def _put_batch(self, batch: list[Document]) -> Stored:
         known = self._store.hashes([document.id for document in batch])
-        same, fresh = [], []
+        same: list[Document] = []
+        fresh: list[Document] = []
         for document in batch:
             unchanged = known.get(document.id) == text_hash(document.text)
             (same if unchanged else fresh).append(document)
