@@ -1,0 +1,162 @@
+"""The command line: finds the sub-command, loads that one alone, and reports errors.
+
+A sub-command is a module with ``HELP``, ``add_arguments(parser)`` and ``run(args) -> exit code``.
+Nothing heavy is imported here, so that help and usage errors come at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import NoReturn
+
+from edge_mrl import __version__
+from edge_mrl.errors import EdgeMrlError, MissingDependencyError, UsageError
+
+__all__ = ["COMMANDS", "EXTRAS", "main"]
+
+#: Sub-commands of the runtime, each a module here, with its ``HELP``.
+COMMANDS = {
+    "inspect": "show what a bundle is",
+    "verify": "check a bundle's hashes and golden vectors on this machine",
+    "embed": "turn lines of text into vectors",
+    "index": "put documents into a store",
+    "search": "find the documents that answer a question",
+}
+#: Sub-commands of other parts, found by entry point; they need the extra of the same name.
+EXTRAS = {
+    "export": "turn a text-embedding model into a small, verified bundle",
+}
+ENTRY_POINTS = "edge_mrl.commands"
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+PIPE_CLOSED = 141  # 128 + SIGPIPE
+
+_FOOT = """\
+a first run:
+  edge-mrl export -o minilm
+  edge-mrl index notes/ --bundle minilm --store notes.db
+  edge-mrl search "what was that about?" --store notes.db
+
+exit codes: 0 done, 1 a check or gate said no, 2 wrong usage or input, 3 a missing package,
+            4 network, 130 interrupted
+
+`edge-mrl COMMAND --help` says more.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: Arguments without the program's name; those of the process if None.
+
+    Returns:
+        The exit code. ``--help`` and ``--version`` raise SystemExit, as argparse does.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a text that the terminal cannot show is no error
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+    except EdgeMrlError as error:
+        return _report(type(error).__name__, str(error), error.exit_code, arguments)
+    except BrokenPipeError:
+        # What reads our output has seen enough; without this, Python complains once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        message = f"{name}{error.strerror or error}"
+        return _report(type(error).__name__, message, UsageError.exit_code, arguments)
+    except KeyboardInterrupt:
+        print("edge-mrl: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises usage errors instead of leaving the process, so that all are reported alike."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see `{self.prog} --help`)")
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0].startswith("-"):
+        parser = _overview()
+        parser.parse_args(arguments)
+        parser.print_help(sys.stderr)
+        return UsageError.exit_code
+    name = arguments[0]
+    command = _load(name)
+    parser = _Parser(
+        prog=f"edge-mrl {name}",
+        description=_sentence(command.HELP),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.add_arguments(parser)
+    code: int = command.run(parser.parse_args(arguments[1:]))
+    return code
+
+
+def _overview() -> argparse.ArgumentParser:
+    rows = [f"  {name:<10}{text}" for name, text in {**EXTRAS, **COMMANDS}.items()]
+    parser = _Parser(
+        prog="edge-mrl",
+        usage="edge-mrl COMMAND ...",
+        description="Semantic search that lives on the device.\n\ncommands:\n" + "\n".join(rows),
+        epilog=_FOOT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"edge-mrl {__version__}")
+    return parser
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _load(name: str) -> ModuleType:
+    if name in COMMANDS:
+        return importlib.import_module(f"edge_mrl.cli.{name}")
+    # Reading every installed package's entry points takes a while, so only where it must be.
+    from importlib.metadata import entry_points
+
+    try:
+        for entry in entry_points(group=ENTRY_POINTS, name=name):
+            module: ModuleType = entry.load()
+            return module
+    except ImportError as error:
+        raise _missing(name, f"{name} needs {error.name or error}") from error
+    if name in EXTRAS:
+        raise _missing(name, f"{name} is not installed")
+    raise UsageError(_unknown(name))
+
+
+def _missing(name: str, what: str) -> MissingDependencyError:
+    return MissingDependencyError(f'{what}: pip install "edge-mrl[{name}]"')
+
+
+def _unknown(name: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, [*EXTRAS, *COMMANDS], n=1)
+    hint = f"did you mean {near[0]}?" if near else "`edge-mrl --help` lists them"
+    return f"no command {name!r}: {hint}"
+
+
+def _report(kind: str, message: str, code: int, arguments: list[str]) -> int:
+    print(f"edge-mrl: error: {message}", file=sys.stderr)
+    if "--json" in arguments:
+        print(json.dumps({"error": {"kind": kind, "message": message}}))
+    return code
