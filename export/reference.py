@@ -16,6 +16,8 @@ __all__ = ["POOLING_MODES", "OnnxTransformer"]
 
 POOLING_MODES = ("cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 INPUTS = {"input_ids", "attention_mask", "token_type_ids", "position_ids"}
+#: Tried where nothing says how long an input may be. 512 is the most that BERT's descendants take.
+USUAL_LENGTHS = (512, 256, 128, 64, 32)
 INTEGER_OPS = {
     "DynamicQuantizeLinear",
     "DynamicQuantizeMatMul",
@@ -90,6 +92,21 @@ class OnnxTransformer(torch.nn.Module):
                 "expected [texts, tokens, width] or [texts, width] with a fixed width"
             )
         return name, len(shape) == 2, shape[-1]
+
+    def longest_input(self) -> int:
+        """The longest of some usual lengths that the graph takes, in tokens.
+
+        Raises:
+            UsageError: It takes none of them.
+        """
+        for length in USUAL_LENGTHS:
+            ids = torch.full((1, length), self.pad_id)
+            try:
+                self.forward({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+            except Exception:  # noqa: BLE001, S112 - ONNX Runtime's errors share no narrower base
+                continue
+            return length
+        raise UsageError(f"{self.path.name} runs on none of {USUAL_LENGTHS} tokens")
 
     def modules_after(self, pooling: str | None) -> list[torch.nn.Module]:
         """What follows the graph: from modules.json, or the pooling that the user named.

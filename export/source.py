@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from edge_mrl.errors import UsageError
 from edge_mrl_export.reference import OnnxTransformer
@@ -176,7 +177,7 @@ def _load_sentence_transformers(folder: Path, label: str) -> Source:
         transformer=transformer,
         modules=rest,
         tokenizer=tokenizer,
-        prompts=_prompts(model),
+        prompts=_checked_prompts(model, rest, label),
         width=int(model.get_embedding_dimension() or 0),
         max_tokens=_max_tokens(None if static else first.max_seq_length, positions),
         max_positions=positions,
@@ -200,6 +201,10 @@ def _load_onnx(path: Path, label: str, pooling: str | None) -> Source:
     tokenizer = _tokenizer_json(transformer.tokenizer, special_tokens=True)
     config = _json(root / "config.json")
     positions = config.get("max_position_embeddings")
+    notes = []
+    if not transformer.max_seq_length or transformer.max_seq_length > 1e9:
+        transformer.max_seq_length = transformer.longest_input()
+        notes.append(f"no file says how long an input may be: {transformer.max_seq_length} tokens work")
     return Source(
         name=root.name if path.stem.startswith("model") else path.stem,
         model=label,
@@ -216,6 +221,7 @@ def _load_onnx(path: Path, label: str, pooling: str | None) -> Source:
         layer_norm=config.get("model_type") in LAYER_NORM_TYPES,
         model_type="onnx",
         reference=reference,
+        notes=tuple(notes),
     )
 
 
@@ -230,8 +236,9 @@ def _open_reference(folder: Path, label: str) -> SentenceTransformer:
                 local_files_only=True,
                 model_kwargs={"dtype": torch.float32},
             )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise UsageError(f"{label} cannot be loaded: {str(error).splitlines()[0]}") from error
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(f"{label} cannot be loaded: {why}") from error
     return model.eval()
 
 
@@ -324,6 +331,18 @@ def _prompts(model: SentenceTransformer) -> dict[str, str]:
         "document": first("document", "passage", "corpus"),
         "query": first("query", "search_query"),
     }
+
+
+def _checked_prompts(
+    model: SentenceTransformer, modules: tuple[torch.nn.Module, ...], label: str
+) -> dict[str, str]:
+    prompts = _prompts(model)
+    if any(prompts.values()) and not all(getattr(m, "include_prompt", True) for m in modules):
+        raise UsageError(
+            f"{label} has prompts that its pooling leaves out (include_prompt=False, as INSTRUCTOR "
+            "models do); only pooling over all tokens can be baked"
+        )
+    return prompts
 
 
 def _max_positions(config: Any) -> int | None:
