@@ -23,7 +23,7 @@ STANDARD = "-"
 _BOM = b"\xef\xbb\xbf"
 _EPILOG = """\
 Each line is one text, an empty line too, and gives one row, in order. Lines end at LF or CR LF and
-are UTF-8; a byte that is not becomes U+FFFD, with a warning. Memory stays bounded whatever the input.
+are UTF-8; what is not becomes U+FFFD, with a warning. Memory stays bounded whatever the input.
 
 output:
   -           JSON Lines on standard output (default), one object a text:

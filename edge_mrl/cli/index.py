@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +17,8 @@ __all__ = ["HELP", "add_arguments", "run"]
 
 HELP = "put documents into a store"
 _EPILOG = """\
-PATHS are files, folders (read recursively: .txt, .md, .jsonl), quoted patterns ("notes/**/*.md"), or
-- for JSON Lines on standard input. A text file is one document, its id the path as given. A JSON
+PATHS are files, folders (read recursively: .txt, .md, .jsonl), quoted patterns ("notes/**/*.md"),
+or - for JSON Lines on standard input. A text file is one document, its id the path as given. A JSON
 Lines file holds one object a line: "text"; "id" or "_id"; "title" and "metadata" if you like.
 
 A document replaces the one of its id; unchanged text is not embedded again, so the same command
@@ -31,7 +30,7 @@ examples:
   edge-mrl index corpus.jsonl --store notes.db
   grep -v '"draft"' all.jsonl | edge-mrl index - --store notes.db --json
 
-exit codes: 0 done, 2 wrong usage or input, or a bundle or store that cannot be used, 130 interrupted
+exit codes: 0 done; 2 wrong usage or input, or an unusable bundle or store; 130 interrupted
 """
 
 
@@ -147,17 +146,13 @@ def _print(args: argparse.Namespace, facts: dict[str, Any]) -> None:
     kinds = ", ".join(f"{facts[key]:,} {key}" for key in ("added", "updated", "unchanged"))
     skipped = f"; {count(facts['skipped_files'], 'file')} skipped" if facts["skipped_files"] else ""
     rate = f", {facts['passages'] / seconds:.0f} passages/s" if facts["passages"] else ""
+    rule = f"up to {facts['max_tokens']} tokens, {facts['overlap']} shared"
+    held = [count(store["documents"], "document"), count(store["passages"], "passage")]
+    held.append(f"{size(store['code_bytes'])} of codes")
     rows = [
         ("documents", f"{done:,}: {kinds}{skipped}"),
-        (
-            "passages",
-            f"{facts['passages']:,} embedded, up to {facts['max_tokens']} tokens, {facts['overlap']} shared",
-        ),
-        (
-            "store",
-            f"{store['path']}, {size(store['size_bytes'])}: {count(store['documents'], 'document')}, "
-            f"{count(store['passages'], 'passage')}, {size(store['code_bytes'])} of codes",
-        ),
+        ("passages", f"{facts['passages']:,} embedded ({rule})"),
+        ("store", f"{store['path']}, {size(store['size_bytes'])}: {', '.join(held)}"),
         ("took", f"{duration(seconds)}{rate}"),
     ]
-    print(table(rows), file=sys.stdout)
+    print(table(rows))

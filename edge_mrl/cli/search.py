@@ -26,7 +26,7 @@ examples:
   edge-mrl search "how do I undo a commit?" --store notes.db
   edge-mrl search "tax 2024" --store notes.db -k 3 --json
 
-exit codes: 0 done (also when nothing is found), 2 wrong usage, or a store or bundle that cannot be used
+exit codes: 0 done, also when nothing is found; 2 wrong usage, or an unusable store or bundle
 """
 
 

@@ -108,7 +108,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """Write a file under another name beside it, and rename it into place if all went well."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("xb") as file:
+        with temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
