@@ -66,6 +66,11 @@ MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
 #: Fills the tables of a new store.
 Fill = Callable[[sqlite3.Connection], None]
 
+_MIGRATIONS_TABLE = """CREATE TABLE migrations (
+    version INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
+    applied_ms INTEGER NOT NULL
+)"""
 _WAL_RETRY_S = 0.02
 
 
@@ -211,9 +216,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, fill: Fill | None) -> N
             if fill is None:
                 raise _no_store(path)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(
-                "CREATE TABLE migrations (name TEXT PRIMARY KEY, applied_ms INTEGER NOT NULL)"
-            )
+            connection.execute(_MIGRATIONS_TABLE)
         _migrate(connection, version)
         if version == 0 and fill is not None:
             fill(connection)
@@ -225,6 +228,7 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
     Raises:
         NotAStoreError: Neither ours nor empty.
         StoreVersionError: From a newer edge-mrl.
+        StoreError: The records of its migrations do not agree with its version.
     """
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
@@ -236,6 +240,9 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
             f"{path} has store version {version}, this edge-mrl reads up to {len(MIGRATIONS)}: "
             "update edge-mrl"
         )
+    names = connection.execute("SELECT name FROM migrations ORDER BY version").fetchall()
+    if names != [(name,) for name, _ in MIGRATIONS[:version]]:
+        raise StoreError(f"{path} is damaged (its migrations are {names}): restore a copy")
     return version
 
 
@@ -244,7 +251,8 @@ def _migrate(connection: sqlite3.Connection, version: int) -> None:
         for statement in statements:
             connection.execute(statement)
         applied_ms = time.time_ns() // 1_000_000
-        connection.execute("INSERT INTO migrations VALUES (?, ?)", (name, applied_ms))
+        row = (number, name, applied_ms)
+        connection.execute("INSERT INTO migrations VALUES (?, ?, ?)", row)
         connection.execute(f"PRAGMA user_version = {number}")
 
 

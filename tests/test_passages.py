@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -87,5 +88,5 @@ def test_passages_cover_the_text_in_order(text: str, max_tokens: int, data: st.D
     assert spans[0][0] == 0
     assert spans[-1][1] == len(text)
     assert all(start < end for start, end in spans)
-    for (start, end), (next_start, next_end) in zip(spans, spans[1:], strict=False):
+    for (start, end), (next_start, next_end) in pairwise(spans):
         assert start <= next_start <= end <= next_end

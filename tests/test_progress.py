@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 
+import pytest
+
 from edge_mrl import progress
 from edge_mrl.progress import Progress
 
@@ -50,12 +52,10 @@ def test_progress_without_a_total_shows_no_share() -> None:
 
 def test_progress_after_an_error_does_not_claim_the_end() -> None:
     stream = Terminal()
-    try:
-        with Progress("working", 4, stream=stream) as bar:
-            bar.advance(1)
-            raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        pass
+    bar = Progress("working", 4, stream=stream)
+    with pytest.raises(KeyboardInterrupt), bar:
+        bar.advance(1)
+        raise KeyboardInterrupt
     assert "100%" not in stream.getvalue()
 
 

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from edge_mrl import codetable, search
 from edge_mrl.codetable import CodeTable, lengths
 from edge_mrl.search import Match, nearest
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 #: Both sides divide the same whole numbers; only the order of rounding may differ.
 SCORE_TOLERANCE = 1e-12
