@@ -195,6 +195,9 @@ def _application(path: Path) -> int:
     try:
         probe = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
         try:
+            # Tolerates a file shorter than its header says: one whose making was interrupted is so
+            # until its journal is played back.
+            probe.execute("PRAGMA writable_schema = ON")
             return int(probe.execute("PRAGMA application_id").fetchone()[0])
         finally:
             probe.close()

@@ -52,10 +52,13 @@ def test_progress_without_a_total_shows_no_share() -> None:
 
 def test_progress_after_an_error_does_not_claim_the_end() -> None:
     stream = Terminal()
-    bar = Progress("working", 4, stream=stream)
-    with pytest.raises(KeyboardInterrupt), bar:
-        bar.advance(1)
-        raise KeyboardInterrupt
+
+    def work() -> None:
+        with Progress("working", 4, stream=stream):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
     assert "100%" not in stream.getvalue()
 
 

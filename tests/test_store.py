@@ -9,8 +9,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -494,24 +494,15 @@ with Store.open({str(path)!r}, create=create) as store:
 
 
 def test_threads_share_a_store(path: Path) -> None:
-    errors: list[BaseException] = []
-
     def work(store: Store, name: int) -> None:
-        try:
-            for number in range(20):
-                store.put([entry(f"{name}-{number}")])
-                with store.reading():
-                    assert len(store.codes().codes) == store.count().passages
-        except BaseException as error:
-            errors.append(error)
+        for number in range(20):
+            store.put([entry(f"{name}-{number}")])
+            with store.reading():
+                assert len(store.codes().codes) == store.count().passages
 
-    with open_store(path) as store:
-        threads = [threading.Thread(target=work, args=(store, name)) for name in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert errors == []
+    with open_store(path) as store, ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(work, store, name) for name in range(4)]:
+            future.result()
         assert store.count() == Counts(80, 80)
 
 
@@ -574,7 +565,7 @@ while True:
         file.unlink()
 """
     rng = np.random.default_rng(0)
-    for _ in range(5):
+    for _ in range(KILLS):
         with start_python(code) as process:
             assert process.stdout is not None
             process.stdout.readline()

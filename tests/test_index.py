@@ -1,0 +1,297 @@
+"""The index with a real, small bundle; with MiniLM where the answers must make sense."""
+
+from __future__ import annotations
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_mrl import Document, Encoder, Hit, Index
+from edge_mrl import index as index_module
+from edge_mrl.errors import BindingError, UsageError
+from edge_mrl.index import Stored
+from edge_mrl.passages import PassageRule
+from edge_mrl.store import Counts
+from tests.bundles import TINY, TINY_COARSE, copy_bundle
+
+WORDS = ["the", "cat", "and", "a", "dog", "barking", "of", "training", "model", "0", "1", "2"]
+#: Float32 of the twin below against the index's whole numbers.
+SCORE_TOLERANCE = 1e-6
+
+
+def make_documents(number: int, *, words: int = 12, seed: int = 0) -> list[Document]:
+    rng = np.random.default_rng(seed)
+    texts = [" ".join(rng.choice(WORDS, words)) for _ in range(number)]
+    return [Document(f"d{i:03}", text, {"number": i}) for i, text in enumerate(texts)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "notes.db"
+
+
+def test_index_equals_encoding_everything_and_sorting(path: Path) -> None:
+    documents = make_documents(60, words=6)  # one passage each
+    queries = ["the cat", "training of a model", ""]
+    with Index.open(path, bundle=TINY, max_tokens=46) as index, Encoder.open(TINY) as encoder:
+        index.put(documents)
+        found = index.search_many(queries, k=9)
+        left = encoder.encode(queries, kind="query").coarse.astype(np.float32)
+        right = encoder.encode([d.text for d in documents]).coarse.astype(np.float32)
+    left /= np.linalg.norm(left, axis=1, keepdims=True)
+    right /= np.linalg.norm(right, axis=1, keepdims=True)
+    for hits, scores in zip(found, left @ right.T, strict=True):
+        best = -np.sort(-scores)[:9]
+        assert [hit.score for hit in hits] == pytest.approx(best, abs=SCORE_TOLERANCE)
+        for hit in hits:
+            document = documents[hit.metadata["number"]]
+            assert (hit.id, hit.text) == (document.id, document.text)
+            assert hit.score == pytest.approx(scores[hit.metadata["number"]], abs=SCORE_TOLERANCE)
+
+
+def test_search_for_one_is_search_many_for_one(path: Path) -> None:
+    with Index.open(path, bundle=TINY) as index:
+        index.put(make_documents(5))
+        assert index.search("the dog", k=2) == index.search_many(["the dog"], k=2)[0]
+        assert len(index.search("the dog")) == 5
+
+
+def test_document_of_many_passages_comes_once_by_its_best(path: Path) -> None:
+    text = "0 1 2 " * 40 + "the cat and a dog barking " + "0 1 2 " * 40
+    with Index.open(path, bundle=TINY, max_tokens=12, overlap=4) as index:
+        stored = index.put([Document("long", text), Document("short", "testing it")])
+        assert stored.passages == index.count().passages > 20
+        hits = index.search("the cat and a dog barking")
+        assert sorted(hit.id for hit in hits) == ["long", "short"]
+        hit = next(hit for hit in hits if hit.id == "long")
+    assert hit.text == text[hit.start : hit.end]
+    assert "cat" in hit.text
+
+
+def test_equal_scores_come_by_id(path: Path) -> None:
+    with Index.open(path, bundle=TINY) as index:
+        index.put([Document(name, "the cat") for name in ("b", "d", "a", "c")])
+        assert [hit.id for hit in index.search("the cat", k=3)] == ["a", "b", "c"]
+
+
+def test_blank_document_is_kept_but_never_found(path: Path) -> None:
+    with Index.open(path, bundle=TINY) as index:
+        assert index.put([Document("blank", " \n")]) == Stored(added=1)
+        assert index.get(["blank"])["blank"].text == " \n"
+        assert index.search("the cat") == []
+
+
+def test_unchanged_text_is_not_embedded_again(path: Path) -> None:
+    with Index.open(path, bundle=TINY) as index:
+        documents = make_documents(3)
+        assert index.put(documents) == Stored(added=3, passages=3)
+        changed = [
+            documents[0],
+            Document("d001", documents[1].text, {"new": 1}),
+            Document("d002", "a dog"),
+        ]
+        assert index.put(changed) == Stored(updated=1, unchanged=2, passages=1)
+        assert [d.metadata for d in index.get(["d000", "d001"]).values()] == [
+            {"number": 0},
+            {"new": 1},
+        ]
+
+
+def test_unchanged_text_that_another_process_deletes_meanwhile_is_stored(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = make_documents(2)
+    with Index.open(path, bundle=TINY) as index, Index.open(path) as other:
+        index.put(documents)
+        embed = index._embed
+
+        def embed_while_another_deletes(some: list[Document]) -> list[object]:
+            monkeypatch.undo()
+            other.delete(["d000"])
+            return list(embed(some))
+
+        monkeypatch.setattr(index, "_embed", embed_while_another_deletes)
+        assert index.put(documents) == Stored(unchanged=1, added=0, updated=1, passages=1)
+        assert index.count() == Counts(2, 2)
+
+
+def test_id_that_comes_twice_keeps_the_last_text(path: Path) -> None:
+    with Index.open(path, bundle=TINY) as index:
+        twice = [Document("a", "the cat"), Document("a", "a dog"), Document("b", "it")]
+        assert index.put(twice) == Stored(added=2, updated=1, passages=3)
+        assert index.get(["a"])["a"].text == "a dog"
+
+
+def test_batches_are_committed_as_they_are_done(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_module, "BATCH_DOCUMENTS", 4)
+    seen: list[tuple[int, int]] = []
+    with Index.open(path, bundle=TINY) as index, Index.open(path) as other:
+
+        def failing() -> object:
+            yield from make_documents(9)
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            index.put(
+                failing(),  # type: ignore[arg-type]
+                committed=lambda stored: seen.append((stored.documents, other.count().documents)),
+            )
+        assert seen == [(4, 4), (8, 8)]
+        assert index.put(make_documents(9)) == Stored(added=1, unchanged=8, passages=1)
+
+
+def test_long_documents_make_small_batches(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_module, "BATCH_CHARS", 100)
+    sizes: list[int] = []
+    with Index.open(path, bundle=TINY) as index:
+        index.put(make_documents(6), committed=lambda stored: sizes.append(stored.documents))
+    assert len(sizes) > 2
+
+
+def test_deleted_document_is_not_found(path: Path) -> None:
+    with Index.open(path, bundle=TINY) as index:
+        index.put(make_documents(3))
+        assert len(index.search("the cat")) == 3
+        assert index.delete(["d001", "none"]) == 1
+        assert sorted(hit.id for hit in index.search("the cat")) == ["d000", "d002"]
+
+
+def test_lone_surrogates_and_nul_are_stored_and_found(path: Path) -> None:
+    with Index.open(path, bundle=TINY) as index:
+        index.put([Document("a", "the \ud800 cat\x00 dog")])
+        hit = index.search("the \udfff cat")[0]
+        assert hit.text == "the \ufffd cat\x00 dog"
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_k_below_one_is_an_error(k: int, path: Path) -> None:
+    with Index.open(path, bundle=TINY) as index, pytest.raises(UsageError, match="k is"):
+        index.search("the cat", k=k)
+
+
+def test_single_string_for_queries_is_a_type_error(path: Path) -> None:
+    with Index.open(path, bundle=TINY) as index, pytest.raises(TypeError, match="single string"):
+        index.search_many("the cat")
+
+
+def test_threads_share_an_index(path: Path) -> None:
+    with Index.open(path, bundle=TINY) as index:
+        index.put(make_documents(20))
+        expected = index.search("the cat")
+    with Index.open(path) as index, ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: index.search("the cat"), range(40)))
+    assert all(result == expected for result in results)
+
+
+# --- the bundle that a store remembers
+
+
+def test_store_remembers_its_bundle(path: Path) -> None:
+    with Index.open(path, bundle=TINY) as index:
+        index.put(make_documents(3))
+        expected = index.search("the cat")
+    with Index.open(path) as index:
+        assert index.search("the cat") == expected
+
+
+def test_new_store_needs_a_bundle(path: Path) -> None:
+    with pytest.raises(UsageError, match="--bundle"):
+        Index.open(path)
+    with pytest.raises(UsageError, match="no bundle at"):
+        Index.open(path, bundle=path.parent / "missing")
+    assert not path.exists()
+
+
+def test_store_and_bundle_may_move_together(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    copy_bundle(old / "bundle")
+    with Index.open(old / "notes.db", bundle=old / "bundle") as index:
+        index.put(make_documents(3))
+    shutil.move(old, new)
+    with Index.open(new / "notes.db") as index:
+        assert len(index.search("the cat")) == 3
+        assert index.binding.bundle == str(new / "bundle")
+
+
+def test_store_may_move_away_from_its_bundle(tmp_path: Path) -> None:
+    bundle = copy_bundle(tmp_path / "bundle")
+    with Index.open(tmp_path / "notes.db", bundle=bundle) as index:
+        index.put(make_documents(3))
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    moved = shutil.move(tmp_path / "notes.db", tmp_path / "far" / "away" / "notes.db")
+    with Index.open(moved) as index:
+        assert len(index.search("the cat")) == 3
+
+
+def test_bundle_that_moved_is_asked_for_once(path: Path) -> None:
+    bundle = copy_bundle(path.parent / "one")
+    with Index.open(path, bundle=bundle) as index:
+        index.put(make_documents(3))
+    moved = bundle.rename(path.parent / "two")
+    with Index.open(path) as index:
+        assert index.count() == Counts(3, 3)  # what needs no bundle works without
+        with pytest.raises(UsageError, match="--bundle DIR"):
+            index.search("the cat")
+    with Index.open(path, bundle=moved) as index:
+        assert len(index.search("the cat")) == 3
+    with Index.open(path) as index:
+        assert len(index.search("the cat")) == 3
+
+
+def test_other_bundle_is_refused(path: Path) -> None:
+    Index.open(path, bundle=TINY).close()
+    before = path.read_bytes()
+    with pytest.raises(BindingError, match="tiny-bert-coarse-8"):
+        Index.open(path, bundle=TINY_COARSE)
+    assert path.read_bytes() == before
+
+
+def test_other_bundle_in_the_place_of_the_right_one_is_refused(path: Path) -> None:
+    bundle = copy_bundle(path.parent / "bundle")
+    Index.open(path, bundle=bundle).close()
+    shutil.rmtree(bundle)
+    copy_bundle(bundle, TINY_COARSE)
+    with Index.open(path) as index, pytest.raises(BindingError, match="another code"):
+        index.put(make_documents(1))
+
+
+def test_passage_rule_is_kept_by_the_store(path: Path) -> None:
+    with Index.open(path, bundle=TINY, max_tokens=9) as index:
+        assert index.rule == PassageRule(9, 1)
+    with Index.open(path, bundle=TINY, max_tokens=9, overlap=1) as index:
+        assert index.rule == PassageRule(9, 1)
+    with pytest.raises(UsageError, match="up to 9 tokens"):
+        Index.open(path, max_tokens=10)
+
+
+@pytest.mark.parametrize("options", [{"max_tokens": 10_000}, {"overlap": 46}, {"threads": 0}])
+def test_options_that_cannot_be_kept_make_no_store(options: dict[str, int], path: Path) -> None:
+    with pytest.raises(UsageError):
+        Index.open(path, bundle=TINY, **options)  # type: ignore[arg-type]
+    assert not path.exists()
+
+
+def test_coarse_only_bundle_serves_an_index(path: Path) -> None:
+    with Index.open(path, bundle=TINY_COARSE) as index:
+        index.put(make_documents(3))
+        assert len(index.search("the cat")) == 3
+
+
+@pytest.mark.slow
+def test_minilm_finds_what_is_meant(path: Path, minilm_bundle: Path) -> None:
+    texts = {
+        "pets": "Our cat sleeps on the sofa all day and purrs when stroked.",
+        "money": "Shares fell sharply after the central bank raised interest rates.",
+        "food": "Knead the dough for ten minutes and let it rise in a warm place.",
+    }
+    with Index.open(path, bundle=minilm_bundle) as index:
+        index.put([Document(name, text) for name, text in texts.items()])
+        queries = ["a feline at home", "stock market", "how do I bake bread?"]
+        best = [hits[0] for hits in index.search_many(queries, k=1)]
+    assert [hit.id for hit in best] == ["pets", "money", "food"]
+    assert all(isinstance(hit, Hit) and 0.25 < hit.score < 1 for hit in best)
