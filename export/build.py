@@ -46,6 +46,7 @@ from edge_mrl_export.graph import source_graph
 from edge_mrl_export.lower import Lowered, lower
 from edge_mrl_export.passes.contract import AppendContract
 from edge_mrl_export.passes.inputs import FoldInputs
+from edge_mrl_export.passes.positions import TrimPositions
 from edge_mrl_export.passes.vocabulary import SelectRows
 from edge_mrl_export.recipe import Recipe
 from edge_mrl_export.report import report_data, report_html
@@ -189,6 +190,7 @@ def _build_graph(
     FoldInputs()(model)
     if vocabulary.kept is not None:
         SelectRows(vocabulary.kept)(model)
+    TrimPositions(recipe.resolved_max_tokens(source))(model)
     AppendContract(
         source.modules,
         dim=recipe.resolved_dim(source),
@@ -295,7 +297,8 @@ def _complete(
     """Golden vectors, report and final manifest, then a last look as a user's machine would take it."""
     clock.stage("golden vectors and report")
     with Encoder.open(folder) as encoder:
-        texts = tuple(pair for pair in GOLDEN_TEXTS if vocabulary.unchanged([pair[1]]))
+        same = set(vocabulary.unchanged([text for _, text in GOLDEN_TEXTS]))
+        texts = tuple(pair for pair in GOLDEN_TEXTS if pair[1] in same)
         write_json(golden_vectors(encoder, source, texts), folder / GOLDEN)
     quality = {f.name: float(getattr(fidelity, f.name)) for f in dataclasses.fields(fidelity)}
     manifest = dataclasses.replace(manifest, quality=quality)

@@ -111,7 +111,8 @@ def quantize_columns(weight: Float) -> tuple[NDArray[np.int8], Float]:
 
 def quantize_rows(table: Float) -> tuple[NDArray[np.int8], Float]:
     """Symmetric int8 per row of an embedding table: codes int8[V, D], scales float32[V, 1]."""
-    scale = np.maximum(np.abs(table).max(axis=1, keepdims=True) / 127, TINY).astype(np.float32)
+    peak = np.abs(table).max(axis=1, keepdims=True)
+    scale = np.where(peak > 0, peak / 127, 1).astype(np.float32)
     return np.clip(np.rint(table / scale), -127, 127).astype(np.int8), scale
 
 

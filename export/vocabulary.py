@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from edge_mrl_export.prune import prune
+from edge_mrl_export.prune import keep_tokens, prune, unreachable
 
 __all__ = ["Vocabulary", "choose_vocabulary"]
 
@@ -63,13 +63,19 @@ class Vocabulary:
 def choose_vocabulary(
     tokenizer: dict[str, Any], texts: Sequence[str], size: int | None
 ) -> Vocabulary:
-    """Keep the source's vocabulary, or prune it to ``size`` tokens by the corpus.
+    """Keep what text can give of the source's vocabulary, or prune it to ``size`` by the corpus.
 
     Raises:
         UsageError: This kind of vocabulary cannot be pruned, or not so far.
     """
     if size is None:
-        return Vocabulary(tokenizer, tokenizer, None)
+        unused = unreachable(tokenizer)
+        if not unused:
+            return Vocabulary(tokenizer, tokenizer, None)
+        reachable = set(tokenizer["model"]["vocab"].values()) - unused
+        trimmed, kept = keep_tokens(tokenizer, reachable | {t["id"] for t in tokenizer["added_tokens"]})
+        note = f"{len(unused):,} placeholder tokens that no text can give were dropped; others moved up"
+        return Vocabulary(trimmed, tokenizer, kept, (note,))
     pruned = prune(tokenizer, texts, size)
     note = (
         f"vocabulary pruned to {len(pruned.kept):,} tokens: {pruned.same:.1%} of {pruned.held_out:,} "

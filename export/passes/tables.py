@@ -55,6 +55,8 @@ def _replace(pen: Pen, node: ir.Node) -> None:
     codes, scale = quantize_rows(constant(table))  # type: ignore[arg-type]
     name = str(table.name)  # type: ignore[union-attr]
     rows = pen.op("Gather", pen.const(codes, name=f"{name}/int8"), ids)
-    scales = pen.op("Gather", pen.const(scale, name=f"{name}/scale"), ids)
-    expanded = pen.op("Mul", pen.op("Cast", rows, to=int(ir.DataType.FLOAT)), scales)
+    # float16 is within 0.05 % of a scale, a tenth of the rounding that it scales.
+    halves = pen.op("Gather", pen.const(scale, np.float16, name=f"{name}/scale"), ids)
+    wide = [pen.op("Cast", value, to=int(ir.DataType.FLOAT)) for value in (rows, halves)]
+    expanded = pen.op("Mul", wide[0], wide[1])
     replace(node.outputs[0], expanded)
