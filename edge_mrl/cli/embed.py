@@ -144,7 +144,8 @@ def _read_lines(files: list[str], *, warn: Callable[[str], None]) -> Iterator[tu
                 yield text, len(raw)
         if broken:
             shown = "standard input" if name == STANDARD else name
-            warn(f"{shown}: {broken:,} lines are not UTF-8; what cannot be read became U+FFFD")
+            lines = "1 line is" if broken == 1 else f"{broken:,} lines are"
+            warn(f"{shown}: {lines} not UTF-8; what cannot be read became U+FFFD")
 
 
 def _stream(
