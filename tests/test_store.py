@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -31,6 +32,7 @@ from edge_mrl.errors import (
 from edge_mrl.passages import PassageRule
 from edge_mrl.schema import APPLICATION_ID, MIGRATIONS
 from edge_mrl.store import Binding, Counts, Entry, Store, text_hash
+from tests.golden import make_store
 
 DIM = 4
 BINDING = Binding("space-1", "code-1", DIM, 1.0, "/bundles/one")
@@ -322,6 +324,27 @@ def test_schema_is_what_the_format_says(path: Path) -> None:
     assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
     names = [row[0] for row in connection.execute("SELECT name FROM migrations")]
     assert names == [name for name, _ in MIGRATIONS]
+    connection.close()
+
+
+def test_store_of_version_1_opens_with_all_it_held(path: Path) -> None:
+    shutil.copy(make_store.STORE, path)
+    with Store.open(path) as store:
+        assert (store.binding, store.rule) == (make_store.BINDING, make_store.RULE)
+        expected = {document.id: document for document in make_store.DOCUMENTS}
+        assert store.get(expected) == expected
+        table = store.codes()
+        assert table.codes.tolist() == make_store.CODES.tolist()
+        spans = [store.span(int(table.keys[0]), 1), store.span(int(table.keys[1]), 0)]
+        assert spans == [make_store.SPANS[0][1], make_store.SPANS[1][0]]
+    connection = sqlite3.connect(path)
+    row = connection.execute(
+        "SELECT hash, codes FROM documents JOIN codes ON key = document"
+    ).fetchone()
+    assert row == (
+        hashlib.sha256(b"the cat and a dog").digest(),
+        b"\x01\x81\x00\x7f\x02\x02\x02\x02",
+    )
     connection.close()
 
 
