@@ -11,9 +11,10 @@ import pytest
 
 from edge_mrl import Document, Encoder, Hit, Index
 from edge_mrl import index as index_module
+from edge_mrl.codes import similarity
 from edge_mrl.errors import BindingError, UsageError
 from edge_mrl.index import Stored
-from edge_mrl.passages import PassageRule
+from edge_mrl.passages import PassageRule, split
 from edge_mrl.store import Counts
 from tests.bundles import TINY, TINY_COARSE, copy_bundle
 
@@ -64,11 +65,16 @@ def test_document_of_many_passages_comes_once_by_its_best(path: Path) -> None:
     with Index.open(path, bundle=TINY, max_tokens=12, overlap=4) as index:
         stored = index.put([Document("long", text), Document("short", "testing it")])
         assert stored.passages == index.count().passages > 20
-        hits = index.search("the cat and a dog barking")
+        question = "the cat and a dog barking"
+        hits = index.search(question)
         assert sorted(hit.id for hit in hits) == ["long", "short"]
         hit = next(hit for hit in hits if hit.id == "long")
+        spans = split(index.encoder, text, index.rule)
+        passages = index.encoder.encode([text[start:end] for start, end in spans]).coarse
+        scores = similarity(index.encoder.encode([question], kind="query").coarse, passages)[0]
+    assert (hit.start, hit.end) == spans[int(scores.argmax())]
     assert hit.text == text[hit.start : hit.end]
-    assert "cat" in hit.text
+    assert hit.score == pytest.approx(scores.max(), abs=SCORE_TOLERANCE)
 
 
 def test_equal_scores_come_by_id(path: Path) -> None:
