@@ -39,6 +39,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 
 types: $(INSTALLED)
+	mkdir -p build/types && ln -sfn ../../export build/types/edge_mrl_export
 	$(BIN)/mypy
 
 quick: $(INSTALLED)

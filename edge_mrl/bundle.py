@@ -222,7 +222,9 @@ def read_manifest(bundle: str | os.PathLike[str]) -> Manifest:
         raise UsageError(f"no bundle at {folder}: expected a folder made by `edge-mrl export`")
     path = folder / MANIFEST
     if not path.is_file():
-        raise MissingFileError(f"{folder} has no {MANIFEST}: it is no bundle, or an incomplete copy")
+        raise MissingFileError(
+            f"{folder} has no {MANIFEST}: it is no bundle, or an incomplete copy"
+        )
     return parse_manifest(path.read_bytes())
 
 
@@ -237,7 +239,9 @@ def parse_manifest(data: bytes) -> Manifest:
     try:
         parsed = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"{MANIFEST} is not valid JSON ({error}): copy the bundle again") from error
+        raise FormatError(
+            f"{MANIFEST} is not valid JSON ({error}): copy the bundle again"
+        ) from error
     if not isinstance(parsed, dict) or parsed.get("format") != FORMAT:
         found = parsed.get("format") if isinstance(parsed, dict) else type(parsed).__name__
         raise FormatError(f"{MANIFEST}: format is {found!r}, expected {FORMAT!r}")
@@ -275,7 +279,9 @@ def check_files(bundle: str | os.PathLike[str], manifest: Manifest, *, hashes: b
     for name, entry in manifest.files.items():
         path = Path(bundle) / name
         if not path.is_file():
-            raise MissingFileError(f"{name} is missing from the bundle {bundle}: copy the bundle again")
+            raise MissingFileError(
+                f"{name} is missing from the bundle {bundle}: copy the bundle again"
+            )
         size = path.stat().st_size
         if size != entry.size_bytes:
             raise TruncatedError(
@@ -292,7 +298,9 @@ def check_files(bundle: str | os.PathLike[str], manifest: Manifest, *, hashes: b
 
 def _check_own_hash(data: bytes, manifest: Manifest) -> None:
     match = _OWN_HASH.search(data)
-    blanked = b"" if match is None else data[: match.start(1)] + _ZEROS.encode() + data[match.end(1) :]
+    blanked = (
+        b"" if match is None else data[: match.start(1)] + _ZEROS.encode() + data[match.end(1) :]
+    )
     if hashlib.sha256(blanked).hexdigest() != manifest.manifest_sha256:
         raise HashError(f"{MANIFEST} is damaged or was edited: its SHA-256 is not the one it names")
 
@@ -329,7 +337,12 @@ def _build(kind: Any, value: Any, where: str) -> Any:
     if missing or unknown:
         what = f"missing {', '.join(missing)}" if missing else f"unknown {', '.join(unknown)}"
         raise ManifestError(f"{MANIFEST}: {what}{f' in {where}' if where else ''}")
-    return kind(**{key: _convert(hint, value[key], f"{where}.{key}".lstrip(".")) for key, hint in hints.items()})
+    return kind(
+        **{
+            key: _convert(hint, value[key], f"{where}.{key}".lstrip("."))
+            for key, hint in hints.items()
+        }
+    )
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

@@ -25,7 +25,10 @@ def normalize(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         float32[n, d].
     """
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.maximum(norms, np.float32(1e-12))).astype(np.float32, copy=False)
+    scaled: NDArray[np.float32] = (vectors / np.maximum(norms, np.float32(1e-12))).astype(
+        np.float32
+    )
+    return scaled
 
 
 def quantize(vectors: NDArray[np.float32], *, scale: float = 1.0) -> NDArray[np.int8]:
@@ -39,7 +42,8 @@ def quantize(vectors: NDArray[np.float32], *, scale: float = 1.0) -> NDArray[np.
         int8[n, d].
     """
     steps = np.rint(vectors * np.float32(CODE_MAX / scale))
-    return np.clip(steps, -CODE_MAX, CODE_MAX).astype(np.int8)
+    codes: NDArray[np.int8] = np.clip(steps, -CODE_MAX, CODE_MAX).astype(np.int8)
+    return codes
 
 
 def pack_bits(codes: NDArray[np.int8]) -> NDArray[np.uint8]:
@@ -70,4 +74,7 @@ def similarity(queries: NDArray[np.int8], codes: NDArray[np.int8]) -> NDArray[np
     left, right = queries.astype(np.float32), codes.astype(np.float32)
     lengths = np.linalg.norm(left, axis=1)[:, None] * np.linalg.norm(right, axis=1)
     dots = left @ right.T
-    return np.divide(dots, lengths, out=np.zeros_like(dots), where=lengths > 0)
+    cosines: NDArray[np.float32] = np.divide(
+        dots, lengths, out=np.zeros_like(dots), where=lengths > 0
+    )
+    return cosines

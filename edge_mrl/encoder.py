@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.bundle import GRAPH, KINDS, TOKENIZER, Manifest, bundle_error, check_files, read_manifest
+from edge_mrl.bundle import (
+    GRAPH,
+    KINDS,
+    TOKENIZER,
+    Manifest,
+    bundle_error,
+    check_files,
+    read_manifest,
+)
 from edge_mrl.errors import GraphError, UsageError
 
 if TYPE_CHECKING:
@@ -58,7 +66,13 @@ class Encoder:
     """
 
     def __init__(
-        self, path: Path, manifest: Manifest, session: ort.InferenceSession, tokenizer: Any, *, batch_tokens: int
+        self,
+        path: Path,
+        manifest: Manifest,
+        session: ort.InferenceSession,
+        tokenizer: Any,
+        *,
+        batch_tokens: int,
     ) -> None:
         self.path = path
         self.manifest = manifest
@@ -123,7 +137,7 @@ class Encoder:
             return self._empty()
         full = None
         if self.manifest.full_dim is not None:
-            full = np.concatenate([chunk.full for chunk in chunks])  # type: ignore[misc]
+            full = np.concatenate([chunk.full for chunk in chunks])
         return Encoding(np.concatenate([chunk.coarse for chunk in chunks]), full)
 
     def stream(self, texts: Iterable[str], *, kind: str = "document") -> Iterator[Encoding]:
@@ -149,7 +163,10 @@ class Encoder:
     def tokenize(self, texts: Sequence[str], *, kind: str = "document") -> list[list[int]]:
         """Token ids as the graph gets them: with prompt and special tokens, cut, without padding."""
         prompt = self.manifest.prompts[kind]
-        return [e.ids for e in self._tokenizer.encode_batch_fast([_clean(prompt + text) for text in texts])]
+        return [
+            e.ids
+            for e in self._tokenizer.encode_batch_fast([_clean(prompt + text) for text in texts])
+        ]
 
     def spans(self, text: str, *, max_tokens: int, overlap: int) -> list[tuple[int, int]]:
         """Split a text into passages by tokens, between words where a word fits a passage.
@@ -167,7 +184,9 @@ class Encoder:
             UsageError: ``overlap`` is negative or not below ``max_tokens``.
         """
         if not 0 <= overlap < max_tokens:
-            raise UsageError(f"overlap is {overlap}, expected 0 to {max_tokens - 1} (below max_tokens)")
+            raise UsageError(
+                f"overlap is {overlap}, expected 0 to {max_tokens - 1} (below max_tokens)"
+            )
         encoding = self._whole_tokenizer().encode(_clean(text), add_special_tokens=False)
         offsets, words = encoding.offsets, encoding.word_ids
         spans: list[tuple[int, int]] = []
@@ -187,7 +206,10 @@ class Encoder:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -228,7 +250,10 @@ class Encoder:
             ids[row, : len(values)] = values
             mask[row, : len(values)] = 1
         names = list(self.manifest.outputs)
-        return self._session.run(names, {"input_ids": ids, "attention_mask": mask})
+        outputs: list[NDArray[Any]] = self._session.run(
+            names, {"input_ids": ids, "attention_mask": mask}
+        )
+        return outputs
 
 
 def _clean(text: str) -> str:
@@ -296,7 +321,9 @@ def _open_session(folder: Path, threads: int | None, *, low_memory: bool) -> ort
         options.enable_cpu_mem_arena = False
         options.enable_mem_pattern = False
     try:
-        return ort.InferenceSession(str(folder / GRAPH), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(
+            str(folder / GRAPH), options, providers=["CPUExecutionProvider"]
+        )
     except Exception as error:  # ONNX Runtime's own errors share no narrower public base
         raise bundle_error(error, folder) from error
 

@@ -1,22 +1,22 @@
 """Every error that edge-mrl raises on purpose.
 
-    EdgeMrlError
-    ├── UsageError                exit 2   wrong usage or input
-    ├── GateError                 exit 1   a check or a quality gate said no
-    ├── BundleError               exit 2   a bundle that cannot be trusted
-    │   ├── MissingFileError               a file that the manifest names is not there
-    │   ├── TruncatedError                 a file is shorter or longer than the manifest says
-    │   ├── HashError                      a file's bytes are not those that were written
-    │   ├── FormatError                    a format or version that this reader does not know
-    │   ├── ManifestError                  a missing, unknown or wrongly typed key
-    │   └── GraphError                     the graph's inputs or outputs are not those promised
-    ├── StoreError                exit 2   a store that cannot be used
-    │   ├── NotAStoreError                 a file that is not ours (it is left untouched)
-    │   ├── BindingError                   a store made with another embedding space or code
-    │   ├── StoreVersionError              a store written by a newer edge-mrl
-    │   └── StoreBusyError                 another process is writing
-    ├── MissingDependencyError    exit 3   an optional package is not installed
-    └── NetworkError              exit 4   a server or hub could not be reached
+EdgeMrlError
+├── UsageError                exit 2   wrong usage or input
+├── GateError                 exit 1   a check or a quality gate said no
+├── BundleError               exit 2   a bundle that cannot be trusted
+│   ├── MissingFileError               a file that the manifest names is not there
+│   ├── TruncatedError                 a file is shorter or longer than the manifest says
+│   ├── HashError                      a file's bytes are not those that were written
+│   ├── FormatError                    a format or version that this reader does not know
+│   ├── ManifestError                  a missing, unknown or wrongly typed key
+│   └── GraphError                     the graph's inputs or outputs are not those promised
+├── StoreError                exit 2   a store that cannot be used
+│   ├── NotAStoreError                 a file that is not ours (it is left untouched)
+│   ├── BindingError                   a store made with another embedding space or code
+│   ├── StoreVersionError              a store written by a newer edge-mrl
+│   └── StoreBusyError                 another process is writing
+├── MissingDependencyError    exit 3   an optional package is not installed
+└── NetworkError              exit 4   a server or hub could not be reached
 """
 
 from __future__ import annotations

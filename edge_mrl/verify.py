@@ -17,7 +17,15 @@ from edge_mrl.bundle import GOLDEN, check_files, read_manifest
 from edge_mrl.encoder import Encoder
 from edge_mrl.errors import FormatError
 
-__all__ = ["GOLDEN_FORMAT", "Golden", "Verification", "decode_vector", "encode_vector", "read_golden", "verify"]
+__all__ = [
+    "GOLDEN_FORMAT",
+    "Golden",
+    "Verification",
+    "decode_vector",
+    "encode_vector",
+    "read_golden",
+    "verify",
+]
 
 GOLDEN_FORMAT = "edge-mrl-golden"
 GOLDEN_VERSION = 1
@@ -108,7 +116,9 @@ def read_golden(bundle: Path) -> list[Golden]:
     try:
         parsed = json.loads((bundle / GOLDEN).read_bytes())
         if (parsed["format"], parsed["version"]) != (GOLDEN_FORMAT, GOLDEN_VERSION):
-            raise FormatError(f"{GOLDEN}: unknown format {parsed['format']!r} {parsed['version']!r}")
+            raise FormatError(
+                f"{GOLDEN}: unknown format {parsed['format']!r} {parsed['version']!r}"
+            )
         return [_golden(entry) for entry in parsed["texts"]]
     except (ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{GOLDEN} cannot be read: {error!r}") from error
@@ -150,7 +160,9 @@ def _compare(encoder: Encoder, golden: list[Golden], files: int) -> Verification
     batch_min = _batch_cosine(encoder, golden, alone)
     failures = []
     if not same_ids:
-        failures.append("token ids differ from the exporting machine's: is `tokenizers` another version?")
+        failures.append(
+            "token ids differ from the exporting machine's: is `tokenizers` another version?"
+        )
     if to_golden is not None and (to_golden.mean() < MACHINE_MEAN or to_golden.min() < MACHINE_MIN):
         failures.append(
             f"vectors differ from the exporting machine's: cosine {to_golden.mean():.5f} mean, "
@@ -159,7 +171,9 @@ def _compare(encoder: Encoder, golden: list[Golden], files: int) -> Verification
     if coarse_min < MACHINE_MIN - 0.005:  # codes round once more than the vectors behind them
         failures.append(f"codes differ from the exporting machine's: cosine {coarse_min:.5f} min")
     if batch_min < BATCH_MIN:
-        failures.append(f"a text alone and in a batch differ: cosine {batch_min:.6f}, expected {BATCH_MIN}")
+        failures.append(
+            f"a text alone and in a batch differ: cosine {batch_min:.6f}, expected {BATCH_MIN}"
+        )
     return Verification(
         passed=not failures,
         failures=tuple(failures),
@@ -208,6 +222,8 @@ def _cpu_warnings(weights: str) -> list[str]:
     if flags & {"avx512_vnni", "avx_vnni"}:
         return []
     return [
-        "this x86 CPU has no VNNI: its 8-bit products saturate (cosine about 0.994 instead of 0.999); "
-        "ARM CPUs and x86 with VNNI are exact"
+        (
+            "this x86 CPU has no VNNI: its 8-bit products saturate (cosine about 0.994 instead of "
+            "0.999); ARM CPUs and x86 with VNNI are exact"
+        )
     ]

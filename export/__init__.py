@@ -1,0 +1,1 @@
+"""The exporter: from a text-embedding model to a verified bundle. Start at ``build``."""

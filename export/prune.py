@@ -56,7 +56,9 @@ def prune(tokenizer: dict[str, Any], texts: Sequence[str], size: int) -> Pruned:
         UsageError: A kind of vocabulary that cannot be pruned, too small a size, or too little text.
     """
     if len(texts) < FEWEST_TEXTS:
-        raise UsageError(f"pruning needs at least {FEWEST_TEXTS} texts, the corpus has {len(texts)}")
+        raise UsageError(
+            f"pruning needs at least {FEWEST_TEXTS} texts, the corpus has {len(texts)}"
+        )
     ids = _ids(tokenizer)
     must = _mandatory(tokenizer, ids)
     if size < len(must):
@@ -138,7 +140,9 @@ def _ids(tokenizer: dict[str, Any]) -> dict[str, int]:
         return {entry[0]: index for index, entry in enumerate(model["vocab"])}
     if model["type"] in ("BPE", "WordLevel", "WordPiece"):
         return dict(model["vocab"])
-    raise UsageError(f"a {model['type']} vocabulary cannot be pruned, only BPE, Unigram, WordLevel, WordPiece")
+    raise UsageError(
+        f"a {model['type']} vocabulary cannot be pruned, only BPE, Unigram, WordLevel, WordPiece"
+    )
 
 
 def _mandatory(tokenizer: dict[str, Any], ids: dict[str, int]) -> set[int]:
@@ -263,4 +267,4 @@ def _share_unchanged(
     after = Tokenizer.from_str(json.dumps(pruned))
     pairs = zip(whole.encode_batch(list(texts)), after.encode_batch(list(texts)), strict=True)
     same = [old.ids == [int(kept[i]) for i in new.ids] for old, new in pairs]
-    return sum(same) / len(same)
+    return float(np.mean(same))

@@ -13,7 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["GELU_MINIMUM", "Plan", "choose_plan", "quantize_blocks", "quantize_columns", "quantize_rows"]
+__all__ = [
+    "GELU_MINIMUM",
+    "Plan",
+    "choose_plan",
+    "quantize_blocks",
+    "quantize_columns",
+    "quantize_rows",
+]
 
 Float = NDArray[np.float32]
 
@@ -73,7 +80,8 @@ def _smooth(peaks: Float, weight: Float, strength: float) -> Float:
     inputs = np.maximum(peaks, floor) ** strength
     weights = np.maximum(np.abs(weight).max(axis=1), 1e-6) ** (1 - strength)
     smooth = weights / inputs
-    return (smooth / np.exp(np.log(smooth).mean())).astype(np.float32)
+    balanced: Float = (smooth / np.exp(np.log(smooth).mean())).astype(np.float32)
+    return balanced
 
 
 def _measure(rows: Float, weight: Float, smooth: Float | None, minimum: np.float32 | None) -> Plan:
@@ -93,7 +101,8 @@ def _code_rows(rows: Float, offset: Float | None) -> Float:
     shifted = rows if offset is None else rows + offset
     peak = np.maximum(np.abs(shifted).max(axis=1, keepdims=True), TINY)
     coded = np.clip(np.rint(shifted * (steps / peak)), -127, 255) * (peak / steps)
-    return coded if offset is None else coded - offset
+    rounded: Float = coded if offset is None else coded - offset
+    return rounded
 
 
 def quantize_columns(weight: Float) -> tuple[NDArray[np.int8], Float]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_mrl.errors import UsageError
 from edge_mrl_export.source import Source
+
+from edge_mrl.errors import UsageError
 
 __all__ = ["DEFAULT_DIM", "PRECISIONS", "Recipe"]
 
@@ -48,7 +49,9 @@ class Recipe:
         if self.dim is not None and self.dim < 1:
             raise UsageError(f"--dim is {self.dim}, expected at least 1")
         if self.max_tokens is not None and self.max_tokens < FEWEST_TOKENS:
-            raise UsageError(f"--max-tokens is {self.max_tokens}, expected at least {FEWEST_TOKENS}")
+            raise UsageError(
+                f"--max-tokens is {self.max_tokens}, expected at least {FEWEST_TOKENS}"
+            )
         if self.prune_vocab is not None and self.corpus is None:
             raise UsageError("--prune-vocab needs --corpus: the text whose tokens are to be kept")
 
@@ -77,6 +80,7 @@ class Recipe:
             return source.max_tokens
         if source.max_positions is not None and self.max_tokens > source.max_positions:
             raise UsageError(
-                f"--max-tokens is {self.max_tokens}, but {source.name} has {source.max_positions} positions"
+                f"--max-tokens is {self.max_tokens}, but {source.name} has "
+                f"{source.max_positions} positions"
             )
         return self.max_tokens

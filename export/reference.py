@@ -30,7 +30,7 @@ INTEGER_OPS = {
 }
 
 
-class OnnxTransformer(torch.nn.Module):
+class OnnxTransformer(torch.nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
     """Runs an fp32 ``.onnx`` encoder with ONNX Runtime.
 
     Attributes:
@@ -64,7 +64,9 @@ class OnnxTransformer(torch.nn.Module):
         Raises:
             UsageError: No tokenizer.json, an unreadable graph, or one that is already quantised.
         """
-        root = next((r for r in (path.parent, path.parent.parent) if (r / "tokenizer.json").exists()), None)
+        root = next(
+            (r for r in (path.parent, path.parent.parent) if (r / "tokenizer.json").exists()), None
+        )
         if root is None:
             raise UsageError(f"{path.name} needs its tokenizer.json beside it, or one folder above")
         _refuse_quantised(path)
@@ -73,7 +75,9 @@ class OnnxTransformer(torch.nn.Module):
         except UsageError:
             raise
         except Exception as error:  # ONNX Runtime's own errors share no narrower public base
-            raise UsageError(f"{path.name} cannot be loaded: {str(error).splitlines()[0]}") from error
+            raise UsageError(
+                f"{path.name} cannot be loaded: {str(error).splitlines()[0]}"
+            ) from error
 
     def _choose_output(self) -> tuple[str, bool, int]:
         unknown = self._inputs - INPUTS
@@ -130,24 +134,32 @@ class OnnxTransformer(torch.nn.Module):
         loaded: list[torch.nn.Module] = []
         for entry in entries[1:]:
             if not entry["type"].startswith("sentence_transformers."):
-                raise UsageError(f"the module {entry['type']!r} is remote code, which edge-mrl does not run")
+                raise UsageError(
+                    f"the module {entry['type']!r} is remote code, which edge-mrl does not run"
+                )
             kind = import_from_string(entry["type"])
             loaded.append(kind.load(str(self.root), subfolder=entry["path"], local_files_only=True))
         return loaded
 
-    def state_dict(self, *_: Any, **__: Any) -> dict[str, torch.Tensor]:  # type: ignore[override]
+    def state_dict(self, *_: Any, **__: Any) -> dict[str, torch.Tensor]:
         """The graph's initializers, by name."""
         import onnx
         from onnx import numpy_helper
 
         graph = onnx.load(str(self.path)).graph
-        return {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in graph.initializer}
+        return {
+            t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in graph.initializer
+        }
 
-    def preprocess(self, inputs: Sequence[str], prompt: str | None = None, **_: Any) -> dict[str, Any]:
+    def preprocess(
+        self, inputs: Sequence[str], prompt: str | None = None, **_: Any
+    ) -> dict[str, Any]:
         """Tokenise as sentence-transformers' own input modules do: int64[n, s] each."""
         if self.max_seq_length and self.max_seq_length < 1e9:
             self.tokenizer.enable_truncation(int(self.max_seq_length))
-        rows = [e.ids for e in self.tokenizer.encode_batch([(prompt or "") + text for text in inputs])]
+        rows = [
+            e.ids for e in self.tokenizer.encode_batch([(prompt or "") + text for text in inputs])
+        ]
         ids = np.full((len(rows), max(map(len, rows))), self.pad_id, dtype=np.int64)
         mask = np.zeros_like(ids)
         for row, values in enumerate(rows):

@@ -50,7 +50,12 @@ def report_html(data: Mapping[str, Any]) -> str:
     """A self-contained page of the report's figures."""
     title = html.escape(f"{data['name']}: {data['dims']['coarse']} dimensions")
     tables = [
-        _table("Model", _flat({k: data[k] for k in ("source", "architecture", "dims", "max_tokens", "prompts")})),
+        _table(
+            "Model",
+            _flat(
+                {k: data[k] for k in ("source", "architecture", "dims", "max_tokens", "prompts")}
+            ),
+        ),
         _table("Precision", _flat(data["precision"])),
         _table("Fidelity to the fp32 source (cosine)", _flat(data["fidelity"])),
         _table("Gates", _flat(data["gates"])),
@@ -91,4 +96,8 @@ def _flat(value: Mapping[str, Any]) -> dict[str, Any]:
 def _shown(value: Any) -> str:
     if value is None:
         return "none"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value) or "none"
+    return (
+        f"{value:,}"
+        if isinstance(value, int) and not isinstance(value, bool)
+        else str(value) or "none"
+    )

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from edge_mrl_export.reference import OnnxTransformer
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from edge_mrl.errors import UsageError
-from edge_mrl_export.reference import OnnxTransformer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -121,7 +121,11 @@ class Source:
             digest.update(np.ascontiguousarray(value).data)
         modules = [(type(m).__name__, _settings(m)) for m in self.modules]
         contract = {"tokenizer": self.tokenizer, "modules": modules, "prompts": self.prompts}
-        digest.update(json.dumps(contract, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        digest.update(
+            json.dumps(contract, sort_keys=True, ensure_ascii=False).encode(
+                "utf-8", "surrogatepass"
+            )
+        )
         return digest.hexdigest()
 
     def check_finite(self) -> None:
@@ -183,7 +187,7 @@ def _load_sentence_transformers(folder: Path, label: str) -> Source:
         max_positions=positions,
         pad_id=0 if static else int(first.tokenizer.pad_token_id or 0),
         layer_norm=config is not None and config.model_type in LAYER_NORM_TYPES,
-        model_type="static" if static else config.model_type,
+        model_type="static" if config is None else str(config.model_type),
         reference=model,
         notes=tuple(notes),
     )
@@ -204,7 +208,9 @@ def _load_onnx(path: Path, label: str, pooling: str | None) -> Source:
     notes = []
     if not transformer.max_seq_length or transformer.max_seq_length > 1e9:
         transformer.max_seq_length = transformer.longest_input()
-        notes.append(f"no file says how long an input may be: {transformer.max_seq_length} tokens work")
+        notes.append(
+            f"no file says how long an input may be: {transformer.max_seq_length} tokens work"
+        )
     return Source(
         name=root.name if path.stem.startswith("model") else path.stem,
         model=label,
@@ -270,7 +276,9 @@ def _refuse_model_type(config: dict[str, Any], label: str, *, has_modules: bool)
 
     model_type = config["model_type"]
     if model_type not in CONFIG_MAPPING_NAMES:
-        why = "its own code (trust_remote_code)" if config.get("auto_map") else "a newer transformers"
+        why = (
+            "its own code (trust_remote_code)" if config.get("auto_map") else "a newer transformers"
+        )
         raise UsageError(
             f"{label} is of type {model_type!r}, which needs {why}; edge-mrl runs no remote code: "
             "export the model to .onnx with its own tools and pass that file"
@@ -300,7 +308,11 @@ def _checked_modules(model: SentenceTransformer, label: str) -> tuple[torch.nn.M
                 f"{label} has a {name} over {module.module_input_name!r} "
                 "(late interaction?); only one vector per text is supported"
             )
-    if not modules or type(modules[0]).__name__ not in ("Transformer", "StaticEmbedding", "OnnxTransformer"):
+    if not modules or type(modules[0]).__name__ not in (
+        "Transformer",
+        "StaticEmbedding",
+        "OnnxTransformer",
+    ):
         raise UsageError(f"{label} does not start with a Transformer or StaticEmbedding module")
     return modules
 
@@ -401,4 +413,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.set_verbosity(level)
-

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from edge_mrl_export.prune import keep_tokens, prune, unreachable
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
-
-from edge_mrl_export.prune import keep_tokens, prune, unreachable
 
 __all__ = ["Vocabulary", "choose_vocabulary"]
 
@@ -73,7 +72,9 @@ def choose_vocabulary(
         if not unused:
             return Vocabulary(tokenizer, tokenizer, None)
         reachable = set(tokenizer["model"]["vocab"].values()) - unused
-        trimmed, kept = keep_tokens(tokenizer, reachable | {t["id"] for t in tokenizer["added_tokens"]})
+        trimmed, kept = keep_tokens(
+            tokenizer, reachable | {t["id"] for t in tokenizer["added_tokens"]}
+        )
         note = f"{len(unused):,} placeholder tokens that no text can give were dropped; others moved up"
         return Vocabulary(trimmed, tokenizer, kept, (note,))
     pruned = prune(tokenizer, texts, size)

@@ -104,7 +104,9 @@ def test_flipped_byte_of_a_file_has_its_own_error(bundle: Path) -> None:
 
 def test_edited_manifest_has_its_own_error(bundle: Path) -> None:
     path = bundle / MANIFEST
-    path.write_text(path.read_text("utf-8").replace('"max_tokens": 48', '"max_tokens": 47'), "utf-8")
+    path.write_text(
+        path.read_text("utf-8").replace('"max_tokens": 48', '"max_tokens": 47'), "utf-8"
+    )
     with pytest.raises(HashError, match="edited"):
         read_manifest(bundle)
 

@@ -17,7 +17,9 @@ FORMAT_MD = Path(__file__).parent.parent / "FORMAT.md"
 def format_vectors() -> list[tuple[list[float], list[int], bytes]]:
     """The hand-made vectors of FORMAT.md, so that page and code cannot part."""
     section = FORMAT_MD.read_text("utf-8").split("Test vectors, scale 1:")[1].split("##")[0]
-    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")][1:]
+    rows = [
+        line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")
+    ][1:]
     vectors = []
     for values, codes, bits in rows:
         numbers = _numbers(values.split("(")[0])
@@ -61,7 +63,11 @@ def test_quantize_never_leaves_the_code_range(vectors: np.ndarray) -> None:
     assert np.all(np.abs(codes - vectors * 127.0)[inside] <= 0.5 + 1e-4)
 
 
-@given(arrays(np.int8, st.tuples(st.integers(1, 4), st.integers(1, 20)), elements=st.integers(-127, 127)))
+@given(
+    arrays(
+        np.int8, st.tuples(st.integers(1, 4), st.integers(1, 20)), elements=st.integers(-127, 127)
+    )
+)
 def test_bits_unpack_to_the_signs(codes: np.ndarray) -> None:
     bits = np.unpackbits(pack_bits(codes), axis=1)
     assert (bits[:, : codes.shape[1]].astype(bool) == (codes > 0)).all()

@@ -37,7 +37,10 @@ def _data(manifest: Manifest) -> dict[str, Any]:
 
 def _text(manifest: Manifest) -> str:
     source, precision, quality = manifest.source, manifest.precision, manifest.quality
-    full = "none (coarse only)" if manifest.full_dim is None else f"float32, {manifest.full_dim} dimensions"
+    width = manifest.full_dim
+    full = "none (coarse only)" if width is None else f"float32, {width} dimensions"
+    fidelity = f"{quality['cosine_mean']:.4f} mean, {quality['cosine_min']:.4f} min"
+    products = f"{precision.integer_products} on integers, {precision.smoothed_products} smoothed"
     rows = [
         ("name", manifest.name),
         ("source", f"{source.model} ({source.architecture}, licence {source.licence})"),
@@ -45,10 +48,10 @@ def _text(manifest: Manifest) -> str:
         ("full", full),
         ("head", manifest.head.kind + (" after layer norm" if manifest.head.layer_norm else "")),
         ("max tokens", f"{manifest.max_tokens:,}"),
-        *((f"{kind} prompt", repr(prompt)) for kind, prompt in manifest.prompts.items() if prompt),
+        *((f"{kind} prompt", repr(text)) for kind, text in manifest.prompts.items() if text),
         ("precision", f"{precision.weights} weights, {precision.activations} activations"),
-        ("products", f"{precision.integer_products} on integers, {precision.smoothed_products} smoothed inputs"),
-        ("fidelity", f"cosine {quality['cosine_mean']:.4f} mean, {quality['cosine_min']:.4f} min to the fp32 source"),
+        ("products", products),
+        ("fidelity", f"cosine {fidelity} to the fp32 source"),
         ("space", manifest.space_id),
         ("code", manifest.code_id),
         ("made with", ", ".join(f"{name} {version}" for name, version in manifest.tools.items())),

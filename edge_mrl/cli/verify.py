@@ -19,9 +19,13 @@ HELP = "check a bundle's hashes and golden vectors on this machine"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the sub-command's arguments."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = "exit codes: 0 all good, 1 this machine computes something else, 2 the bundle is damaged"
+    parser.epilog = (
+        "exit codes: 0 all good, 1 this machine computes something else, 2 the bundle is damaged"
+    )
     parser.add_argument("bundle", metavar="DIR", help="the bundle's folder")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads to encode with (default: all)")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="threads to encode with (default: all)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

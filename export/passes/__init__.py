@@ -1,0 +1,1 @@
+"""Graph passes, each with what it requires and ensures."""

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
+from edge_mrl_export.passes.emit import Pen, tidy
+from edge_mrl_export.passes.inputs import INPUTS
 from numpy.typing import NDArray
 
 from edge_mrl.codes import CODE_MAX
 from edge_mrl.errors import UsageError
-from edge_mrl_export.passes.emit import Pen, tidy
-from edge_mrl_export.passes.inputs import INPUTS
 
 __all__ = ["ACTIVATIONS", "AppendContract"]
 
@@ -64,7 +64,9 @@ class AppendContract(ir.passes.InPlacePass):
     def requires(self, model: ir.Model) -> None:
         names = tuple(value.name for value in model.graph.inputs)
         if names != INPUTS:
-            raise ir.passes.PreconditionError(f"inputs are {names}, expected {INPUTS}: run FoldInputs")
+            raise ir.passes.PreconditionError(
+                f"inputs are {names}, expected {INPUTS}: run FoldInputs"
+            )
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         graph = model.graph
@@ -97,7 +99,9 @@ class AppendContract(ir.passes.InPlacePass):
             vector = pen.op("MatMul", vector, pen.const(self._head, np.float32, name="head/weight"))
         bounds = [pen.const([edge], np.int64) for edge in (0, self._dim, 1)]
         prefix = pen.op("Slice", vector, bounds[0], bounds[1], bounds[2])
-        steps = pen.op("Mul", _unit_length(pen, prefix), pen.const(CODE_MAX / self._scale, np.float32))
+        steps = pen.op(
+            "Mul", _unit_length(pen, prefix), pen.const(CODE_MAX / self._scale, np.float32)
+        )
         limits = pen.const(-CODE_MAX, np.float32), pen.const(CODE_MAX, np.float32)
         codes = pen.op("Clip", pen.op("Round", steps), *limits)
         return pen.op("Cast", codes, to=int(ir.DataType.INT8))
@@ -165,9 +169,8 @@ def _dense(pen: Pen, module: Any, vector: ir.Value) -> ir.Value:
         out = pen.op("Add", out, pen.const(module.linear.bias.detach().float().numpy()))
     activation = type(module.activation_function).__name__
     if activation not in ACTIVATIONS:
-        raise UsageError(
-            f"a Dense module has the activation {activation}; supported are {', '.join(sorted(ACTIVATIONS))}"
-        )
+        known = ", ".join(sorted(ACTIVATIONS))
+        raise UsageError(f"a Dense module has the activation {activation}; supported are {known}")
     return ACTIVATIONS[activation](pen, out)
 
 
@@ -180,7 +183,7 @@ def _gelu(pen: Pen, x: ir.Value) -> ir.Value:
 ACTIVATIONS: dict[str, Callable[[Pen, ir.Value], ir.Value]] = {
     "ELU": lambda pen, x: pen.op("Elu", x),
     "GELU": _gelu,
-    "Identity": lambda pen, x: x,
+    "Identity": lambda _pen, x: x,
     "LeakyReLU": lambda pen, x: pen.op("LeakyRelu", x),
     "ReLU": lambda pen, x: pen.op("Relu", x),
     "SELU": lambda pen, x: pen.op("Selu", x),

@@ -25,11 +25,18 @@ class Pen:
         self._count = 0
 
     def op(
-        self, op_type: str, *inputs: ir.Value | None, domain: str = "", name: str | None = None, **attributes: Any
+        self,
+        op_type: str,
+        *inputs: ir.Value | None,
+        domain: str = "",
+        name: str | None = None,
+        **attributes: Any,
     ) -> ir.Value:
         """Add a node with one output and return that output."""
         label = name or self._next(op_type)
-        node = ir.node(op_type, inputs, attributes or None, domain=domain, num_outputs=1, name=label)
+        node = ir.node(
+            op_type, inputs, attributes or None, domain=domain, num_outputs=1, name=label
+        )
         node.outputs[0].name = label
         self._graph.append(node)
         return node.outputs[0]
@@ -43,7 +50,10 @@ class Pen:
             return known
         tensor = ir.tensor(array, name=label)
         initializer = ir.Value(
-            name=label, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+            name=label,
+            shape=ir.Shape(array.shape),
+            type=ir.TensorType(tensor.dtype),
+            const_value=tensor,
         )
         self._graph.register_initializer(initializer)
         return initializer

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
-
 from edge_mrl_export.passes.emit import CONTRIB, Pen, constant, replace, tidy
 from edge_mrl_export.passes.products import Product, find_products
 from edge_mrl_export.passes.tables import find_tables
 from edge_mrl_export.quantize import quantize_blocks
+from numpy.typing import NDArray
 
 __all__ = ["BLOCK", "PackProducts", "PackTables", "count_packed_products"]
 
@@ -108,7 +107,9 @@ def _replace_table(pen: Pen, node: ir.Node) -> None:
         pen.const(_pack_nibbles(codes), name=f"{name}/int4"),
         ids,
         pen.const(scales, name=f"{name}/scale"),
-        pen.const(np.full((len(codes), -(-scales.shape[1] // 2)), 0x88, np.uint8), name=f"{name}/zero"),
+        pen.const(
+            np.full((len(codes), -(-scales.shape[1] // 2)), 0x88, np.uint8), name=f"{name}/zero"
+        ),
         domain=CONTRIB,
         bits=4,
         block_size=BLOCK,

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
-
 from edge_mrl_export.passes.emit import CONTRIB, Pen, constant, replace, tidy
 from edge_mrl_export.quantize import Plan, quantize_columns
+from numpy.typing import NDArray
 
 __all__ = ["Product", "QuantizeProducts", "count_integer_products", "find_products", "is_gelu"]
 
@@ -67,7 +66,11 @@ def _as_product(node: ir.Node) -> Product | None:
     bias = None
     if node.op_type == "Gemm":
         settings = {name: node.attributes[name].value for name in node.attributes}
-        if settings.get("transA") or settings.get("alpha", 1.0) != 1 or settings.get("beta", 1.0) != 1:
+        if (
+            settings.get("transA")
+            or settings.get("alpha", 1.0) != 1
+            or settings.get("beta", 1.0) != 1
+        ):
             return None
         weight = weight.T if settings.get("transB") else weight
         if len(node.inputs) > 2 and node.inputs[2] is not None:
@@ -100,7 +103,9 @@ class QuantizeProducts(ir.passes.InPlacePass):
         self._expected = 0
 
     def requires(self, model: ir.Model) -> None:
-        missing = [g[0].value.name for g in find_products(model) if g[0].value.name not in self._plans]
+        missing = [
+            g[0].value.name for g in find_products(model) if g[0].value.name not in self._plans
+        ]
         if missing:
             raise ir.passes.PreconditionError(f"no plan for the inputs {missing}")
 
@@ -120,7 +125,9 @@ class QuantizeProducts(ir.passes.InPlacePass):
     def ensures(self, model: ir.Model) -> None:
         found = count_integer_products(model)
         if found != self._expected:
-            raise ir.passes.PostconditionError(f"{found} integer products, expected {self._expected}")
+            raise ir.passes.PostconditionError(
+                f"{found} integer products, expected {self._expected}"
+            )
 
 
 def count_integer_products(model: ir.Model) -> int:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+from edge_mrl_export.passes.emit import Pen, constant, tidy
 from numpy.typing import NDArray
 
 from edge_mrl.errors import UsageError
-from edge_mrl_export.passes.emit import Pen, constant, tidy
 
 __all__ = ["SelectRows"]
 
@@ -29,7 +29,9 @@ class SelectRows(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         nodes = _token_tables(model)
         if not nodes:
-            raise UsageError("the graph looks up its token ids in no constant table: it cannot be pruned")
+            raise UsageError(
+                "the graph looks up its token ids in no constant table: it cannot be pruned"
+            )
         pen = Pen(model.graph, "vocabulary")
         for node in nodes:
             table = node.inputs[0]
@@ -41,7 +43,9 @@ class SelectRows(ir.passes.InPlacePass):
     def ensures(self, model: ir.Model) -> None:
         sizes = {len(constant(node.inputs[0])) for node in _token_tables(model)}  # type: ignore[arg-type]
         if sizes != {len(self._kept)}:
-            raise ir.passes.PostconditionError(f"tables of {sizes} rows, expected {len(self._kept)}")
+            raise ir.passes.PostconditionError(
+                f"tables of {sizes} rows, expected {len(self._kept)}"
+            )
 
 
 def _token_tables(model: ir.Model) -> list[ir.Node]:

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Dense, LayerNorm, Normalize
-
-from edge_mrl.encoder import Encoder
 from edge_mrl_export.build import export
 from edge_mrl_export.gates import cosines, ideal_codes
 from edge_mrl_export.passes.contract import ACTIVATIONS
 from edge_mrl_export.recipe import Recipe
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense, LayerNorm, Normalize
+
+from edge_mrl.encoder import Encoder
 from tests.export import tiny
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ TEXTS = [
 ]
 #: fp32 kernels of two libraries differ by some 1e-6 on these weights.
 FP32_TOLERANCE = 1e-5
-#: Random weights have no structure that int8 could lose or keep: each product's rounding is 1e-4 of its power.
+#: The gate of an export.
 INT8_COSINE = 0.998
 
 

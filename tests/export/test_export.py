@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from edge_mrl_export.build import export
+from edge_mrl_export.gates import cosines
+from edge_mrl_export.recipe import Recipe
+from edge_mrl_export.source import load_source
 from sentence_transformers import SentenceTransformer
 
 from edge_mrl.bundle import GRAPH, WEIGHTS, read_manifest
 from edge_mrl.encoder import Encoder
 from edge_mrl.errors import UsageError
 from edge_mrl.verify import verify
-from edge_mrl_export.build import export
-from edge_mrl_export.gates import cosines
-from edge_mrl_export.recipe import Recipe
-from edge_mrl_export.source import load_source
 from tests.export import tiny
 
 pytestmark = pytest.mark.slow
@@ -164,7 +164,9 @@ def test_minilm_meets_its_targets(minilm_bundle: Path) -> None:
     manifest = read_manifest(minilm_bundle)
     total = sum(path.stat().st_size for path in minilm_bundle.iterdir())
     assert total <= 23_000_000
-    assert manifest.precision.integer_products == 36  # 6 layers of q, k, v, output and two of the FFN
+    assert (
+        manifest.precision.integer_products == 36
+    )  # 6 layers of q, k, v, output and two of the FFN
     assert manifest.quality["cosine_mean"] >= 0.998
     assert manifest.quality["cosine_min"] >= 0.99
     assert manifest.quality["padded_min"] >= 0.9999
@@ -182,9 +184,8 @@ def test_minilm_fp32_matches_sentence_transformers(minilm_model: Path, tmp_path:
 
 
 def _onnx_file(folder: Path, target: Path) -> Path:
-    from edge_mrl_export.graph import source_graph
-
     import onnx_ir as ir
+    from edge_mrl_export.graph import source_graph
 
     target.mkdir(parents=True, exist_ok=True)
     ir.save(source_graph(load_source(str(folder)), target), target / "model.onnx")

@@ -9,8 +9,6 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-
-from edge_mrl.errors import UsageError
 from edge_mrl_export.passes.emit import Pen, constant
 from edge_mrl_export.passes.inputs import FoldInputs
 from edge_mrl_export.passes.nbits import BLOCK, PackProducts, PackTables, count_packed_products
@@ -24,6 +22,8 @@ from edge_mrl_export.passes.products import (
 from edge_mrl_export.passes.tables import QuantizeTables
 from edge_mrl_export.passes.vocabulary import SelectRows
 from edge_mrl_export.quantize import Plan, choose_plan, quantize_blocks, quantize_columns
+
+from edge_mrl.errors import UsageError
 
 RNG = np.random.default_rng(17)
 #: One int8 rounding of activations and weights: relative error of a product's output.
@@ -221,7 +221,9 @@ def test_pack_tables_expands_to_its_own_codes() -> None:
 
 def test_fold_inputs_adds_the_token_type_to_the_table() -> None:
     shape = ["n", "s"]
-    model, pen = new_graph(input_ids=(IDS, shape), attention_mask=(IDS, shape), token_type_ids=(IDS, shape))
+    model, pen = new_graph(
+        input_ids=(IDS, shape), attention_mask=(IDS, shape), token_type_ids=(IDS, shape)
+    )
     words, types = RNG.normal(size=(50, 8)), RNG.normal(size=(2, 8))
     ids, _, kinds = model.graph.inputs
     left = pen.op("Gather", pen.const(words, np.float32, name="words"), ids)
@@ -282,7 +284,7 @@ def test_select_rows_needs_a_table() -> None:
 
 
 def test_pen_reuses_an_equal_constant_of_the_same_name(tmp_path: Path) -> None:
-    model, pen = new_graph(x=(FLOATS, ["n", 4]))
+    _, pen = new_graph(x=(FLOATS, ["n", 4]))
     first = pen.const(np.ones(3), np.float32, name="shared")
     assert pen.const(np.ones(3), np.float32, name="shared") is first
     assert constant(first).tolist() == [1, 1, 1]  # type: ignore[union-attr]

@@ -6,17 +6,26 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-
-from edge_mrl.encoder import Encoder
-from edge_mrl.errors import UsageError
 from edge_mrl_export.build import export
 from edge_mrl_export.calibration import calibration_texts
 from edge_mrl_export.prune import keep_tokens, prune, unreachable
 from edge_mrl_export.recipe import Recipe
 from edge_mrl_export.vocabulary import choose_vocabulary
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+
+from edge_mrl.encoder import Encoder
+from edge_mrl.errors import UsageError
 
 TEXTS = calibration_texts()
 ENGLISH = [text for text in TEXTS if text.isascii()]
@@ -32,7 +41,9 @@ def _trained(kind: str) -> dict[str, Any]:
     elif kind == "unigram":
         tokenizer = Tokenizer(models.Unigram())
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-        trainer = trainers.UnigramTrainer(vocab_size=900, special_tokens=specials, unk_token="<unk>")
+        trainer = trainers.UnigramTrainer(
+            vocab_size=900, special_tokens=specials, unk_token="<unk>"
+        )
     elif kind == "bpe bytes":
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
@@ -72,7 +83,9 @@ def test_prune_keeps_the_size_and_the_order(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@given(words=st.lists(st.sampled_from(sorted({w for t in ENGLISH for w in t.split()})), max_size=12))
+@given(
+    words=st.lists(st.sampled_from(sorted({w for t in ENGLISH for w in t.split()})), max_size=12)
+)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
 def test_text_of_kept_tokens_tokenises_the_same(kind: str, words: list[str]) -> None:
     text = " ".join(words)
@@ -89,7 +102,10 @@ def test_text_of_kept_tokens_tokenises_the_same(kind: str, words: list[str]) -> 
 def test_other_text_falls_into_pieces_not_unknowns(kind: str) -> None:
     text = "Unprecedented zygote quixotry"
     after = AFTER[kind].encode(text).tokens
-    assert len(after) > len(WHOLE[kind].encode(text).tokens) or after == WHOLE[kind].encode(text).tokens
+    assert (
+        len(after) > len(WHOLE[kind].encode(text).tokens)
+        or after == WHOLE[kind].encode(text).tokens
+    )
     assert "<unk>" not in after
 
 
@@ -205,7 +221,8 @@ def test_pruned_bundle_gives_the_same_vectors_for_kept_words(
         assert len(texts) > len(ENGLISH) / 2
         left, right = pruned.encode(texts).full, whole.encode(texts).full
     # The same weights and tokens, calibrated on other text: only smoothing may differ.
-    assert left is not None and right is not None
+    assert left is not None
+    assert right is not None
     assert (left * right).sum(axis=1).min() > 0.99
 
 

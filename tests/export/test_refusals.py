@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from edge_mrl_export.build import export
+from edge_mrl_export.recipe import Recipe
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import (
@@ -20,8 +22,6 @@ from sentence_transformers.sentence_transformer.modules import (
 )
 
 from edge_mrl.errors import EdgeMrlError, GateError, NetworkError, UsageError
-from edge_mrl_export.build import export
-from edge_mrl_export.recipe import Recipe
 from tests.export import tiny
 
 pytestmark = pytest.mark.slow
@@ -150,7 +150,9 @@ def test_other_file_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "weights.bin", tmp_path, "no .onnx")
 
 
-def test_unreachable_hub_is_a_network_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_hub_is_a_network_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.socket() as taken:  # bound, and not listening: connections are refused at once
         taken.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -163,7 +165,11 @@ def test_unreachable_hub_is_a_network_error(tmp_path: Path, monkeypatch: pytest.
 def test_bundle_below_a_gate_is_not_written(tmp_path: Path) -> None:
     folder = tiny.sentence_folder(tmp_path / "source")
     refused(
-        folder, tmp_path, "cosine_mean.*--int8", error=GateError, recipe=Recipe(dim=8, precision="int4")
+        folder,
+        tmp_path,
+        "cosine_mean.*--int8",
+        error=GateError,
+        recipe=Recipe(dim=8, precision="int4"),
     )
     allowed = Recipe(dim=8, precision="int4", allow_low_fidelity=True)
     result = export(str(folder), tmp_path / "bundle", allowed)

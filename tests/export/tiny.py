@@ -50,7 +50,12 @@ CONFIGS: dict[str, tuple[type, dict[str, Any], str]] = {
     ),
     "gemma3": (
         transformers.Gemma3TextConfig,
-        {"head_dim": 8, "num_key_value_heads": 2, "sliding_window": 16, "use_bidirectional_attention": True},
+        {
+            "head_dim": 8,
+            "num_key_value_heads": 2,
+            "sliding_window": 16,
+            "use_bidirectional_attention": True,
+        },
         "mean",
     ),
     "qwen3": (transformers.Qwen3Config, {"head_dim": 8, "num_key_value_heads": 2}, "lasttoken"),
@@ -92,7 +97,7 @@ def transformer_folder(folder: Path, architecture: str, *, padding_side: str = "
     torch.manual_seed(7)
     model = transformers.AutoModel.from_config(config).eval()
     with torch.no_grad():
-        for name, weight in model.named_parameters():
+        for weight in model.parameters():
             if weight.ndim == 2:
                 weight.mul_(8)
     model.save_pretrained(folder)
@@ -126,7 +131,9 @@ def static_folder(folder: Path, *, width: int = 24) -> Path:
     rust = tokenizer().backend_tokenizer
     rust.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
     table = torch.randn(rust.get_vocab_size(), width)
-    model = SentenceTransformer(modules=[StaticEmbedding(rust, embedding_weights=table)], device="cpu")
+    model = SentenceTransformer(
+        modules=[StaticEmbedding(rust, embedding_weights=table)], device="cpu"
+    )
     model.save(str(folder), create_model_card=False)
     return folder
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edge_mrl_export.build import export
 from edge_mrl_export.recipe import Recipe
+
 from tests.export import tiny
 
 HERE = Path(__file__).parent
@@ -19,8 +20,8 @@ HERE = Path(__file__).parent
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         prompts = {"query": "search: ", "document": ""}
-        source = tiny.sentence_folder(Path(scratch) / "tiny-bert", prompts=prompts)
-        source = source.rename(source.parent.parent / "tiny-bert-source")
+        source = tiny.sentence_folder(Path(scratch) / "made", prompts=prompts)
+        source = source.rename(Path(scratch) / "tiny-bert")
         export(str(source), HERE / "tiny-bert-16", Recipe(dim=16), force=True)
         coarse = Recipe(dim=8, coarse_only=True)
         export(str(source), HERE / "tiny-bert-coarse-8", coarse, force=True)
