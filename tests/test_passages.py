@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -12,6 +12,9 @@ from edge_mrl.errors import UsageError
 from edge_mrl.passages import WORD_CHARS, PassageRule, passage_rule, split
 from tests.bundles import TINY
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 #: Of the committed bundle: 48 tokens, two of them special.
 ROOM = 46
 
@@ -20,9 +23,6 @@ ROOM = 46
 def encoder() -> Iterator[Encoder]:
     with Encoder.open(TINY) as opened:
         yield opened
-
-
-ENCODER = Encoder.open(TINY)  # hypothesis and function fixtures do not mix
 
 
 def test_rule_by_default_leaves_slack_and_overlaps(encoder: Encoder) -> None:
@@ -79,11 +79,13 @@ def test_text_without_spaces_is_cut_where_its_tokens_end(encoder: Encoder) -> No
     max_tokens=st.integers(1, 20),
     data=st.data(),
 )
-def test_passages_cover_the_text_in_order(text: str, max_tokens: int, data: st.DataObject) -> None:
+def test_passages_cover_the_text_in_order(
+    encoder: Encoder, text: str, max_tokens: int, data: st.DataObject
+) -> None:
     overlap = data.draw(st.integers(0, max_tokens - 1))
-    spans = split(ENCODER, text, PassageRule(max_tokens, overlap))
+    spans = split(encoder, text, PassageRule(max_tokens, overlap))
     if not spans:
-        assert ENCODER.spans(text, max_tokens=max_tokens, overlap=overlap) == []
+        assert encoder.spans(text, max_tokens=max_tokens, overlap=overlap) == []
         return
     assert spans[0][0] == 0
     assert spans[-1][1] == len(text)

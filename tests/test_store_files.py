@@ -1,0 +1,274 @@
+"""Which files are stores, and what damage does to one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from edge_mrl.errors import (
+    BindingError,
+    NotAStoreError,
+    StoreError,
+    StoreVersionError,
+    UsageError,
+)
+from edge_mrl.schema import APPLICATION_ID, MIGRATIONS
+from edge_mrl.store import Binding, Counts, Store
+from tests.golden import make_store
+from tests.stores import BINDING, DIM, entry, open_store, run_python
+
+if TYPE_CHECKING:
+    from edge_mrl.passages import PassageRule
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "a store.db"
+
+
+def test_missing_store_is_an_error_and_makes_no_file(path: Path) -> None:
+    with pytest.raises(UsageError, match="no store at"):
+        Store.open(path)
+    assert not path.exists()
+
+
+def test_empty_file_becomes_a_store(path: Path) -> None:
+    path.touch()
+    with pytest.raises(UsageError, match="no store at"):
+        Store.open(path)
+    with open_store(path) as store:
+        store.put([entry("a")])
+    Store.open(path).close()
+
+
+def test_store_that_cannot_be_bound_leaves_no_file(path: Path) -> None:
+    def create() -> tuple[Binding, PassageRule]:
+        raise UsageError("no bundle")
+
+    with pytest.raises(UsageError, match="no bundle"):
+        Store.open(path, create=create)
+    assert not path.exists()
+
+
+def make_foreign(path: Path, *, wal: bool, application_id: int = 0) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute(f"PRAGMA application_id = {application_id}")
+    connection.execute(f"PRAGMA journal_mode = {'WAL' if wal else 'DELETE'}")
+    connection.execute("CREATE TABLE documents (x)")
+    return connection
+
+
+@pytest.mark.parametrize("wal", [False, True])
+@pytest.mark.parametrize("application_id", [0, 5])
+@pytest.mark.parametrize("left_open", [False, True])
+def test_foreign_database_stays_byte_identical(
+    wal: bool, application_id: int, left_open: bool, path: Path
+) -> None:
+    connection = make_foreign(path, wal=wal, application_id=application_id)
+    if not left_open:
+        connection.close()
+    before = {
+        file.name: file.read_bytes() for file in path.parent.iterdir() if "-shm" not in file.name
+    }
+    for attempt in (lambda: open_store(path), lambda: Store.open(path)):
+        with pytest.raises(NotAStoreError, match="no edge-mrl store"):
+            attempt()
+    after = {
+        file.name: file.read_bytes() for file in path.parent.iterdir() if "-shm" not in file.name
+    }
+    assert after == before
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "data", [b"# Notes\n", b"\x00" * 5000, b"SQLite format 3\x00" + b"\xff" * 4080]
+)
+def test_other_file_stays_byte_identical(data: bytes, path: Path) -> None:
+    path.write_bytes(data)
+    with pytest.raises(NotAStoreError):
+        open_store(path)
+    assert path.read_bytes() == data
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_folder_is_no_store(tmp_path: Path) -> None:
+    with pytest.raises(NotAStoreError, match="folder"):
+        open_store(tmp_path)
+
+
+def test_looking_at_a_store_keeps_the_locks_of_one_that_is_open(path: Path) -> None:
+    # POSIX drops a process's locks on a file when any descriptor of it is closed; were they gone,
+    # the other process would take itself for the last one and delete the log in use.
+    with open_store(path) as store:
+        store.put([entry("a")])
+        Store.open(path).close()
+        run_python(f"Store.open({str(path)!r}).close()")
+        assert path.with_name(f"{path.name}-wal").exists()
+        store.put([entry("b")])
+    with Store.open(path) as store:
+        assert store.count() == Counts(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [({"space_id": "space-2"}, "embedding space"), ({"code_id": "code-2", "dim": 8}, "code")],
+)
+def test_codes_of_another_bundle_are_refused_naming_both(
+    change: dict[str, Any], what: str, path: Path
+) -> None:
+    fields = {"space_id": "space-1", "code_id": "code-1", "dim": DIM, "scale": 1.0}
+    other = Binding(**{**fields, **change}, bundle="/bundles/two")
+    with open_store(path) as store:
+        with pytest.raises(BindingError, match=f"another {what}") as error:
+            store.require(other)
+        assert "/bundles/one" in str(error.value)
+        assert "/bundles/two" in str(error.value)
+        assert store.binding == BINDING
+
+
+def test_bundle_that_moved_is_remembered(path: Path) -> None:
+    moved = Binding("space-1", "code-1", DIM, 1.0, str(path.parent / "near" / "bundle"))
+    with open_store(path) as store:
+        store.require(moved)
+    with Store.open(path) as store:
+        assert store.binding == moved
+        assert store.bundle_candidates() == [path.parent / "near/bundle", Path(moved.bundle)]
+
+
+def test_newer_store_is_refused_and_stays_as_it_is(path: Path) -> None:
+    open_store(path).close()
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(StoreVersionError, match="update edge-mrl"):
+        open_store(path)
+    assert path.read_bytes() == before
+
+
+def test_schema_is_what_the_format_says(path: Path) -> None:
+    open_store(path).close()
+    header = path.read_bytes()[:100]
+    assert header[68:72] == b"eMRL" == APPLICATION_ID.to_bytes(4, "big")
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+    names = [row[0] for row in connection.execute("SELECT name FROM migrations")]
+    assert names == [name for name, _ in MIGRATIONS]
+    connection.close()
+
+
+def test_store_of_version_1_opens_with_all_it_held(path: Path) -> None:
+    shutil.copy(make_store.STORE, path)
+    with Store.open(path) as store:
+        assert (store.binding, store.rule) == (make_store.BINDING, make_store.RULE)
+        expected = {document.id: document for document in make_store.DOCUMENTS}
+        assert store.get(expected) == expected
+        table = store.codes()
+        assert table.codes.tolist() == make_store.CODES.tolist()
+        spans = [store.span(int(table.keys[0]), 1), store.span(int(table.keys[1]), 0)]
+        assert spans == [make_store.SPANS[0][1], make_store.SPANS[1][0]]
+    connection = sqlite3.connect(path)
+    row = connection.execute(
+        "SELECT hash, codes FROM documents JOIN codes ON key = document"
+    ).fetchone()
+    assert row == (
+        hashlib.sha256(b"the cat and a dog").digest(),
+        b"\x01\x81\x00\x7f\x02\x02\x02\x02",
+    )
+    connection.close()
+
+
+def test_new_migration_is_applied_once_with_its_record(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(path) as store:
+        store.put([entry("a")])
+    added = (*MIGRATIONS, ("0002-test", ("CREATE TABLE extra (x)", "INSERT INTO extra VALUES (1)")))
+    monkeypatch.setattr("edge_mrl.schema.MIGRATIONS", added)
+    for _ in range(2):
+        with Store.open(path) as store:
+            assert store.count() == Counts(1, 1)
+    connection = sqlite3.connect(path)
+    assert connection.execute("SELECT count(*) FROM extra").fetchone() == (1,)
+    assert connection.execute("SELECT name FROM migrations WHERE version = 2").fetchone() == (
+        "0002-test",
+    )
+    connection.close()
+
+
+def test_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_store(path).close()
+    before = path.read_bytes()
+    broken = (
+        *MIGRATIONS,
+        ("0002-test", ("CREATE TABLE extra (x)", "INSERT INTO missing VALUES (1)")),
+    )
+    monkeypatch.setattr("edge_mrl.schema.MIGRATIONS", broken)
+    with pytest.raises(StoreError, match="missing"):
+        Store.open(path)
+    assert path.read_bytes() == before
+
+
+def big_store(path: Path) -> None:
+    with open_store(path) as store:
+        store.put([entry(f"{number:03}", "word " * 100, 5) for number in range(100)])
+
+
+def use(path: Path) -> None:
+    with Store.open(path) as store:
+        store.codes()
+        store.get([f"{number:03}" for number in range(100)])
+        store.put([entry("new")])
+
+
+@pytest.mark.parametrize("page", range(1, 8))
+def test_overwritten_page_is_reported_as_damage(page: int, path: Path) -> None:
+    big_store(path)
+    data = bytearray(path.read_bytes())
+    data[page * 4096 : (page + 1) * 4096] = b"\xa5" * 4096
+    path.write_bytes(data)
+    with pytest.raises(StoreError, match="is damaged"):
+        use(path)
+
+
+@pytest.mark.parametrize("keep", [0.2, 0.5, 0.8])
+def test_cut_file_is_reported_as_damage(keep: float, path: Path) -> None:
+    big_store(path)
+    os.truncate(path, int(path.stat().st_size * keep))
+    with pytest.raises(StoreError, match="is damaged"):
+        use(path)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE codes SET codes = x'010203'",
+        "DELETE FROM documents",
+        "DELETE FROM documents WHERE key = (SELECT max(key) FROM documents)",
+        "DELETE FROM binding",
+        "DELETE FROM migrations",
+    ],
+)
+def test_rows_that_do_not_agree_are_reported_as_damage(statement: str, path: Path) -> None:
+    with open_store(path) as store:
+        store.put([entry("a"), entry("b")])
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA foreign_keys = OFF")
+    connection.execute(statement)
+    connection.close()
+    with pytest.raises(StoreError, match="is damaged"):
+        use(path)
+
+
+def test_closed_store_is_an_error(path: Path) -> None:
+    store = open_store(path)
+    store.close()
+    with pytest.raises(StoreError, match="closed"):
+        store.count()
