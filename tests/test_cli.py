@@ -21,7 +21,7 @@ from edge_mrl.index import Index
 from tests.bundles import TINY, TINY_COARSE, copy_bundle
 from tests.processes import COMMAND, good, run, wait_until
 
-#: The promise is 150 ms; a loaded machine gets more, and the best of five counts.
+#: What help may take, the interpreter included; the best of five, for a busy machine.
 HELP_LIMIT_S = 0.15
 HEAVY = ("numpy", "onnxruntime", "tokenizers", "sqlite3")
 

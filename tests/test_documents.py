@@ -162,7 +162,8 @@ def test_standard_input_holds_json_lines(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_bytes_read_add_up_to_the_files(tmp_path: Path) -> None:
     write(tmp_path / "a.txt", "text")
     write(tmp_path / "b.jsonl", '{"text": "t"}\n\n{"text": "u"}')
-    sources, read_bytes = find_sources([tmp_path]), []
+    sources = find_sources([tmp_path])
+    read_bytes: list[int] = []
     list(read_documents(sources, skipped=pytest.fail, advance=read_bytes.append))
     assert sum(read_bytes) == sum(source.size_bytes for source in sources)
 

@@ -21,7 +21,7 @@ def test_progress_to_a_pipe_shows_messages_alone() -> None:
     assert stream.getvalue() == "a warning\n"
 
 
-def test_progress_on_a_terminal_ends_full_with_its_note(monkeypatch) -> None:
+def test_progress_on_a_terminal_ends_full_with_its_note(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "REDRAW_S", 0)
     monkeypatch.setenv("COLUMNS", "100")
     stream = Terminal()
@@ -34,7 +34,7 @@ def test_progress_on_a_terminal_ends_full_with_its_note(monkeypatch) -> None:
     assert "75%" in stream.getvalue()
 
 
-def test_progress_stays_on_one_line_of_a_narrow_terminal(monkeypatch) -> None:
+def test_progress_stays_on_one_line_of_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "REDRAW_S", 0)
     monkeypatch.setenv("COLUMNS", "30")
     stream = Terminal()
