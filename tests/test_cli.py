@@ -81,6 +81,7 @@ def test_command_has_the_help_that_the_overview_gives(name: str) -> None:
 
 
 def test_export_is_found_by_its_entry_point() -> None:
+    pytest.importorskip("edge_mrl_export")
     text = good("export", "--help").stdout.decode()
     assert text.startswith("usage: edge-mrl export ")
     assert EXTRAS["export"] in text.lower()
