@@ -22,6 +22,7 @@ from edge_mrl_export.quantize import Plan, choose_plan
 from onnx_ir.passes import common
 
 from edge_mrl.bundle import Precision
+from edge_mrl.errors import UsageError
 
 __all__ = ["Lowered", "lower"]
 
@@ -75,8 +76,15 @@ def _to_int8(
 ) -> Lowered:
     plans = _plan(model, token_ids, folder, advance)
     QuantizeProducts(plans)(model)
+    expected = count_integer_products(model)
     QuantizeTables()(model)
     finished = _finish(model, folder)
+    # Optimisers have been seen to fold integers back to fp32, where all looks well but the speed.
+    if count_integer_products(finished) != expected:
+        found = count_integer_products(finished)
+        raise UsageError(
+            f"{found} integer products are left of {expected}: please report this model"
+        )
     described = Precision(
         "int8",
         "uint8 per token" if plans else "fp32",

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+from edge_mrl_export.passes.contract import AppendContract
 from edge_mrl_export.passes.emit import Pen, constant
 from edge_mrl_export.passes.inputs import FoldInputs
 from edge_mrl_export.passes.nbits import BLOCK, PackProducts, PackTables, count_packed_products
@@ -23,6 +24,7 @@ from edge_mrl_export.passes.tables import QuantizeTables
 from edge_mrl_export.passes.vocabulary import SelectRows
 from edge_mrl_export.quantize import Plan, choose_plan, quantize_blocks, quantize_columns
 
+from edge_mrl.codes import normalize, quantize
 from edge_mrl.errors import UsageError
 
 RNG = np.random.default_rng(17)
@@ -304,3 +306,24 @@ def test_trim_positions_cuts_the_table_and_keeps_the_rows() -> None:
     np.testing.assert_array_equal(got, table[None, :7])
     sizes = sorted(v.const_value.nbytes for v in model.graph.initializers.values())  # type: ignore[union-attr]
     assert sizes[-1] == 10 * 4 * 4
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_head_stands_before_the_cut_and_leaves_full_alone(layer_norm: bool) -> None:
+    shape = ["n", "s"]
+    model, pen = new_graph(input_ids=(IDS, shape), attention_mask=(IDS, shape))
+    table = RNG.normal(size=(30, 12)).astype(np.float32) + 1
+    rows = pen.op("Gather", pen.const(table), model.graph.inputs[0])
+    pooled = pen.op("ReduceMean", rows, pen.const([1], np.int64), keepdims=0)
+    output(model, pooled)
+    head = np.linalg.qr(RNG.normal(size=(12, 12)))[0][:, :8].astype(np.float32)
+    AppendContract((), dim=5, width=12, head=head, layer_norm=layer_norm, scale=0.5)(model)
+    ids = np.array([[1, 2, 3], [4, 5, 29]])
+    coarse, full = run(model, input_ids=ids, attention_mask=np.ones_like(ids))
+    expected = normalize(table[ids].mean(axis=1))
+    np.testing.assert_allclose(full, expected, atol=1e-6)
+    centred = expected - expected.mean(axis=1, keepdims=True) if layer_norm else expected
+    codes = quantize(normalize((centred @ head)[:, :5]), scale=0.5)
+    assert np.abs(coarse.astype(int) - codes).max() <= 1
+    assert np.abs(codes.astype(int)).max() == 127  # scale 0.5 clips
+    assert head.shape == constant(model.graph.initializers["head/weight"]).shape  # type: ignore[union-attr]

@@ -1,0 +1,1 @@
+"""Benchmarks: each writes a JSON file with machine, versions and settings to bench/results/."""

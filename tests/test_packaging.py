@@ -1,0 +1,59 @@
+"""The distribution: what a wheel holds, and that the runtime works without the exporter."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.slow
+
+
+def call(*command: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, check=False, cwd="/"
+    )
+    assert done.returncode == code, done.stderr + done.stdout
+    return done
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("dist")
+    call(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", out, ROOT)
+    return next(out.glob("*.whl"))
+
+
+def test_wheel_is_pure_and_complete(wheel: Path) -> None:
+    assert wheel.name.endswith("-py3-none-any.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for folder, package in (("edge_mrl", "edge_mrl"), ("export", "edge_mrl_export")):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert f"{package}/{path.relative_to(ROOT / folder).as_posix()}" in names
+    assert {"edge_mrl/py.typed", "edge_mrl_export/data/calibration.txt"} <= names
+    assert not [name for name in names if name.startswith(("tests/", "bench/", "demo/"))]
+
+
+def test_runtime_works_alone_and_names_what_export_needs(wheel: Path, tmp_path: Path) -> None:
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    constraints = ROOT / "constraints" / "tested.txt"
+    call(python, "-m", "pip", "install", "-q", "-c", constraints, wheel)
+    listed = call(python, "-m", "pip", "list", "--format=freeze").stdout.lower()
+    assert "torch" not in listed
+    assert "transformers" not in listed
+    bundle = ROOT / "tests" / "golden" / "tiny-bert-16"
+    edge = python.parent / "edge-mrl"
+    assert "result" in call(edge, "verify", bundle).stdout
+    (tmp_path / "notes.txt").write_text("the cat and the dog", "utf-8")
+    store = tmp_path / "s.db"
+    call(edge, "index", tmp_path / "notes.txt", "--bundle", bundle, "--store", store, "--quiet")
+    assert "notes.txt" in call(edge, "search", "a cat", "--store", store).stdout
+    refused = call(edge, "export", "-o", tmp_path / "bundle", code=3)
+    assert 'pip install "edge-mrl[export]"' in refused.stderr
+    assert not (tmp_path / "bundle").exists()
