@@ -74,7 +74,19 @@ def cold_start(bundle: Path) -> dict[str, Any]:
 
 def bulk(bundle: Path) -> dict[str, Any]:
     """``edge-mrl embed`` of documents to a .npy file, with all cores."""
-    words = ["the", "river", "rose", "over", "night", "and", "took", "the", "footbridge", "with", "it"]
+    words = [
+        "the",
+        "river",
+        "rose",
+        "over",
+        "night",
+        "and",
+        "took",
+        "the",
+        "footbridge",
+        "with",
+        "it",
+    ]
     lengths = [20 + i * 37 % 181 for i in range(BULK_TEXTS)]
     texts = [" ".join(words[(i + j) % len(words)] for j in range(n)) for i, n in enumerate(lengths)]
     found = {}

@@ -140,9 +140,8 @@ def searched(entries: list[Any], queries: list[Any]) -> tuple[Any, float, int]:
 
 def fp32_source(entries: list[Any], queries: list[Any]) -> Any:
     """Quality of the fp32 model in full, run by sentence-transformers; its vectors are kept."""
-    from edge_mrl_export.locate import installed_default
-
     from bench.retrieval import source_vectors
+    from edge_mrl_export.locate import installed_default
 
     model = installed_default()
     if model is None:

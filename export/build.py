@@ -17,27 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from edge_mrl_export.calibration import calibration_texts, read_corpus
-from edge_mrl_export.gates import GATES, Fidelity, check_gates, measure
-from edge_mrl_export.golden import GOLDEN_TEXTS, golden_vectors
-from edge_mrl_export.graph import source_graph
-from edge_mrl_export.lower import Lowered, lower
-from edge_mrl_export.passes.contract import AppendContract
-from edge_mrl_export.passes.inputs import FoldInputs
-from edge_mrl_export.passes.positions import TrimPositions
-from edge_mrl_export.passes.vocabulary import SelectRows
-from edge_mrl_export.recipe import Recipe
-from edge_mrl_export.report import report_data, report_html
-from edge_mrl_export.source import Source, load_source
-from edge_mrl_export.vocabulary import Vocabulary, choose_vocabulary
-from edge_mrl_export.write import (
-    check_output,
-    file_entries,
-    publish,
-    staging,
-    write_graph,
-    write_json,
-)
+import numpy as np
 
 import edge_mrl
 from edge_mrl.bundle import (
@@ -61,11 +41,32 @@ from edge_mrl.bundle import (
 from edge_mrl.encoder import Encoder
 from edge_mrl.errors import GateError
 from edge_mrl.verify import Verification, verify
+from edge_mrl_export.calibration import calibration_texts, read_corpus
+from edge_mrl_export.gates import GATES, Fidelity, check_gates, measure
+from edge_mrl_export.golden import GOLDEN_TEXTS, golden_vectors
+from edge_mrl_export.graph import source_graph
+from edge_mrl_export.lower import Lowered, lower
+from edge_mrl_export.passes.contract import AppendContract
+from edge_mrl_export.passes.inputs import FoldInputs
+from edge_mrl_export.passes.positions import TrimPositions
+from edge_mrl_export.passes.vocabulary import SelectRows
+from edge_mrl_export.recipe import Recipe
+from edge_mrl_export.report import report_data, report_html
+from edge_mrl_export.source import Source, load_source
+from edge_mrl_export.vocabulary import Vocabulary, choose_vocabulary
+from edge_mrl_export.write import (
+    check_output,
+    file_entries,
+    publish,
+    staging,
+    write_graph,
+    write_json,
+)
 
 __all__ = ["CALIBRATION_TEXTS", "GATE_TEXTS", "Export", "Stages", "export"]
 
-#: Texts whose activations decide smoothing, and texts on which fidelity is measured. The gates use
-#: more texts than calibration, so that at least half of them were not calibrated on.
+#: Texts whose activations decide smoothing, at most half of the corpus, and texts on which fidelity is
+#: measured: so at least half of those were not calibrated on.
 CALIBRATION_TEXTS = 128
 GATE_TEXTS = 256
 #: int8 codes at this scale lost nothing at 128 dimensions; it is frozen here, never at run time.
@@ -182,10 +183,10 @@ def _texts(recipe: Recipe) -> list[str]:
     return calibration_texts() if recipe.corpus is None else read_corpus(recipe.corpus)
 
 
-def _spread(texts: Sequence[str], count: int, first: int = 0) -> list[str]:
+def _spread(texts: Sequence[str], count: int) -> list[str]:
     """At most ``count`` of the texts, evenly spread."""
-    step = max(1, len(texts) // count)
-    return list(texts[first::step][:count])
+    picks = np.linspace(0, len(texts) - 1, min(count, len(texts))).round().astype(int)
+    return [texts[i] for i in picks]
 
 
 def _build_graph(
@@ -210,7 +211,7 @@ def _build_graph(
         scale=CODE_SCALE,
         coarse_only=recipe.coarse_only,
     )(model)
-    sample = _spread(texts, CALIBRATION_TEXTS)
+    sample = _spread(texts, min(CALIBRATION_TEXTS, len(texts) // 2))
     ids = vocabulary.encode(sample, source.prompts["document"], recipe.resolved_max_tokens(source))
     clock.stage(f"calibrate and quantise to {recipe.precision}", len(ids))
     return lower(model, recipe.precision, ids, scratch, advance=clock.advance)

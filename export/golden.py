@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from edge_mrl_export.source import Source
 
 from edge_mrl.encoder import Encoder
 from edge_mrl.verify import GOLDEN_FORMAT, encode_vector
+from edge_mrl_export.source import Source
 
 __all__ = ["GOLDEN_TEXTS", "golden_vectors"]
 

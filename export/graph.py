@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from edge_mrl_export.passes.emit import Pen
-from edge_mrl_export.source import Source
 
 from edge_mrl.errors import UsageError
+from edge_mrl_export.passes.emit import Pen
+from edge_mrl_export.source import Source
 
 __all__ = ["source_graph"]
 

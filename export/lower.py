@@ -8,6 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes import common
+
+from edge_mrl.bundle import Precision
+from edge_mrl.errors import UsageError
 from edge_mrl_export.calibrate import record_inputs
 from edge_mrl_export.optimize import optimize
 from edge_mrl_export.passes.nbits import PackProducts, PackTables, count_packed_products
@@ -19,10 +23,6 @@ from edge_mrl_export.passes.products import (
 )
 from edge_mrl_export.passes.tables import QuantizeTables
 from edge_mrl_export.quantize import Plan, choose_plan
-from onnx_ir.passes import common
-
-from edge_mrl.bundle import Precision
-from edge_mrl.errors import UsageError
 
 __all__ = ["Lowered", "lower"]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_mrl_export.source import Source
-
 from edge_mrl.errors import UsageError
+from edge_mrl_export.source import Source
 
 __all__ = ["DEFAULT_DIM", "PRECISIONS", "Recipe"]
 

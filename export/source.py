@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from edge_mrl_export.reference import OnnxTransformer
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from edge_mrl.errors import UsageError
+from edge_mrl_export.reference import OnnxTransformer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

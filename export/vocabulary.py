@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from edge_mrl_export.prune import keep_tokens, prune, unreachable
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
+
+from edge_mrl_export.prune import keep_tokens, prune, unreachable
 
 __all__ = ["Vocabulary", "choose_vocabulary"]
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
-from edge_mrl_export.passes.emit import Pen, tidy
-from edge_mrl_export.passes.inputs import INPUTS
 from numpy.typing import NDArray
 
 from edge_mrl.codes import CODE_MAX
 from edge_mrl.errors import UsageError
+from edge_mrl_export.passes.emit import Pen, tidy
+from edge_mrl_export.passes.inputs import INPUTS
 
 __all__ = ["ACTIVATIONS", "AppendContract"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from edge_mrl_export.passes.emit import Pen, constant, replace, tidy
 
 from edge_mrl.errors import UsageError
+from edge_mrl_export.passes.emit import Pen, constant, replace, tidy
 
 __all__ = ["INPUTS", "FoldInputs"]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
+
 from edge_mrl_export.passes.emit import CONTRIB, Pen, constant, replace, tidy
 from edge_mrl_export.passes.products import Product, find_products
 from edge_mrl_export.passes.tables import find_tables
 from edge_mrl_export.quantize import quantize_blocks
-from numpy.typing import NDArray
 
 __all__ = ["BLOCK", "PackProducts", "PackTables", "count_packed_products"]
 

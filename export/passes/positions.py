@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+
 from edge_mrl_export.passes.emit import Pen, constant, tidy
 
 __all__ = ["TrimPositions"]

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
+
 from edge_mrl_export.passes.emit import CONTRIB, Pen, constant, replace, tidy
 from edge_mrl_export.quantize import Plan, quantize_columns
-from numpy.typing import NDArray
 
 __all__ = ["Product", "QuantizeProducts", "count_integer_products", "find_products", "is_gelu"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+
 from edge_mrl_export.passes.emit import Pen, constant, replace, tidy
 from edge_mrl_export.quantize import quantize_rows
 

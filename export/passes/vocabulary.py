@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from edge_mrl_export.passes.emit import Pen, constant, tidy
 from numpy.typing import NDArray
 
 from edge_mrl.errors import UsageError
+from edge_mrl_export.passes.emit import Pen, constant, tidy
 
 __all__ = ["SelectRows"]
 

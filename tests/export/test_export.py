@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from edge_mrl_export.build import export
-from edge_mrl_export.gates import cosines
-from edge_mrl_export.recipe import Recipe
-from edge_mrl_export.source import load_source
 from sentence_transformers import SentenceTransformer
 
 from edge_mrl.bundle import GRAPH, WEIGHTS, read_manifest
 from edge_mrl.encoder import Encoder
 from edge_mrl.errors import UsageError
 from edge_mrl.verify import verify
+from edge_mrl_export.build import export
+from edge_mrl_export.gates import cosines
+from edge_mrl_export.recipe import Recipe
+from edge_mrl_export.source import load_source
 from tests.export import tiny
 
 pytestmark = pytest.mark.slow
@@ -185,6 +185,7 @@ def test_minilm_fp32_matches_sentence_transformers(minilm_model: Path, tmp_path:
 
 def _onnx_file(folder: Path, target: Path) -> Path:
     import onnx_ir as ir
+
     from edge_mrl_export.graph import source_graph
 
     target.mkdir(parents=True, exist_ok=True)

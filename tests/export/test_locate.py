@@ -4,11 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+
+from edge_mrl.errors import NetworkError, UsageError
 from edge_mrl_export.build import export
 from edge_mrl_export.locate import installed_default, locate
 from edge_mrl_export.recipe import Recipe
-
-from edge_mrl.errors import NetworkError, UsageError
 from tests.export import tiny
 
 DEFAULT = "someone/default-model"

@@ -9,6 +9,9 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+
+from edge_mrl.codes import normalize, quantize
+from edge_mrl.errors import UsageError
 from edge_mrl_export.passes.contract import AppendContract
 from edge_mrl_export.passes.emit import Pen, constant
 from edge_mrl_export.passes.inputs import FoldInputs
@@ -23,9 +26,6 @@ from edge_mrl_export.passes.products import (
 from edge_mrl_export.passes.tables import QuantizeTables
 from edge_mrl_export.passes.vocabulary import SelectRows
 from edge_mrl_export.quantize import Plan, choose_plan, quantize_blocks, quantize_columns
-
-from edge_mrl.codes import normalize, quantize
-from edge_mrl.errors import UsageError
 
 RNG = np.random.default_rng(17)
 #: One int8 rounding of activations and weights: relative error of a product's output.

@@ -6,11 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edge_mrl_export.build import export
-from edge_mrl_export.calibration import calibration_texts
-from edge_mrl_export.prune import keep_tokens, prune, unreachable
-from edge_mrl_export.recipe import Recipe
-from edge_mrl_export.vocabulary import choose_vocabulary
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import (
@@ -26,6 +21,11 @@ from tokenizers import (
 
 from edge_mrl.encoder import Encoder
 from edge_mrl.errors import UsageError
+from edge_mrl_export.build import export
+from edge_mrl_export.calibration import calibration_texts
+from edge_mrl_export.prune import keep_tokens, prune, unreachable
+from edge_mrl_export.recipe import Recipe
+from edge_mrl_export.vocabulary import choose_vocabulary
 
 TEXTS = calibration_texts()
 ENGLISH = [text for text in TEXTS if text.isascii()]

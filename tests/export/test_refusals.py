@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from edge_mrl_export.build import export
-from edge_mrl_export.recipe import Recipe
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import (
@@ -22,6 +20,8 @@ from sentence_transformers.sentence_transformer.modules import (
 )
 
 from edge_mrl.errors import EdgeMrlError, GateError, NetworkError, UsageError
+from edge_mrl_export.build import export
+from edge_mrl_export.recipe import Recipe
 from tests.export import tiny
 
 pytestmark = pytest.mark.slow

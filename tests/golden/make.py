@@ -11,7 +11,6 @@ from pathlib import Path
 
 from edge_mrl_export.build import export
 from edge_mrl_export.recipe import Recipe
-
 from tests.export import tiny
 
 HERE = Path(__file__).parent
