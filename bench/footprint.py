@@ -106,12 +106,14 @@ def installed_runtime() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         subprocess.run([sys.executable, "-m", "venv", scratch], check=True)
         site = next(Path(scratch).glob("lib/python*/site-packages"))
+        before = {path.name for path in site.iterdir()}
         empty = _tree_mb(site)
         constraints = ROOT / "constraints" / "tested.txt"
         pip = [f"{scratch}/bin/python", "-m", "pip", "install", "-q", "-c", str(constraints)]
         subprocess.run([*pip, str(ROOT)], check=True)
         total = _tree_mb(site) - empty
-        parts = {path.name: _tree_mb(path) for path in site.iterdir() if path.is_dir()}
+        added = [path for path in site.iterdir() if path.is_dir() and path.name not in before]
+        parts = {path.name: _tree_mb(path) for path in added}
     largest = dict(sorted(parts.items(), key=lambda item: -item[1])[:8])
     return {"megabytes": round(total, 1), "largest": {k: round(v, 1) for k, v in largest.items()}}
 

@@ -25,6 +25,7 @@ from bench.machine import save
 from bench.metrics import bootstrap_ratio, evaluate
 from edge_mrl.codes import normalize, pack_bits, similarity
 from edge_mrl.encoder import Encoder, Encoding
+from edge_mrl.progress import Progress
 
 ROOT = Path(__file__).parent.parent
 SETS = ("scifact", "cranfield", "nl2bash", "squad2-dev")
@@ -121,12 +122,12 @@ def measure(data: DataSet, encoder: Encoder, model: Path) -> dict[str, Any]:
 
 
 def encode(encoder: Encoder, texts: Sequence[str], kind: str) -> Encoding:
-    """Encode with the bundle, saying how far it is."""
-    chunks, done = [], 0
-    for chunk in encoder.stream(texts, kind=kind):
-        chunks.append(chunk)
-        done += len(chunk)
-        print(f"\r{kind}s {done:,}/{len(texts):,} ", end="", file=sys.stderr, flush=True)
+    """Encode with the bundle, showing how far it is."""
+    chunks = []
+    with Progress(f"{kind} vectors", len(texts)) as bar:
+        for chunk in encoder.stream(texts, kind=kind):
+            chunks.append(chunk)
+            bar.advance(len(chunk))
     full = np.concatenate([chunk.full for chunk in chunks if chunk.full is not None])
     return Encoding(np.concatenate([chunk.coarse for chunk in chunks]), full)
 
@@ -142,7 +143,10 @@ def source_vectors(model: Path, texts: Sequence[str], max_tokens: int) -> NDArra
         loaded = SentenceTransformer(str(model), device="cpu")
         loaded.max_seq_length = max_tokens
         vectors = loaded.encode(
-            list(texts), batch_size=16, normalize_embeddings=True, show_progress_bar=True
+            list(texts),
+            batch_size=16,
+            normalize_embeddings=True,
+            show_progress_bar=sys.stderr.isatty(),
         )
         CACHE.mkdir(parents=True, exist_ok=True)
         np.save(path, np.asarray(vectors, dtype=np.float32))
