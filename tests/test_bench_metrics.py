@@ -39,9 +39,14 @@ def test_recall_counts_what_is_in_the_first_hundred() -> None:
 
 
 def test_bootstrap_interval_holds_the_ratio_and_narrows_with_queries() -> None:
-    rng = np.random.default_rng(4)
-    base = rng.random(4000)
-    ours = base * 0.9 + rng.normal(0, 0.1, 4000)
-    wide, narrow = bootstrap_ratio(ours[:100], base[:100]), bootstrap_ratio(ours, base)
-    assert narrow["low"] < 0.9 < narrow["high"]
+    def interval(queries: int) -> dict[str, float]:
+        rng = np.random.default_rng(4)
+        base, noise = rng.random(queries), rng.normal(0, 0.1, queries)
+        return bootstrap_ratio(base * 0.9 + noise - noise.mean(), base)
+
+    wide, narrow = interval(100), interval(4000)
+    for found in (wide, narrow):
+        assert found["ratio"] == 0.9
+        assert found["low"] < 0.9 < found["high"]
+    # By the root of the number of queries, about a sixth.
     assert narrow["high"] - narrow["low"] < (wide["high"] - wide["low"]) / 3

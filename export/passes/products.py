@@ -116,7 +116,9 @@ class QuantizeProducts(ir.passes.InPlacePass):
         pen = Pen(model.graph, "int8")
         for group in groups:
             plan = self._plans[str(group[0].value.name)]
-            codes, zero, peak = _code_activation(pen, group[0].value, plan)
+            # Read anew: where products follow each other, the value found was replaced meanwhile.
+            value = group[0].node.inputs[0]
+            codes, zero, peak = _code_activation(pen, value, plan)  # type: ignore[arg-type]
             for product in group:
                 _replace(pen, product, plan, codes, zero, peak)
         model.opset_imports[CONTRIB] = 1

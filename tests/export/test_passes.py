@@ -141,6 +141,20 @@ def test_gemm_with_transposed_weight_and_bias_is_a_product() -> None:
     assert relative_error(got, x @ weight.T + bias) < INT8_ERROR
 
 
+def test_products_that_follow_each_other_are_all_integers() -> None:
+    model, pen = new_graph(x=(FLOATS, ["n", 64]))
+    first, second = (RNG.normal(size=shape).astype(np.float32) for shape in ((64, 48), (48, 32)))
+    middle = pen.op("MatMul", model.graph.inputs[0], pen.const(first))
+    output(model, pen.op("MatMul", middle, pen.const(second)))
+    names = [str(group[0].value.name) for group in find_products(model)]
+    QuantizeProducts({name: Plan(None, None, 0.0) for name in names})(model)
+    assert count_integer_products(model) == 2
+    assert not any(node.op_type == "MatMul" for node in model.graph)
+    x = RNG.normal(size=(6, 64)).astype(np.float32)
+    (got,) = run(model, x=x)
+    assert relative_error(got, x @ first @ second) < 2 * INT8_ERROR
+
+
 def test_head_and_small_weights_stay_fp32() -> None:
     model, pen = new_graph(x=(FLOATS, ["n", 64]))
     x = model.graph.inputs[0]
