@@ -21,6 +21,7 @@ __all__ = [
     "GOLDEN_FORMAT",
     "Golden",
     "Verification",
+    "cosines",
     "decode_vector",
     "encode_vector",
     "read_golden",
@@ -154,9 +155,9 @@ def _compare(encoder: Encoder, golden: list[Golden], files: int) -> Verification
     to_golden = to_source = None
     if encoder.manifest.full_dim is not None:
         full = np.concatenate([e.full for e in alone if e.full is not None])
-        to_golden = _cosines(full, np.stack([g.full for g in golden if g.full is not None]))
-        to_source = _cosines(full, np.stack([g.source for g in golden]))
-    coarse_min = float(_cosines(coarse, expected).min())
+        to_golden = cosines(full, np.stack([g.full for g in golden if g.full is not None]))
+        to_source = cosines(full, np.stack([g.source for g in golden]))
+    coarse_min = float(cosines(coarse, expected).min())
     batch_min = _batch_cosine(encoder, golden, alone)
     failures = []
     if not same_ids:
@@ -199,12 +200,12 @@ def _batch_cosine(encoder: Encoder, golden: list[Golden], alone: list[Any]) -> f
         batch = encoder.encode_padded([golden[i].text for i in picks], kind=kind)
         together = batch.coarse if batch.full is None else batch.full
         single = [alone[i].coarse if batch.full is None else alone[i].full for i in picks]
-        lowest = min(lowest, float(_cosines(together, np.concatenate(single)).min()))
+        lowest = min(lowest, float(cosines(together, np.concatenate(single)).min()))
     return lowest
 
 
-def _cosines(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float64]:
-    """float64[n]: cosine row by row; two rows of zeros are equal."""
+def cosines(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float64]:
+    """float64[n]: cosine row by row of [n, d] arrays; two rows of zeros are equal."""
     a, b = left.astype(np.float64), right.astype(np.float64)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     both_zero = ~a.any(axis=1) & ~b.any(axis=1)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edge_mrl.codes import normalize, quantize
 from edge_mrl.encoder import Encoder
 from edge_mrl.errors import GateError
+from edge_mrl.verify import cosines
 
 __all__ = ["GATES", "Fidelity", "check_gates", "ideal_codes", "measure"]
 
@@ -131,14 +132,6 @@ def check_gates(fidelity: Fidelity, precision: str) -> None:
         f"the {precision} bundle is too far from its source over {fidelity.texts} texts: {figures}. "
         f"Try: {advice}; or accept it with --allow-low-fidelity. Nothing was written"
     )
-
-
-def cosines(left: NDArray[np.generic], right: NDArray[np.generic]) -> NDArray[np.float64]:
-    """float64[n]: cosine row by row; two rows of zeros are equal."""
-    a, b = left.astype(np.float64), right.astype(np.float64)
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    zeros = ~a.any(axis=1) & ~b.any(axis=1)
-    return np.where(zeros, 1.0, (a * b).sum(axis=1) / np.maximum(norms, 1e-30))
 
 
 def _round(value: float) -> float:

@@ -11,8 +11,9 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, LayerNorm, Normalize
 
 from edge_mrl.encoder import Encoder
+from edge_mrl.verify import cosines
 from edge_mrl_export.build import export
-from edge_mrl_export.gates import cosines, ideal_codes
+from edge_mrl_export.gates import ideal_codes
 from edge_mrl_export.passes.contract import ACTIVATIONS
 from edge_mrl_export.recipe import Recipe
 from tests.export import tiny

@@ -12,9 +12,8 @@ from sentence_transformers import SentenceTransformer
 from edge_mrl.bundle import GRAPH, WEIGHTS, read_manifest
 from edge_mrl.encoder import Encoder
 from edge_mrl.errors import UsageError
-from edge_mrl.verify import verify
+from edge_mrl.verify import cosines, verify
 from edge_mrl_export.build import export
-from edge_mrl_export.gates import cosines
 from edge_mrl_export.recipe import Recipe
 from edge_mrl_export.source import load_source
 from tests.export import tiny
@@ -148,6 +147,17 @@ def test_onnx_file_without_tokenizer_is_refused(tmp_path: Path) -> None:
     path = _onnx_file(folder, tmp_path / "alone" / "deep")
     with pytest.raises(UsageError, match=r"tokenizer\.json"):
         export(str(path), tmp_path / "bundle", Recipe(dim=16))
+
+
+def test_nomic_type_takes_a_layer_norm_by_itself(tmp_path: Path) -> None:
+    folder = tiny.sentence_folder(tmp_path / "source")
+    path = _onnx_file(folder, folder)
+    plain = export(str(path), tmp_path / "plain", Recipe(dim=16)).manifest
+    tiny.edit_json(folder / "config.json", model_type="nomic_bert")
+    nomic = export(str(path), tmp_path / "nomic", Recipe(dim=16)).manifest
+    assert (plain.head.layer_norm, nomic.head.layer_norm) == (False, True)
+    assert nomic.space_id == plain.space_id  # full stays what the model's own library gives
+    assert nomic.code_id != plain.code_id
 
 
 def test_corpus_calibrates_and_changes_the_graph_alone(tmp_path: Path) -> None:
