@@ -340,7 +340,7 @@ def _prompts(model: SentenceTransformer) -> dict[str, str]:
         return next((known[n] for n in names if known.get(n)), default)
 
     return {
-        "document": first("document", "passage", "corpus"),
+        "document": first("document", "passage", "corpus", "search_document"),
         "query": first("query", "search_query"),
     }
 
