@@ -24,6 +24,7 @@ from edge_mrl.errors import (
     MissingFileError,
     TruncatedError,
     UsageError,
+    reason,
 )
 
 __all__ = [
@@ -43,8 +44,10 @@ __all__ = [
     "Padding",
     "Precision",
     "SourceModel",
+    "bundle_error",
     "check_files",
     "dump_manifest",
+    "expected_outputs",
     "parse_manifest",
     "read_manifest",
 ]
@@ -363,4 +366,4 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 def bundle_error(error: Exception, bundle: Path) -> BundleError:
     """Wrap what a library says about a broken file."""
-    return BundleError(f"the bundle {bundle} cannot be opened: {str(error).splitlines()[0]}")
+    return BundleError(f"the bundle {bundle} cannot be opened: {reason(error)}")

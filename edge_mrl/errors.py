@@ -41,6 +41,7 @@ __all__ = [
     "StoreVersionError",
     "TruncatedError",
     "UsageError",
+    "reason",
 ]
 
 
@@ -118,3 +119,9 @@ class NetworkError(EdgeMrlError):
     """A server or a model hub could not be reached."""
 
     exit_code = 4
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what another library says of an error, or its name if it says nothing."""
+    text = str(error).strip()
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edge_mrl.errors import UsageError
+from edge_mrl.errors import UsageError, reason
 from edge_mrl_export.passes.emit import Pen
 from edge_mrl_export.source import Source
 
@@ -67,7 +67,7 @@ def _trace(source: Source, folder: Path) -> Path:
             )
     except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:
         raise UsageError(
-            f"{source.architecture} cannot be traced to ONNX: {str(error).splitlines()[0]}; "
+            f"{source.architecture} cannot be traced to ONNX: {reason(error)}; "
             "export it to .onnx with the model's own tools and pass that file"
         ) from error
     return out / "model.onnx"

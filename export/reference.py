@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from edge_mrl.errors import UsageError
+from edge_mrl.errors import UsageError, reason
 
 __all__ = ["POOLING_MODES", "OnnxTransformer"]
 
@@ -75,9 +75,7 @@ class OnnxTransformer(torch.nn.Module):  # type: ignore[misc]  # torch is not fo
         except UsageError:
             raise
         except Exception as error:  # ONNX Runtime's own errors share no narrower public base
-            raise UsageError(
-                f"{path.name} cannot be loaded: {str(error).splitlines()[0]}"
-            ) from error
+            raise UsageError(f"{path.name} cannot be loaded: {reason(error)}") from error
 
     def _choose_output(self) -> tuple[str, bool, int]:
         unknown = self._inputs - INPUTS

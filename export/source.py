@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from edge_mrl.errors import UsageError
+from edge_mrl.errors import UsageError, reason
 from edge_mrl_export.reference import OnnxTransformer
 
 if TYPE_CHECKING:
@@ -243,8 +243,7 @@ def _open_reference(folder: Path, label: str) -> SentenceTransformer:
                 model_kwargs={"dtype": torch.float32},
             )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"{label} cannot be loaded: {why}") from error
+        raise UsageError(f"{label} cannot be loaded: {reason(error)}") from error
     return model.eval()
 
 

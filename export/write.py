@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -32,6 +33,7 @@ def staging(output: Path) -> Iterator[Path]:
     Raises:
         UsageError: The place cannot be written to.
     """
+    made = [parent for parent in output.parents if not parent.exists()]
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
@@ -41,6 +43,9 @@ def staging(output: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        for parent in made:  # the innermost first; one that holds the bundle stays
+            with contextlib.suppress(OSError):
+                parent.rmdir()
 
 
 def check_output(output: Path, *, force: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +178,10 @@ def test_minilm_meets_its_targets(minilm_bundle: Path) -> None:
     assert (
         manifest.precision.integer_products == 36
     )  # 6 layers of q, k, v, output and two of the FFN
+    graph = onnx.load(minilm_bundle / GRAPH, load_external_data=False).graph
+    kinds = Counter(node.op_type for node in graph.node)
+    assert (kinds["MultiHeadAttention"], kinds["SkipLayerNormalization"]) == (6, 12)  # all fused
+    assert (kinds["BiasGelu"], kinds["Softmax"], kinds["Erf"]) == (6, 0, 0)
     assert manifest.quality["cosine_mean"] >= 0.998
     assert manifest.quality["cosine_min"] >= 0.99
     assert manifest.quality["padded_min"] >= 0.9999

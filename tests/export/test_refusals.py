@@ -20,6 +20,7 @@ from sentence_transformers.sentence_transformer.modules import (
 )
 
 from edge_mrl.errors import EdgeMrlError, GateError, NetworkError, UsageError
+from edge_mrl.verify import verify
 from edge_mrl_export.build import export
 from edge_mrl_export.recipe import Recipe
 from tests.export import tiny
@@ -171,8 +172,12 @@ def test_bundle_below_a_gate_is_not_written(tmp_path: Path) -> None:
         error=GateError,
         recipe=Recipe(dim=8, precision="int4"),
     )
+    with pytest.raises(GateError):
+        export(str(folder), tmp_path / "new" / "deep" / "bundle", Recipe(dim=8, precision="int4"))
+    assert not (tmp_path / "new").exists()
     allowed = Recipe(dim=8, precision="int4", allow_low_fidelity=True)
-    result = export(str(folder), tmp_path / "bundle", allowed)
+    result = export(str(folder), tmp_path / "deep" / "bundle", allowed)
+    assert verify(result.path).passed
     assert result.fidelity.cosine_mean < 0.998
     assert result.manifest.quality["cosine_mean"] == result.fidelity.cosine_mean
 
