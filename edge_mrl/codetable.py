@@ -1,58 +1,136 @@
-"""All codes of a store in memory, as search wants them."""
+"""All codes of a store at one moment, as search wants them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge_mrl.codefile import Layout, Segment, row_checks
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["CodeTable", "as_floats", "chunks", "lengths"]
+__all__ = ["CodeTable", "Part"]
 
-#: Codes turned into floats at a time: 8 MB, which small devices have and large caches hold.
-CHUNK_VALUES = 2**21
-#: Up to here a product of two codes is below 2**24: exact in float32, in any order of the sum.
-FLOAT32_EXACT_DIM = 1040
+#: Reads rows [first, after) from SQLite: a segment, with zeros where a row is deleted.
+Load = Callable[[int, int], Segment]
+#: Ids of documents by key.
+Names = Callable[[Sequence[int]], Mapping[int, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class CodeTable:
-    """All codes at one moment. Rows of a document follow each other, in the order of its text.
+@dataclass(slots=True)
+class Part:
+    """Consecutive rows.
 
     Attributes:
-        codes: int8[n, dim].
-        lengths: float64[n], the codes' Euclidean lengths.
-        starts: int64[m], the first row of each document that has passages.
-        keys: int64[m], their keys, ascending.
-        ranks: int64[m], their places in the order of their ids: what breaks ties.
+        first: The first row's number.
+        segment: Their columns, mapped or in memory.
+        mapped: Whether the codes lie in the file, where each is compared with its check when used.
     """
 
-    codes: NDArray[np.int8]
-    lengths: NDArray[np.float64]
-    starts: NDArray[np.int64]
-    keys: NDArray[np.int64]
-    ranks: NDArray[np.int64]
+    first: int
+    segment: Segment
+    mapped: bool
+
+    @property
+    def rows(self) -> int:
+        """How many rows."""
+        return len(self.segment.keys)
 
 
-def as_floats(codes: NDArray[np.int8]) -> NDArray[np.float32] | NDArray[np.float64]:
-    """Codes in the float type that numpy multiplies fast and that holds their products exactly."""
-    exact = codes.shape[1] <= FLOAT32_EXACT_DIM
-    return codes.astype(np.float32) if exact else codes.astype(np.float64)
+class CodeTable:
+    """Rows of codes, addressed by their number in the store.
 
+    Args:
+        layout: Dimensions and layout of the rows.
+        parts: Consecutive rows from 0 on.
+        dead: int64, the numbers of deleted rows, ascending.
+        load: Reads rows from SQLite when those in the file turn out to be damaged.
+        names: Gives ids, which decide between equal scores.
+    """
 
-def chunks(codes: NDArray[np.int8]) -> list[slice]:
-    """Row ranges small enough to be turned into floats at once."""
-    rows = max(1, CHUNK_VALUES // codes.shape[1])
-    return [slice(first, first + rows) for first in range(0, len(codes), rows)]
+    def __init__(
+        self,
+        layout: Layout,
+        parts: list[Part],
+        dead: NDArray[np.int64],
+        *,
+        load: Load,
+        names: Names,
+    ) -> None:
+        self.layout = layout
+        self.parts = parts
+        self.dead = dead
+        self.names = names
+        self.repaired = 0
+        self._load = load
 
+    @property
+    def dim(self) -> int:
+        """Dimensions of a code."""
+        return self.layout.dim
 
-def lengths(codes: NDArray[np.int8]) -> NDArray[np.float64]:
-    """float64[n]: Euclidean lengths of int8[n, dim]."""
-    squares = np.empty(len(codes), np.float64)
-    for rows in chunks(codes):
-        floats = as_floats(codes[rows])
-        squares[rows] = np.einsum("nd,nd->n", floats, floats)
-    return np.sqrt(squares)
+    @property
+    def rows(self) -> int:
+        """Row numbers in use, those of deleted rows included."""
+        return sum(part.rows for part in self.parts)
+
+    @property
+    def live(self) -> int:
+        """Rows that are not deleted."""
+        return self.rows - len(self.dead)
+
+    def selected(self, keys: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """bool[rows]: which rows belong to some documents and are not deleted."""
+        top = max((int(part.segment.keys.max(initial=0)) for part in self.parts), default=0)
+        wanted = np.zeros(top + 1, np.bool_)
+        wanted[keys[keys <= top]] = True
+        mask = np.empty(self.rows, np.bool_)
+        for part in self.parts:
+            wanted.take(part.segment.keys, out=mask[part.first : part.first + part.rows])
+        mask[self.dead] = False
+        return mask
+
+    def gather(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int8], NDArray[np.uint32]]:
+        """Codes and keys of rows, compared with their checks.
+
+        Args:
+            rows: int64[n], ascending.
+
+        Returns:
+            int8[n, dim] and uint32[n].
+        """
+        codes = np.empty((len(rows), self.layout.stride), np.uint8)
+        keys = np.empty(len(rows), np.uint32)
+        borders = np.searchsorted(rows, [part.first + part.rows for part in self.parts]).tolist()
+        start = 0
+        for number, stop in enumerate(borders):
+            if start < stop:
+                self._gather_part(number, rows[start:stop], codes[start:stop], keys[start:stop])
+            start = stop
+        return codes.view(np.int8)[:, : self.dim], keys
+
+    def _gather_part(
+        self,
+        number: int,
+        rows: NDArray[np.int64],
+        codes: NDArray[np.uint8],
+        keys: NDArray[np.uint32],
+    ) -> None:
+        part = self.parts[number]
+        local = rows - part.first
+        part.segment.codes.take(local, axis=0, out=codes)
+        part.segment.keys.take(local, out=keys)
+        if part.mapped and (row_checks(codes, keys, rows) != part.segment.checks[local]).any():
+            self.repair(number)
+            self._gather_part(number, rows, codes, keys)
+
+    def repair(self, number: int) -> None:
+        """Take the rows of a part from SQLite instead of the file."""
+        part = self.parts[number]
+        part.segment = self._load(part.first, part.first + part.rows)
+        part.mapped = False
+        self.repaired += 1

@@ -34,11 +34,13 @@ class Document:
         id: Unique in a store; not empty, without NUL. A document replaces the one of its id.
         text: Any text. Lone surrogates, which UTF-8 cannot carry, become U+FFFD.
         metadata: Anything JSON can carry, by name.
+        source: The file it was read from, as its path was given; None if it was not.
     """
 
     id: str
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    source: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not isinstance(self.text, str):
@@ -144,7 +146,8 @@ def _read_text(source: Source, skipped: Callable[[str], None]) -> Document | Non
         if b"\x00" in data:
             skipped(f"{source.path}: skipped, not a text file (it holds NUL bytes)")
             return None
-        return Document(_file_id(source.path), data.decode("utf-8"))
+        name = _file_id(source.path)
+        return Document(name, data.decode("utf-8"), source=name)
     except UnicodeDecodeError as error:
         skipped(f"{source.path}: skipped, not UTF-8 text (byte {error.start:,})")
     except OSError as error:
@@ -168,7 +171,7 @@ def _read_lines(
                     advance(len(line))
                 stripped = line.removeprefix(_BOM).strip() if number == 1 else line.strip()
                 if stripped:
-                    yield _parse_line(stripped, f"{name}:{number}")
+                    yield _parse_line(stripped, f"{name}:{number}", name)
     except OSError as error:
         skipped(f"{source.path}: skipped, {error.strerror}")
 
@@ -182,7 +185,7 @@ def _opened(path: str) -> Iterator[BinaryIO]:
         yield file
 
 
-def _parse_line(line: bytes, where: str) -> Document:
+def _parse_line(line: bytes, where: str, source: str) -> Document:
     """Parse one line of a JSON Lines file; ``where`` is "file:line"."""
     try:
         entry = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
@@ -202,7 +205,7 @@ def _parse_line(line: bytes, where: str) -> Document:
         raise UsageError(f"{where}: id is {type(names[0]).__name__}, expected a string or integer")
     whole = f"{title}\n{text}" if title else text
     try:
-        return Document(str(names[0]), whole, {**values, **metadata})
+        return Document(str(names[0]), whole, {**values, **metadata}, source)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
 

@@ -14,6 +14,7 @@ EdgeMrlError
 │   ├── NotAStoreError                 a file that is not ours (it is left untouched)
 │   ├── BindingError                   a store made with another embedding space or code
 │   ├── StoreVersionError              a store written by a newer edge-mrl
+│   ├── DamagedError                   bytes in a store that are not those that were written
 │   └── StoreBusyError                 another process is writing
 ├── MissingDependencyError    exit 3   an optional package is not installed
 └── NetworkError              exit 4   a server or hub could not be reached
@@ -26,6 +27,7 @@ from typing import ClassVar
 __all__ = [
     "BindingError",
     "BundleError",
+    "DamagedError",
     "EdgeMrlError",
     "FormatError",
     "GateError",
@@ -103,6 +105,10 @@ class BindingError(StoreError):
 
 class StoreVersionError(StoreError):
     """A store that a newer edge-mrl wrote."""
+
+
+class DamagedError(StoreError):
+    """Bytes in a store are not those that were written; ``edge-mrl check`` says which."""
 
 
 class StoreBusyError(StoreError):

@@ -11,22 +11,31 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from edge_mrl import maintain, reindex
 from edge_mrl.bundle import Manifest, read_manifest
 from edge_mrl.encoder import Encoder
-from edge_mrl.errors import BindingError, BundleError, UsageError
+from edge_mrl.errors import BindingError, BundleError, DamagedError, UsageError
+from edge_mrl.keywords import best_passage
 from edge_mrl.passages import PassageRule, passage_rule, split
-from edge_mrl.search import Match, nearest
+from edge_mrl.ranking import Mode, Options, Ranked, Vectors, rank
+from edge_mrl.search import DEFAULT_WIDTH
 from edge_mrl.store import Binding, Counts, Entry, Store, text_hash
 
 if TYPE_CHECKING:
     from edge_mrl.documents import Document
+    from edge_mrl.maintain import Compaction, Health
+    from edge_mrl.view import Place, View
 
-__all__ = ["Hit", "Index", "Stored"]
+__all__ = ["Hit", "Index", "Stored", "embed"]
 
 #: Documents, or characters, that are embedded and committed together. An interruption loses one
 #: such batch: some 100 passages, a second or two on a laptop, ten or twenty on a small ARM board.
 BATCH_DOCUMENTS = 256
 BATCH_CHARS = 100_000
+#: Documents that reindexing commits together.
+REINDEX_DOCUMENTS = 64
+#: How often another process may change the bundle while one call is under way.
+MOST_CHANGES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +47,9 @@ class Hit:
         text: The passage.
         start: Where it starts in the document's text, in characters.
         end: Where it ends.
-        score: Cosine of query and passage, in [-1, 1], of their int8 codes.
+        score: By vector, the cosine of query and passage, in [-1, 1], of their int8 codes, or of the
+            full vectors where the store keeps them; by keyword, BM25; hybrid, the sum of
+            1 / (60 + rank) over both rankings.
         metadata: The document's metadata.
     """
 
@@ -99,6 +110,7 @@ class Index:
         *,
         max_tokens: int | None = None,
         overlap: int | None = None,
+        keep_full: str | None = None,
         threads: int | None = None,
         low_memory: bool = False,
     ) -> Index:
@@ -112,6 +124,9 @@ class Index:
                 model reads, at most some 250).
             overlap: Tokens that passages next to each other share. Fixed when the store is made
                 (default: an eighth of ``max_tokens``).
+            keep_full: What is kept of full vectors, to score the best again offline: "fp16" (768 B
+                a passage at 384 dimensions), "int8" (388 B), "until-synced" (fp16, until a server has
+                them), or None. Fixed when the store is made.
             threads: Threads for embedding; None is one per core.
             low_memory: Embed with the smallest memory, slower.
 
@@ -135,9 +150,9 @@ class Index:
                     rule = passage_rule(opened[0], max_tokens=max_tokens, overlap=overlap)
                     return binding, rule
 
-                store = Store.open(path, create=create)
+                store = Store.open(path, create=create, keep_full=keep_full)
                 store.require(binding)
-            _require_rule(store, max_tokens, overlap)
+            _require_rule(store, max_tokens, overlap, keep_full)
         except BaseException:
             for thing in (*opened, store):
                 if thing is not None:
@@ -161,14 +176,27 @@ class Index:
         return self._store.binding
 
     @property
+    def keep_full(self) -> str | None:
+        """What the store keeps of full vectors."""
+        return self._store.keep_full
+
+    @property
+    def store(self) -> Store:
+        """The store itself, for vectors that are made elsewhere."""
+        return self._store
+
+    @property
     def encoder(self) -> Encoder:
-        """The bundle, opened when first needed.
+        """The bundle, opened when first needed, and again after another process's reindexing.
 
         Raises:
             UsageError: It is not where it was.
             BindingError: What is there now is of another space or code.
         """
         with self._lock:
+            code = self._store.binding.code
+            if self._encoder is not None and _code(self._encoder) != code:
+                self._encoder = None  # a search in another thread may still use it
             if self._encoder is None:
                 self._encoder = self._open_encoder(_find_bundle(self._store))
             return self._encoder
@@ -211,18 +239,43 @@ class Index:
         """Count documents and passages."""
         return self._store.count()
 
-    def search(self, query: str, k: int = 10) -> list[Hit]:
+    def search(
+        self,
+        query: str,
+        k: int = 10,
+        *,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002 - what users of other stores know
+        mode: Mode = "vector",
+        exact: bool = False,
+        width: int = DEFAULT_WIDTH,
+    ) -> list[Hit]:
         """Find the k documents that answer a query best: ``search_many`` for one."""
-        return self.search_many([query], k=k)[0]
+        found = self.search_many([query], k=k, filter=filter, mode=mode, exact=exact, width=width)
+        return found[0]
 
-    def search_many(self, queries: Sequence[str], *, k: int = 10) -> list[list[Hit]]:
-        """Find the documents that answer each query best, by exact search over all codes.
+    def search_many(
+        self,
+        queries: Sequence[str],
+        *,
+        k: int = 10,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002 - what users of other stores know
+        mode: Mode = "vector",
+        exact: bool = False,
+        width: int = DEFAULT_WIDTH,
+    ) -> list[list[Hit]]:
+        """Find the documents that answer each query best.
 
         A document of several passages counts by its best one and comes once.
 
         Args:
             queries: In the user's words; the bundle's prompt for queries is added.
             k: Most documents for each.
+            filter: Which documents count, by their metadata: ``{"lang": "en", "year": {"$gte": 2020}}``;
+                see ``edge_mrl.filters.compile_filter``. Chosen before the search, so that k come back
+                where k match.
+            mode: "vector" by meaning; "keyword" by words (BM25; no model is loaded); "hybrid" by both.
+            exact: Score every code. The default scores those that the 1-bit stage passes on.
+            width: Rows that the 1-bit stage passes on; more never finds worse.
 
         Returns:
             For each query at most k hits by score, equals by id. The hits of one call come from
@@ -230,16 +283,75 @@ class Index:
 
         Raises:
             TypeError: ``queries`` is a single string.
-            UsageError: k is below 1.
+            UsageError: k or width is below 1, or the filter is none.
+            DamagedError: What was found is not what was stored.
         """
-        if k < 1:
-            raise UsageError(f"k is {k}, expected at least 1")
-        codes = self.encoder.encode(queries, kind="query").coarse
-        with self._store.reading():
-            found = nearest(codes, self._store.codes(), k=k)
-            keys = sorted({match.key for row in found for match in row})
-            documents = self._store.documents(keys)
-            return [[self._hit(match, documents[match.key]) for match in row] for row in found]
+        options = Options(k, mode, filter, exact, width)
+        if isinstance(queries, str | bytes):
+            raise TypeError("queries is a single string: pass a list of strings, e.g. [query]")
+        for _ in range(MOST_CHANGES):
+            vectors, code = self._encode_queries(queries, options)
+            with self._store.reading() as view:
+                if code not in (None, self._store.binding.code):
+                    continue  # another process has changed the bundle in this moment
+                return _answers(view, queries, vectors, options)
+        raise BindingError(f"{self.path} changes its bundle again and again: try later")
+
+    def select(self, filter: Mapping[str, Any]) -> list[str]:  # noqa: A002 - see search
+        """Ids of the documents that a filter selects, in order."""
+        with self._store.reading() as view:
+            keys = [int(key) for key in view.select(filter)]
+            return sorted(self._store.ids(keys).values())
+
+    def ids_of_sources(self) -> Iterator[tuple[str, str]]:
+        """Ids and sources of all documents that were read from files."""
+        return self._store.ids_of_sources()
+
+    def check(
+        self, *, repair: bool = False, advance: Callable[[int], None] | None = None
+    ) -> Health:
+        """Compare everything stored with its checksums; see ``edge_mrl.maintain.check``."""
+        return maintain.check(self._store, repair=repair, advance=advance)
+
+    def compact(self) -> Compaction:
+        """Give the space of deleted documents back; see ``edge_mrl.maintain.compact``."""
+        return maintain.compact(self._store)
+
+    def reindex(
+        self,
+        bundle: str | os.PathLike[str],
+        *,
+        max_tokens: int | None = None,
+        overlap: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> int:
+        """Embed all texts with another bundle, then change to it in one transaction.
+
+        The store serves searches and takes documents with the old bundle until then. An interrupted
+        call goes on where it was when it is called again with the same bundle.
+
+        Args:
+            bundle: The new bundle's folder.
+            max_tokens: Most tokens in a passage (default: as now, or what the new model reads).
+            overlap: Tokens that passages share (default: as now, or an eighth).
+            progress: Called with documents done and documents in all.
+
+        Returns:
+            Documents embedded by this call.
+
+        Raises:
+            UsageError: The store keeps full vectors and the new bundle gives none.
+            BundleError: The new bundle cannot be trusted.
+        """
+        folder = Path(bundle).resolve()
+        encoder = self._open_encoder(folder)
+        try:
+            rule = _new_rule(encoder, self.rule, max_tokens, overlap)
+            binding = _binding(encoder.manifest, folder)
+            wanted = reindex.Target(binding, rule, self._store.keep_full)
+            return _reindex(self._store, encoder, wanted, progress)
+        finally:
+            encoder.close()
 
     def close(self) -> None:
         """Close the store and the bundle."""
@@ -265,11 +377,9 @@ class Index:
         for document in batch:
             unchanged = known.get(document.id) == text_hash(document.text)
             (same if unchanged else fresh).append(document)
-        entries = self._embed(fresh)
-        stale = self._store.put(entries, unchanged=same)
+        entries, stale = self._store_all(fresh, same)
         if stale:
-            again = self._embed(stale)
-            self._store.put(again)
+            again, _ = self._store_all(stale, [])
             entries += again
         return Stored(
             added=sum(entry.document.id not in known for entry in entries),
@@ -278,26 +388,124 @@ class Index:
             passages=sum(len(entry.spans) for entry in entries),
         )
 
-    def _embed(self, documents: list[Document]) -> list[Entry]:
-        if not documents:
-            return []
-        cut = [(document, split(self.encoder, document.text, self.rule)) for document in documents]
-        texts = (document.text[start:end] for document, spans in cut for start, end in spans)
-        codes = self.encoder.encode(texts, kind="document").coarse
-        entries, first = [], 0
-        for document, spans in cut:
-            entries.append(Entry(document, spans, codes[first : first + len(spans)]))
-            first += len(spans)
-        return entries
+    def _store_all(
+        self, fresh: list[Document], same: list[Document]
+    ) -> tuple[list[Entry], list[Document]]:
+        """Embed and store, once more if another process changes the bundle meanwhile."""
+        for left in reversed(range(MOST_CHANGES)):
+            rule = self._store.rule
+            entries = embed(self.encoder, fresh, rule, self._store.keep_full) if fresh else []
+            try:
+                return entries, self._store.put(entries, unchanged=same)
+            except BindingError:
+                if not left:
+                    raise
+        raise AssertionError("unreachable")
 
-    def _hit(self, match: Match, document: Document) -> Hit:
-        start, end = self._store.span(match.key, match.position)
-        text = document.text[start:end]
-        return Hit(document.id, text, start, end, match.score, document.metadata)
+    def _encode_queries(
+        self, queries: Sequence[str], options: Options
+    ) -> tuple[list[Vectors | None], tuple[str, str] | None]:
+        """Vectors for each query, and the code they are of; None where no vector is needed."""
+        if options.mode == "keyword":
+            return [None] * len(queries), None
+        encoder = self.encoder
+        encoding = encoder.encode(queries, kind="query")
+        fulls = [None] * len(queries) if encoding.full is None else list(encoding.full)
+        pairs = zip(encoding.coarse, fulls, strict=True)
+        return [Vectors(coarse, full) for coarse, full in pairs], _code(encoder)
 
 
-def _require_rule(store: Store, max_tokens: int | None, overlap: int | None) -> None:
+def embed(
+    encoder: Encoder, documents: Sequence[Document], rule: PassageRule, keep_full: str | None
+) -> list[Entry]:
+    """Cut documents into passages and embed them."""
+    cut = [(document, split(encoder, document.text, rule)) for document in documents]
+    texts = (document.text[start:end] for document, spans in cut for start, end in spans)
+    encoding = encoder.encode(texts, kind="document")
+    entries, first = [], 0
+    for document, spans in cut:
+        rows = slice(first, first + len(spans))
+        full = None if keep_full is None or encoding.full is None else encoding.full[rows]
+        entries.append(Entry(document, spans, encoding.coarse[rows], full))
+        first += len(spans)
+    return entries
+
+
+def _answers(
+    view: View, queries: Sequence[str], vectors: Sequence[Vectors | None], options: Options
+) -> list[list[Hit]]:
+    pairs = zip(queries, vectors, strict=True)
+    rankings = [rank(view, query, vector, options) for query, vector in pairs]
+    keys = sorted({found.key for ranking in rankings for found in ranking})
+    documents, places = view.documents(keys), view.places(keys)
+    return [
+        [_hit(found, query, documents[found.key], places.get(found.key)) for found in ranking]
+        for query, ranking in zip(queries, rankings, strict=True)
+    ]
+
+
+def _hit(found: Ranked, query: str, document: Document, place: Place | None) -> Hit:
+    start, end = 0, len(document.text)
+    if place is not None:
+        first, spans = place
+        position = (
+            best_passage(document.text, spans, query) if found.row is None else found.row - first
+        )
+        if not 0 <= position < len(spans):
+            raise DamagedError(f"the passages of document {document.id!r} are not where they were")
+        start, end = spans[position]
+    text = document.text[start:end]
+    return Hit(document.id, text, start, end, found.score, document.metadata)
+
+
+def _reindex(
+    store: Store,
+    encoder: Encoder,
+    wanted: reindex.Target,
+    progress: Callable[[int, int], None] | None,
+) -> int:
+    done = reindex.begin(store, wanted)
+    embedded, last = 0, 0
+    while True:
+        batch = reindex.pending(store, limit=REINDEX_DOCUMENTS, after=last)
+        if not batch:
+            if reindex.finish(store):
+                return embedded
+            last = 0  # some were changed meanwhile, behind us
+            continue
+        entries = embed(encoder, [document for _, document in batch], wanted.rule, wanted.keep_full)
+        rows = [(key, entry) for (key, _), entry in zip(batch, entries, strict=True)]
+        reindex.stage(store, wanted, rows)
+        embedded, last = embedded + len(batch), batch[-1][0]
+        if progress is not None:
+            progress(done + embedded, max(reindex.progress(store)[1], done + embedded))
+
+
+def _new_rule(
+    encoder: Encoder, now: PassageRule, max_tokens: int | None, overlap: int | None
+) -> PassageRule:
+    """The passages of a store after reindexing: as asked for, else as now where that fits."""
+    if max_tokens is None and overlap is None:
+        try:
+            return passage_rule(encoder, max_tokens=now.max_tokens, overlap=now.overlap)
+        except UsageError:  # the new model reads less
+            return passage_rule(encoder)
+    return passage_rule(encoder, max_tokens=max_tokens, overlap=overlap)
+
+
+def _code(encoder: Encoder) -> tuple[str, str]:
+    return encoder.manifest.space_id, encoder.manifest.code_id
+
+
+def _require_rule(
+    store: Store, max_tokens: int | None, overlap: int | None, keep_full: str | None
+) -> None:
     rule = store.rule
+    if keep_full not in (None, store.keep_full):
+        raise UsageError(
+            f"{store.path} keeps {store.keep_full or 'nothing'} of full vectors, not {keep_full}: "
+            "leave this option out, or make another store"
+        )
     if max_tokens not in (None, rule.max_tokens) or overlap not in (None, rule.overlap):
         raise UsageError(
             f"{store.path} has passages of up to {rule.max_tokens} tokens, overlap {rule.overlap}, "
@@ -328,7 +536,12 @@ def _find_bundle(store: Store) -> Path:
 
 def _binding(manifest: Manifest, folder: Path) -> Binding:
     return Binding(
-        manifest.space_id, manifest.code_id, manifest.dim, manifest.code.scale, str(folder)
+        manifest.space_id,
+        manifest.code_id,
+        manifest.dim,
+        manifest.code.scale,
+        str(folder),
+        manifest.full_dim,
     )
 
 

@@ -1,10 +1,8 @@
-"""The store's file: telling it from other files, its tables, and what SQLite's errors mean.
-
-FORMAT.md, section "Store", is the specification.
-"""
+"""The store's file: telling it from other files, opening it, and what SQLite's errors mean."""
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -18,50 +16,12 @@ from edge_mrl.errors import (
     StoreVersionError,
     UsageError,
 )
+from edge_mrl.migrations import MIGRATIONS
 
-__all__ = ["APPLICATION_ID", "MIGRATIONS", "Fill", "connect", "reporting", "transaction"]
+__all__ = ["APPLICATION_ID", "Fill", "connect", "reporting", "transaction"]
 
 #: "eMRL" in the database header: how a store is told from any other SQLite file.
 APPLICATION_ID = 0x654D524C
-
-#: Names and statements, in order. A released migration never changes; a new one goes at the end.
-MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (
-        "0001-documents-passages-codes",
-        (
-            """CREATE TABLE binding (
-                id INTEGER PRIMARY KEY CHECK (id = 1),
-                space_id TEXT NOT NULL,
-                code_id TEXT NOT NULL,
-                dim INTEGER NOT NULL CHECK (dim > 0),
-                scale REAL NOT NULL,
-                bundle TEXT NOT NULL,
-                bundle_relative TEXT NOT NULL,
-                passage_tokens INTEGER NOT NULL,
-                passage_overlap INTEGER NOT NULL,
-                changes INTEGER NOT NULL DEFAULT 0
-            )""",
-            """CREATE TABLE documents (
-                key INTEGER PRIMARY KEY,
-                id TEXT NOT NULL UNIQUE,
-                text TEXT NOT NULL,
-                metadata TEXT NOT NULL,
-                hash BLOB NOT NULL
-            )""",
-            """CREATE TABLE passages (
-                document INTEGER NOT NULL REFERENCES documents(key) ON DELETE CASCADE,
-                position INTEGER NOT NULL,
-                start INTEGER NOT NULL,
-                stop INTEGER NOT NULL,
-                PRIMARY KEY (document, position)
-            ) WITHOUT ROWID""",
-            """CREATE TABLE codes (
-                document INTEGER PRIMARY KEY REFERENCES documents(key) ON DELETE CASCADE,
-                codes BLOB NOT NULL
-            )""",
-        ),
-    ),
-)
 
 #: Fills the tables of a new store.
 Fill = Callable[[sqlite3.Connection], None]
@@ -76,7 +36,7 @@ _WAL_RETRY_S = 0.02
 
 def connect(
     path: Path, *, create: Callable[[], Fill] | None, timeout_s: float
-) -> sqlite3.Connection:
+) -> tuple[sqlite3.Connection, bool]:
     """Open a store's database, making or migrating it where needed.
 
     Args:
@@ -84,6 +44,9 @@ def connect(
         create: None if the store must exist. Else called if it does not; what it returns then
             fills the new tables, in the transaction that makes them.
         timeout_s: How long to wait for another process's write.
+
+    Returns:
+        The connection, and whether it can write: not where the file or its medium is read-only.
 
     Raises:
         UsageError: There is no store and none is to be made.
@@ -100,19 +63,62 @@ def connect(
         # Called now where it can be, so that what it raises does not leave an empty file behind.
         fill = _later(create) if there else create()
     with reporting(path):
-        connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode={'rw' if create is None else 'rwc'}",
-            uri=True,
-            timeout=timeout_s,
-            isolation_level=None,
-            check_same_thread=False,
-        )
+        if there and not _can_write(path):
+            return _connect_to_read(path, timeout_s), False
+        mode = "rw" if create is None else "rwc"
+        connection = _open(path, f"mode={mode}", timeout_s)
         try:
             _prepare(connection, path, fill)
             _use_wal(connection, timeout_s)
         except BaseException:
             connection.close()
             raise
+    return connection, True
+
+
+def _open(path: Path, options: str, timeout_s: float) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?{options}",
+        uri=True,
+        timeout=timeout_s,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+
+
+def _can_write(path: Path) -> bool:
+    """Whether this process may write the file and make others beside it."""
+    return os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK)
+
+
+def _connect_to_read(path: Path, timeout_s: float) -> sqlite3.Connection:
+    """Open a store that cannot be written.
+
+    Where a log holds commits that are not in the file yet, SQLite must be able to read it: a store
+    opened without its log would show an older state.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    pending = log.exists() and log.stat().st_size > 0
+    connection = _open(path, "mode=ro" if pending else "mode=ro&immutable=1", timeout_s)
+    try:
+        version = _version(connection, path)
+    except sqlite3.OperationalError as error:
+        connection.close()
+        if not pending:
+            raise
+        raise StoreError(
+            f"{path} is read-only and has commits in {log.name} that cannot be read here: copy both "
+            "to where they can be written"
+        ) from error
+    except BaseException:
+        connection.close()
+        raise
+    if version < len(MIGRATIONS):
+        connection.close()
+        raise StoreError(
+            f"{path} is of store version {version} and read-only: open it once where it can be "
+            f"written, to bring it to version {len(MIGRATIONS)}"
+        )
     return connection
 
 
@@ -252,7 +258,10 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
 def _migrate(connection: sqlite3.Connection, version: int) -> None:
     for number, (name, statements) in enumerate(MIGRATIONS[version:], start=version + 1):
         for statement in statements:
-            connection.execute(statement)
+            if isinstance(statement, str):
+                connection.execute(statement)
+            else:
+                statement(connection)
         applied_ms = time.time_ns() // 1_000_000
         row = (number, name, applied_ms)
         connection.execute("INSERT INTO migrations VALUES (?, ?, ?)", row)

@@ -5,83 +5,53 @@ Nothing here knows of models: the store takes and gives codes as arrays.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import sqlite3
 import threading
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
-from edge_mrl.codetable import CodeTable, lengths
+from edge_mrl.codecache import CodeCache, State, bury, read_state, write_state
 from edge_mrl.documents import Document, clean
-from edge_mrl.errors import BindingError, StoreError, UsageError
+from edge_mrl.errors import (
+    BindingError,
+    DamagedError,
+    StoreBusyError,
+    StoreError,
+    UsageError,
+)
+from edge_mrl.filters import field_rows
 from edge_mrl.passages import PassageRule
+from edge_mrl.records import (
+    KEEP_FULL,
+    Binding,
+    Counts,
+    Entry,
+    checksum,
+    decode_metadata,
+    document_check,
+    encode_full,
+    encode_metadata,
+    encode_spans,
+    text_hash,
+)
 from edge_mrl.schema import Fill, connect, reporting, transaction
+from edge_mrl.view import DOCUMENT_COLUMNS, View, read_document, select_rows
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-__all__ = ["Binding", "Counts", "Entry", "Store", "text_hash"]
+__all__ = ["Binding", "Counts", "Entry", "Store", "bind", "text_hash"]
 
 #: How long a write waits for another process's; they last milliseconds, a large batch a second.
 BUSY_TIMEOUT_S = 10.0
-#: Values in one statement; builds of SQLite may allow no more than 999.
-SQL_PARAMETERS = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """What a store's codes are. Codes of another space or code never enter it.
-
-    Attributes:
-        space_id: The embedding space.
-        code_id: Head, dimensions and scale.
-        dim: Dimensions of a code.
-        scale: The value that the code 127 stands for.
-        bundle: Absolute path of the bundle that was last used.
-    """
-
-    space_id: str
-    code_id: str
-    dim: int
-    scale: float
-    bundle: str
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A document, ready to be stored.
-
-    Attributes:
-        document: The document.
-        spans: Offsets (start, end) of its n passages in its text, in characters.
-        codes: int8[n, dim], one for each passage.
-    """
-
-    document: Document
-    spans: Sequence[tuple[int, int]]
-    codes: NDArray[np.int8]
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What a store holds."""
-
-    documents: int
-    passages: int
-
-
-def text_hash(text: str) -> bytes:
-    """SHA-256 of the text in UTF-8: the same hash means that nothing need be embedded again."""
-    return hashlib.sha256(clean(text).encode("utf-8")).digest()
+#: Keys are 32-bit in the code file. A key is used once: this is four billion changed documents.
+MAX_KEY = 2**32 - 1
 
 
 class Store:
@@ -91,14 +61,24 @@ class Store:
         path: The file.
         binding: What its codes are.
         rule: How its documents are cut into passages.
+        keep_full: What it keeps of full vectors: None, "until-synced", "fp16" or "int8".
+        writable: False for a store on a medium that cannot be written.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    binding: Binding
+    rule: PassageRule
+    keep_full: str | None
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, *, writable: bool) -> None:
         self.path = path
+        self.writable = writable
         self._connection = connection
+        self._log = path.with_name(f"{path.name}-wal")
+        self._had_log = _has_bytes(self._log)
         self._lock = threading.RLock()
-        self._table: tuple[int, CodeTable] | None = None
-        self.binding, self.rule, self._bundle_relative = self._read_binding()
+        self._bundle_relative = ""
+        self._read_binding()
+        self._cache = self._new_cache()
 
     @classmethod
     def open(
@@ -106,28 +86,43 @@ class Store:
         path: str | os.PathLike[str],
         *,
         create: Callable[[], tuple[Binding, PassageRule]] | None = None,
+        keep_full: str | None = None,
         timeout_s: float = BUSY_TIMEOUT_S,
     ) -> Store:
         """Open a store.
+
+        A store that this process may not write, or that lies on a read-only medium, is opened to
+        be read.
 
         Args:
             path: The file.
             create: Called for what a new store is bound to, only if there is none. None: it must
                 exist.
+            keep_full: What a new store keeps of full vectors.
             timeout_s: How long to wait for another process's write.
 
         Raises:
-            UsageError: There is no store and none is to be made.
+            UsageError: There is no store and none is to be made, or it cannot keep full vectors.
             StoreError: The file cannot be used; see the classes below it.
         """
         file = Path(path)
-        fill = None if create is None else partial(_fill, file, create)
-        connection = connect(file, create=fill, timeout_s=timeout_s)
+        if keep_full not in KEEP_FULL:
+            raise UsageError(f"keep_full is {keep_full!r}, expected one of {KEEP_FULL}")
+        fill = None if create is None else partial(_fill, file, create, keep_full)
+        connection, writable = connect(file, create=fill, timeout_s=timeout_s)
         try:
-            return cls(file, connection)
+            return cls(file, connection, writable=writable)
+        except DamagedError as error:
+            connection.close()
+            raise _named(file, error) from error
         except BaseException:
             connection.close()
             raise
+
+    @property
+    def cache_problem(self) -> str | None:
+        """Why the code file is not used or written; None if all is well."""
+        return self._cache.problem
 
     def require(self, binding: Binding) -> None:
         """Check that codes of a bundle belong in this store, and remember where the bundle is.
@@ -136,19 +131,20 @@ class Store:
             BindingError: They do not; the message names both bundles.
         """
         mine = self.binding
-        if (binding.space_id, binding.code_id) != (mine.space_id, mine.code_id):
+        if binding.code != mine.code:
             what = "embedding space" if binding.space_id != mine.space_id else "code"
             raise BindingError(
                 f"{self.path} was made with another {what}: its bundle is {mine.bundle} "
                 f"({_describe(mine)}), not {binding.bundle} ({_describe(binding)}): "
-                "use that bundle, or another --store"
+                "use that bundle, or another --store, or change this one with `edge-mrl reindex`"
             )
-        if binding.bundle != mine.bundle:
+        if binding.bundle != mine.bundle and self.writable:
             relative = _relative(binding.bundle, self.path)
             query = "UPDATE binding SET bundle = ?, bundle_relative = ?"
-            with self._writing():
+            with self.writing():
                 self._connection.execute(query, (clean(binding.bundle), relative))
-            self.binding, self._bundle_relative = binding, relative
+            self.binding = replace(mine, bundle=binding.bundle)
+            self._bundle_relative = relative
 
     def bundle_candidates(self) -> list[Path]:
         """Where the bundle may be: where it was, seen from the store's folder, then absolutely."""
@@ -163,8 +159,9 @@ class Store:
         """Store documents with their passages and codes, all in one transaction.
 
         Args:
-            entries: Each replaces the document of its id, if there is one.
-            unchanged: Documents whose text is stored already: only the metadata is written.
+            entries: Each replaces the document of its id, if there is one; of several with one id
+                the last counts.
+            unchanged: Documents whose text is stored already: only metadata and source are written.
 
         Returns:
             Those of ``unchanged`` whose text is not stored any more, because another process has
@@ -172,83 +169,128 @@ class Store:
 
         Raises:
             UsageError: Codes of the wrong type or shape, or metadata that JSON cannot carry.
+            BindingError: Another process has changed the store's bundle.
             StoreError: Nothing was stored.
         """
-        rows = [(entry, _metadata(entry.document), self._blob(entry)) for entry in entries]
-        kept = [(document, _metadata(document)) for document in unchanged]
-        stale = []
-        with self._writing():
-            for entry, metadata, blob in rows:
-                self._put_entry(entry, metadata, blob)
-            for document, metadata in kept:
-                if not self._put_metadata(document, metadata):
-                    stale.append(document)
+        by_id = {entry.document.id: entry for entry in entries}
+        rows = [_Row(entry, self.binding, self.keep_full) for entry in by_id.values()]
+        kept = [(document, encode_metadata(document)) for document in unchanged]
+        with self.writing() as state:
+            self._require_unchanged()
+            after = self._put_rows(rows, state)
+            stale = [pair[0] for pair in kept if not self._put_metadata(*pair)]
             if rows:
-                self._count_change()
+                write_state(self._connection, replace(after, changes=state.changes + 1))
+        with self._lock, self._reporting():
+            self._cache.keep_up(after)
         return stale
 
     def delete(self, ids: Iterable[str]) -> int:
-        """Delete documents with their passages and codes; returns how many were there."""
-        with self._writing():
-            rows = [(i,) for i in _strings(ids)]
-            query = "DELETE FROM documents WHERE id = ?"
-            deleted = self._connection.executemany(query, rows).rowcount if rows else 0
-            if deleted:
-                self._count_change()
-        return deleted
+        """Delete documents with all that belongs to them; returns how many were there."""
+        names = list(dict.fromkeys(_strings(ids)))
+        with self.writing() as state:
+            keys = [row[0] for row in self._select("key", "id", names)]
+            self._remove(keys)
+            if keys:
+                write_state(self._connection, replace(state, changes=state.changes + 1))
+        return len(keys)
+
+    def forget_full(self, ids: Iterable[str]) -> int:
+        """Delete the full vectors of documents that a server has; returns of how many.
+
+        Only where ``keep_full`` is "until-synced".
+        """
+        if self.keep_full != "until-synced":
+            return 0
+        with self.writing():
+            keys = [row[0] for row in self._select("key", "id", list(_strings(ids)))]
+            query = "DELETE FROM fulls WHERE document = ?"
+            done = self._connection.executemany(query, [(key,) for key in keys])
+            return max(done.rowcount, 0) if keys else 0
 
     def hashes(self, ids: Sequence[str]) -> dict[str, bytes]:
         """Text hashes of those documents that are there."""
-        return {row[0]: row[1] for row in self._select("id, hash", "id", ids)}
+        with self._lock, self._reporting():
+            return {row[0]: row[1] for row in self._select("id, hash", "id", ids)}
 
     def get(self, ids: Iterable[str]) -> dict[str, Document]:
-        """Those of the documents that are there, by id."""
-        rows = self._select("id, text, metadata", "id", list(_strings(ids)))
-        return {row[0]: Document(row[0], row[1], json.loads(row[2])) for row in rows}
+        """Those of the documents that are there, by id.
 
-    def documents(self, keys: Sequence[int]) -> dict[int, Document]:
-        """Those of the documents that are there, by key."""
-        rows = self._select("key, id, text, metadata", "key", keys)
-        return {row[0]: Document(row[1], row[2], json.loads(row[3])) for row in rows}
+        Raises:
+            DamagedError: One is not what was put.
+        """
+        names = list(_strings(ids))
+        with self._lock, self._reporting():
+            return {
+                row[1]: read_document(row) for row in self._select(DOCUMENT_COLUMNS, "id", names)
+            }
 
-    def span(self, key: int, position: int) -> tuple[int, int]:
-        """Offsets (start, end) of a document's passage."""
-        query = "SELECT start, stop FROM passages WHERE document = ? AND position = ?"
-        with self._lock, reporting(self.path):
-            row = self._connection.execute(query, (key, position)).fetchone()
-        if row is None:
-            raise self._damaged(f"passage {position} of document {key} is missing")
-        return row[0], row[1]
+    def ids(self, keys: Sequence[int]) -> dict[int, str]:
+        """Ids of documents by key."""
+        with self._lock, self._reporting():
+            return self._ids(keys)
+
+    def ids_of_sources(self) -> Iterator[tuple[str, str]]:
+        """Ids and sources of the documents that were read from files, in parts, by source."""
+        query = (
+            "SELECT source, key, id FROM documents WHERE source IS NOT NULL AND (source, key) > "
+            "(?, ?) ORDER BY source, key LIMIT 1000"
+        )
+        at = ("", -1)
+        while True:
+            with self._lock, self._reporting():
+                rows = self._connection.execute(query, at).fetchall()
+            if not rows:
+                return
+            yield from ((name, source) for source, _, name in rows)
+            at = rows[-1][:2]
 
     def count(self) -> Counts:
         """Count documents and passages."""
-        query = "SELECT (SELECT count(*) FROM documents), (SELECT count(*) FROM passages)"
-        with self._lock, reporting(self.path):
+        query = (
+            "SELECT (SELECT count(*) FROM documents), (SELECT ifnull(sum(rows), 0) FROM passages)"
+        )
+        with self._lock, self._reporting():
             return Counts(*self._connection.execute(query).fetchone())
 
-    def codes(self) -> CodeTable:
-        """All codes; read again only after a change, whichever process made it."""
-        with self.reading():
-            changes = self._connection.execute("SELECT changes FROM binding").fetchone()[0]
-            if self._table is None or self._table[0] != changes:
-                self._table = None  # the old codes make room for the new ones
-                self._table = (changes, self._read_codes())
-            return self._table[1]
+    @contextmanager
+    def reading(self) -> Iterator[View]:
+        """Show one state of the store throughout a block, whatever other processes write."""
+        with self._lock, self._reporting():
+            if self._connection.in_transaction:  # a block within a block
+                yield self._view()
+                return
+            if not self.writable and not self._had_log and _has_bytes(self._log):
+                raise StoreBusyError(f"{self.path} is being written now: open it again to read it")
+            self._cache.heal()
+            with transaction(self._connection, "DEFERRED"):
+                self._follow_binding()
+                yield self._view()
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Show one state of the store throughout a block, whatever other processes write."""
-        with self._lock, reporting(self.path):
-            if self._connection.in_transaction:  # a block within a block
-                yield
-                return
-            with transaction(self._connection, "DEFERRED"):
-                yield
+    def writing(self) -> Iterator[State]:
+        """Run a block in one transaction that writes; gives the state at its start."""
+        if not self.writable:
+            raise StoreError(f"{self.path} cannot be written: it, or its medium, is read-only")
+        # IMMEDIATE takes the write lock first: a transaction that starts by reading could not wait.
+        with self._lock, self._reporting(), transaction(self._connection, "IMMEDIATE"):
+            yield read_state(self._connection)
+
+    @contextmanager
+    def locked(self) -> Iterator[tuple[sqlite3.Connection, CodeCache]]:
+        """Lend the connection and the code file, for maintenance."""
+        with self._lock, self._reporting():
+            yield self._connection, self._cache
+
+    def refresh(self) -> None:
+        """Read the binding again, after it was changed."""
+        with self._lock, self._reporting():
+            self._follow_binding()
 
     def close(self) -> None:
         """Close the file; the last one to do so folds the write-ahead log into it."""
         with self._lock, reporting(self.path):
-            self._table = None
+            self._cache.close()
             self._connection.close()
 
     def __enter__(self) -> Self:
@@ -263,110 +305,232 @@ class Store:
         self.close()
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        # IMMEDIATE takes the write lock first: a transaction that starts by reading could not wait.
-        with self._lock, reporting(self.path), transaction(self._connection, "IMMEDIATE"):
-            yield
+    def _reporting(self) -> Iterator[None]:
+        """Turn SQLite's errors into ours, and name the file in those about damage."""
+        try:
+            with reporting(self.path):
+                yield
+        except DamagedError as error:
+            raise _named(self.path, error) from error
 
-    def _count_change(self) -> None:
-        self._connection.execute("UPDATE binding SET changes = changes + 1")
+    def _view(self) -> View:
+        return View(self._connection, self._cache, self.binding, self.keep_full)
 
-    def _put_entry(self, entry: Entry, metadata: str, blob: bytes) -> None:
-        document, execute = entry.document, self._connection.execute
+    def _new_cache(self) -> CodeCache:
+        return CodeCache(
+            self.path, self._connection, self.binding.dim, self._ids, writable=self.writable
+        )
+
+    def _ids(self, keys: Sequence[int]) -> dict[int, str]:
+        found = {row[0]: row[1] for row in self._select("key, id", "key", keys)}
+        if len(found) < len(set(keys)):
+            raise DamagedError("there are codes without a document")
+        return found
+
+    def _put_rows(self, rows: list[_Row], state: State) -> State:
+        known = dict(self._select("id, key", "id", [row.document.id for row in rows]))
+        self._remove(list(known.values()))
+        key, first = state.next_key, state.next_row
+        for row in rows:
+            row.first_row = first
+            first += row.passages
+            row.key = known.get(row.document.id, key)
+            key += row.key == key
+        if key > MAX_KEY or first > MAX_KEY:
+            raise StoreError(f"{self.path} has used all its keys: make it again")
+        execute = self._connection.executemany
+        execute("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?)", [r.documents() for r in rows])
         execute(
-            "INSERT INTO documents (id, text, metadata, hash) VALUES (?, ?, ?, ?) "
-            "ON CONFLICT (id) DO UPDATE SET "
-            "text = excluded.text, metadata = excluded.metadata, hash = excluded.hash",
-            (document.id, document.text, metadata, text_hash(document.text)),
+            "INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?)",
+            [row.passage_row() for row in rows if row.passages],
         )
-        key = execute("SELECT key FROM documents WHERE id = ?", (document.id,)).fetchone()[0]
-        execute("DELETE FROM passages WHERE document = ?", (key,))
-        self._connection.executemany(
-            "INSERT INTO passages VALUES (?, ?, ?, ?)",
-            [(key, position, *span) for position, span in enumerate(entry.spans)],
+        execute(
+            "INSERT INTO fulls VALUES (?, ?, ?)",
+            [(r.key, zlib.crc32(r.full, r.key), r.full) for r in rows if r.full is not None],
         )
-        execute("INSERT OR REPLACE INTO codes VALUES (?, ?)", (key, blob))
+        execute("INSERT INTO fields VALUES (?, ?, ?, ?)", [f for row in rows for f in row.fields()])
+        execute(
+            "INSERT INTO keywords (rowid, text) VALUES (?, ?)",
+            [(row.key, row.document.text) for row in rows],
+        )
+        return replace(state, next_key=key, next_row=first)
+
+    def _remove(self, keys: Sequence[int]) -> None:
+        """Delete documents with passages, codes, fields, keywords and full vectors."""
+        rows = self._select("first_row, rows", "document", keys, table="passages")
+        bury(self._connection, rows)
+        for key, text, metadata in self._select("key, text, metadata", "key", keys):
+            self._connection.execute(
+                "INSERT INTO keywords (keywords, rowid, text) VALUES ('delete', ?, ?)", (key, text)
+            )
+            self._remove_fields(key, metadata)
+        query = "DELETE FROM documents WHERE key = ?"
+        self._connection.executemany(query, [(key,) for key in keys])
+
+    def _remove_fields(self, key: int, metadata: str) -> None:
+        try:
+            rows = field_rows(decode_metadata(metadata))
+        except ValueError:  # damaged: a search by them can only find nothing, and `check` says so
+            rows = []
+        query = "DELETE FROM fields WHERE name = ? AND kind = ? AND value = ? AND document = ?"
+        self._connection.executemany(query, [(*row, key) for row in rows])
 
     def _put_metadata(self, document: Document, metadata: str) -> bool:
-        """Write the metadata of a document if its text is still this one."""
-        where = (document.id, text_hash(document.text))
-        query = "SELECT metadata FROM documents WHERE id = ? AND hash = ?"
-        row = self._connection.execute(query, where).fetchone()
-        if row is not None and row[0] != metadata:
-            update = "UPDATE documents SET metadata = ? WHERE id = ? AND hash = ?"
-            self._connection.execute(update, (metadata, *where))
-        return row is not None
-
-    def _blob(self, entry: Entry) -> bytes:
-        shape = (len(entry.spans), self.binding.dim)
-        if entry.codes.dtype != np.int8 or entry.codes.shape != shape:
-            raise UsageError(
-                f"codes of document {entry.document.id!r} are "
-                f"{entry.codes.dtype}{list(entry.codes.shape)}, expected int8{list(shape)}"
+        """Write metadata and source of a document if its text is still this one."""
+        digest = text_hash(document.text)
+        query = "SELECT key, metadata, source FROM documents WHERE id = ? AND hash = ?"
+        row = self._connection.execute(query, (document.id, digest)).fetchone()
+        if row is None:
+            return False
+        key, old, source = row
+        if (old, source) != (metadata, document.source):
+            self._remove_fields(key, old)
+            crc = document_check(key, document.id, metadata, document.source, digest)
+            self._connection.execute(
+                "UPDATE documents SET metadata = ?, source = ?, crc = ? WHERE key = ?",
+                (metadata, document.source, crc, key),
             )
-        return entry.codes.tobytes()
+            rows = [(*field, key) for field in field_rows(decode_metadata(metadata))]
+            self._connection.executemany("INSERT INTO fields VALUES (?, ?, ?, ?)", rows)
+        return True
 
-    def _select(self, columns: str, by: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        rows: list[tuple[Any, ...]] = []
-        with self._lock, reporting(self.path):
-            for first in range(0, len(values), SQL_PARAMETERS):
-                some = values[first : first + SQL_PARAMETERS]
-                marks = ",".join("?" * len(some))
-                query = f"SELECT {columns} FROM documents WHERE {by} IN ({marks})"  # noqa: S608 - own names
-                rows += self._connection.execute(query, some).fetchall()
-        return rows
+    def _select(
+        self, columns: str, by: str, values: Sequence[Any], table: str = "documents"
+    ) -> list[tuple[Any, ...]]:
+        return select_rows(self._connection, columns, by, values, table)
 
-    def _read_codes(self) -> CodeTable:
-        dim, buffer = self.binding.dim, bytearray()
-        keys, starts = [], []
-        query = "SELECT document, codes FROM codes ORDER BY document"
-        for key, blob in self._connection.execute(query):
-            if len(blob) % dim:
-                raise self._damaged(f"{len(blob)} bytes of codes, no multiple of {dim}")
-            if blob:
-                keys.append(key)
-                starts.append(len(buffer) // dim)
-                buffer += blob
-        codes = np.frombuffer(buffer, np.int8).reshape(-1, dim)
-        key_array = np.array(keys, np.int64)
-        ranks = self._read_ranks(key_array)
-        return CodeTable(codes, lengths(codes), np.array(starts, np.int64), key_array, ranks)
+    def _require_unchanged(self) -> None:
+        """Raise BindingError if the store's bundle is another one than when it was opened."""
+        before = self.binding
+        self._follow_binding()
+        if self.binding.code != before.code:
+            raise BindingError(
+                f"{self.path} has been changed to another bundle, {self.binding.bundle} "
+                f"({_describe(self.binding)}): put these documents again"
+            )
 
-    def _read_ranks(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
-        """int64: the place of each key's document in the order of ids."""
-        rows = self._connection.execute("SELECT key FROM documents ORDER BY id").fetchall()
-        by_id = np.array([row[0] for row in rows], np.int64)
-        order = np.argsort(by_id)
-        places = np.searchsorted(by_id, keys, sorter=order)
-        ranks = order[np.minimum(places, len(order) - 1)] if len(order) else places
-        if len(keys) and (not len(order) or (by_id[ranks] != keys).any()):
-            raise self._damaged("there are codes without a document")
-        return ranks
+    def _follow_binding(self) -> None:
+        """Take over the binding if another process has changed it."""
+        before = self.binding
+        self._read_binding()
+        if self.binding.code != before.code or self.binding.dim != before.dim:
+            self._cache.close()
+            self._cache = self._new_cache()
 
-    def _read_binding(self) -> tuple[Binding, PassageRule, str]:
+    def _read_binding(self) -> None:
         query = (
-            "SELECT space_id, code_id, dim, scale, bundle, passage_tokens, passage_overlap, "
-            "bundle_relative FROM binding"
+            "SELECT space_id, code_id, dim, scale, full_dim, keep_full, passage_tokens, "
+            "passage_overlap, crc, bundle, bundle_relative FROM binding"
         )
         with reporting(self.path):
             row = self._connection.execute(query).fetchone()
-        if row is None:
-            raise self._damaged("its binding is missing")
-        return Binding(*row[:5]), PassageRule(*row[5:7]), row[7]
+        if row is None or checksum(*row[:8]) != row[8]:
+            raise DamagedError("its binding cannot be trusted")
+        self.binding = Binding(row[0], row[1], row[2], row[3], row[9], row[4])
+        self.keep_full = row[5]
+        self.rule = PassageRule(*row[6:8])
+        self._bundle_relative = row[10]
 
-    def _damaged(self, what: str) -> StoreError:
-        return StoreError(f"{self.path} is damaged ({what}): restore a copy, or make it again")
+
+class _Row:
+    """An entry as the values of its rows; its key and first row come last."""
+
+    __slots__ = (
+        "codes",
+        "digest",
+        "document",
+        "first_row",
+        "full",
+        "key",
+        "metadata",
+        "passages",
+        "spans",
+    )
+
+    def __init__(self, entry: Entry, binding: Binding, keep_full: str | None) -> None:
+        self.document = entry.document
+        self.metadata = encode_metadata(entry.document)
+        self.digest = text_hash(entry.document.text)
+        self.passages = len(entry.spans)
+        self.spans = encode_spans(entry.spans)
+        self.codes = _code_bytes(entry, binding)
+        self.full = _full_bytes(entry, binding, keep_full)
+        self.key = self.first_row = 0
+
+    def documents(self) -> tuple[Any, ...]:
+        document = self.document
+        source = document.source
+        crc = document_check(self.key, document.id, self.metadata, source, self.digest)
+        return (self.key, document.id, self.metadata, source, self.digest, crc, document.text)
+
+    def passage_row(self) -> tuple[Any, ...]:
+        crc = zlib.crc32(self.spans, zlib.crc32(self.codes, self.key))
+        return (self.first_row, self.key, self.passages, crc, self.spans, self.codes)
+
+    def fields(self) -> list[tuple[Any, ...]]:
+        if self.metadata == "{}":
+            return []
+        return [(*field, self.key) for field in field_rows(decode_metadata(self.metadata))]
 
 
-def _fill(path: Path, create: Callable[[], tuple[Binding, PassageRule]]) -> Fill:
+def _code_bytes(entry: Entry, binding: Binding) -> bytes:
+    shape = (len(entry.spans), binding.dim)
+    if entry.codes.dtype != np.int8 or entry.codes.shape != shape:
+        raise UsageError(
+            f"codes of document {entry.document.id!r} are "
+            f"{entry.codes.dtype}{list(entry.codes.shape)}, expected int8{list(shape)}"
+        )
+    return entry.codes.tobytes()
+
+
+def _full_bytes(entry: Entry, binding: Binding, keep_full: str | None) -> bytes | None:
+    if keep_full is None or not entry.spans:
+        return None
+    shape = (len(entry.spans), binding.full_dim)
+    if entry.full is None or entry.full.shape != shape:
+        got = None if entry.full is None else list(entry.full.shape)
+        raise UsageError(
+            f"full vectors of document {entry.document.id!r} are {got}, "
+            f"expected float32{list(shape)}: this store keeps them"
+        )
+    return encode_full(entry.full, keep_full)
+
+
+def _fill(
+    path: Path, create: Callable[[], tuple[Binding, PassageRule]], keep_full: str | None
+) -> Fill:
     binding, rule = create()
-    return lambda connection: _bind(connection, path, binding, rule)
+    if keep_full is not None and binding.full_dim is None:
+        raise UsageError(
+            f"{path} cannot keep full vectors: the bundle {binding.bundle} gives none "
+            "(it was exported with --coarse-only)"
+        )
+
+    def fill(connection: sqlite3.Connection) -> None:
+        bind(connection, path, binding, rule, keep_full)
+        write_state(connection, State(0, 1, 0, 0, b"\0" * 16))
+
+    return fill
 
 
-def _bind(connection: sqlite3.Connection, path: Path, binding: Binding, rule: PassageRule) -> None:
-    bound = (binding.space_id, binding.code_id, binding.dim, binding.scale, clean(binding.bundle))
-    row = (1, *bound, _relative(binding.bundle, path), rule.max_tokens, rule.overlap, 0)
-    connection.execute("INSERT INTO binding VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+def bind(
+    connection: sqlite3.Connection,
+    path: Path,
+    binding: Binding,
+    rule: PassageRule,
+    keep_full: str | None,
+) -> None:
+    """Write what a store is bound to."""
+    head = (binding.space_id, binding.code_id, binding.dim, float(binding.scale), binding.full_dim)
+    bound = (*head, keep_full, rule.max_tokens, rule.overlap)
+    connection.execute(
+        "INSERT OR REPLACE INTO binding VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*bound, clean(binding.bundle), _relative(binding.bundle, path), checksum(*bound)),
+    )
+
+
+def _has_bytes(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
 
 
 def _relative(bundle: str, path: Path) -> str:
@@ -381,12 +545,15 @@ def _describe(binding: Binding) -> str:
     return f"space {binding.space_id[:12]}, code {binding.code_id[:12]}, {binding.dim} dimensions"
 
 
-def _metadata(document: Document) -> str:
-    values = dict(document.metadata)
-    try:
-        return clean(json.dumps(values, ensure_ascii=False, allow_nan=False, sort_keys=True))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UsageError(f"metadata of document {document.id!r} is not JSON: {error}") from error
+def _named(path: Path, error: DamagedError) -> DamagedError:
+    """The error with the file's name and what to do, once."""
+    text = str(error)
+    if text.startswith(str(path)):
+        return error
+    return DamagedError(
+        f"{path} is damaged ({text}): `edge-mrl check --store {path}` says what; restore a copy, or "
+        "put the documents again"
+    )
 
 
 def _strings(values: Iterable[str]) -> Iterator[str]:

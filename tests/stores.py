@@ -31,6 +31,14 @@ def entry(
     return Entry(Document(name, text, metadata), spans, np.full((passages, DIM), fill, np.int8))
 
 
+def live_codes(store: Store) -> list[list[int]]:
+    """All codes of a store that are not deleted, by row."""
+    with store.reading() as view:
+        table = view.codes
+        rows = np.setdiff1d(np.arange(table.rows), table.dead)
+        return table.gather(rows)[0].tolist()
+
+
 #: For processes that write such stores too.
 PRELUDE = """
 import sys, numpy as np

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,14 +113,14 @@ def test_unchanged_text_that_another_process_deletes_meanwhile_is_stored(
     documents = make_documents(2)
     with Index.open(path, bundle=TINY) as index, Index.open(path) as other:
         index.put(documents)
-        embed = index._embed
+        put = index.store.put
 
-        def embed_while_another_deletes(some: list[Document]) -> list[object]:
+        def put_after_another_deletes(*args: Any, **options: Any) -> list[Document]:
             monkeypatch.undo()
             other.delete(["d000"])
-            return list(embed(some))
+            return put(*args, **options)
 
-        monkeypatch.setattr(index, "_embed", embed_while_another_deletes)
+        monkeypatch.setattr(index.store, "put", put_after_another_deletes)
         assert index.put(documents) == Stored(unchanged=1, added=0, updated=1, passages=1)
         assert index.count() == Counts(2, 2)
 

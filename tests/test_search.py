@@ -1,46 +1,66 @@
-"""Exact search against its slow and obvious twin."""
+"""The funnel and the exhaustive search against their slow and obvious twin."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_mrl import codetable, search
-from edge_mrl.codetable import CodeTable, lengths
+from edge_mrl import search
+from edge_mrl.codefile import Layout
+from edge_mrl.codetable import CodeTable, Part
+from edge_mrl.errors import UsageError
 from edge_mrl.search import Match, nearest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 #: Both sides divide the same whole numbers; only the order of rounding may differ.
 SCORE_TOLERANCE = 1e-12
+NAMES = dict(zip(range(10, 200, 10), "qwertyuiopasdfghjkl", strict=True))
 
 
 def make_table(
-    counts: list[int], codes: NDArray[np.int8], ranks: list[int] | None = None
+    counts: Sequence[int],
+    codes: NDArray[np.int8],
+    dead: Sequence[int] = (),
+    *,
+    rows: int = 64,
+    names: Any = NAMES,
 ) -> CodeTable:
-    starts = np.cumsum([0, *counts[:-1]]).astype(np.int64)
-    keys = np.arange(1, len(counts) + 1, dtype=np.int64) * 10
-    order = np.array(ranks if ranks is not None else range(len(counts)), np.int64)
-    return CodeTable(codes, lengths(codes), starts, keys, order)
+    """Documents 10, 20, ... of so many rows each, in parts of 64 rows."""
+    layout = Layout(codes.shape[1], rows)
+    keys = np.repeat(np.arange(1, len(counts) + 1) * 10, counts).astype(np.uint32)
+    starts = range(0, len(codes), rows)
+
+    def load(first: int, after: int) -> Any:
+        return layout.pack(codes[first:after], keys[first:after], first)
+
+    parts = [
+        Part(first, load(first, min(first + rows, len(codes))), mapped=False) for first in starts
+    ]
+    gone = np.array(dead, np.int64)
+    return CodeTable(layout, parts, gone, load=load, names=lambda some: {k: names[k] for k in some})
 
 
-def by_hand(query: list[int], table: CodeTable, counts: list[int], k: int) -> list[Match]:
+def by_hand(
+    query: list[int], codes: list[list[int]], owners: list[int], allowed: set[int], k: int
+) -> list[Match]:
     """Python integers throughout."""
-    rows, first, matches = table.codes.tolist(), 0, []
-    for document, number in enumerate(counts):
-        scores = [cosine(query, row) for row in rows[first : first + number]]
-        best = max(scores)
-        matches.append(
-            (-best, table.ranks[document], int(table.keys[document]), scores.index(best))
-        )
-        first += number
-    return [Match(key, position, -score) for score, _, key, position in sorted(matches)[:k]]
+    best: dict[int, tuple[float, int]] = {}
+    for row, (code, key) in enumerate(zip(codes, owners, strict=True)):
+        if row in allowed:
+            score = cosine(query, code)
+            if key not in best or score > best[key][0]:
+                best[key] = (score, row)
+    order = sorted(best, key=lambda key: (-best[key][0], NAMES[key]))
+    return [Match(key, best[key][1], best[key][0]) for key in order[:k]]
 
 
 def cosine(a: list[int], b: list[int]) -> float:
@@ -49,50 +69,147 @@ def cosine(a: list[int], b: list[int]) -> float:
 
 
 @given(st.data())
-def test_search_equals_the_obvious_one(data: st.DataObject) -> None:
+def test_exhaustive_search_equals_the_obvious_one(data: st.DataObject) -> None:
     counts = data.draw(st.lists(st.integers(1, 3), min_size=1, max_size=12))
+    total = sum(counts)
     # Few values and dimensions, so that equal scores are common.
     values = st.lists(st.integers(-2, 2), min_size=3, max_size=3)
-    codes = data.draw(st.lists(values, min_size=sum(counts), max_size=sum(counts)))
+    codes = data.draw(st.lists(values, min_size=total, max_size=total))
     queries = data.draw(st.lists(values, min_size=0, max_size=3))
-    ranks = data.draw(st.permutations(range(len(counts))))
-    table = make_table(counts, np.array(codes, np.int8), ranks)
+    dead = data.draw(st.sets(st.integers(0, total - 1)))
+    keys = data.draw(st.none() | st.sets(st.integers(1, 13).map(lambda n: 10 * n)))
+    table = make_table(counts, np.array(codes, np.int8), sorted(dead), rows=64)
     k = data.draw(st.integers(1, len(counts) + 2))
-    found = nearest(np.array(queries, np.int8).reshape(-1, 3), table, k=k)
+    selected = None if keys is None else np.array(sorted(keys), np.int64)
+    owners = [10 * (n + 1) for n, count in enumerate(counts) for _ in range(count)]
+    allowed = {
+        row for row in range(total) if row not in dead and (keys is None or owners[row] in keys)
+    }
+    found = nearest(
+        np.array(queries, np.int8).reshape(-1, 3), table, k=k, exact=True, keys=selected
+    )
     assert len(found) == len(queries)
     for query, matches in zip(queries, found, strict=True):
-        expected = by_hand(query, table, counts, k)
-        assert [m.score for m in matches] == pytest.approx(
-            [m.score for m in expected], abs=SCORE_TOLERANCE
-        )
-        assert [(m.key, m.position) for m in matches] == [(m.key, m.position) for m in expected]
+        expected = by_hand(query, codes, owners, allowed, k)
+        assert [(m.key, m.row) for m in matches] == [(m.key, m.row) for m in expected]
+        for match, wanted in zip(matches, expected, strict=True):
+            assert abs(match.score - wanted.score) <= SCORE_TOLERANCE
 
 
-@pytest.mark.parametrize("dim", [128, codetable.FLOAT32_EXACT_DIM, codetable.FLOAT32_EXACT_DIM + 9])
-def test_dot_products_are_exact_at_the_extremes(dim: int) -> None:
-    rng = np.random.default_rng(0)
-    codes = rng.choice(np.array([-127, 126, 127], np.int8), (50, dim))
-    codes[0] = 127
-    dots = search._dots(codes, codes)
-    wide = codes.astype(np.int64)
-    assert (dots == wide @ wide.T).all()
-    assert (lengths(codes) == np.sqrt((wide**2).sum(1))).all()
+@pytest.fixture(scope="module")
+def clustered() -> NDArray[np.int8]:
+    """int8[6000, 96]: 60 clusters."""
+    rng = np.random.default_rng(3)
+    centres = np.repeat(rng.normal(size=(60, 96)), 100, axis=0)
+    vectors = centres + rng.normal(size=centres.shape) * 0.7
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.rint(vectors * 127).astype(np.int8)
 
 
-def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(1)
-    codes = rng.integers(-127, 128, (301, 16), np.int8)
-    table = make_table([1] * 301, codes)
-    whole = nearest(codes[:40], table, k=7)
-    monkeypatch.setattr(codetable, "CHUNK_VALUES", 16 * 10)
-    assert nearest(codes[:40], table, k=7) == whole
+def singles(codes: NDArray[np.int8], dead: Sequence[int] = ()) -> CodeTable:
+    names = {10 * (n + 1): f"{n:06}" for n in range(len(codes))}
+    return make_table([1] * len(codes), codes, dead, rows=1024, names=names)
+
+
+def recall(found: list[list[Match]], exact: list[list[Match]]) -> float:
+    pairs = zip(found, exact, strict=True)
+    return float(np.mean([len({m.key for m in a} & {m.key for m in b}) / len(b) for a, b in pairs]))
+
+
+def test_funnel_finds_more_the_wider_it_is_and_all_in_the_end(clustered: NDArray[np.int8]) -> None:
+    table, queries = singles(clustered), clustered[::300]
+    exact = nearest(queries, table, k=10, exact=True)
+    widths = [10, 30, 100, 300, 1000, 6000]
+    recalls = [recall(nearest(queries, table, k=10, width=width), exact) for width in widths]
+    assert recalls == sorted(recalls)
+    assert recalls[0] < recalls[-1] == 1.0
+
+
+def test_funnel_scores_are_those_of_the_exact_search(clustered: NDArray[np.int8]) -> None:
+    table = singles(clustered)
+    exact = {m.key: m.score for m in nearest(clustered[:1], table, k=6000, exact=True)[0]}
+    for match in nearest(clustered[:1], table, k=20, width=500)[0]:
+        assert match.score == exact[match.key]
+
+
+def test_funnel_distance_is_the_hamming_distance_of_the_bits(clustered: NDArray[np.int8]) -> None:
+    table = singles(clustered)
+    bits = clustered > 0
+    expected = (bits != bits[7]).sum(axis=1)
+    assert (search._distances(clustered[7], table) == expected).all()
+
+
+def test_distances_beyond_a_byte_do_not_wrap() -> None:
+    codes = np.ones((3, 300), np.int8)
+    codes[1] = -1
+    assert search._distances(codes[0], singles(codes)).tolist() == [0, 300, 0]
+
+
+def test_funnel_leaves_deleted_and_filtered_rows_out(clustered: NDArray[np.int8]) -> None:
+    dead = list(range(0, 6000, 2))
+    keys = np.arange(1, 4001, dtype=np.int64) * 10
+    found = nearest(clustered[:1], singles(clustered, dead), k=100, width=120, keys=keys)[0]
+    assert len(found) == 100
+    assert all(match.row % 2 == 1 and match.row < 4000 for match in found)
+
+
+def test_filter_finds_as_many_as_match_however_far_away(clustered: NDArray[np.int8]) -> None:
+    far = np.argsort(clustered.astype(int) @ clustered[0].astype(int))[:7]
+    keys = np.sort(far + 1) * 10
+    found = nearest(clustered[:1], singles(clustered), k=10, width=10, keys=keys)[0]
+    assert sorted(match.key for match in found) == keys.tolist()
+
+
+def test_funnel_widens_until_there_are_k_documents(clustered: NDArray[np.int8]) -> None:
+    # The nearest 2,000 rows all belong to the first document.
+    codes = np.concatenate([np.tile(clustered[:1], (2000, 1)), clustered[100:]])
+    names = {10 * (n + 1): f"{n:06}" for n in range(len(codes))}
+    table = make_table([2000] + [1] * (len(codes) - 2000), codes, rows=1024, names=names)
+    found = nearest(clustered[:1], table, k=10, width=50)[0]
+    assert len({match.key for match in found}) == 10
+    assert found[0] == Match(10, 0, found[0].score)
+
+
+def test_equal_codes_do_not_make_every_row_a_candidate() -> None:
+    codes = np.tile(np.array([[5, -3, 2, 1]], np.int8), (4000, 1))
+    table = singles(codes)
+    rows = search._closest(search._distances(codes[0], table), 4, 100)
+    assert rows.tolist() == list(range(search.TIES * 100))
+    found = nearest(codes[:1], table, k=3, width=100)[0]
+    assert [match.row for match in found] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("dim", [1, 1040, 1041, 4096])
+def test_cosines_are_exact_at_the_extremes(dim: int) -> None:
+    codes = np.full((2, dim), 127, np.int8)
+    codes[1] = -127
+    table = make_table([1, 1], codes)
+    found = nearest(codes[:1], table, k=2, exact=True)[0]
+    assert [(match.key, match.score) for match in found] == [(10, 1.0), (20, -1.0)]
+
+
+def test_chunks_change_nothing(
+    clustered: NDArray[np.int8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = singles(clustered[:500])
+    whole = nearest(clustered[:20], table, k=7, exact=True)
+    monkeypatch.setattr(search, "CHUNK_VALUES", 96 * 3)
+    assert nearest(clustered[:20], table, k=7, exact=True) == whole
 
 
 def test_code_of_zeros_scores_zero() -> None:
-    table = make_table([1, 1], np.array([[0, 0], [-1, 0]], np.int8))
-    assert [m.score for m in nearest(np.array([[5, 0]], np.int8), table, k=2)[0]] == [0.0, -1.0]
+    table = make_table([1, 1], np.array([[0, 0], [3, 4]], np.int8))
+    found = nearest(np.array([[3, 4], [0, 0]], np.int8), table, k=2)
+    assert [[match.score for match in row] for row in found] == [[1.0, 0.0], [0.0, 0.0]]
 
 
 def test_empty_store_gives_no_matches() -> None:
-    table = make_table([], np.empty((0, 4), np.int8))
-    assert nearest(np.ones((2, 4), np.int8), table, k=3) == [[], []]
+    table = CodeTable(Layout(2, 64), [], np.empty(0, np.int64), load=None, names=None)  # type: ignore[arg-type]
+    assert nearest(np.ones((2, 2), np.int8), table, k=3) == [[], []]
+
+
+@pytest.mark.parametrize("option", ["k", "width"])
+def test_nothing_to_find_is_an_error(option: str) -> None:
+    options: dict[str, Any] = {"k": 1, "width": 1, option: 0}
+    with pytest.raises(UsageError, match=f"{option} is 0"):
+        nearest(np.ones((1, 2), np.int8), make_table([1], np.ones((1, 2), np.int8)), **options)

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from edge_mrl.documents import Document, clean
 from edge_mrl.errors import (
-    StoreError,
     UsageError,
 )
+from edge_mrl.maintain import check
+from edge_mrl.search import nearest
 from edge_mrl.store import Counts, Entry, Store, text_hash
-from tests.stores import BINDING, DIM, RULE, entry, open_store
+from tests.stores import BINDING, DIM, RULE, entry, live_codes, open_store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,12 +41,11 @@ def test_store_gives_back_what_was_put(path: Path) -> None:
             "b": Document("b", "text b", {"lang": "en"}),
         }
         assert store.hashes(["b", "c"]) == {"b": text_hash("text b")}
-        table = store.codes()
-        assert table.codes.tolist() == [[3] * DIM] * 2
-        assert table.starts.tolist() == [0]
-        key = int(table.keys[0])
-        assert [store.span(key, 0), store.span(key, 1)] == [(0, 6), (1, 6)]
-        assert store.documents([key])[key].id == "b"
+        assert live_codes(store) == [[3] * DIM] * 2
+        with store.reading() as view:
+            keys = view.codes.gather(np.arange(2))[1].tolist()
+            assert view.places(keys) == {keys[0]: (0, [(0, 6), (1, 6)])}
+            assert view.documents(keys)[keys[0]].id == "b"
 
 
 def test_put_replaces_the_document_of_its_id(path: Path) -> None:
@@ -54,18 +54,23 @@ def test_put_replaces_the_document_of_its_id(path: Path) -> None:
         store.put([entry("a", "new", 1, fill=2)])
         assert store.get(["a"])["a"] == Document("a", "new")
         assert store.count() == Counts(1, 1)
-        assert store.codes().codes.tolist() == [[2] * DIM]
+        assert live_codes(store) == [[2] * DIM]
 
 
-def test_ranks_follow_ids_and_not_keys(path: Path) -> None:
+def test_equal_scores_come_by_id_and_not_by_key(path: Path) -> None:
     with open_store(path) as store:
         store.put(
             [entry("c"), entry("\U0001f600"), entry("a", passages=0), entry("\uffff"), entry("b")]
         )
-        table = store.codes()
-        names = {key: document.id for key, document in store.documents(table.keys.tolist()).items()}
-        by_rank = [names[int(key)] for key in table.keys[np.argsort(table.ranks)]]
-    assert by_rank == ["b", "c", "\uffff", "\U0001f600"]
+        with store.reading() as view:
+            matches = nearest(np.ones((1, DIM), np.int8), view.codes, k=9)[0]
+            keys = [match.key for match in matches]
+            assert [view.documents(keys)[key].id for key in keys] == [
+                "b",
+                "c",
+                "\uffff",
+                "\U0001f600",
+            ]
 
 
 def test_delete_takes_passages_and_codes_along(path: Path) -> None:
@@ -74,9 +79,10 @@ def test_delete_takes_passages_and_codes_along(path: Path) -> None:
         assert store.delete(["a", "missing"]) == 1
         assert store.delete([]) == 0
         assert store.count() == Counts(1, 1)
-        assert len(store.codes().codes) == 1
-    with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT count(*) FROM codes").fetchone() == (1,)
+        assert live_codes(store) == [[1] * DIM]
+        assert check(store).sound
+    connection = sqlite3.connect(path)
+    assert connection.execute("SELECT count(*) FROM passages").fetchone() == (1,)
     connection.close()
 
 
@@ -117,7 +123,7 @@ def test_metadata_that_json_cannot_carry_is_refused(value: object, path: Path) -
 def test_put_that_fails_half_way_stores_nothing(path: Path) -> None:
     broken = Entry(Document("b", "t"), [(0, None)], np.zeros((1, DIM), np.int8))  # type: ignore[list-item]
     with open_store(path) as store:
-        with pytest.raises(StoreError):
+        with pytest.raises(TypeError):
             store.put([entry("a"), broken])
         assert store.count() == Counts(0, 0)
         store.put([entry("a")])
@@ -126,11 +132,13 @@ def test_put_that_fails_half_way_stores_nothing(path: Path) -> None:
 def test_unchanged_documents_get_their_metadata_alone(path: Path) -> None:
     with open_store(path) as store:
         store.put([entry("a", "text", 2, x=1), entry("b", "text")])
-        table = store.codes()
+        with store.reading() as view:
+            table = view.codes
         stale = [Document("b", "other"), Document("c", "gone")]
         assert store.put([], unchanged=[Document("a", "text", {"x": 2}), *stale]) == stale
         assert store.get(["a"])["a"].metadata == {"x": 2}
-        assert store.codes() is table  # nothing to load again
+        with store.reading() as view:
+            assert view.codes is table  # nothing to load again
 
 
 TEXT = st.text(alphabet=st.characters(exclude_categories=()), max_size=20)

@@ -9,6 +9,7 @@ import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from edge_mrl.errors import (
@@ -18,10 +19,13 @@ from edge_mrl.errors import (
     StoreVersionError,
     UsageError,
 )
-from edge_mrl.schema import APPLICATION_ID, MIGRATIONS
+from edge_mrl.maintain import Health, check
+from edge_mrl.migrations import MIGRATIONS
+from edge_mrl.schema import APPLICATION_ID
+from edge_mrl.search import nearest
 from edge_mrl.store import Binding, Counts, Store
 from tests.golden import make_store
-from tests.stores import BINDING, DIM, entry, open_store, run_python
+from tests.stores import BINDING, DIM, entry, live_codes, open_store, run_python
 
 if TYPE_CHECKING:
     from edge_mrl.passages import PassageRule
@@ -171,18 +175,25 @@ def test_store_of_version_1_opens_with_all_it_held(path: Path) -> None:
         assert (store.binding, store.rule) == (make_store.BINDING, make_store.RULE)
         expected = {document.id: document for document in make_store.DOCUMENTS}
         assert store.get(expected) == expected
-        table = store.codes()
-        assert table.codes.tolist() == make_store.CODES.tolist()
-        spans = [store.span(int(table.keys[0]), 1), store.span(int(table.keys[1]), 0)]
-        assert spans == [make_store.SPANS[0][1], make_store.SPANS[1][0]]
+        assert live_codes(store) == make_store.CODES.tolist()
+        with store.reading() as view:
+            keys = [match[0] for match in view.keyword_matches("cat end", k=9)]
+            assert {view.documents([key])[key].id for key in keys} == {"a", "caf\u00e9"}
+            found = view.places(keys)
+            assert sorted(found.values()) == [(0, make_store.SPANS[0]), (2, make_store.SPANS[1])]
+            selected = view.select({"lang": "en"}).tolist()
+            assert [view.documents(selected)[key].id for key in selected] == ["a"]
+        assert check(store) == Health(3, (), (), ())
     connection = sqlite3.connect(path)
     row = connection.execute(
-        "SELECT hash, codes FROM documents JOIN codes ON key = document"
+        "SELECT hash, codes FROM documents JOIN passages ON key = document ORDER BY first_row"
     ).fetchone()
     assert row == (
         hashlib.sha256(b"the cat and a dog").digest(),
         b"\x01\x81\x00\x7f\x02\x02\x02\x02",
     )
+    names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master")]
+    assert not [name for name in names if name.startswith("old_")]
     connection.close()
 
 
@@ -191,15 +202,15 @@ def test_new_migration_is_applied_once_with_its_record(
 ) -> None:
     with open_store(path) as store:
         store.put([entry("a")])
-    added = (*MIGRATIONS, ("0002-test", ("CREATE TABLE extra (x)", "INSERT INTO extra VALUES (1)")))
+    added = (*MIGRATIONS, ("0003-test", ("CREATE TABLE extra (x)", "INSERT INTO extra VALUES (1)")))
     monkeypatch.setattr("edge_mrl.schema.MIGRATIONS", added)
     for _ in range(2):
         with Store.open(path) as store:
             assert store.count() == Counts(1, 1)
     connection = sqlite3.connect(path)
     assert connection.execute("SELECT count(*) FROM extra").fetchone() == (1,)
-    assert connection.execute("SELECT name FROM migrations WHERE version = 2").fetchone() == (
-        "0002-test",
+    assert connection.execute("SELECT name FROM migrations WHERE version = 3").fetchone() == (
+        "0003-test",
     )
     connection.close()
 
@@ -209,7 +220,7 @@ def test_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.Mo
     before = path.read_bytes()
     broken = (
         *MIGRATIONS,
-        ("0002-test", ("CREATE TABLE extra (x)", "INSERT INTO missing VALUES (1)")),
+        ("0003-test", ("CREATE TABLE extra (x)", "INSERT INTO missing VALUES (1)")),
     )
     monkeypatch.setattr("edge_mrl.schema.MIGRATIONS", broken)
     with pytest.raises(StoreError, match="missing"):
@@ -222,21 +233,28 @@ def big_store(path: Path) -> None:
         store.put([entry(f"{number:03}", "word " * 100, 5) for number in range(100)])
 
 
-def use(path: Path) -> None:
+def notice(path: Path) -> None:
+    """Do all that users do; raises StoreError where that, or a check, finds damage."""
     with Store.open(path) as store:
-        store.codes()
         store.get([f"{number:03}" for number in range(100)])
-        store.put([entry("new")])
+        with store.reading() as view:
+            matches = nearest(np.ones((1, DIM), np.int8), view.codes, k=1000, exact=True)[0]
+            view.documents([match.key for match in matches])
+        health = check(store)
+        if not health.sound:
+            raise StoreError(f"is damaged: {health.problems}")
 
 
-@pytest.mark.parametrize("page", range(1, 8))
+@pytest.mark.parametrize("page", range(1, 60, 3))
 def test_overwritten_page_is_reported_as_damage(page: int, path: Path) -> None:
     big_store(path)
     data = bytearray(path.read_bytes())
+    if page * 4096 >= len(data):
+        pytest.skip("the store has fewer pages")
     data[page * 4096 : (page + 1) * 4096] = b"\xa5" * 4096
     path.write_bytes(data)
     with pytest.raises(StoreError, match="is damaged"):
-        use(path)
+        notice(path)
 
 
 @pytest.mark.parametrize("keep", [0.2, 0.5, 0.8])
@@ -244,28 +262,45 @@ def test_cut_file_is_reported_as_damage(keep: float, path: Path) -> None:
     big_store(path)
     os.truncate(path, int(path.stat().st_size * keep))
     with pytest.raises(StoreError, match="is damaged"):
-        use(path)
+        notice(path)
 
 
 @pytest.mark.parametrize(
     "statement",
     [
-        "UPDATE codes SET codes = x'010203'",
+        "UPDATE passages SET codes = x'010203'",
+        "UPDATE passages SET codes = x'01010102' WHERE first_row = 0",
+        "UPDATE passages SET first_row = 7 WHERE first_row = 1",
+        "UPDATE passages SET spans = x'0000000008000000' WHERE first_row = 0",
+        "DELETE FROM passages WHERE first_row = 0",
         "DELETE FROM documents",
         "DELETE FROM documents WHERE key = (SELECT max(key) FROM documents)",
+        "UPDATE documents SET text = 'another text' WHERE id = 'a'",
+        "UPDATE documents SET metadata = '{}' WHERE id = 'a'",
+        "UPDATE documents SET id = 'c' WHERE id = 'a'",
+        "UPDATE documents SET text = 7 WHERE id = 'a'",
+        "DELETE FROM fields",
+        "INSERT INTO fields VALUES ('x', 2, 5, 1)",
+        "UPDATE keywords_docsize SET sz = x'7f'",
+        "INSERT INTO keywords (keywords) VALUES ('delete-all')",
+        "INSERT INTO tombstones VALUES (0, 0, zeroblob(1024))",
+        "UPDATE state SET next_row = 1",
+        "UPDATE state SET filed = 1",
+        "UPDATE binding SET passage_tokens = 9",
+        "DELETE FROM state",
         "DELETE FROM binding",
         "DELETE FROM migrations",
     ],
 )
 def test_rows_that_do_not_agree_are_reported_as_damage(statement: str, path: Path) -> None:
     with open_store(path) as store:
-        store.put([entry("a"), entry("b")])
+        store.put([entry("a", x=1), entry("b")])
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA foreign_keys = OFF")
     connection.execute(statement)
     connection.close()
     with pytest.raises(StoreError, match="is damaged"):
-        use(path)
+        notice(path)
 
 
 def test_closed_store_is_an_error(path: Path) -> None:

@@ -1,0 +1,194 @@
+"""Filters on metadata: the query documents that MongoDB, Chroma and Pinecone have, as SQL.
+
+A filter becomes one SELECT over the ``fields`` table, with every name and value as a parameter.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from edge_mrl.errors import UsageError
+
+__all__ = ["compile_filter", "field_rows"]
+
+#: How a value is compared: only with values of its own kind, so that "2" never equals 2.
+NULL, BOOL, NUMBER, TEXT = range(4)
+#: SQLite allows 500 parts in a compound SELECT and 1,000 levels; people write far fewer.
+MAX_CONDITIONS = 200
+MAX_DEPTH = 20
+INT64 = 2**63
+
+#: SQL and its parameters.
+Query = tuple[str, list[Any]]
+Field = tuple[str, int, Any]
+
+_COMPARE = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
+_LEAF = "SELECT document FROM fields WHERE name = ?"
+_HELP = (
+    'expected {"name": value}, with $eq $ne $in $nin $gt $gte $lt $lte $exists $not for a name, '
+    "and $and $or $not around whole filters"
+)
+
+
+def field_rows(metadata: Mapping[str, Any]) -> list[Field]:
+    """The comparable values in metadata, as rows (name, kind, value) without repetition.
+
+    Objects within are reached by dotted names; a list counts as each of its values.
+    """
+    return sorted(set(_walk("", metadata)), key=repr) if metadata else []
+
+
+def compile_filter(where: Mapping[str, Any]) -> Query:
+    """Turn a filter into ``SELECT document ...`` with its parameters.
+
+    Args:
+        where: ``{"lang": "en", "year": {"$gte": 2020}, "$or": [{"tag": "a"}, {"tag": "b"}]}``: all
+            conditions hold. ``$ne``, ``$nin`` and ``$not`` also match documents without the name.
+
+    Raises:
+        UsageError: It is no such filter.
+    """
+    conditions = [0]
+    return _all_of(_filter(where, 1, conditions))
+
+
+def _walk(name: str, value: Any) -> Iterator[Field]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _walk(f"{name}.{key}" if name else str(key), inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _walk(name, inner)
+    else:
+        yield (name, *_kind(value))
+
+
+def _kind(value: Any) -> tuple[int, Any]:
+    if value is None:
+        return NULL, 0
+    if isinstance(value, bool):
+        return BOOL, int(value)
+    if isinstance(value, int):
+        return NUMBER, value if -INT64 <= value < INT64 else float(value)
+    if isinstance(value, float):
+        return NUMBER, value
+    return TEXT, str(value)
+
+
+def _filter(where: Any, depth: int, conditions: list[int]) -> Iterator[Query]:
+    if not isinstance(where, Mapping) or not where:
+        raise UsageError(f"filter {_show(where)}: {_HELP}")
+    if depth > MAX_DEPTH:
+        raise UsageError(f"filter is more than {MAX_DEPTH} levels deep")
+    for name, value in where.items():
+        conditions[0] += 1
+        if conditions[0] > MAX_CONDITIONS:
+            raise UsageError(f"filter has more than {MAX_CONDITIONS} conditions")
+        if not isinstance(name, str):
+            raise UsageError(f"filter name {name!r}: expected a string")
+        yield _condition(name, value, depth, conditions)
+
+
+def _condition(name: str, value: Any, depth: int, conditions: list[int]) -> Query:
+    if name in ("$and", "$or"):
+        if isinstance(value, str | Mapping) or not isinstance(value, Sequence) or not value:
+            raise UsageError(f"filter {name}: expected a list of filters, got {_show(value)}")
+        parts = [_all_of(_filter(part, depth + 1, conditions)) for part in value]
+        return _all_of(parts) if name == "$and" else _compound(parts, "UNION")
+    if name == "$not":
+        return _none_of(_all_of(_filter(value, depth + 1, conditions)))
+    if name.startswith("$"):
+        raise UsageError(f"filter {name!r} is no operator here: {_HELP}")
+    if isinstance(value, Mapping):
+        return _all_of(_operators(name, value, conditions))
+    return _equal(name, value)
+
+
+def _operators(name: str, operators: Mapping[str, Any], conditions: list[int]) -> Iterator[Query]:
+    if not operators:
+        raise UsageError(f"filter {name!r} has an empty condition: {_HELP}")
+    for operator, value in operators.items():
+        conditions[0] += 1
+        yield _operator(name, operator, value, conditions)
+
+
+def _operator(name: str, operator: str, value: Any, conditions: list[int]) -> Query:
+    simple: dict[str, Callable[[str, Any], Query]] = {
+        "$eq": _equal,
+        "$in": _any_of,
+        "$exists": _exists,
+    }
+    if operator in simple:
+        return simple[operator](name, value)
+    if operator in _COMPARE:
+        kind, bound = _kind(_scalar(name, value))
+        if kind not in (NUMBER, TEXT):
+            raise UsageError(f"filter {name!r} {operator}: expected a number or a string")
+        return f"{_LEAF} AND kind = ? AND value {_COMPARE[operator]} ?", [name, kind, bound]
+    if operator == "$ne":
+        return _none_of(_equal(name, value))
+    if operator == "$nin":
+        return _none_of(_any_of(name, value))
+    if operator == "$not" and isinstance(value, Mapping):
+        return _none_of(_all_of(_operators(name, value, conditions)))
+    raise UsageError(f"filter {name!r}: {operator!r} is no operator here: {_HELP}")
+
+
+def _equal(name: str, value: Any) -> Query:
+    kind, bound = _kind(_scalar(name, value))
+    return f"{_LEAF} AND kind = ? AND value = ?", [name, kind, bound]
+
+
+def _any_of(name: str, values: Any) -> Query:
+    if isinstance(values, str | Mapping) or not isinstance(values, Sequence):
+        raise UsageError(f"filter {name!r}: expected a list of values, got {_show(values)}")
+    kinds: dict[int, list[Any]] = {}
+    for value in values:
+        kind, bound = _kind(_scalar(name, value))
+        kinds.setdefault(kind, []).append(bound)
+    if not kinds:
+        return f"{_LEAF} AND 0", [name]
+    # One parameter however long the list: builds of SQLite may allow no more than 999.
+    member = _LEAF + " AND kind = ? AND value IN (SELECT value FROM json_each(?))"  # noqa: S608 - own text
+    return _compound(
+        [(member, [name, kind, json.dumps(bounds)]) for kind, bounds in kinds.items()], "UNION"
+    )
+
+
+def _exists(name: str, value: Any) -> Query:
+    if not isinstance(value, bool):
+        raise UsageError(f"filter {name!r} $exists: expected true or false, got {_show(value)}")
+    there = (_LEAF, [name])
+    return there if value else _none_of(there)
+
+
+def _all_of(parts: Iterator[Query] | list[Query]) -> Query:
+    return _compound(list(parts), "INTERSECT")
+
+
+def _none_of(query: Query) -> Query:
+    everything: Query = ("SELECT key AS document FROM documents", [])
+    return _compound([everything, query], "EXCEPT")
+
+
+def _compound(parts: list[Query], operator: str) -> Query:
+    if len(parts) == 1:
+        return parts[0]
+    selects = [f"SELECT document FROM ({sql})" for sql, _ in parts]  # noqa: S608 - own text
+    return f" {operator} ".join(selects), [value for _, values in parts for value in values]
+
+
+def _scalar(name: str, value: Any) -> Any:
+    if value is None or isinstance(value, str | bool | int | float):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"filter {name!r}: {value} is no number to compare with")
+        return value
+    raise UsageError(f"filter {name!r}: expected a string, number, true, false or null; {_HELP}")
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

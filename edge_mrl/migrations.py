@@ -1,0 +1,203 @@
+"""The store's tables, as migrations (FORMAT.md, "Store", is the specification)."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import zlib
+from collections.abc import Callable
+
+from edge_mrl.codefile import GENERATION_BYTES
+from edge_mrl.filters import field_rows
+from edge_mrl.records import checksum, document_check, encode_spans
+
+__all__ = ["KEYWORD_COLUMNS", "MIGRATIONS"]
+
+#: FTS5 without a copy of the texts; letters count without their accents.
+KEYWORD_COLUMNS = "text, content = '', tokenize = 'unicode61 remove_diacritics 2'"
+
+Step = str | Callable[[sqlite3.Connection], None]
+
+_FIRST: tuple[Step, ...] = (
+    """CREATE TABLE binding (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        space_id TEXT NOT NULL,
+        code_id TEXT NOT NULL,
+        dim INTEGER NOT NULL CHECK (dim > 0),
+        scale REAL NOT NULL,
+        bundle TEXT NOT NULL,
+        bundle_relative TEXT NOT NULL,
+        passage_tokens INTEGER NOT NULL,
+        passage_overlap INTEGER NOT NULL,
+        changes INTEGER NOT NULL DEFAULT 0
+    )""",
+    """CREATE TABLE documents (
+        key INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        text TEXT NOT NULL,
+        metadata TEXT NOT NULL,
+        hash BLOB NOT NULL
+    )""",
+    """CREATE TABLE passages (
+        document INTEGER NOT NULL REFERENCES documents(key) ON DELETE CASCADE,
+        position INTEGER NOT NULL,
+        start INTEGER NOT NULL,
+        stop INTEGER NOT NULL,
+        PRIMARY KEY (document, position)
+    ) WITHOUT ROWID""",
+    """CREATE TABLE codes (
+        document INTEGER PRIMARY KEY REFERENCES documents(key) ON DELETE CASCADE,
+        codes BLOB NOT NULL
+    )""",
+)
+
+_SECOND_TABLES: tuple[Step, ...] = (
+    "ALTER TABLE binding RENAME TO old_binding",
+    "ALTER TABLE documents RENAME TO old_documents",
+    "ALTER TABLE passages RENAME TO old_passages",
+    "ALTER TABLE codes RENAME TO old_codes",
+    """CREATE TABLE binding (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        space_id TEXT NOT NULL,
+        code_id TEXT NOT NULL,
+        dim INTEGER NOT NULL CHECK (dim > 0),
+        scale REAL NOT NULL,
+        full_dim INTEGER,
+        keep_full TEXT,
+        passage_tokens INTEGER NOT NULL,
+        passage_overlap INTEGER NOT NULL,
+        bundle TEXT NOT NULL,
+        bundle_relative TEXT NOT NULL,
+        crc INTEGER NOT NULL
+    )""",
+    """CREATE TABLE state (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        changes INTEGER NOT NULL,
+        next_key INTEGER NOT NULL,
+        next_row INTEGER NOT NULL,
+        filed INTEGER NOT NULL,
+        generation BLOB NOT NULL,
+        crc INTEGER NOT NULL
+    )""",
+    # The text comes last: what only needs the other columns does not read a long text's pages.
+    """CREATE TABLE documents (
+        key INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        metadata TEXT NOT NULL,
+        source TEXT,
+        hash BLOB NOT NULL,
+        crc INTEGER NOT NULL,
+        text TEXT NOT NULL
+    )""",
+    "CREATE INDEX documents_source ON documents (source) WHERE source IS NOT NULL",
+    """CREATE TABLE passages (
+        first_row INTEGER PRIMARY KEY,
+        document INTEGER NOT NULL UNIQUE REFERENCES documents(key) ON DELETE CASCADE,
+        rows INTEGER NOT NULL,
+        crc INTEGER NOT NULL,
+        spans BLOB NOT NULL,
+        codes BLOB NOT NULL
+    )""",
+    """CREATE TABLE tombstones (
+        block INTEGER PRIMARY KEY,
+        crc INTEGER NOT NULL,
+        bits BLOB NOT NULL
+    )""",
+    """CREATE TABLE segments (
+        segment INTEGER PRIMARY KEY,
+        checksums BLOB NOT NULL
+    )""",
+    """CREATE TABLE fulls (
+        document INTEGER PRIMARY KEY REFERENCES documents(key) ON DELETE CASCADE,
+        crc INTEGER NOT NULL,
+        vectors BLOB NOT NULL
+    )""",
+    """CREATE TABLE fields (
+        name TEXT NOT NULL,
+        kind INTEGER NOT NULL,
+        value NOT NULL,
+        document INTEGER NOT NULL,
+        PRIMARY KEY (name, kind, value, document)
+    ) WITHOUT ROWID""",
+    f"CREATE VIRTUAL TABLE keywords USING fts5 ({KEYWORD_COLUMNS})",
+    """CREATE TABLE reindexing (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        binding TEXT NOT NULL
+    )""",
+    """CREATE TABLE reindexed (
+        document INTEGER PRIMARY KEY REFERENCES documents(key) ON DELETE CASCADE,
+        rows INTEGER NOT NULL,
+        crc INTEGER NOT NULL,
+        full_crc INTEGER,
+        spans BLOB NOT NULL,
+        codes BLOB NOT NULL,
+        vectors BLOB
+    )""",
+)
+
+
+def _fill_second(connection: sqlite3.Connection) -> None:
+    """Carry the rows of the first version over, and drop its tables."""
+    changes = _carry_binding(connection)
+    row = 0
+    for key, name, text, metadata, digest in connection.execute(
+        "SELECT key, id, text, metadata, hash FROM old_documents ORDER BY key"
+    ):
+        crc = document_check(key, name, metadata, None, digest)
+        connection.execute(
+            "INSERT INTO documents VALUES (?, ?, ?, NULL, ?, ?, ?)",
+            (key, name, metadata, digest, crc, text),
+        )
+        connection.execute("INSERT INTO keywords (rowid, text) VALUES (?, ?)", (key, text))
+        connection.executemany(
+            "INSERT INTO fields VALUES (?, ?, ?, ?)",
+            [(*field, key) for field in field_rows(json.loads(metadata))],
+        )
+        row += _carry_passages(connection, key, row)
+    next_key = 1 + connection.execute("SELECT ifnull(max(key), 0) FROM documents").fetchone()[0]
+    state = (changes, next_key, row, 0, os.urandom(GENERATION_BYTES))
+    if changes is not None:
+        connection.execute(
+            "INSERT INTO state VALUES (1, ?, ?, ?, ?, ?, ?)", (*state, checksum(*state))
+        )
+    for table in ("old_codes", "old_passages", "old_documents", "old_binding"):
+        connection.execute(f"DROP TABLE {table}")
+
+
+def _carry_binding(connection: sqlite3.Connection) -> int | None:
+    """Copy the binding; returns the count of changes, or None in a store that is just being made."""
+    row = connection.execute(
+        "SELECT space_id, code_id, dim, scale, passage_tokens, passage_overlap, bundle, "
+        "bundle_relative, changes FROM old_binding"
+    ).fetchone()
+    if row is None:
+        return None
+    bound = (*row[:4], None, None, *row[4:6])
+    values = (*bound, *row[6:8], checksum(*bound))
+    connection.execute("INSERT INTO binding VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+    changes: int = row[8]
+    return changes
+
+
+def _carry_passages(connection: sqlite3.Connection, key: int, row: int) -> int:
+    """Copy a document's passages to the rows from ``row`` on; returns how many."""
+    spans = connection.execute(
+        "SELECT start, stop FROM old_passages WHERE document = ? ORDER BY position", (key,)
+    ).fetchall()
+    if not spans:
+        return 0
+    query = "SELECT codes FROM old_codes WHERE document = ?"
+    codes = connection.execute(query, (key,)).fetchone()[0]
+    places = encode_spans(spans)
+    crc = zlib.crc32(places, zlib.crc32(codes, key))
+    values = (row, key, len(spans), crc, places, codes)
+    connection.execute("INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?)", values)
+    return len(spans)
+
+
+#: Names and steps, in order. A released migration never changes; a new one goes at the end.
+MIGRATIONS: tuple[tuple[str, tuple[Step, ...]], ...] = (
+    ("0001-documents-passages-codes", _FIRST),
+    ("0002-rows-checksums-keywords", (*_SECOND_TABLES, _fill_second)),
+)
