@@ -182,10 +182,9 @@ class CodeCache:
         Raises:
             DamagedError: The database's own rows cannot be trusted.
         """
-        if self._table is not None and self._state is not None:
-            self._damaged = self._damaged or self._table.repaired > 0
-            if self._state == state:
-                return self._table
+        self._damaged = self.damaged
+        if self._table is not None and self._state == state:
+            return self._table
         self._table = None
         self._dead = read_dead(self._connection)
         parts = self._filed(state)
@@ -198,10 +197,14 @@ class CodeCache:
         self._table = CodeTable(self.layout, parts, self._dead, load=self.load, names=self._names)
         return self._table
 
+    @property
+    def damaged(self) -> bool:
+        """Whether something in the file turned out to be wrong."""
+        return self._damaged or (self._table is not None and self._table.repaired > 0)
+
     def heal(self) -> None:
         """Make the file anew if it is not what the database says. Call outside a transaction."""
-        if self._table is not None and self._table.repaired:
-            self._damaged = True
+        self._damaged = self.damaged
         state = read_state(self._connection)
         if state.filed and not self._damaged and not self._usable(state):
             self._damaged = True
@@ -250,6 +253,12 @@ class CodeCache:
             self.path.unlink(missing_ok=True)
         except (OSError, ForeignFileError) as error:
             self.problem = f"{self.path.name}: {error}"
+
+    def inspect(self, state: State) -> str | None:
+        """Why the file is not in use; None if it is, or if there need be none."""
+        if state.filed and self._usable(state):
+            return None
+        return self.problem if state.filed or self.problem else None
 
     def read_dead(self) -> None:
         """Read which rows are deleted, before ``load`` is called by itself."""

@@ -249,7 +249,7 @@ class CodeFile:
         try:
             _write(descriptor, head + _CRC.pack(zlib.crc32(head)), 0)
         except BaseException:
-            file.close()
+            file.discard()
             raise
         return file
 

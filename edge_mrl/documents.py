@@ -34,13 +34,14 @@ class Document:
         id: Unique in a store; not empty, without NUL. A document replaces the one of its id.
         text: Any text. Lone surrogates, which UTF-8 cannot carry, become U+FFFD.
         metadata: Anything JSON can carry, by name.
-        source: The file it was read from, as its path was given; None if it was not.
+        source: The file it was read from, as its path was given; None if it was not. Documents are
+            equal without it.
     """
 
     id: str
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    source: str | None = None
+    source: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not isinstance(self.text, str):
@@ -84,7 +85,7 @@ def find_sources(paths: Iterable[str | os.PathLike[str]]) -> list[Source]:
 def read_documents(
     sources: Iterable[Source],
     *,
-    skipped: Callable[[str], None],
+    skipped: Callable[[str, str], None],
     advance: Callable[[int], None] | None = None,
 ) -> Iterator[Document]:
     """Read documents, one at a time.
@@ -97,7 +98,7 @@ def read_documents(
 
     Args:
         sources: As found by ``find_sources``.
-        skipped: Called with a sentence for each file that cannot be read or is not UTF-8 text.
+        skipped: Called with source and reason for each file that cannot be read or is not UTF-8 text.
         advance: Called with the bytes read since the last call.
 
     Raises:
@@ -140,18 +141,18 @@ def _walk(folder: str) -> Iterator[str]:
                 yield os.path.normpath(path)
 
 
-def _read_text(source: Source, skipped: Callable[[str], None]) -> Document | None:
+def _read_text(source: Source, skipped: Callable[[str, str], None]) -> Document | None:
     try:
         data = Path(source.path).read_bytes().removeprefix(_BOM)
         if b"\x00" in data:
-            skipped(f"{source.path}: skipped, not a text file (it holds NUL bytes)")
+            skipped(_file_id(source.path), "not a text file (it holds NUL bytes)")
             return None
         name = _file_id(source.path)
         return Document(name, data.decode("utf-8"), source=name)
     except UnicodeDecodeError as error:
-        skipped(f"{source.path}: skipped, not UTF-8 text (byte {error.start:,})")
+        skipped(_file_id(source.path), f"not UTF-8 text (byte {error.start:,})")
     except OSError as error:
-        skipped(f"{source.path}: skipped, {error.strerror}")
+        skipped(_file_id(source.path), str(error.strerror))
     return None
 
 
@@ -161,7 +162,7 @@ def _file_id(path: str) -> str:
 
 
 def _read_lines(
-    source: Source, skipped: Callable[[str], None], advance: Callable[[int], None] | None
+    source: Source, skipped: Callable[[str, str], None], advance: Callable[[int], None] | None
 ) -> Iterator[Document]:
     name = _file_id(source.path)
     try:
@@ -173,7 +174,7 @@ def _read_lines(
                 if stripped:
                     yield _parse_line(stripped, f"{name}:{number}", name)
     except OSError as error:
-        skipped(f"{source.path}: skipped, {error.strerror}")
+        skipped(_file_id(source.path), str(error.strerror))
 
 
 @contextmanager

@@ -16,9 +16,10 @@ __all__ = ["compile_filter", "field_rows"]
 
 #: How a value is compared: only with values of its own kind, so that "2" never equals 2.
 NULL, BOOL, NUMBER, TEXT = range(4)
-#: SQLite allows 500 parts in a compound SELECT and 1,000 levels; people write far fewer.
+#: SQLite allows 500 parts in a compound SELECT, and its parser has a stack of 100, which 12 levels
+#: of negation fill; people write far fewer.
 MAX_CONDITIONS = 200
-MAX_DEPTH = 20
+MAX_DEPTH = 8
 INT64 = 2**63
 
 #: SQL and its parameters.

@@ -307,6 +307,10 @@ class Index:
         """Ids and sources of all documents that were read from files."""
         return self._store.ids_of_sources()
 
+    def stats(self) -> dict[str, Any]:
+        """What the store holds and takes, for people and for programs; sizes in bytes."""
+        return maintain.stats(self._store)
+
     def check(
         self, *, repair: bool = False, advance: Callable[[int], None] | None = None
     ) -> Health:
@@ -437,7 +441,10 @@ def _answers(
     pairs = zip(queries, vectors, strict=True)
     rankings = [rank(view, query, vector, options) for query, vector in pairs]
     keys = sorted({found.key for ranking in rankings for found in ranking})
-    documents, places = view.documents(keys), view.places(keys)
+    by_row = {found.key for ranking in rankings for found in ranking if found.row is not None}
+    by_word = [key for key in keys if key not in by_row]
+    documents = view.documents(keys)
+    places = {**view.places(sorted(by_row)), **view.places(by_word, partial=True)}
     return [
         [_hit(found, query, documents[found.key], places.get(found.key)) for found in ranking]
         for query, ranking in zip(queries, rankings, strict=True)

@@ -7,8 +7,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from edge_mrl import reindex
 from edge_mrl.codecache import read_dead, read_state, write_state
 from edge_mrl.codefile import GENERATION_BYTES, SEGMENT_ROWS
 from edge_mrl.errors import DamagedError, StoreError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from edge_mrl.codecache import CodeCache
     from edge_mrl.store import Store
 
-__all__ = ["Compaction", "Health", "check", "compact"]
+__all__ = ["Compaction", "Health", "check", "compact", "stats"]
 
 #: Problems of one kind that are named one by one.
 MOST_NAMED = 20
@@ -70,7 +71,7 @@ def compact(store: Store) -> Compaction:
     Raises:
         StoreError: The store cannot be written, or there is not enough space; nothing is lost.
     """
-    before = store_bytes(store)
+    before = sum(_sizes(store).values())
     with store.writing() as state, store.locked() as (connection, cache):
         dropped = len(read_dead(connection))
         if dropped:
@@ -92,20 +93,53 @@ def compact(store: Store) -> Compaction:
         connection.execute("VACUUM")
         cache.remove()
         cache.keep_up(read_state(connection))
+        # A reader keeps the log in use; then the next to close the store folds it in.
+        patience = connection.execute("PRAGMA busy_timeout").fetchone()[0]
+        connection.execute("PRAGMA busy_timeout = 100")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    return Compaction(before, store_bytes(store), dropped)
+        connection.execute(f"PRAGMA busy_timeout = {patience}")
+    return Compaction(before, sum(_sizes(store).values()), dropped)
 
 
-def store_bytes(store: Store) -> int:
-    """Bytes on the medium of a store's file, its log and its code file."""
-    total = 0
-    for suffix in ("", "-wal", "-codes"):
+def stats(store: Store) -> dict[str, Any]:
+    """What a store holds and takes; sizes in bytes."""
+    counts, going = store.count(), reindex.target(store)
+    with store.locked() as (connection, cache):
+        state = read_state(connection)
+        deleted = len(read_dead(connection))
+        problem = cache.inspect(state)
+    binding = store.binding
+    return {
+        "path": str(store.path),
+        "writable": store.writable,
+        "bundle": binding.bundle,
+        "space_id": binding.space_id,
+        "code_id": binding.code_id,
+        "dim": binding.dim,
+        "max_tokens": store.rule.max_tokens,
+        "overlap": store.rule.overlap,
+        "keep_full": store.keep_full,
+        "documents": counts.documents,
+        "passages": counts.passages,
+        "deleted_passages": deleted,
+        "filed_passages": state.filed,
+        "waiting_passages": state.next_row - state.filed,
+        "bytes": _sizes(store),
+        "problem": problem,
+        "reindexing": None if going is None else going.binding.bundle,
+    }
+
+
+def _sizes(store: Store) -> dict[str, int]:
+    """Bytes on the medium of a store's file, its log and its code file, where there are any."""
+    sizes = {}
+    for name, suffix in (("database", ""), ("log", "-wal"), ("codes", "-codes")):
         path = store.path.with_name(store.path.name + suffix)
         if path.exists():
             status = path.stat()
             blocks = getattr(status, "st_blocks", None)  # a code file has holes
-            total += status.st_size if blocks is None else min(status.st_size, blocks * 512)
-    return total
+            sizes[name] = status.st_size if blocks is None else min(status.st_size, blocks * 512)
+    return sizes
 
 
 def check(store: Store, *, repair: bool = False, advance: Advance | None = None) -> Health:

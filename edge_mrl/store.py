@@ -266,6 +266,8 @@ class Store:
             with transaction(self._connection, "DEFERRED"):
                 self._follow_binding()
                 yield self._view()
+            if self._cache.damaged:
+                self._cache.heal()
 
     @contextmanager
     def writing(self) -> Iterator[State]:

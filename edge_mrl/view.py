@@ -75,10 +75,19 @@ class View:
             raise DamagedError("there are codes or keywords without a document")
         return {row[0]: read_document(row) for row in rows}
 
-    def places(self, keys: Sequence[int]) -> dict[int, Place]:
-        """Rows and spans of documents' passages, by key; without those that have no passage."""
+    def places(self, keys: Sequence[int], *, partial: bool = False) -> dict[int, Place]:
+        """Rows and spans of documents' passages, by key.
+
+        Args:
+            keys: Documents that have passages, or, with ``partial``, perhaps have none.
+
+        Raises:
+            DamagedError: Passages are missing, or not what was put.
+        """
         columns = "document, first_row, crc, spans, codes"
         rows = select_rows(self._connection, columns, "document", keys, "passages")
+        if len(rows) < len(set(keys)) and not partial:
+            raise DamagedError("there are codes without a document's passages")
         for key, _, crc, spans, codes in rows:
             if zlib.crc32(spans, zlib.crc32(codes, key)) != crc:
                 raise DamagedError(f"the passages of document {key} cannot be trusted")

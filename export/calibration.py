@@ -35,9 +35,13 @@ def read_corpus(path: Path) -> list[str]:
     """
     texts: list[str] = []
     problems: list[str] = []
+
+    def skip(source: str, why: str) -> None:
+        problems.append(f"{source}: {why}")
+
     for source in find_sources([path]):
         whole = Path(source.path).suffix.lower() in LINES_SUFFIXES
-        for document in read_documents([source], skipped=problems.append):
+        for document in read_documents([source], skipped=skip):
             texts += [document.text] if whole else _paragraphs(document.text)
     texts = [text for text in texts if text.strip()]
     if len(texts) < FEWEST_TEXTS:

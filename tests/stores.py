@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edge_mrl import codecache
 from edge_mrl.documents import Document
 from edge_mrl.passages import PassageRule
 from edge_mrl.store import Binding, Entry, Store
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
-import subprocess
-import sys
+
+    import pytest
+    from numpy.typing import NDArray
 
 DIM = 4
 BINDING = Binding("space-1", "code-1", DIM, 1.0, "/bundles/one")
@@ -29,6 +35,42 @@ def entry(
 ) -> Entry:
     spans = [(i, len(text)) for i in range(passages)]
     return Entry(Document(name, text, metadata), spans, np.full((passages, DIM), fill, np.int8))
+
+
+def vectors(number: int, dim: int = 64, seed: int = 0) -> NDArray[np.int8]:
+    """int8[number, dim]: codes like those of text, in clusters."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(max(1, number // 40), dim))
+    rows = centres[rng.integers(0, len(centres), number)] + 0.6 * rng.normal(size=(number, dim))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.rint(rows * 127).astype(np.int8)
+
+
+def fill(store: Store, codes: NDArray[np.int8], *, start: int = 0, batch: int = 500) -> None:
+    """Put one document a code; ids are numbers."""
+    for first in range(0, len(codes), batch):
+        some = range(first, min(first + batch, len(codes)))
+        store.put(
+            [
+                Entry(
+                    Document(str(start + i), f"text {start + i}", {"n": start + i}),
+                    [(0, 4)],
+                    codes[i : i + 1],
+                )
+                for i in some
+            ]
+        )
+
+
+@contextmanager
+def small_segments(
+    monkeypatch: pytest.MonkeyPatch, *, rows: int = 128, stage: int = 64
+) -> Iterator[None]:
+    """Make code files of small segments, early, so that little data shows all there is."""
+    with monkeypatch.context() as patch:
+        patch.setattr(codecache, "SEGMENT_ROWS", rows)
+        patch.setattr(codecache, "STAGE_ROWS", stage)
+        yield
 
 
 def live_codes(store: Store) -> list[list[int]]:

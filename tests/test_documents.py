@@ -17,7 +17,11 @@ from edge_mrl.errors import UsageError
 def read(*paths: object) -> tuple[list[Document], list[str]]:
     skipped: list[str] = []
     sources = find_sources([str(path) for path in paths])
-    return list(read_documents(sources, skipped=skipped.append)), skipped
+
+    def skip(source: str, why: str) -> None:
+        skipped.append(f"{source}: {why}")
+
+    return list(read_documents(sources, skipped=skip)), skipped
 
 
 def write(path: Path, data: bytes | str) -> Path:
@@ -65,8 +69,8 @@ def test_file_that_is_not_text_is_skipped_by_name(data: bytes, reason: str, tmp_
 def test_file_that_vanishes_is_skipped(name: str, tmp_path: Path) -> None:
     skipped: list[str] = []
     gone = Source(str(tmp_path / name), 1)
-    assert list(read_documents([gone], skipped=skipped.append)) == []
-    assert "No such file" in skipped[0]
+    assert list(read_documents([gone], skipped=lambda *told: skipped.extend(told))) == []
+    assert skipped == [gone.path, "No such file or directory"]
 
 
 def test_folder_is_read_recursively_sorted_without_hidden_and_other_files(tmp_path: Path) -> None:

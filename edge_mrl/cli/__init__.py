@@ -27,6 +27,12 @@ COMMANDS = {
     "embed": "turn lines of text into vectors",
     "index": "put documents into a store",
     "search": "find the documents that answer a question",
+    "get": "print documents of a store",
+    "delete": "delete documents from a store",
+    "stats": "show what a store holds",
+    "check": "check every byte of a store that matters",
+    "compact": "give the space of deleted documents back",
+    "reindex": "change a store to another bundle",
 }
 #: Sub-commands of other parts, found by entry point; they need the extra of the same name.
 EXTRAS = {

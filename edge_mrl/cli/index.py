@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import os
 import time
+from array import array
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_mrl.errors import UsageError
 
 if TYPE_CHECKING:
-    from edge_mrl.documents import Source
+    from edge_mrl.documents import Document, Source
     from edge_mrl.index import Index, Stored
 
 __all__ = ["HELP", "add_arguments", "run"]
@@ -22,12 +26,13 @@ or - for JSON Lines on standard input. A text file is one document, its id the p
 Lines file holds one object a line: "text"; "id" or "_id"; "title" and "metadata" if you like.
 
 A document replaces the one of its id; unchanged text is not embedded again, so the same command
-brings a store up to date. Documents are committed in batches: interrupt it at any time and run it
+brings a store up to date; with --prune, documents that were read from PATHS before and are not there
+any more are deleted. Documents are committed in batches: interrupt it at any time and run it
 again to go on. A store remembers its bundle: --bundle is needed to make it, or if the bundle moved.
 
 examples:
   edge-mrl index notes/ --bundle minilm --store notes.db
-  edge-mrl index corpus.jsonl --store notes.db
+  edge-mrl index notes/ --store notes.db --prune
   grep -v '"draft"' all.jsonl | edge-mrl index - --store notes.db --json
 
 exit codes: 0 done; 2 wrong usage or input, or an unusable bundle or store; 130 interrupted
@@ -51,6 +56,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overlap", type=int, metavar="N", help="tokens that passages share (default: an eighth)"
     )
+    parser.add_argument(
+        "--keep-full",
+        choices=("until-synced", "fp16", "int8"),
+        help="keep full vectors on disk too, to rank the best by them (fixed when the store is made)",
+    )
+    parser.add_argument(
+        "--prune", action="store_true", help="delete documents that vanished from PATHS"
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: one per core)")
     parser.add_argument("--low-memory", action="store_true", help="smallest memory, slower")
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
@@ -63,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
     from edge_mrl.index import Index
 
     started = time.monotonic()
+    if args.prune:
+        _require_no_pattern(args.paths)
     sources = find_sources(args.paths)
     if not sources:
         raise UsageError(
@@ -73,11 +88,13 @@ def run(args: argparse.Namespace) -> int:
         args.bundle,
         max_tokens=args.max_tokens,
         overlap=args.overlap,
+        keep_full=args.keep_full,
         threads=args.threads,
         low_memory=args.low_memory,
     ) as index:
-        stored, skipped = _put(index, sources, quiet=args.quiet)
-        facts = _facts(index, stored, skipped)
+        stored, run_ = _put(index, sources, quiet=args.quiet)
+        pruned = _prune(index, args.paths, run_) if args.prune else None
+        facts = _facts(index, stored, len(run_.skipped), pruned)
     # Closing folds the log into the file, so its size is known only now.
     facts["store"]["size_bytes"] = Path(args.store).stat().st_size
     facts["seconds"] = round(time.monotonic() - started, 3)
@@ -85,41 +102,90 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _put(index: Index, sources: list[Source], *, quiet: bool) -> tuple[Stored, int]:
-    """Put everything; returns what was stored and how many files were skipped."""
+class _Run:
+    """What one run has read: hashes of ids, 8 bytes each, and sources that could not be read."""
+
+    def __init__(self) -> None:
+        self.skipped: set[str] = set()
+        self._seen = array("Q")
+
+    def note(self, documents: Iterable[Document]) -> Iterator[Document]:
+        """Pass documents on."""
+        for document in documents:
+            self._seen.append(_hash(document.id))
+            yield document
+
+    def unseen(self, ids: list[str]) -> list[str]:
+        """Those of the ids that were not read."""
+        import numpy as np
+
+        there = np.isin([_hash(name) for name in ids], np.frombuffer(self._seen, np.uint64))
+        return [name for name, seen in zip(ids, there.tolist(), strict=True) if not seen]
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+
+
+def _put(index: Index, sources: list[Source], *, quiet: bool) -> tuple[Stored, _Run]:
+    """Put everything; returns what was stored and what was read."""
     from edge_mrl.cli.output import count
     from edge_mrl.documents import read_documents
     from edge_mrl.progress import Progress
 
-    skipped: list[str] = []
+    run_ = _Run()
     committed = 0
     total = sum(source.size_bytes for source in sources)
     with Progress("indexing", total, quiet=quiet) as bar:
 
-        def skip(message: str) -> None:
-            skipped.append(message)
-            bar.write(f"edge-mrl: warning: {message}")
+        def skip(source: str, why: str) -> None:
+            run_.skipped.add(source)
+            bar.write(f"edge-mrl: warning: {source}: skipped, {why}")
 
         def commit(stored: Stored) -> None:
             nonlocal committed
             committed = stored.documents
             bar.advance(0, note=count(committed, "document"))
 
-        documents = read_documents(sources, skipped=skip, advance=bar.advance)
+        documents = run_.note(read_documents(sources, skipped=skip, advance=bar.advance))
         try:
-            return index.put(documents, committed=commit), len(skipped)
+            return index.put(documents, committed=commit), run_
         except KeyboardInterrupt:
             done = count(committed, "document")
             bar.write(f"edge-mrl: {done} done and safe: run the same command again to go on")
             raise
 
 
-def _facts(index: Index, stored: Stored, skipped: int) -> dict[str, Any]:
+def _require_no_pattern(paths: list[str]) -> None:
+    import glob
+
+    for path in paths:
+        if glob.has_magic(path) and not Path(path).exists():
+            raise UsageError(f"--prune wants files or folders, not the pattern {path}")
+
+
+def _prune(index: Index, paths: list[str], run_: _Run) -> int:
+    """Delete what was read from the paths before, and is not there any more."""
+    whole = {os.path.normpath(path).replace(os.sep, "/") for path in paths}
+    folders = tuple("" if path == "." else f"{path.rstrip('/')}/" for path in whole)
+
+    def covered(source: str) -> bool:
+        inside = source.startswith(folders) and not (
+            source.startswith(("/", "../")) and "" in folders
+        )
+        return source not in run_.skipped and (source in whole or inside)
+
+    candidates = [name for name, source in index.ids_of_sources() if covered(source)]
+    return index.delete(run_.unseen(candidates))
+
+
+def _facts(index: Index, stored: Stored, skipped: int, pruned: int | None) -> dict[str, Any]:
     counts = index.count()
     return {
         "added": stored.added,
         "updated": stored.updated,
         "unchanged": stored.unchanged,
+        "pruned": pruned or 0,
         "skipped_files": skipped,
         "passages": stored.passages,
         "max_tokens": index.rule.max_tokens,
@@ -145,12 +211,13 @@ def _print(args: argparse.Namespace, facts: dict[str, Any]) -> None:
     done = facts["added"] + facts["updated"] + facts["unchanged"]
     kinds = ", ".join(f"{facts[key]:,} {key}" for key in ("added", "updated", "unchanged"))
     skipped = f"; {count(facts['skipped_files'], 'file')} skipped" if facts["skipped_files"] else ""
+    pruned = f"; {count(facts['pruned'], 'document')} pruned" if facts["pruned"] else ""
     rate = f", {facts['passages'] / seconds:.0f} passages/s" if facts["passages"] else ""
     rule = f"up to {facts['max_tokens']} tokens, {facts['overlap']} shared"
     held = [count(store["documents"], "document"), count(store["passages"], "passage")]
     held.append(f"{size(store['code_bytes'])} of codes")
     rows = [
-        ("documents", f"{done:,}: {kinds}{skipped}"),
+        ("documents", f"{done:,}: {kinds}{pruned}{skipped}"),
         ("passages", f"{facts['passages']:,} embedded ({rule})"),
         ("store", f"{store['path']}, {size(store['size_bytes'])}: {', '.join(held)}"),
         ("took", f"{duration(seconds)}{rate}"),

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from edge_mrl.cli.stores import FILTER_HELP, add_filter, add_store
 from edge_mrl.errors import UsageError
 
 if TYPE_CHECKING:
-    from edge_mrl.index import Hit
+    from edge_mrl.index import Hit, Index
 
 __all__ = ["HELP", "add_arguments", "run"]
 
 HELP = "find the documents that answer a question"
 SNIPPET_LINES = 2
-_EPILOG = """\
-Documents come by the cosine of their best passage, which is shown. Everything happens on this
-machine. Quote the question, so that it is one argument.
+MODES = ("vector", "keyword", "hybrid")
+_EPILOG = f"""\
+Documents come by their best passage, which is shown. Everything happens on this machine. Quote the
+question, so that it is one argument; without one, questions are read line by line, from the keyboard
+or from a pipe.
 
+--mode vector ranks by meaning (the score is a cosine), keyword by words (BM25; "phrases" and prefix*
+are understood; no model is loaded), hybrid by both (reciprocal rank fusion).
+{FILTER_HELP}
 examples:
   edge-mrl search "how do I undo a commit?" --store notes.db
-  edge-mrl search "tax 2024" --store notes.db -k 3 --json
+  edge-mrl search "tax 2024" --store notes.db -k 3 --mode hybrid --filter lang=en --json
+  edge-mrl search --store notes.db
+  cat questions.txt | edge-mrl search --store notes.db --json > answers.jsonl
 
 exit codes: 0 done, also when nothing is found; 2 wrong usage, or an unusable store or bundle
 """
@@ -33,46 +43,94 @@ exit codes: 0 done, also when nothing is found; 2 wrong usage, or an unusable st
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the sub-command's arguments."""
     parser.epilog = _EPILOG
-    parser.add_argument("query", metavar="QUERY", help="the question, in your own words")
-    parser.add_argument("--store", required=True, metavar="FILE", help="the store")
+    parser.add_argument(
+        "query", nargs="?", metavar="QUERY", help="the question; without it, one a line is read"
+    )
+    add_store(parser, bundle=True)
     parser.add_argument(
         "-k", type=int, default=10, metavar="N", help="most documents (default: 10)"
     )
     parser.add_argument(
-        "--bundle", metavar="DIR", help="where the store's bundle is, if it has moved"
+        "--mode", choices=MODES, default="vector", help="how to rank (default: vector)"
+    )
+    add_filter(parser)
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="score every passage, instead of the 1-bit stage's best",
+    )
+    parser.add_argument(
+        "--width",
+        type=int,
+        metavar="N",
+        help="passages that the 1-bit stage passes on (default: 5000)",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: one per core)")
     parser.add_argument(
-        "--json", action="store_true", help="print one JSON object, passages and metadata whole"
+        "--json", action="store_true", help="print a JSON object a question, passages whole"
     )
     parser.add_argument("--quiet", action="store_true", help="only the hits")
 
 
 def run(args: argparse.Namespace) -> int:
     """Search and print the hits."""
-    from edge_mrl.cli.output import count, duration
-    from edge_mrl.documents import clean
-    from edge_mrl.index import Index
-    from edge_mrl.store import Store
+    from edge_mrl.cli.stores import open_existing
 
-    query = clean(args.query)
+    started = time.monotonic()
+    if args.query is not None:
+        _require_words(args.query)
+    with open_existing(args, threads=args.threads) as index:
+        if args.query is not None:
+            _answer(index, args, args.query, started)
+            return 0
+        for query in _questions(args):
+            _answer(index, args, query, time.monotonic())
+    return 0
+
+
+def _require_words(query: str) -> None:
     if not query.strip():
         raise UsageError("the question is empty")
-    started = time.monotonic()
-    if args.bundle is not None:
-        Store.open(args.store).close()  # searching makes no store: a wrong path is an error
-    with Index.open(args.store, args.bundle, threads=args.threads) as index:
-        hits = index.search(query, k=args.k)
-        counts = index.count()
+
+
+def _questions(args: argparse.Namespace) -> Iterator[str]:
+    """Questions from the keyboard or a pipe, one a line, until the end or an empty line typed."""
+    if not sys.stdin.isatty():
+        yield from (line.strip() for line in sys.stdin if line.strip())
+        return
+    if not args.quiet:
+        print("one question a line; an empty line ends", file=sys.stderr)
+    with contextlib.suppress(EOFError):
+        while query := input("> ").strip():
+            yield query
+
+
+def _answer(index: Index, args: argparse.Namespace, query: str, started: float) -> None:
+    from edge_mrl.cli.output import count, duration
+    from edge_mrl.cli.stores import parse_filter
+    from edge_mrl.documents import clean
+    from edge_mrl.search import DEFAULT_WIDTH
+
+    query = clean(query)
+    hits = index.search(
+        query,
+        k=args.k,
+        filter=parse_filter(args.filter),
+        mode=args.mode,
+        exact=args.exact,
+        width=DEFAULT_WIDTH if args.width is None else args.width,
+    )
     seconds = time.monotonic() - started
     if args.json:
         _print_json(query, hits, seconds)
-        return 0
+        sys.stdout.flush()
+        return
     _print_text(hits)
     if not args.quiet:
+        counts = index.count()
         where = f"{count(counts.passages, 'passage')} of {count(counts.documents, 'document')}"
-        print(f"searched {where} in {duration(seconds)}, start-up included", file=sys.stderr)
-    return 0
+        note = ", start-up included" if args.query is not None else ""
+        print(f"searched {where} in {duration(seconds)}{note}", file=sys.stderr)
 
 
 def _print_json(query: str, hits: list[Hit], seconds: float) -> None:

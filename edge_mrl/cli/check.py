@@ -1,0 +1,50 @@
+"""``edge-mrl check``: whether everything in a store is what was stored."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+from edge_mrl.cli.stores import add_store
+
+__all__ = ["HELP", "add_arguments", "run"]
+
+HELP = "check every byte of a store that matters"
+_EPILOG = """\
+Compares every document, passage, code and full vector with its checksum, the indexes of metadata and
+words with the documents, and the code file with the database. --repair makes damaged indexes again.
+A damaged document cannot be made again: put it again, or delete it.
+
+exit codes: 0 sound, or repaired; 1 damaged; 2 wrong usage, or a store that cannot be read at all
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the sub-command's arguments."""
+    parser.epilog = _EPILOG
+    add_store(parser)
+    parser.add_argument("--repair", action="store_true", help="make damaged indexes again")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--quiet", action="store_true", help="no progress, only problems")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check and print what is wrong."""
+    from edge_mrl.cli.output import count, print_json
+    from edge_mrl.cli.stores import open_existing
+    from edge_mrl.progress import Progress
+
+    with open_existing(args) as index:
+        total = index.count().documents
+        with Progress("checking", total, quiet=args.quiet or args.json) as bar:
+            health = index.check(repair=args.repair, advance=bar.advance)
+    if args.json:
+        print_json({"sound": health.sound, **dataclasses.asdict(health)})
+        return 0 if health.sound else 1
+    for text in health.repaired:
+        print(f"repaired: {text}")
+    for text in health.problems:
+        print(f"damaged: {text}")
+    if health.sound and not args.quiet:
+        print(f"sound: {count(health.documents, 'document')}")
+    return 0 if health.sound else 1

@@ -1,0 +1,54 @@
+"""``edge-mrl delete``: documents out of a store."""
+
+from __future__ import annotations
+
+import argparse
+
+from edge_mrl.cli.stores import FILTER_HELP, add_filter, add_store
+from edge_mrl.errors import UsageError
+
+__all__ = ["HELP", "add_arguments", "run"]
+
+HELP = "delete documents from a store"
+_EPILOG = f"""\
+{FILTER_HELP}
+examples:
+  edge-mrl delete notes/old.md --store notes.db
+  edge-mrl delete --filter 'year<2010' --store notes.db
+
+`edge-mrl compact` gives the space back.
+
+exit codes: 0 done, also when nothing was there; 2 wrong usage, or an unusable store
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the sub-command's arguments."""
+    parser.epilog = _EPILOG
+    parser.add_argument("ids", nargs="*", metavar="ID", help="a document's id")
+    add_filter(parser)
+    add_store(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--quiet", action="store_true", help="no summary")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Delete and print how many there were."""
+    from edge_mrl.cli.output import count, print_json
+    from edge_mrl.cli.stores import open_existing, parse_filter
+
+    if bool(args.ids) == bool(args.filter):
+        raise UsageError("expected ids, or --filter, and not both (see `edge-mrl delete --help`)")
+    with open_existing(args) as index:
+        where = parse_filter(args.filter)
+        ids = args.ids if where is None else index.select(where)
+        deleted = index.delete(ids)
+    if args.json:
+        print_json({"deleted": deleted, "not_found": len(set(ids)) - deleted})
+    elif not args.quiet:
+        missing = len(set(ids)) - deleted
+        print(
+            f"{count(deleted, 'document')} deleted"
+            + (f", {missing:,} not found" if missing else "")
+        )
+    return 0

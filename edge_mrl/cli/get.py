@@ -1,0 +1,55 @@
+"""``edge-mrl get``: documents by id."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from edge_mrl.cli.stores import add_store
+
+__all__ = ["HELP", "add_arguments", "run"]
+
+HELP = "print documents of a store"
+_EPILOG = """\
+examples:
+  edge-mrl get notes/garden.md --store notes.db
+  edge-mrl get a b c --store notes.db --json
+
+exit codes: 0 all found; 1 some are not there; 2 wrong usage, or an unusable store
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the sub-command's arguments."""
+    parser.epilog = _EPILOG
+    parser.add_argument("ids", nargs="+", metavar="ID", help="a document's id")
+    add_store(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object a document")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the documents in the order asked for."""
+    from edge_mrl.cli.output import print_json
+    from edge_mrl.cli.stores import open_existing
+
+    with open_existing(args) as index:
+        found = index.get(args.ids)
+    for name in dict.fromkeys(args.ids):
+        document = found.get(name)
+        if document is None:
+            print(f"edge-mrl: no document {name!r}", file=sys.stderr)
+        elif args.json:
+            print_json(_facts(document))
+        else:
+            print(document.text)
+    return 0 if all(name in found for name in args.ids) else 1
+
+
+def _facts(document: Any) -> dict[str, Any]:
+    return {
+        "id": document.id,
+        "text": document.text,
+        "metadata": dict(document.metadata),
+        "source": document.source,
+    }

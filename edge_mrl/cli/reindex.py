@@ -1,0 +1,85 @@
+"""``edge-mrl reindex``: change a store's bundle."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from edge_mrl.cli.stores import add_store
+
+__all__ = ["HELP", "add_arguments", "run"]
+
+HELP = "change a store to another bundle"
+_EPILOG = """\
+All texts are embedded with the new bundle. The store answers, and takes documents, with the old one
+until the new codes are complete; then it changes in one moment. Interrupt it at any time and run it
+again to go on.
+
+example:
+  edge-mrl reindex --bundle minilm-64 --store notes.db
+
+exit codes: 0 done; 2 wrong usage, or an unusable bundle or store; 130 interrupted
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the sub-command's arguments."""
+    parser.epilog = _EPILOG
+    add_store(parser)
+    parser.add_argument("--bundle", required=True, metavar="DIR", help="the new bundle's folder")
+    parser.add_argument(
+        "--max-tokens", type=int, metavar="N", help="most tokens in a passage (default: as now)"
+    )
+    parser.add_argument(
+        "--overlap", type=int, metavar="N", help="tokens that passages share (default: as now)"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="threads (default: one per core)")
+    parser.add_argument("--low-memory", action="store_true", help="smallest memory, slower")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--quiet", action="store_true", help="no progress or summary")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Reindex and print a summary."""
+    from edge_mrl.cli.output import count, duration, print_json
+    from edge_mrl.index import Index
+    from edge_mrl.progress import Progress
+
+    started = time.monotonic()
+    facts: dict[str, Any] = {}
+    with Index.open(args.store, threads=args.threads, low_memory=args.low_memory) as index:
+        before = index.binding
+        with Progress("reindexing", index.count().documents, quiet=args.quiet) as bar:
+            seen = 0
+
+            def show(done: int, _total: int) -> None:
+                nonlocal seen
+                bar.advance(done - seen, note=count(done, "document"))
+                seen = done
+
+            try:
+                embedded = index.reindex(
+                    args.bundle, max_tokens=args.max_tokens, overlap=args.overlap, progress=show
+                )
+            except KeyboardInterrupt:
+                bar.write(
+                    f"edge-mrl: {count(seen, 'document')} done and safe: run the same command again"
+                )
+                raise
+        facts |= {
+            "embedded": embedded,
+            "documents": index.count().documents,
+            "from": before.bundle,
+            "to": index.binding.bundle,
+            "dim": index.binding.dim,
+            "seconds": round(time.monotonic() - started, 3),
+        }
+    if args.json:
+        print_json(facts)
+    elif not args.quiet:
+        print(
+            f"{count(embedded, 'document')} embedded in {duration(facts['seconds'])}; "
+            f"the store's bundle is {facts['to']}, {facts['dim']} dimensions"
+        )
+    return 0

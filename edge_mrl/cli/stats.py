@@ -1,0 +1,63 @@
+"""``edge-mrl stats``: what a store holds and what it takes."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from edge_mrl.cli.stores import add_store
+
+__all__ = ["HELP", "add_arguments", "run"]
+
+HELP = "show what a store holds"
+_EPILOG = """\
+exit codes: 0 done; 2 wrong usage, or an unusable store
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the sub-command's arguments."""
+    parser.epilog = _EPILOG
+    add_store(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the figures."""
+    from edge_mrl.cli.output import print_json, table
+    from edge_mrl.cli.stores import open_existing
+
+    with open_existing(args) as index:
+        facts = index.stats()
+    if args.json:
+        print_json(facts)
+    else:
+        print(table(_rows(facts)))
+    return 0
+
+
+def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    from edge_mrl.cli.output import count, size
+
+    deleted = facts["deleted_passages"]
+    rows = [
+        ("store", facts["path"] + ("" if facts["writable"] else " (read-only)")),
+        ("bundle", f"{facts['bundle']}, {facts['dim']} dimensions"),
+        ("space", facts["space_id"][:12] + f", code {facts['code_id'][:12]}"),
+        ("documents", f"{facts['documents']:,}"),
+        (
+            "passages",
+            f"{facts['passages']:,} of up to {facts['max_tokens']} tokens, {facts['overlap']} shared"
+            + (f"; {deleted:,} deleted (`edge-mrl compact` drops them)" if deleted else ""),
+        ),
+        ("full", facts["keep_full"] or "not kept"),
+        ("disk", ", ".join(f"{name} {size(value)}" for name, value in facts["bytes"].items())),
+        (
+            "code file",
+            f"{count(facts['filed_passages'], 'row')}, {facts['waiting_passages']:,} waiting"
+            + (f"; not in use: {facts['problem']}" if facts["problem"] else ""),
+        ),
+    ]
+    if facts["reindexing"]:
+        rows.append(("reindexing", f"interrupted, to {facts['reindexing']}: run it again to go on"))
+    return rows

@@ -1,0 +1,105 @@
+"""What the commands that work on a store share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from edge_mrl.errors import UsageError
+
+if TYPE_CHECKING:
+    from edge_mrl.index import Index
+
+__all__ = ["FILTER_HELP", "add_filter", "add_store", "existing", "open_existing", "parse_filter"]
+
+FILTER_HELP = """\
+--filter takes NAME=VALUE, or !=, <, <=, >, >= (numbers compare as numbers; several --filter must all
+hold), or a JSON object as MongoDB and Chroma have it:
+  --filter lang=en --filter 'year>=2020'
+  --filter '{"$or": [{"lang": "en"}, {"tags": {"$in": ["a", "b"]}}]}'
+"""
+_COMPARISON = re.compile(r"([^=!<>]+)(!=|<=|>=|=|<|>)(.*)", re.DOTALL)
+_OPERATORS = {"!=": "$ne", "<": "$lt", "<=": "$lte", ">": "$gt", ">=": "$gte"}
+
+
+def add_store(parser: argparse.ArgumentParser, *, bundle: bool = False) -> None:
+    """Add --store, and perhaps --bundle for a bundle that has moved."""
+    parser.add_argument("--store", required=True, metavar="FILE", help="the store")
+    if bundle:
+        parser.add_argument(
+            "--bundle", metavar="DIR", help="where the store's bundle is, if it has moved"
+        )
+
+
+def add_filter(parser: argparse.ArgumentParser) -> None:
+    """Add --filter."""
+    parser.add_argument(
+        "--filter",
+        action="append",
+        metavar="EXPR",
+        help="only documents with such metadata; may be given several times",
+    )
+
+
+def parse_filter(expressions: list[str] | None) -> dict[str, Any] | None:
+    """Turn --filter options into one filter; None without any.
+
+    Raises:
+        UsageError: An expression is neither a comparison nor a JSON object.
+    """
+    if not expressions:
+        return None
+    parts = [_parse(expression) for expression in expressions]
+    return parts[0] if len(parts) == 1 else {"$and": parts}
+
+
+def existing(path: str) -> str:
+    """The path of a store that is there: what only looks at a store never makes one.
+
+    Raises:
+        UsageError: There is none.
+        StoreError: It is none, or cannot be used.
+    """
+    from edge_mrl.store import Store
+
+    Store.open(path).close()
+    return path
+
+
+def open_existing(args: argparse.Namespace, **options: Any) -> Index:
+    """Open the store of --store, which must be there."""
+    from edge_mrl.index import Index
+
+    bundle = getattr(args, "bundle", None)
+    if bundle is not None:
+        existing(args.store)
+    return Index.open(args.store, bundle, **options)
+
+
+def _parse(expression: str) -> dict[str, Any]:
+    if expression.lstrip().startswith("{"):
+        try:
+            value = json.loads(expression)
+        except ValueError as error:
+            raise UsageError(f"--filter {expression!r} is not valid JSON ({error})") from error
+        if isinstance(value, dict):
+            return value
+    match = _COMPARISON.fullmatch(expression)
+    if match is None or not match[1].strip():
+        raise UsageError(
+            f"--filter {expression!r}: expected NAME=VALUE, NAME>=VALUE, ... or a JSON object"
+        )
+    name, operator, text = match[1].strip(), match[2], match[3].strip()
+    value = _value(text)
+    return {name: value if operator == "=" else {_OPERATORS[operator]: value}}
+
+
+def _value(text: str) -> Any:
+    """A JSON string, number, true, false or null, else the text itself."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return text if isinstance(value, list | dict) else value
