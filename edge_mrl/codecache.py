@@ -240,14 +240,10 @@ class CodeCache:
         self._damaged = False
         return True
 
-    def compacted(self) -> None:
-        """Forget everything: rows have new numbers."""
+    def remove(self) -> None:
+        """Remove the file, after rows were given new numbers; maps of it stay valid."""
         self._forget()
         self._retry_at = 0
-
-    def remove(self) -> None:
-        """Remove the file of a store that is too small to need one."""
-        self._forget()
         try:
             require_ours(self.path)
             self.path.unlink(missing_ok=True)
@@ -386,6 +382,8 @@ class CodeCache:
         return True
 
     def _roll(self) -> None:
+        if self._connection.execute("SELECT dim FROM binding").fetchone() != (self.layout.dim,):
+            return  # another process has just changed the bundle; its codes are its own to file
         state = read_state(self._connection)
         self._dead = read_dead(self._connection)
         if self._damaged or not state.filed or not self._intact(state):

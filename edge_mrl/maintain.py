@@ -89,9 +89,8 @@ def compact(store: Store) -> Compaction:
             )
         connection.execute("INSERT INTO keywords (keywords) VALUES ('optimize')")
     with store.locked() as (connection, cache):
-        cache.compacted()
-        connection.execute("VACUUM")
         cache.remove()
+        connection.execute("VACUUM")
         cache.keep_up(read_state(connection))
         # A reader keeps the log in use; then the next to close the store folds it in.
         patience = connection.execute("PRAGMA busy_timeout").fetchone()[0]

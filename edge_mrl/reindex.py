@@ -142,9 +142,9 @@ def finish(store: Store) -> bool:
             ),
         )
     store.refresh()
-    with store.locked() as (_, cache):
-        cache.compacted()
-        cache.roll()
+    with store.locked() as (connection, cache):
+        cache.remove()
+        cache.keep_up(read_state(connection))
     return True
 
 

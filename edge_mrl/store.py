@@ -262,6 +262,7 @@ class Store:
                 return
             if not self.writable and not self._had_log and _has_bytes(self._log):
                 raise StoreBusyError(f"{self.path} is being written now: open it again to read it")
+            self._follow_binding()
             self._cache.heal()
             with transaction(self._connection, "DEFERRED"):
                 self._follow_binding()

@@ -79,7 +79,8 @@ class View:
         """Rows and spans of documents' passages, by key.
 
         Args:
-            keys: Documents that have passages, or, with ``partial``, perhaps have none.
+            keys: Documents.
+            partial: Some may have no passage, and are left out then.
 
         Raises:
             DamagedError: Passages are missing, or not what was put.

@@ -101,8 +101,13 @@ def _questions(args: argparse.Namespace) -> Iterator[str]:
     if not args.quiet:
         print("one question a line; an empty line ends", file=sys.stderr)
     with contextlib.suppress(EOFError):
-        while query := input("> ").strip():
+        while query := _ask():
             yield query
+
+
+def _ask() -> str:
+    print("> ", end="", file=sys.stderr, flush=True)  # standard output carries answers alone
+    return input().strip()
 
 
 def _answer(index: Index, args: argparse.Namespace, query: str, started: float) -> None:
