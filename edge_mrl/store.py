@@ -214,16 +214,16 @@ class Store:
             return {row[0]: row[1] for row in self._select("id, hash", "id", ids)}
 
     def get(self, ids: Iterable[str]) -> dict[str, Document]:
-        """Those of the documents that are there, by id.
+        """Those of the documents that are there, by id, in the order asked for.
 
         Raises:
             DamagedError: One is not what was put.
         """
         names = list(_strings(ids))
         with self._lock, self._reporting():
-            return {
-                row[1]: read_document(row) for row in self._select(DOCUMENT_COLUMNS, "id", names)
-            }
+            rows = self._select(DOCUMENT_COLUMNS, "id", names)
+            found = {row[1]: read_document(row) for row in rows}
+        return {name: found[name] for name in names if name in found}
 
     def ids(self, keys: Sequence[int]) -> dict[int, str]:
         """Ids of documents by key."""

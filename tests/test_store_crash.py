@@ -334,3 +334,43 @@ def test_readers_see_every_commit_while_one_process_writes(tmp_path: Path) -> No
     assert min(rounds) > 100
     with Store.open(path) as store:
         assert check(store).sound
+
+
+LIMITED_WRITER = """
+import resource, signal, sys
+from edge_mrl import codecache
+codecache.SEGMENT_ROWS, codecache.STAGE_ROWS = 128, 16
+from tests.test_store_crash import make_entry
+from edge_mrl.errors import StoreError
+from edge_mrl.store import Store
+with Store.open(sys.argv[1]) as store:
+    limit = int(sys.argv[2])
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails instead, as on a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    for number in range(10**6):
+        try:
+            store.put([make_entry(f"d{number}", number)])
+        except StoreError as error:
+            print("error", error)
+            break
+        print(number)
+"""
+
+
+@pytest.mark.parametrize("limit", [300_000, 1_000_000, 3_000_000])
+def test_disk_that_fills_up_loses_nothing_acknowledged(
+    limit: int, small: None, tmp_path: Path
+) -> None:
+    path = tmp_path / "store.db"
+    open_store(path, BINDING).close()
+    command = [sys.executable, "-c", LIMITED_WRITER, str(path), str(limit)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    *acknowledged, last = output.splitlines()
+    assert last.startswith("error")
+    assert len(acknowledged) > 3
+    with Store.open(path) as store:
+        names = [f"d{number}" for number in range(len(acknowledged))]
+        assert list(store.get(names)) == names
+        assert store.count().documents == len(names)
+        store.put([make_entry("more", 1)])
+        assert check(store).sound

@@ -169,8 +169,9 @@ def test_schema_is_what_the_format_says(path: Path) -> None:
     connection.close()
 
 
-def test_store_of_version_1_opens_with_all_it_held(path: Path) -> None:
-    shutil.copy(make_store.STORE, path)
+@pytest.mark.parametrize("old", make_store.STORES, ids=lambda old: old.stem)
+def test_store_of_every_version_opens_with_all_it_held(old: Path, path: Path) -> None:
+    shutil.copy(old, path)
     with Store.open(path) as store:
         assert (store.binding, store.rule) == (make_store.BINDING, make_store.RULE)
         expected = {document.id: document for document in make_store.DOCUMENTS}

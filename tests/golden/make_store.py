@@ -1,7 +1,8 @@
-"""Make ``store-1.db`` anew: ``python -m tests.golden.make_store`` from the repository.
+"""Make ``store-2.db`` anew: ``python -m tests.golden.make_store`` from the repository.
 
-It is committed so that later versions are tested against a store that version 1 wrote: once
-released, it is never made again, only joined by the next version's.
+``store-1.db`` holds the same and was written by version 1 of the store: it cannot be made any more.
+Both are committed so that later versions are tested against them: once released, a store is never
+made again, only joined by the next version's.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from edge_mrl.documents import Document
 from edge_mrl.passages import PassageRule
 from edge_mrl.store import Binding, Entry, Store
 
-STORE = Path(__file__).parent / "store-1.db"
+STORES = [Path(__file__).parent / f"store-{version}.db" for version in (1, 2)]
 BINDING = Binding("5" * 64, "c" * 64, 4, 1.0, "/bundles/tiny")
 RULE = PassageRule(max_tokens=8, overlap=1)
 DOCUMENTS = [
@@ -27,8 +28,8 @@ CODES = np.array([[1, -127, 0, 127], [2, 2, 2, 2], [-3, 0, 0, 5]], np.int8)
 
 
 def main() -> None:
-    STORE.unlink(missing_ok=True)
-    with Store.open(STORE, create=lambda: (BINDING, RULE)) as store:
+    STORES[-1].unlink(missing_ok=True)
+    with Store.open(STORES[-1], create=lambda: (BINDING, RULE)) as store:
         parts = np.split(CODES, [2, 3])
         rows = zip(DOCUMENTS, SPANS, parts, strict=True)
         store.put([Entry(document, spans, codes) for document, spans, codes in rows])
