@@ -1,7 +1,7 @@
 # make demo    the main job on real input, end to end
 # make test    all tests (what CI runs)
 # make check   lint, types and the quick tests, for the inner loop
-# make bench   measure, and write bench/results/
+# make bench   measure, and write bench/results/ (also bench-store, bench-search)
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV := .venv
@@ -15,10 +15,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := true
 
-.PHONY: help demo test check lint types quick bench clean
+.PHONY: help demo test check lint types quick bench bench-store bench-search clean
 
 help: ## Show this help
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +51,13 @@ $(BUNDLE)/edge_mrl.json: $(INSTALLED) $(shell find export edge_mrl -name '*.py')
 bench: $(BUNDLE)/edge_mrl.json ## Retrieval quality and footprint, into bench/results/
 	$(BIN)/python -m bench.retrieval --bundle $(BUNDLE)
 	$(BIN)/python -m bench.footprint --bundle $(BUNDLE)
+
+bench-store: $(BUNDLE)/edge_mrl.json ## What a store costs from 10k to 3M passages; recall of the funnel (10 minutes)
+	$(BIN)/python -m bench.growth
+	$(BIN)/python -m bench.funnel --bundle $(BUNDLE)
+
+bench-search: $(INSTALLED) ## Search beside its peers, each in its own environment (2 GB, 30 minutes)
+	$(BIN)/python -m bench.search
 
 clean: ## Remove what was built (not the virtual environment)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -19,7 +19,14 @@ from typing import Any, Self
 
 import numpy as np
 
-from edge_mrl.codecache import CodeCache, State, bury, read_state, write_state
+from edge_mrl.codecache import (
+    CodeCache,
+    State,
+    bury,
+    read_dead,
+    read_state,
+    write_state,
+)
 from edge_mrl.documents import Document, clean
 from edge_mrl.errors import (
     BindingError,
@@ -247,11 +254,11 @@ class Store:
 
     def count(self) -> Counts:
         """Count documents and passages."""
-        query = (
-            "SELECT (SELECT count(*) FROM documents), (SELECT ifnull(sum(rows), 0) FROM passages)"
-        )
-        with self._lock, self._reporting():
-            return Counts(*self._connection.execute(query).fetchone())
+        with self._lock, self._reporting(), self._one_state():
+            documents = self._connection.execute("SELECT count(*) FROM documents").fetchone()[0]
+            # Adding up the rows of all passages would read them all.
+            passages = read_state(self._connection).next_row - len(read_dead(self._connection))
+            return Counts(documents, passages)
 
     @contextmanager
     def reading(self) -> Iterator[View]:
@@ -306,6 +313,15 @@ class Store:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    @contextmanager
+    def _one_state(self) -> Iterator[None]:
+        """Run a block in a transaction that reads, its own or the one that is open."""
+        if self._connection.in_transaction:
+            yield
+            return
+        with transaction(self._connection, "DEFERRED"):
+            yield
 
     @contextmanager
     def _reporting(self) -> Iterator[None]:

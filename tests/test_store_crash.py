@@ -301,7 +301,8 @@ with Store.open(path) as store:
                 for match in (m for row in matches for m in row):
                     first, spans = places[match.key]
                     assert first <= match.row < first + len(spans), "a row of another state"
-            count = store.count().passages
+            with store.locked() as (connection, _):
+                count = connection.execute("SELECT ifnull(sum(rows), 0) FROM passages").fetchone()[0]
             assert view.codes.live == count, (view.codes.live, count)
             counter = store.get(["counter"]).get("counter")
         seen = 0 if counter is None else counter.metadata["n"]
