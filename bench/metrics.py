@@ -31,7 +31,8 @@ def evaluate(scores: NDArray[np.float32], relevance: list[dict[int, float]]) -> 
     """Score every document for every query, as trec_eval does (nDCG with linear gains).
 
     Args:
-        scores: float32[queries, documents]; equal scores are ordered by document number.
+        scores: float32[queries, documents]; equal scores are ordered by document number,
+            -inf stands for a document that was not found.
         relevance: For each query, the gain of each relevant document.
     """
     rows = [_one(row, gains) for row, gains in zip(scores, relevance, strict=True)]
@@ -41,6 +42,7 @@ def evaluate(scores: NDArray[np.float32], relevance: list[dict[int, float]]) -> 
 
 def _one(scores: NDArray[np.float32], gains: dict[int, float]) -> tuple[float, float, float]:
     top = np.argsort(-scores, kind="stable")[:100]
+    top = top[scores[top] > -np.inf]
     got = np.array([gains.get(int(document), 0.0) for document in top])
     best = np.sort(np.array(list(gains.values())))[::-1][:10]
     discounts = 1 / np.log2(np.arange(2, 12))

@@ -50,3 +50,10 @@ def test_bootstrap_interval_holds_the_ratio_and_narrows_with_queries() -> None:
         assert found["low"] < 0.9 < found["high"]
     # By the root of the number of queries, about a sixth.
     assert narrow["high"] - narrow["low"] < (wide["high"] - wide["low"]) / 3
+
+
+def test_documents_that_were_not_found_do_not_count() -> None:
+    scores = np.full((1, 5), -np.inf, np.float32)
+    scores[0, 3] = 1
+    found = evaluate(scores, [{0: 1.0}])
+    assert (found.ndcg_at_10[0], found.recall_at_100[0], found.mrr_at_10[0]) == (0, 0, 0)

@@ -1,0 +1,135 @@
+"""Line charts written by hand as SVG: panels side by side, each with its own axes and lines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["Axis", "Line", "Panel", "decades", "svg"]
+
+WIDTH, HEIGHT = 460, 400
+LEFT, RIGHT, TOP, BOTTOM = 60, 24, 56, 96
+COLORS = ("#c2410c", "#1d4ed8", "#15803d", "#7e22ce")
+#: Height of a row of the legend; there are two.
+LEGEND = 17
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """What a direction means.
+
+    Attributes:
+        label: The quantity with its unit.
+        ticks: Values that are marked, ascending; the first and the last are the ends.
+        log: Whether the scale is logarithmic.
+    """
+
+    label: str
+    ticks: tuple[float, ...]
+    log: bool = True
+
+    def place(self, value: float) -> float:
+        """Where a value lies, from 0 at the first tick to 1 at the last."""
+        low, high, at = (
+            math.log10(v) if self.log else v for v in (self.ticks[0], self.ticks[-1], value)
+        )
+        return (at - low) / (high - low)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A name and its points (x, y), from the left."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A chart: title, axes, and up to four lines."""
+
+    title: str
+    x: Axis
+    y: Axis
+    lines: Sequence[Line]
+
+
+def decades(label: str, values: Sequence[float]) -> Axis:
+    """A logarithmic axis of whole powers of ten around some positive values."""
+    low = math.floor(math.log10(min(values)))
+    high = max(low + 1, math.ceil(math.log10(max(values))))
+    return Axis(label, tuple(10.0**power for power in range(low, high + 1)))
+
+
+def svg(panels: Sequence[Panel]) -> str:
+    """The panels from left to right."""
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH * len(panels)} {HEIGHT}" '
+        'font-family="sans-serif"><rect width="100%" height="100%" fill="white"/>'
+    )
+    parts = [part for i, panel in enumerate(panels) for part in _panel(panel, i * WIDTH)]
+    return "\n".join([head, *parts, "</svg>"]) + "\n"
+
+
+def _panel(panel: Panel, left: float) -> list[str]:
+    parts = [_text(left + LEFT, 22, panel.title, 14), *_axes(panel, left)]
+    for line, color in zip(panel.lines, COLORS, strict=False):
+        points = [_at(panel, left, x, y) for x, y in line.points]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"/>')
+        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{color}"/>' for x, y in points]
+    return parts + _legend(panel, left)
+
+
+def _axes(panel: Panel, left: float) -> list[str]:
+    parts = []
+    x_ticks, y_ticks = panel.x.ticks, panel.y.ticks
+    for tick in x_ticks:
+        x, y = _at(panel, left, tick, y_ticks[0])
+        parts += [_rule(x, TOP, x, y), _text(x, y + 17, _short(tick), 11, "middle")]
+    for tick in y_ticks:
+        x, y = _at(panel, left, x_ticks[0], tick)
+        parts += [
+            _rule(x, y, left + WIDTH - RIGHT, y),
+            _text(x - 6, y + 4, _short(tick), 11, "end"),
+        ]
+    parts.append(_text(left + LEFT, TOP - 14, panel.y.label, 12))
+    parts.append(_text(left + WIDTH - RIGHT, HEIGHT - BOTTOM + 36, panel.x.label, 12, "end"))
+    return parts
+
+
+def _legend(panel: Panel, left: float) -> list[str]:
+    """Names below the axis, two in a row."""
+    parts = []
+    for number, (line, color) in enumerate(zip(panel.lines, COLORS, strict=False)):
+        row, column = divmod(number, 2)
+        x = left + LEFT + column * (WIDTH - LEFT - RIGHT) / 2
+        y = HEIGHT - 12 - LEGEND * (1 - row)
+        parts.append(f'<circle cx="{x + 4:.1f}" cy="{y - 4:.1f}" r="4" fill="{color}"/>')
+        parts.append(_text(x + 14, y, line.name, 12))
+    return parts
+
+
+def _at(panel: Panel, left: float, x: float, y: float) -> tuple[float, float]:
+    return (
+        left + LEFT + panel.x.place(x) * (WIDTH - LEFT - RIGHT),
+        HEIGHT - BOTTOM - panel.y.place(y) * (HEIGHT - TOP - BOTTOM),
+    )
+
+
+def _short(value: float) -> str:
+    for limit, letter in ((1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:g}{letter}"
+    return f"{value:g}"
+
+
+def _text(x: float, y: float, text: str, size: int, anchor: str = "start") -> str:
+    at = f'x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}"'
+    return f'<text {at} fill="#222">{text}</text>'
+
+
+def _rule(x1: float, y1: float, x2: float, y2: float) -> str:
+    ends = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
+    return f'<line {ends} stroke="#ddd"/>'
