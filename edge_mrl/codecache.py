@@ -30,7 +30,7 @@ from edge_mrl.codefile import (
     require_ours,
 )
 from edge_mrl.codetable import CodeTable, Part
-from edge_mrl.errors import DamagedError, StoreBusyError
+from edge_mrl.errors import DamagedError, StoreError
 from edge_mrl.records import checksum
 from edge_mrl.schema import reporting, transaction
 
@@ -163,7 +163,6 @@ class CodeCache:
         self.layout = Layout(dim, SEGMENT_ROWS)
         #: Why the file is not used or written, for people; None if all is well.
         self.problem: str | None = None
-        self.rebuilds = 0
         self._store = store
         self._connection = connection
         self._names = names
@@ -225,13 +224,14 @@ class CodeCache:
         if not self._writable:
             return False
         state = read_state(self._connection)
-        if state.next_row < self._retry_at and not self._damaged:
+        if state.next_row < self._retry_at:
             return False
         try:
             with reporting(self._store), transaction(self._connection, "IMMEDIATE"):
                 self._roll()
-        except (OSError, CodeFileError, StoreBusyError) as error:
-            # A cache that cannot be written now: the rows stay where they are, in SQLite.
+        except (OSError, CodeFileError, StoreError) as error:
+            # A cache that cannot be written now: the rows stay where they are, in SQLite, and a put
+            # that was committed has succeeded. Damaged rows are an error to whoever needs them.
             self.problem = f"{self.path.name}: {error}"
             self._retry_at = state.next_row + STAGE_ROWS
             self._forget()
@@ -414,7 +414,6 @@ class CodeCache:
             raise
         file.close()
         self._forget()
-        self.rebuilds += 1
         write_state(self._connection, replace(state, filed=state.next_row, generation=generation))
 
     def _append(self, file: CodeFile, first: int, after: int) -> None:

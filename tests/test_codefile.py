@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -222,6 +223,24 @@ def test_store_goes_on_when_the_file_cannot_be_written(
     with Store.open(path) as store:
         assert answers(store, codes) == expected
         assert stats(store)["problem"] is None
+
+
+def test_put_has_succeeded_though_the_file_could_not_be_committed(
+    path: Path, codes: NDArray[np.int8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with open_store(path, BINDING) as store, monkeypatch.context() as patch:
+        patch.setattr("edge_mrl.codecache.write_state", full)
+        fill(store, codes)
+        assert state(store).filed == 0
+        assert store.count().documents == NUMBER
+        assert answers(store, codes)
+        assert "disk is full" in stats(store)["problem"]
+    with Store.open(path) as store:
+        assert answers(store, codes)
+        assert state(store).filed == NUMBER
 
 
 def test_older_copy_of_the_store_beside_a_newer_file(path: Path, codes: NDArray[np.int8]) -> None:

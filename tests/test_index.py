@@ -302,3 +302,45 @@ def test_minilm_finds_what_is_meant(path: Path, minilm_bundle: Path) -> None:
         best = [hits[0] for hits in index.search_many(queries, k=1)]
     assert [hit.id for hit in best] == ["pets", "money", "food"]
     assert all(isinstance(hit, Hit) and 0.25 < hit.score < 1 for hit in best)
+
+
+def test_keyword_hits_show_the_passage_that_has_the_words(path: Path) -> None:
+    words = "the cat and a model of it " * 8
+    with Index.open(path, bundle=TINY, max_tokens=12, overlap=0) as index:
+        index.put([Document("long", f"{words} barking dog {words}"), Document("b", "a model")])
+        (hit,) = index.search("barking", mode="keyword")
+    assert hit.id == "long"
+    assert "barking" in hit.text
+    assert len(hit.text) < 80
+    assert hit.score > 0
+
+
+def test_hybrid_fuses_both_rankings(path: Path) -> None:
+    with Index.open(path, bundle=TINY) as index:
+        index.put(make_documents(60))
+        rankings = [
+            [hit.id for hit in index.search("the barking dog", k=100, mode=mode)]
+            for mode in ("vector", "keyword")
+        ]
+        hits = index.search("the barking dog", k=20, mode="hybrid")
+    scores = {
+        name: sum(1 / (61 + ranking.index(name)) for ranking in rankings if name in ranking)
+        for name in set(rankings[0]) | set(rankings[1])
+    }
+    best = sorted(scores.values(), reverse=True)[:20]
+    assert [hit.score for hit in hits] == pytest.approx(best)
+    assert all(hit.score == pytest.approx(scores[hit.id]) for hit in hits)
+
+
+def test_filter_is_applied_before_the_search(path: Path) -> None:
+    with Index.open(path, bundle=TINY) as index:
+        index.put(make_documents(200))
+        for mode in ("vector", "hybrid"):
+            hits = index.search("the cat", k=5, mode=mode, filter={"number": {"$gte": 195}})
+            assert sorted(hit.id for hit in hits) == [f"d{n}" for n in range(195, 200)]
+        assert index.select({"number": {"$in": [7, 3]}}) == ["d003", "d007"]
+
+
+def test_unknown_mode_is_an_error(path: Path) -> None:
+    with Index.open(path, bundle=TINY) as index, pytest.raises(UsageError, match="mode"):
+        index.search("cat", mode="fuzzy")  # type: ignore[arg-type]
