@@ -6,6 +6,7 @@ Names are loaded when they are first used, so that ``import edge_mrl`` costs not
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = ["Document", "Encoder", "Encoding", "Hit", "Index", "Verification"]
+
+# From 1.29 on, ONNX Runtime reports its use to its maker unless told not to before it is loaded: it
+# makes a device id and a database in the user's cache, and a thread that uploads. Nothing here does.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "Document": "documents",
