@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.bundle import GOLDEN, check_files, read_manifest
+from edge_mrl.bundle import GOLDEN, Precision, check_files, read_manifest
 from edge_mrl.encoder import Encoder
 from edge_mrl.errors import FormatError
 
@@ -178,7 +178,7 @@ def _compare(encoder: Encoder, golden: list[Golden], files: int) -> Verification
     return Verification(
         passed=not failures,
         failures=tuple(failures),
-        warnings=tuple(_cpu_warnings(encoder.manifest.precision.weights)),
+        warnings=tuple(_cpu_warnings(encoder.manifest.precision)),
         texts=len(golden),
         files=files,
         same_ids=same_ids,
@@ -212,9 +212,11 @@ def cosines(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float64]:
     return np.where(both_zero, 1.0, (a * b).sum(axis=1) / np.maximum(norms, 1e-30))
 
 
-def _cpu_warnings(weights: str) -> list[str]:
-    """What this CPU does to integer products."""
-    if weights != "int8" or platform.machine() not in ("x86_64", "AMD64"):
+def _cpu_warnings(precision: Precision) -> list[str]:
+    """What this CPU does to int8 products; a table alone has none."""
+    if precision.weights != "int8" or not precision.integer_products:
+        return []
+    if platform.machine() not in ("x86_64", "AMD64"):
         return []
     try:
         flags = set(Path("/proc/cpuinfo").read_text("ascii", errors="replace").split())

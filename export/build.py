@@ -198,7 +198,7 @@ def _build_graph(
     clock: _Clock,
 ) -> Lowered:
     clock.stage("trace and fuse")
-    model = source_graph(source, scratch)
+    model = source_graph(source, scratch, precision=recipe.precision)
     FoldInputs()(model)
     if vocabulary.kept is not None:
         SelectRows(vocabulary.kept)(model)

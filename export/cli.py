@@ -155,7 +155,10 @@ def _text(result: Export) -> str:
         ("model", f"{source.model} ({source.architecture}, licence {source.licence})"),
         ("vectors", f"{manifest.dim} dimensions int8 ({manifest.dim} B each), {full}"),
         ("input", f"up to {manifest.max_tokens:,} tokens"),
-        ("graph", f"{precision.weights} weights, {precision.integer_products} integer products"),
+        (
+            "graph",
+            f"{precision.weights} weights, {precision.integer_products or 'no'} integer products",
+        ),
         ("size", f"{manifest.size_bytes / 1e6:.1f} MB"),
         ("fidelity", f"cosine to the fp32 source {cosine} ({fidelity.texts} texts)"),
         ("", f"cosine alone to in a batch {same:.6f} min"),

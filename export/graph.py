@@ -8,14 +8,14 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from edge_mrl.errors import UsageError, reason
-from edge_mrl_export.passes.emit import Pen
+from edge_mrl_export.passes.emit import OPSET
 from edge_mrl_export.source import Source
+from edge_mrl_export.static import static_graph, static_table
 
 __all__ = ["source_graph"]
 
@@ -24,15 +24,15 @@ __all__ = ["source_graph"]
 FUSED_TYPES = {"albert", "bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"}
 #: Largest difference that a fusion may make; fp32 kernels differ by some 1e-6.
 FUSION_TOLERANCE = 1e-4
-OPSET = 18
 
 
-def source_graph(source: Source, folder: Path) -> ir.Model:
+def source_graph(source: Source, folder: Path, *, precision: str = "fp32") -> ir.Model:
     """Trace the source's transformer, fused where that is exact.
 
     Args:
         source: The loaded source model.
         folder: An existing scratch folder.
+        precision: For static models: with "int8" the table has int8 rows at once.
 
     Returns:
         A graph with the source's own inputs and first output float32[texts, tokens, width]; for
@@ -42,12 +42,18 @@ def source_graph(source: Source, folder: Path) -> ir.Model:
         UsageError: The architecture cannot be traced.
     """
     if source.model_type == "static":
-        return _static_graph(source)
+        return _static_graph(source, int8=precision == "int8")
     if source.model_type == "onnx":
         return _keep_output(ir.load(source.transformer.path), source.transformer.output)
     path = _trace(source, folder)
     fused = _fuse(source, path)
     return _keep_output(ir.load(fused), "last_hidden_state")
+
+
+def _static_graph(source: Source, *, int8: bool) -> ir.Model:
+    table = static_table(source.transformer)
+    mean = any(type(module).__name__ != "Normalize" for module in source.modules)
+    return static_graph(table.as_int8() if int8 else table.as_float32(), mean=mean)
 
 
 def _trace(source: Source, folder: Path) -> Path:
@@ -120,24 +126,6 @@ def _keep_output(model: ir.Model, name: str) -> ir.Model:
     kept = [value for value in model.graph.outputs if value.name == name]
     model.graph.outputs[:] = kept or model.graph.outputs[:1]
     return model
-
-
-def _static_graph(source: Source) -> ir.Model:
-    """StaticEmbedding: the mean of the tokens' rows; pooling then adds nothing."""
-    table: Any = source.transformer.embedding.weight.detach().float().numpy()
-    ids = ir.val("input_ids", dtype=ir.DataType.INT64, shape=ir.Shape(["texts", "tokens"]))
-    mask = ir.val("attention_mask", dtype=ir.DataType.INT64, shape=ir.Shape(["texts", "tokens"]))
-    graph = ir.Graph(
-        [ids, mask], [], nodes=[], opset_imports={"": OPSET, "com.microsoft": 1}, name="static"
-    )
-    pen = Pen(graph, "static")
-    rows = pen.op("Gather", pen.const(table, np.float32, name="embedding/table"), ids)
-    weights = pen.op("Cast", mask, to=int(ir.DataType.FLOAT))
-    total = pen.op("ReduceSum", weights, pen.const([-1], np.int64), keepdims=1)
-    shares = pen.op("Div", weights, pen.op("Max", total, pen.const(1, np.float32)))
-    summed = pen.op("MatMul", pen.op("Unsqueeze", shares, pen.const([1], np.int64)), rows)
-    graph.outputs.append(pen.op("Squeeze", summed, pen.const([1], np.int64)))
-    return ir.Model(graph, ir_version=9)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from edge_mrl_export.passes.products import (
     find_products,
     is_gelu,
 )
-from edge_mrl_export.passes.tables import QuantizeTables
+from edge_mrl_export.passes.tables import QuantizeTables, count_int8_tables
 from edge_mrl_export.quantize import Plan, choose_plan
 
 __all__ = ["Lowered", "lower"]
@@ -76,19 +76,22 @@ def _to_int8(
 ) -> Lowered:
     plans = _plan(model, token_ids, folder, advance)
     QuantizeProducts(plans)(model)
-    expected = count_integer_products(model)
     QuantizeTables()(model)
+    expected = count_integer_products(model), count_int8_tables(model)
+    if expected == (0, 0):
+        raise UsageError("nothing in this graph is large enough for int8: use --fp32")
     finished = _finish(model, folder)
     # Optimisers have been seen to fold integers back to fp32, where all looks well but the speed.
-    if count_integer_products(finished) != expected:
-        found = count_integer_products(finished)
+    found = count_integer_products(finished), count_int8_tables(finished)
+    if found != expected:
         raise UsageError(
-            f"{found} integer products are left of {expected}: please report this model"
+            f"{found[0]} integer products are left of {expected[0]}, {found[1]} int8 tables "
+            f"of {expected[1]}: please report this model"
         )
     described = Precision(
         "int8",
         "uint8 per token" if plans else "fp32",
-        integer_products=count_integer_products(finished),
+        integer_products=found[0],
         smoothed_products=sum(plan.smooth is not None for plan in plans.values()),
     )
     worst = max(((n, p.error) for n, p in plans.items()), key=lambda item: item[1], default=None)

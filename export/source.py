@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from edge_mrl.errors import UsageError, reason
+from edge_mrl_export.model2vec import Model2Vec, is_model2vec
 from edge_mrl_export.reference import OnnxTransformer
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Source:
         licence: SPDX-like id, or "unknown".
         architecture: Class of the transformer, e.g. "BertModel".
         transformer: The network that gives token embeddings: a transformers model, an
-            ``OnnxTransformer``, or a StaticEmbedding module.
+            ``OnnxTransformer``, or a StaticEmbedding or Model2Vec module.
         modules: What follows it, as sentence-transformers modules in order.
         tokenizer: Parsed tokenizer.json, with neither truncation nor padding.
         prompts: Text put before the input, by kind ("query", "document").
@@ -81,8 +82,7 @@ class Source:
 
     def encode(self, texts: Sequence[str], *, kind: str, max_tokens: int) -> NDArray[np.float32]:
         """Encode with the source's own library: float32[n, D], unit length."""
-        if self.model_type != "static":
-            self.reference.max_seq_length = max_tokens
+        self._limit(max_tokens)
         # Padded on the left, absolute positions shift: then only a text alone is what the model means.
         side = getattr(self.reference.tokenizer, "padding_side", "right")
         vectors = self.reference.encode(
@@ -96,13 +96,19 @@ class Source:
 
     def token_ids(self, texts: Sequence[str], *, kind: str, max_tokens: int) -> list[list[int]]:
         """Token ids as the source's own library makes them, without padding."""
-        if self.model_type != "static":
-            self.reference.max_seq_length = max_tokens
+        self._limit(max_tokens)
         rows = []
         for text in texts:
             features = self.reference.preprocess([text], prompt=self.prompts[kind])
             rows.append([int(i) for i in features["input_ids"].reshape(-1)])
         return rows
+
+    def _limit(self, max_tokens: int) -> None:
+        """Let the source's own library cut texts here."""
+        if type(self.transformer).__name__ == "StaticEmbedding":  # its limit is its tokenizer's
+            self.transformer.tokenizer.enable_truncation(max_tokens)
+        else:
+            self.reference.max_seq_length = max_tokens
 
     def tensors(self) -> Iterator[tuple[str, NDArray[Any]]]:
         """Name and value of each weight, the transformer's first."""
@@ -157,6 +163,8 @@ def load_source(model: str | None, *, pooling: str | None = None) -> Source:
         return _load_onnx(folder, label, pooling)
     if pooling is not None:
         raise UsageError("--pooling is for .onnx files; this model brings its own pooling")
+    if is_model2vec(folder):
+        return _load_model2vec(folder, label)
     _refuse_unsupported(folder, label)
     return _load_sentence_transformers(folder, label)
 
@@ -165,14 +173,13 @@ def _load_sentence_transformers(folder: Path, label: str) -> Source:
     model = _open_reference(folder, label)
     modules = _checked_modules(model, label)
     first, rest = modules[0], modules[1:]
-    static = type(first).__name__ == "StaticEmbedding"
+    if type(first).__name__ == "StaticEmbedding":
+        return _static_source(folder, label, model, modules)
     notes = []
     if not (folder / "modules.json").exists():
         notes.append("no modules.json: mean pooling is assumed, as sentence-transformers does")
-    transformer = first if static else first.auto_model
-    config = None if static else transformer.config
-    tokenizer = _tokenizer_json(first.tokenizer, special_tokens=not static)
-    positions = None if static else _max_positions(config)
+    transformer, config = first.auto_model, first.auto_model.config
+    positions = _max_positions(config)
     return Source(
         name=label.rsplit("/", 1)[-1],
         model=label,
@@ -180,17 +187,71 @@ def _load_sentence_transformers(folder: Path, label: str) -> Source:
         architecture=type(transformer).__name__,
         transformer=transformer,
         modules=rest,
-        tokenizer=tokenizer,
+        tokenizer=_tokenizer_json(first.tokenizer, special_tokens=True),
         prompts=_checked_prompts(model, rest, label),
         width=int(model.get_embedding_dimension() or 0),
-        max_tokens=_max_tokens(None if static else first.max_seq_length, positions),
+        max_tokens=_max_tokens(first.max_seq_length, positions),
         max_positions=positions,
-        pad_id=0 if static else int(first.tokenizer.pad_token_id or 0),
-        layer_norm=config is not None and config.model_type in LAYER_NORM_TYPES,
-        model_type="static" if config is None else str(config.model_type),
+        pad_id=int(first.tokenizer.pad_token_id or 0),
+        layer_norm=config.model_type in LAYER_NORM_TYPES,
+        model_type=str(config.model_type),
         reference=model,
         notes=tuple(notes),
     )
+
+
+def _load_model2vec(folder: Path, label: str) -> Source:
+    from sentence_transformers import SentenceTransformer
+
+    first = Model2Vec.open(folder, label)
+    reference = SentenceTransformer(modules=[first], device="cpu")
+    settings = _json(folder / "config_sentence_transformers.json")
+    reference.prompts.update(settings.get("prompts") or {})
+    return _static_source(folder, label, reference, (first,))
+
+
+def _static_source(
+    folder: Path, label: str, model: SentenceTransformer, modules: tuple[torch.nn.Module, ...]
+) -> Source:
+    """A model without a transformer, which reads tokens without special ones."""
+    first, rest = modules[0], modules[1:]
+    if isinstance(first, Model2Vec):
+        architecture = (first.config.get("architectures") or ["StaticModel"])[0]
+        limit = first.max_seq_length
+    else:
+        first.float()  # the reference is the fp32 model, whatever the file's type
+        architecture, limit = type(first).__name__, _truncation(first.tokenizer, label)
+    notes = ["a static model: the mean of its tokens' rows, without a transformer's products"]
+    if limit is None:
+        notes.append(f"no file says how long an input may be: {UNLIMITED_TOKENS:,} tokens are read")
+    return Source(
+        name=label.rsplit("/", 1)[-1],
+        model=label,
+        licence=_licence(folder),
+        architecture=str(architecture),
+        transformer=first,
+        modules=rest,
+        tokenizer=_tokenizer_json(first.tokenizer, special_tokens=False),
+        prompts=_checked_prompts(model, rest, label),
+        width=int(model.get_embedding_dimension() or 0),
+        max_tokens=_max_tokens(limit, None),
+        max_positions=None,
+        pad_id=0,
+        layer_norm=False,
+        model_type="static",
+        reference=model,
+        notes=tuple(notes),
+    )
+
+
+def _truncation(tokenizer: Any, label: str) -> int | None:
+    """Where a StaticEmbedding's tokenizer cuts texts, in tokens."""
+    settings = tokenizer.truncation
+    if settings is None:
+        return None
+    if settings["direction"] != "right":
+        raise UsageError(f"{label} cuts long texts on the left; only the right can be baked")
+    return int(settings["max_length"])
 
 
 def _load_onnx(path: Path, label: str, pooling: str | None) -> Source:
@@ -262,7 +323,8 @@ def _refuse_unsupported(folder: Path, label: str) -> None:
     if not config and not modules:
         raise UsageError(f"{label} has neither modules.json nor config.json: it is no model folder")
     model_type = config.get("model_type")
-    if model_type:
+    static = bool(modules) and modules[0]["type"].endswith(".StaticEmbedding")
+    if model_type and not static:
         _refuse_model_type(config, label, has_modules=bool(modules))
 
 

@@ -8,7 +8,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edge_mrl.bundle import Manifest
+    from edge_mrl.bundle import Manifest, Precision
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -40,7 +40,6 @@ def _text(manifest: Manifest) -> str:
     width = manifest.full_dim
     full = "none (coarse only)" if width is None else f"float32, {width} dimensions"
     fidelity = f"{quality['cosine_mean']:.4f} mean, {quality['cosine_min']:.4f} min"
-    products = f"{precision.integer_products} on integers, {precision.smoothed_products} smoothed"
     rows = [
         ("name", manifest.name),
         ("source", f"{source.model} ({source.architecture}, licence {source.licence})"),
@@ -50,7 +49,7 @@ def _text(manifest: Manifest) -> str:
         ("max tokens", f"{manifest.max_tokens:,}"),
         *((f"{kind} prompt", repr(text)) for kind, text in manifest.prompts.items() if text),
         ("precision", f"{precision.weights} weights, {precision.activations} activations"),
-        ("products", products),
+        ("products", _products(precision)),
         ("fidelity", f"cosine {fidelity} to the fp32 source"),
         ("space", manifest.space_id),
         ("code", manifest.code_id),
@@ -59,3 +58,10 @@ def _text(manifest: Manifest) -> str:
     files = [(name, f"{entry.size_bytes / 1e6:9.3f} MB") for name, entry in manifest.files.items()]
     rows += [*files, ("total", f"{manifest.size_bytes / 1e6:9.3f} MB")]
     return "\n".join(f"{name:<18}{value}" for name, value in rows)
+
+
+def _products(precision: Precision) -> str:
+    """A static model has none: its weights are a table."""
+    if not precision.integer_products:
+        return "none on integers"
+    return f"{precision.integer_products} on integers, {precision.smoothed_products} smoothed"

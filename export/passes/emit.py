@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["CONTRIB", "Pen", "constant", "replace", "tidy"]
+__all__ = ["CONTRIB", "OPSET", "Pen", "constant", "replace", "tidy"]
 
 #: The domain of ONNX Runtime's own operators.
 CONTRIB = "com.microsoft"
+#: Of the ONNX operators that we trace to and write.
+OPSET = 18
 
 
 class Pen:

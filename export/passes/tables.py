@@ -8,7 +8,7 @@ import onnx_ir as ir
 from edge_mrl_export.passes.emit import Pen, constant, replace, tidy
 from edge_mrl_export.quantize import quantize_rows
 
-__all__ = ["SMALLEST_TABLE", "QuantizeTables", "find_tables"]
+__all__ = ["SMALLEST_TABLE", "QuantizeTables", "count_int8_tables", "find_tables"]
 
 #: Tables with fewer values stay fp32 (token types, relative position buckets).
 SMALLEST_TABLE = 32_768
@@ -27,6 +27,12 @@ def find_tables(model: ir.Model) -> list[ir.Node]:
         if table.size >= SMALLEST_TABLE:
             found.append(node)
     return found
+
+
+def count_int8_tables(model: ir.Model) -> int:
+    """How many tables with int8 rows the graph looks up."""
+    tables = [constant(node.inputs[0]) for node in model.graph if node.op_type == "Gather"]
+    return sum(table is not None and table.ndim == 2 and table.dtype == np.int8 for table in tables)
 
 
 class QuantizeTables(ir.passes.InPlacePass):

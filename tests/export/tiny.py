@@ -7,8 +7,10 @@ import string
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
+from safetensors.numpy import save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, StaticEmbedding, Transformer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -125,16 +127,49 @@ def sentence_folder(
     return folder / "model"
 
 
-def static_folder(folder: Path, *, width: int = 24) -> Path:
-    """Save a StaticEmbedding model with random rows."""
+def static_folder(
+    folder: Path,
+    *,
+    width: int = 24,
+    modules: tuple[torch.nn.Module, ...] = (),
+    prompts: dict[str, str] | None = None,
+    max_tokens: int | None = None,
+) -> Path:
+    """Save a StaticEmbedding model with random rows; its tokenizer adds special tokens if it is let."""
     torch.manual_seed(7)
     rust = tokenizer().backend_tokenizer
-    rust.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
-    table = torch.randn(rust.get_vocab_size(), width)
-    model = SentenceTransformer(
-        modules=[StaticEmbedding(rust, embedding_weights=table)], device="cpu"
-    )
+    if max_tokens is not None:
+        rust.enable_truncation(max_tokens)
+    first = StaticEmbedding(rust, embedding_weights=torch.randn(rust.get_vocab_size(), width))
+    model = SentenceTransformer(modules=[first, *modules], device="cpu", prompts=prompts)
     model.save(str(folder), create_model_card=False)
+    return folder
+
+
+def model2vec_folder(
+    folder: Path,
+    *,
+    width: int = 24,
+    dtype: str = "float32",
+    clusters: int | None = None,
+    weights: bool = False,
+    **config: Any,
+) -> Path:
+    """Save random rows as model2vec does: one for each token, or one for each cluster of tokens."""
+    random = np.random.default_rng(7)
+    rust = tokenizer().backend_tokenizer
+    size = rust.get_vocab_size()
+    rows = random.normal(size=(clusters or size, width))
+    tensors = {"embeddings": (rows * 30 if dtype == "int8" else rows).astype(dtype)}
+    if clusters is not None:
+        tensors["mapping"] = random.integers(0, clusters, size)
+    if weights:
+        tensors["weights"] = random.uniform(1e-3, 1, size)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "model.safetensors")
+    rust.save(str(folder / "tokenizer.json"))
+    settings = {"model_type": "model2vec", "architectures": ["StaticModel"], "normalize": True}
+    (folder / "config.json").write_text(json.dumps({**settings, **config}), "utf-8")
     return folder
 
 
