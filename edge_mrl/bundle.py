@@ -118,8 +118,9 @@ class Precision:
     """How the graph computes.
 
     Attributes:
-        weights: "fp32", "int8" or "int4".
-        activations: "fp32" or "uint8 per token".
+        weights: "fp32", "int8", "int4", or "uint8": int8 with zero point 128, for x86-64 without VNNI.
+        activations: "fp32", "int8 per block", or uint8 codes with a step that is "fixed", "per token",
+            or one of both for each input ("fixed and per token").
         integer_products: Products that run on integer codes.
         smoothed_products: Groups of products with a smoothed input.
     """

@@ -9,14 +9,17 @@ import onnxruntime as ort
 
 __all__ = ["optimize"]
 
-#: Fusions that would hide a MatMul's weight or an embedding table from our own passes.
-HIDING = [
+#: Fusions that would hide a MatMul's weight or an embedding table from our own passes, and two whose
+#: kernels are slower than what they replace (passes/kernels.py).
+UNWANTED = [
     "AttentionFusion",
+    "BiasGeluFusion",
     "EmbedLayerNormFusion",
     "GemmActivationFusion",
     "MatMulAddFusion",
     "MatMulActivationFusion",
     "DynamicQuantizeMatMulFusion",
+    "SkipLayerNormFusion",
 ]
 
 
@@ -43,7 +46,7 @@ def optimize(model: ir.Model, folder: Path) -> ir.Model:
         "session.optimized_model_external_initializers_min_size_in_bytes", str(1 << 20)
     )
     ort.InferenceSession(
-        str(before), options, providers=["CPUExecutionProvider"], disabled_optimizers=HIDING
+        str(before), options, providers=["CPUExecutionProvider"], disabled_optimizers=UNWANTED
     )
     optimized = ir.load(after)
     # Read the weights now: the files are overwritten by the next call.

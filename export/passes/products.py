@@ -1,4 +1,4 @@
-"""int8 products: MatMul and Gemm with a constant weight become MatMulIntegerToFloat per token."""
+"""int8 products: MatMul and Gemm with a constant weight become MatMulIntegerToFloat."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from edge_mrl_export.passes.emit import CONTRIB, Pen, constant, replace, tidy
 from edge_mrl_export.quantize import Plan, quantize_columns
 
-__all__ = ["Product", "QuantizeProducts", "count_integer_products", "find_products", "is_gelu"]
+__all__ = [
+    "Product",
+    "QuantizeProducts",
+    "count_integer_products",
+    "find_products",
+    "is_gelu",
+    "is_norm",
+]
 
 GELUS = {"BiasGelu", "FastGelu", "Gelu", "QuickGelu", "Relu"}
 #: Products smaller than this stay fp32: their weights are a few kB and their rounding buys nothing.
@@ -28,13 +35,15 @@ class Product:
         node: The MatMul or Gemm.
         value: The activation, float32[..., K].
         weight: float32[K, N].
-        bias: float32[N] of a Gemm, or None.
+        bias: float32[N] of a Gemm, or of the addition that follows; or None.
+        output: The result, bias included.
     """
 
     node: ir.Node
     value: ir.Value
     weight: NDArray[np.float32]
     bias: NDArray[np.float32] | None
+    output: ir.Value
 
     @property
     def shared(self) -> bool:
@@ -64,8 +73,9 @@ def _as_product(node: ir.Node) -> Product | None:
         return None
     if weight.dtype != np.float32 or str(weight_value.name).startswith("head/"):  # type: ignore[union-attr]
         return None
-    bias = None
+    bias, output = _added_bias(node.outputs[0], weight)
     if node.op_type == "Gemm":
+        bias, output = None, node.outputs[0]
         settings = {name: node.attributes[name].value for name in node.attributes}
         if (
             settings.get("transA")
@@ -78,7 +88,26 @@ def _as_product(node: ir.Node) -> Product | None:
             bias = constant(node.inputs[2])
             if bias is None:
                 return None
-    return Product(node, value, np.ascontiguousarray(weight), bias)
+    return Product(node, value, np.ascontiguousarray(weight), bias, output)
+
+
+def _added_bias(
+    output: ir.Value, weight: NDArray[np.float32]
+) -> tuple[NDArray[np.float32] | None, ir.Value]:
+    """The constant vector that the only reader adds, and its sum; (None, output) if there is none."""
+    uses = tuple(output.uses())
+    if len(uses) != 1 or uses[0].node.op_type != "Add":
+        return None, output
+    bias = constant(uses[0].node.inputs[1 - uses[0].idx])
+    if bias is None or bias.shape != weight.shape[1:]:
+        return None, output
+    return bias, uses[0].node.outputs[0]
+
+
+def is_norm(value: ir.Value) -> bool:
+    """Whether a layer norm made the value, which bounds it."""
+    producer = value.producer()
+    return producer is not None and producer.op_type == "LayerNormalization"
 
 
 def is_gelu(value: ir.Value) -> bool:
@@ -88,7 +117,7 @@ def is_gelu(value: ir.Value) -> bool:
 
 
 class QuantizeProducts(ir.passes.InPlacePass):
-    """Replace products by per-token int8 ones.
+    """Replace products by int8 ones, with a step per token or a fixed one, as planned.
 
     Requires: a plan for each group's activation.
     Ensures: one MatMulIntegerToFloat for each product of a planned group. Quantisers have been seen
@@ -96,11 +125,15 @@ class QuantizeProducts(ir.passes.InPlacePass):
 
     Args:
         plans: Plan by the name of the activation.
+        unsigned: Store weights as uint8 with zero point 128. Processors that add pairs of products in
+            16 bits (x86-64 without VNNI) saturate on uint8 times int8, and have a slower, exact kernel
+            for this.
     """
 
-    def __init__(self, plans: Mapping[str, Plan]) -> None:
+    def __init__(self, plans: Mapping[str, Plan], *, unsigned: bool = False) -> None:
         super().__init__()
         self._plans = plans
+        self._unsigned = unsigned
         self._expected = 0
 
     def requires(self, model: ir.Model) -> None:
@@ -118,9 +151,9 @@ class QuantizeProducts(ir.passes.InPlacePass):
             plan = self._plans[str(group[0].value.name)]
             # Read anew: where products follow each other, the value found was replaced meanwhile.
             value = group[0].node.inputs[0]
-            codes, zero, peak = _code_activation(pen, value, plan)  # type: ignore[arg-type]
+            coded = _code_activation(pen, value, plan)  # type: ignore[arg-type]
             for product in group:
-                _replace(pen, product, plan, codes, zero, peak)
+                _replace(pen, product, plan, coded, unsigned=self._unsigned)
         model.opset_imports[CONTRIB] = 1
         tidy(model)
         return ir.passes.PassResult(model, modified=bool(groups))
@@ -138,73 +171,71 @@ def count_integer_products(model: ir.Model) -> int:
     return sum(node.op_type == "MatMulIntegerToFloat" for node in model.graph)
 
 
-def _code_activation(pen: Pen, value: ir.Value, plan: Plan) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """Per row: codes uint8[..., K], their zero point, and the peak float32[..., 1]."""
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """An activation's codes.
+
+    Attributes:
+        codes: uint8[..., K].
+        zero: Their zero point.
+        step: What a code stands for; per token, in units of the peak.
+        peak: float32[..., 1], what the product of a token is multiplied with; None for a fixed step.
+    """
+
+    codes: ir.Value
+    zero: ir.Value
+    step: np.float32
+    peak: ir.Value | None
+
+
+def _code_activation(pen: Pen, value: ir.Value, plan: Plan) -> Coded:
     scaled = value
     if plan.smooth is not None:
         scaled = pen.op("Mul", scaled, pen.const(plan.smooth))
+    if plan.step is not None:
+        zero = pen.const(plan.zero, np.uint8)
+        codes = pen.op("QuantizeLinear", scaled, pen.const(plan.step, np.float32), zero)
+        return Coded(codes, zero, plan.step, None)
     offset = plan.offset()
     last = pen.const([-1], np.int64)
     if offset is None:
-        zero, steps = 128, 127.0
+        zero, steps = pen.const(128, np.uint8), 127.0
         highest = pen.op("ReduceMax", pen.op("Abs", scaled), last, keepdims=1)
     else:
-        zero, steps = 0, 255.0
+        zero, steps = pen.const(0, np.uint8), 255.0
         scaled = pen.op("Add", scaled, pen.const(offset))
         highest = pen.op("ReduceMax", scaled, last, keepdims=1)
     peak = pen.op("Max", highest, pen.const(TINY))
     stretched = pen.op("Mul", scaled, pen.op("Div", pen.const(steps, np.float32), peak))
-    point = pen.const(zero, np.uint8)
-    return pen.op("QuantizeLinear", stretched, pen.const(1, np.float32), point), point, peak
+    codes = pen.op("QuantizeLinear", stretched, pen.const(1, np.float32), zero)
+    return Coded(codes, zero, np.float32(1 / steps), peak)
 
 
-def _replace(
-    pen: Pen, product: Product, plan: Plan, codes: ir.Value, zero: ir.Value, peak: ir.Value
-) -> None:
+def _replace(pen: Pen, product: Product, plan: Plan, coded: Coded, *, unsigned: bool) -> None:
     weight = product.weight if plan.smooth is None else product.weight / plan.smooth[:, None]
-    coded, scale = quantize_columns(weight)
-    offset = plan.offset()
-    steps = np.float32(127 if offset is None else 255)
+    codes, scale = quantize_columns(weight)
+    bias, offset = product.bias, plan.offset()
+    if offset is not None:
+        shift = -(np.broadcast_to(offset, len(codes)) @ (codes.astype(np.float32) * scale))
+        bias = shift if bias is None else bias + shift
     name = str(product.node.inputs[1].name)  # type: ignore[union-attr]
-    sums = pen.op(
+    inside = bias is not None and coded.peak is None
+    stored, weight_zero = codes, None
+    if unsigned:
+        stored = (codes.astype(np.int16) + 128).astype(np.uint8)
+        weight_zero = pen.const(128, np.uint8)
+    result = pen.op(
         "MatMulIntegerToFloat",
-        codes,
-        pen.const(coded, name=f"{name}/int8"),
-        pen.const(1, np.float32),
-        pen.const(scale / steps, np.float32, name=f"{name}/scale"),
-        zero,
+        coded.codes,
+        pen.const(stored, name=f"{name}/int8"),
+        pen.const(coded.step, np.float32),
+        pen.const(scale, np.float32, name=f"{name}/scale"),
+        coded.zero,
+        *((weight_zero, pen.const(bias, np.float32)) if inside else (weight_zero,)),
         domain=CONTRIB,
     )
-    result = pen.op("Mul", sums, peak)
-    bias = product.bias
-    if offset is not None:
-        shift = -(np.broadcast_to(offset, len(coded)) @ (coded.astype(np.float32) * scale))
-        bias = shift if bias is None else bias + shift
-    output = product.node.outputs[0]
-    if bias is not None and not _fold_bias(pen, output, bias):
-        result = pen.op("Add", result, pen.const(bias, np.float32))
-    replace(output, result)
-
-
-#: Where an operator takes the bias of the product that feeds its first input.
-BIAS_INPUT = {"BiasGelu": 1, "SkipLayerNormalization": 4, "Add": 1}
-
-
-def _fold_bias(pen: Pen, output: ir.Value, bias: NDArray[np.float32]) -> bool:
-    """Add a constant to the bias that the only reader adds anyway; False where there is none."""
-    uses = tuple(output.uses())
-    if len(uses) != 1:
-        return False
-    reader = uses[0].node
-    index = BIAS_INPUT.get(reader.op_type)
-    if reader.op_type == "Add" and uses[0].idx == 1:
-        index = 0
-    elif uses[0].idx != 0:
-        return False
-    if index is None or len(reader.inputs) <= index:
-        return False
-    old = constant(reader.inputs[index])
-    if old is None or old.shape != bias.shape:
-        return False
-    reader.replace_input_with(index, pen.const(old + bias, np.float32))
-    return True
+    if coded.peak is not None:
+        result = pen.op("Mul", result, coded.peak)
+        if bias is not None:
+            result = pen.op("Add", result, pen.const(bias, np.float32))
+    replace(product.output, result)
