@@ -16,6 +16,7 @@ EdgeMrlError
 │   ├── StoreVersionError              a store written by a newer edge-mrl
 │   ├── DamagedError                   bytes in a store that are not those that were written
 │   └── StoreBusyError                 another process is writing
+├── StepError                 exit 2   a process that was started to measure died
 ├── MissingDependencyError    exit 3   an optional package is not installed
 └── NetworkError              exit 4   a server or hub could not be reached
 """
@@ -38,6 +39,7 @@ __all__ = [
     "MissingFileError",
     "NetworkError",
     "NotAStoreError",
+    "StepError",
     "StoreBusyError",
     "StoreError",
     "StoreVersionError",
@@ -113,6 +115,10 @@ class DamagedError(StoreError):
 
 class StoreBusyError(StoreError):
     """Another process holds the store's write lock."""
+
+
+class StepError(EdgeMrlError):
+    """A process that was started to measure ended without an answer."""
 
 
 class MissingDependencyError(EdgeMrlError):

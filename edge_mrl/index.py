@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edge_mrl.maintain import Compaction, Health
     from edge_mrl.view import Place, View
 
-__all__ = ["Hit", "Index", "Stored", "embed"]
+__all__ = ["Hit", "Index", "Stored", "answers", "binding_of", "embed", "find_bundle"]
 
 #: Documents, or characters, that are embedded and committed together. An interruption loses one
 #: such batch: some 100 passages, a second or two on a laptop, ten or twenty on a small ARM board.
@@ -143,7 +143,7 @@ class Index:
                 store = Store.open(path)
             else:
                 folder = Path(bundle).resolve()
-                binding = _binding(read_manifest(folder), folder)
+                binding = binding_of(read_manifest(folder), folder)
 
                 def create() -> tuple[Binding, PassageRule]:
                     opened.append(open_encoder(folder))
@@ -198,7 +198,7 @@ class Index:
             if self._encoder is not None and _code(self._encoder) != code:
                 self._encoder = None  # a search in another thread may still use it
             if self._encoder is None:
-                self._encoder = self._open_encoder(_find_bundle(self._store))
+                self._encoder = self._open_encoder(find_bundle(self._store))
             return self._encoder
 
     def put(
@@ -294,7 +294,7 @@ class Index:
             with self._store.reading() as view:
                 if code not in (None, self._store.binding.code):
                     continue  # another process has changed the bundle in this moment
-                return _answers(view, queries, vectors, options)
+                return answers(view, queries, vectors, options)
         raise BindingError(f"{self.path} changes its bundle again and again: try later")
 
     def select(self, filter: Mapping[str, Any]) -> list[str]:  # noqa: A002 - see search
@@ -351,7 +351,7 @@ class Index:
         encoder = self._open_encoder(folder)
         try:
             rule = _new_rule(encoder, self.rule, max_tokens, overlap)
-            binding = _binding(encoder.manifest, folder)
+            binding = binding_of(encoder.manifest, folder)
             wanted = reindex.Target(binding, rule, self._store.keep_full)
             return _reindex(self._store, encoder, wanted, progress)
         finally:
@@ -435,9 +435,10 @@ def embed(
     return entries
 
 
-def _answers(
+def answers(
     view: View, queries: Sequence[str], vectors: Sequence[Vectors | None], options: Options
 ) -> list[list[Hit]]:
+    """Answer queries from one state of a store, given their vectors: ``search_many`` without a model."""
     pairs = zip(queries, vectors, strict=True)
     rankings = [rank(view, query, vector, options) for query, vector in pairs]
     keys = sorted({found.key for ranking in rankings for found in ranking})
@@ -520,12 +521,17 @@ def _require_rule(
         )
 
 
-def _find_bundle(store: Store) -> Path:
-    """The store's bundle: beside it as it was, or where it was."""
+def find_bundle(store: Store) -> Path:
+    """The store's bundle: beside it as it was, or where it was.
+
+    Raises:
+        UsageError: It is at neither place.
+        BindingError: What is there now is of another space or code.
+    """
     wrong: BindingError | None = None
     for folder in store.bundle_candidates():
         try:
-            binding = _binding(read_manifest(folder), folder.resolve())
+            binding = binding_of(read_manifest(folder), folder.resolve())
             store.require(binding)
         except BindingError as error:
             wrong = error
@@ -541,7 +547,8 @@ def _find_bundle(store: Store) -> Path:
     )
 
 
-def _binding(manifest: Manifest, folder: Path) -> Binding:
+def binding_of(manifest: Manifest, folder: Path) -> Binding:
+    """What a store is bound to that is made with a bundle."""
     return Binding(
         manifest.space_id,
         manifest.code_id,

@@ -33,6 +33,7 @@ COMMANDS = {
     "check": "check every byte of a store that matters",
     "compact": "give the space of deleted documents back",
     "reindex": "change a store to another bundle",
+    "bench": "measure speed and memory on this machine",
 }
 #: Sub-commands of other parts, found by entry point; they need the extra of the same name.
 EXTRAS = {
