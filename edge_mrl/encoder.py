@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import re
 import threading
@@ -10,13 +11,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl.bundle import (
-    GRAPH,
     KINDS,
     TOKENIZER,
     Manifest,
@@ -24,10 +24,8 @@ from edge_mrl.bundle import (
     check_files,
     read_manifest,
 )
-from edge_mrl.errors import GraphError, UsageError
-
-if TYPE_CHECKING:
-    import onnxruntime as ort
+from edge_mrl.errors import UsageError
+from edge_mrl.session import GraphSession
 
 __all__ = ["Encoder", "Encoding"]
 
@@ -36,8 +34,10 @@ WINDOW_TEXTS = 512
 #: Characters after which a window ends early, so that a run of megabyte texts stays bounded.
 WINDOW_CHARS = 2_000_000
 #: Tokens in one batch, padding included. Small sorted batches stay in the cache and beat large ones.
-BATCH_TOKENS = 1024
+BATCH_TOKENS = 512
 LOW_MEMORY_BATCH_TOKENS = 256
+#: Few texts make smaller batches, so that each thread has one; below this, a thread is not worth waking.
+LEAST_BATCH_TOKENS = 64
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -69,14 +69,14 @@ class Encoder:
         self,
         path: Path,
         manifest: Manifest,
-        session: ort.InferenceSession,
+        session: GraphSession,
         tokenizer: Any,
         *,
         batch_tokens: int,
     ) -> None:
         self.path = path
         self.manifest = manifest
-        self._session: ort.InferenceSession | None = session
+        self._session = session
         self._tokenizer = tokenizer
         self._batch_tokens = batch_tokens
         self._whole: Any = None
@@ -95,7 +95,7 @@ class Encoder:
 
         Args:
             path: The bundle's folder.
-            threads: Threads for one batch; None leaves it to ONNX Runtime (one per core).
+            threads: Threads to use at most; None for one per processor.
             low_memory: Smaller batches and no memory arena: slower, with the smallest RSS.
             verify_hashes: Check every file's SHA-256 first; sizes are always checked.
 
@@ -111,8 +111,7 @@ class Encoder:
         tokenizer = _load_tokenizer(folder)
         tokenizer.no_padding()
         tokenizer.enable_truncation(manifest.max_tokens)
-        session = _open_session(folder, threads, low_memory=low_memory)
-        _check_graph(session, manifest)
+        session = GraphSession(folder, manifest, threads, low_memory=low_memory)
         batch_tokens = LOW_MEMORY_BATCH_TOKENS if low_memory else BATCH_TOKENS
         return cls(folder, manifest, session, tokenizer, batch_tokens=batch_tokens)
 
@@ -157,7 +156,7 @@ class Encoder:
 
         A graph that depends on its padding or on a batch's other texts shows here.
         """
-        outputs = self._run(self.tokenize(texts, kind=kind))
+        outputs = self._session.run(self.tokenize(texts, kind=kind))
         return Encoding(outputs[0], outputs[1] if len(outputs) > 1 else None)
 
     def tokenize(self, texts: Sequence[str], *, kind: str = "document") -> list[list[int]]:
@@ -200,7 +199,7 @@ class Encoder:
 
     def close(self) -> None:
         """Free the session and the mapped weights; encoding afterwards is an error."""
-        self._session = None
+        self._session.close()
 
     def __enter__(self) -> Self:
         return self
@@ -232,28 +231,18 @@ class Encoder:
         width = self.manifest.full_dim
         coarse = np.empty((len(rows), self.manifest.dim), np.int8)
         full = None if width is None else np.empty((len(rows), width), np.float32)
-        for batch in _batches([len(row) for row in rows], self._batch_tokens):
-            outputs = self._run([rows[i] for i in batch])
+        batches = self._batches([len(row) for row in rows])
+        results = self._session.run_all([[rows[i] for i in batch] for batch in batches])
+        for batch, outputs in zip(batches, results, strict=True):
             coarse[batch] = outputs[0]
             if full is not None:
                 full[batch] = outputs[1]
         return Encoding(coarse, full)
 
-    def _run(self, rows: list[list[int]]) -> list[NDArray[Any]]:
-        """Pad on the right and run the graph: coarse int8[n, dim] and perhaps full float32[n, D]."""
-        if self._session is None:
-            raise UsageError("the encoder is closed: open it again")
-        longest = max(1, *map(len, rows)) if rows else 1
-        ids = np.full((len(rows), longest), self.manifest.padding.id, dtype=np.int64)
-        mask = np.zeros_like(ids)
-        for row, values in enumerate(rows):
-            ids[row, : len(values)] = values
-            mask[row, : len(values)] = 1
-        names = list(self.manifest.outputs)
-        outputs: list[NDArray[Any]] = self._session.run(
-            names, {"input_ids": ids, "attention_mask": mask}
-        )
-        return outputs
+    def _batches(self, lengths: list[int]) -> list[list[int]]:
+        """Indices of the texts that run together; few texts are shared out between the threads."""
+        share = max(LEAST_BATCH_TOKENS, math.ceil(sum(lengths) / self._session.threads))
+        return list(_batches(lengths, min(self._batch_tokens, share)))
 
 
 def _clean(text: str) -> str:
@@ -305,40 +294,3 @@ def _load_tokenizer(folder: Path) -> Any:
         return Tokenizer.from_file(str(folder / TOKENIZER))
     except Exception as error:  # the Rust binding raises bare Exception
         raise bundle_error(error, folder) from error
-
-
-def _open_session(folder: Path, threads: int | None, *, low_memory: bool) -> ort.InferenceSession:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    # The graph was optimised at export; doing it again at each start would cost more than it gives.
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads or 0
-    # Spinning threads burn battery between batches.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if low_memory:
-        options.enable_cpu_mem_arena = False
-        options.enable_mem_pattern = False
-    try:
-        return ort.InferenceSession(
-            str(folder / GRAPH), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # ONNX Runtime's own errors share no narrower public base
-        raise bundle_error(error, folder) from error
-
-
-def _check_graph(session: ort.InferenceSession, manifest: Manifest) -> None:
-    """Compare the graph's inputs and outputs with the manifest's."""
-    types = {"tensor(int8)": "int8", "tensor(float)": "float32"}
-    inputs = [i.name for i in session.get_inputs()]
-    outputs = {o.name: types.get(o.type, o.type) for o in session.get_outputs()}
-    widths = {o.name: o.shape[-1] for o in session.get_outputs()}
-    promised = {"coarse": manifest.dims.coarse, "full": manifest.dims.full}
-    if inputs != manifest.inputs or outputs != manifest.outputs:
-        raise GraphError(
-            f"the graph has {inputs} -> {outputs}, expected {manifest.inputs} -> {manifest.outputs}"
-        )
-    wrong = {name: width for name, width in widths.items() if width != promised[name]}
-    if wrong:
-        raise GraphError(f"the graph's outputs are {wrong} wide, the manifest says {promised}")

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from edge_mrl.codes import normalize, quantize
-from edge_mrl.encoder import BATCH_TOKENS, Encoder, _batches
+from edge_mrl.encoder import BATCH_TOKENS, LEAST_BATCH_TOKENS, Encoder, _batches
 from edge_mrl.errors import UsageError
+from edge_mrl.session import GraphSession
 from tests.bundles import TINY, TINY_COARSE
 
 WORDS = [
@@ -191,6 +192,45 @@ def test_threads_share_an_encoder(encoder: Encoder) -> None:
     for result in results:
         assert result is not None
         assert (result == expected).all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 700])
+def test_number_of_threads_does_not_change_vectors(encoder: Encoder, count: int) -> None:
+    texts = mixed_texts(count)
+    with Encoder.open(TINY, threads=3) as wide:
+        got = wide.encode(texts)
+    np.testing.assert_allclose(got.full, encoder.encode(texts).full, atol=ORDER)
+
+
+def test_few_texts_are_shared_out_between_threads() -> None:
+    lengths = [LEAST_BATCH_TOKENS] * 4
+    for threads, batches in ((1, 1), (2, 2), (4, 4), (16, 4)):
+        with Encoder.open(TINY, threads=threads) as opened:
+            assert len(opened._batches(lengths)) == batches
+            assert len(opened._batches([3] * 4)) == 1
+
+
+def test_lone_long_text_is_split_between_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_mrl.session.WIDE_TOKENS", 20)
+    text = " ".join(WORDS * 3)
+    opened_with: list[int] = []
+    open_session = GraphSession._open
+
+    def spy(self: GraphSession, threads: int) -> object:
+        opened_with.append(threads)
+        return open_session(self, threads)
+
+    monkeypatch.setattr(GraphSession, "_open", spy)
+    with Encoder.open(TINY, threads=2) as opened:
+        short = opened.encode(["the cat"])
+        assert opened_with == [1]
+        long = opened.encode([text])
+        opened.encode([text])
+        assert opened_with == [1, 2]
+    with Encoder.open(TINY, threads=1) as single:
+        np.testing.assert_allclose(single.encode([text]).full, long.full, atol=ORDER)
+        np.testing.assert_array_equal(single.encode(["the cat"]).coarse, short.coarse)
+    assert opened_with == [1, 2, 1]
 
 
 def test_low_memory_gives_the_same_vectors(encoder: Encoder) -> None:
