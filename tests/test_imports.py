@@ -23,6 +23,7 @@ ORDER = (
     "progress",
     "machine",
     "bundle",
+    "session",
     "encoder",
     "documents",
     "samples",
