@@ -14,12 +14,14 @@ from edge_mrl.bundle import Precision
 from edge_mrl.errors import UsageError
 from edge_mrl_export.calibrate import record_inputs
 from edge_mrl_export.optimize import optimize
+from edge_mrl_export.passes.kernels import ApproximateGelu, SplitFusions
 from edge_mrl_export.passes.nbits import PackProducts, PackTables, count_packed_products
 from edge_mrl_export.passes.products import (
     QuantizeProducts,
     count_integer_products,
     find_products,
     is_gelu,
+    is_norm,
 )
 from edge_mrl_export.passes.tables import QuantizeTables, count_int8_tables
 from edge_mrl_export.quantize import Plan, choose_plan
@@ -48,6 +50,8 @@ def lower(
     token_ids: Sequence[Sequence[int]],
     folder: Path,
     *,
+    fixed_steps: bool = True,
+    unsigned: bool = False,
     advance: Callable[[], None] = lambda: None,
 ) -> Lowered:
     """Bring a graph with its contract to the wanted precision.
@@ -57,11 +61,16 @@ def lower(
         precision: "fp32", "int8" or "int4".
         token_ids: Calibration texts as token ids; int8 needs at least one.
         folder: An existing scratch folder.
+        fixed_steps: Whether calibration may fix the step of an int8 product's input.
+        unsigned: Whether int8 weights are stored as uint8, for x86-64 without VNNI.
         advance: Called after each calibration text.
     """
     model = optimize(model, folder)
+    SplitFusions()(model)
     if precision == "int8":
-        return _to_int8(model, token_ids, folder, advance)
+        ApproximateGelu()(model)
+        plans = _plan(model, token_ids, folder, fixed_steps=fixed_steps, advance=advance)
+        return _to_int8(model, plans, folder, unsigned=unsigned)
     if precision == "int4":
         PackProducts()(model)
         PackTables()(model)
@@ -71,11 +80,8 @@ def lower(
     return Lowered(_finish(model, folder), Precision("fp32", "fp32", 0, 0), None)
 
 
-def _to_int8(
-    model: ir.Model, token_ids: Sequence[Sequence[int]], folder: Path, advance: Callable[[], None]
-) -> Lowered:
-    plans = _plan(model, token_ids, folder, advance)
-    QuantizeProducts(plans)(model)
+def _to_int8(model: ir.Model, plans: dict[str, Plan], folder: Path, *, unsigned: bool) -> Lowered:
+    QuantizeProducts(plans, unsigned=unsigned)(model)
     QuantizeTables()(model)
     expected = count_integer_products(model), count_int8_tables(model)
     if expected == (0, 0):
@@ -89,8 +95,8 @@ def _to_int8(
             f"of {expected[1]}: please report this model"
         )
     described = Precision(
-        "int8",
-        "uint8 per token" if plans else "fp32",
+        "uint8" if unsigned and plans else "int8",
+        _activations(plans),
         integer_products=found[0],
         smoothed_products=sum(plan.smooth is not None for plan in plans.values()),
     )
@@ -98,8 +104,22 @@ def _to_int8(
     return Lowered(finished, described, worst)
 
 
+def _activations(plans: dict[str, Plan]) -> str:
+    fixed = sum(plan.step is not None for plan in plans.values())
+    if not plans:
+        return "fp32"
+    if fixed in (0, len(plans)):
+        return "uint8 fixed" if fixed else "uint8 per token"
+    return "uint8 fixed and per token"
+
+
 def _plan(
-    model: ir.Model, token_ids: Sequence[Sequence[int]], folder: Path, advance: Callable[[], None]
+    model: ir.Model,
+    token_ids: Sequence[Sequence[int]],
+    folder: Path,
+    *,
+    fixed_steps: bool,
+    advance: Callable[[], None],
 ) -> dict[str, Plan]:
     groups = find_products(model)
     if not groups:
@@ -111,7 +131,11 @@ def _plan(
         weights = np.concatenate([product.weight for product in group], axis=1)
         shared = any(product.shared for product in group)
         plans[str(value.name)] = choose_plan(
-            rows[str(value.name)], weights, gelu=is_gelu(value), may_smooth=not shared
+            rows[str(value.name)],
+            weights,
+            gelu=is_gelu(value),
+            may_smooth=not shared,
+            may_fix=fixed_steps and is_norm(value),
         )
     return plans
 
