@@ -32,6 +32,7 @@ __all__ = [
     "parse_requirement",
     "pointer_bits",
     "requirements",
+    "saturates",
     "versions",
 ]
 
@@ -171,6 +172,13 @@ def parse_cpuinfo(text: str, architecture: str) -> Cpu:
         features = _common((block.get("Features") for block in processors), ARM_FEATURES)
         return Cpu(_arm_cores(processors), "arm", features)
     return Cpu(platform.processor() or None, "other", None)
+
+
+def saturates(processor: Cpu) -> bool:
+    """Whether 8-bit products lose their upper bits: x86 adds pairs in 16 bits, unless it has VNNI."""
+    if processor.kind != "x86" or processor.features is None:
+        return False
+    return not {"avx512_vnni", "avx_vnni"} & set(processor.features)
 
 
 def board() -> str | None:

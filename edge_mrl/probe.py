@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from edge_mrl.encoder import Encoder
     from edge_mrl.index import Index
-    from edge_mrl.store import Binding
+    from edge_mrl.store import Binding, Store
 
 __all__ = ["call", "first_embedding", "peak_rss"]
 
@@ -144,6 +144,62 @@ def search(job: dict[str, Any]) -> dict[str, Any]:
         }
 
 
+def load(job: dict[str, Any]) -> str | None:
+    """Import a package; why it cannot be, or None."""
+    import importlib
+
+    try:
+        importlib.import_module(job["name"])
+    except ImportError as error:
+        return errors.reason(error)
+    return None
+
+
+def verify(job: dict[str, Any]) -> dict[str, Any]:
+    """Verify a bundle."""
+    import dataclasses
+
+    from edge_mrl import verify as verifying
+
+    return dataclasses.asdict(verifying.verify(job["bundle"], threads=job["threads"]))
+
+
+def agree(job: dict[str, Any]) -> dict[str, Any]:
+    """Cosines between two bundles' vectors of the same texts: full ones where both give them."""
+    from edge_mrl.verify import cosines
+
+    kinds = (("document", job["documents"]), ("query", job["queries"]))
+    found: list[list[Any]] = []
+    for bundle in (job["bundle"], job["against"]):  # one after the other: memory may be small
+        with _encoder({**job, "bundle": bundle}) as encoder:
+            found.append([encoder.encode(texts, kind=kind) for kind, texts in kinds])
+    values: list[float] = []
+    for one, other in zip(*found, strict=True):
+        whole = one.full is not None and other.full is not None
+        pair = (one.full, other.full) if whole else (one.coarse, other.coarse)
+        values += cosines(*pair).tolist()
+    return {"mean": sum(values) / len(values), "min": min(values)}
+
+
+def check(job: dict[str, Any]) -> dict[str, Any]:
+    """Check a store, and whether its bundle, or the one named, is there and belongs to it."""
+    import dataclasses
+
+    from edge_mrl.bundle import read_manifest
+    from edge_mrl.index import binding_of, find_bundle
+    from edge_mrl.maintain import check as check_store
+    from edge_mrl.store import Store
+
+    problem = None
+    with Store.open(job["store"]) as store:
+        try:
+            folder = find_bundle(store) if job["bundle"] is None else Path(job["bundle"]).resolve()
+            _require(store, binding_of(read_manifest(folder), folder))
+        except errors.EdgeMrlError as error:
+            problem = str(error)
+        return {**dataclasses.asdict(check_store(store)), "bundle_problem": problem}
+
+
 def fill(job: dict[str, Any]) -> dict[str, Any]:
     """Make a store of random codes by the store's own way; how long it took."""
     import numpy as np
@@ -190,13 +246,17 @@ def _index(job: dict[str, Any], encoder: Encoder) -> Index:
 
     store = Store.open(job["store"])
     try:
-        binding = binding_of(encoder.manifest, encoder.path)
-        if binding.code != store.binding.code:
-            store.require(binding)  # raises, with both names
+        _require(store, binding_of(encoder.manifest, encoder.path))
     except BaseException:
         store.close()
         raise
     return Index(store, encoder, open_encoder=lambda _: encoder)
+
+
+def _require(store: Store, binding: Binding) -> None:
+    """Raise BindingError if a bundle does not belong to a store; the store is left as it is."""
+    if binding.code != store.binding.code:
+        store.require(binding)
 
 
 def _timed(work: Callable[[str], Any], job: dict[str, Any]) -> list[float]:
@@ -237,6 +297,10 @@ STEPS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "documents": documents,
     "search": search,
     "fill": fill,
+    "load": load,
+    "verify": verify,
+    "agree": agree,
+    "check": check,
 }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mrl import machine
 from edge_mrl.bundle import GOLDEN, Precision, check_files, read_manifest
 from edge_mrl.encoder import Encoder
 from edge_mrl.errors import FormatError
@@ -216,13 +216,7 @@ def _cpu_warnings(precision: Precision) -> list[str]:
     """What this CPU does to int8 products; a table alone has none."""
     if precision.weights != "int8" or not precision.integer_products:
         return []
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return []
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text("ascii", errors="replace").split())
-    except OSError:
-        return []
-    if flags & {"avx512_vnni", "avx_vnni"}:
+    if not machine.saturates(machine.cpu()):
         return []
     return [
         (

@@ -46,6 +46,7 @@ ORDER = (
     "index",
     "probe",
     "measure",
+    "diagnosis",
     "cli",
     "__main__",
 )

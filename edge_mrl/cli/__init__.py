@@ -34,6 +34,7 @@ COMMANDS = {
     "compact": "give the space of deleted documents back",
     "reindex": "change a store to another bundle",
     "bench": "measure speed and memory on this machine",
+    "doctor": "say what is wrong with this machine, a bundle or a store",
 }
 #: Sub-commands of other parts, found by entry point; they need the extra of the same name.
 EXTRAS = {

@@ -1,0 +1,124 @@
+"""``edge-mrl doctor``: what may be wrong with this machine, a bundle or a store, and what to do."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edge_mrl.diagnosis import Diagnosis, Finding, Subjects
+
+__all__ = ["HELP", "add_arguments", "run"]
+
+HELP = "say what is wrong with this machine, a bundle or a store"
+#: Longer steps: machine, packages, verifying, timing with its rounds, comparing, store.
+STEPS = 9
+_EPILOG = """\
+Looks at the CPU, the installed packages, memory, disks, SQLite, and, if they are named, at a bundle
+and a store. Nothing is changed. What cannot be known on this machine is said to be unknown.
+
+good      works              warning   works, but read the advice
+note      good to know       problem   does not work, or soon will not
+unknown   cannot be known here
+
+--bundle verifies the bundle as `edge-mrl verify` does, and times it. --against compares it with
+another precision of the same model on this very CPU: speed, and cosine of the vectors. --store
+checks the store as `edge-mrl check` does, which reads all of it.
+
+examples:
+  edge-mrl doctor
+  edge-mrl doctor --bundle minilm --store notes.db
+  edge-mrl doctor --bundle minilm --against minilm-fp32 --json
+
+exit codes: 0 no problem; 1 a problem was found; 2 wrong usage
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the sub-command's arguments."""
+    parser.epilog = _EPILOG
+    parser.add_argument("--bundle", metavar="DIR", help="a bundle to verify and time")
+    parser.add_argument(
+        "--against", metavar="DIR", help="a bundle to compare it with, e.g. in fp32"
+    )
+    parser.add_argument("--store", metavar="FILE", help="a store to check")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads (default: one per core)")
+    parser.add_argument("--low-memory", action="store_true", help="smallest memory, slower")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--quiet", action="store_true", help="no progress, only what is not good")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look, and print what was found."""
+    from edge_mrl.diagnosis import diagnose
+    from edge_mrl.progress import Progress
+
+    subjects = _subjects(args)
+    with Progress("looking", STEPS, quiet=args.quiet) as bar:
+        done = 0
+
+        def advance(note: str) -> None:
+            nonlocal done
+            bar.advance(1 if done else 0, note=note)
+            done += 1
+
+        diagnosis = diagnose(subjects, advance=advance)
+    if args.json:
+        _print_json(diagnosis)
+    else:
+        _print_text(diagnosis, quiet=args.quiet)
+    return 0 if diagnosis.healthy else 1
+
+
+def _subjects(args: argparse.Namespace) -> Subjects:
+    from edge_mrl.diagnosis import Subjects
+
+    def path(value: str | None) -> Path | None:
+        return None if value is None else Path(value)
+
+    return Subjects(
+        bundle=path(args.bundle),
+        against=path(args.against),
+        store=path(args.store),
+        threads=args.threads,
+        low_memory=args.low_memory,
+    )
+
+
+def _print_json(diagnosis: Diagnosis) -> None:
+    from edge_mrl.cli.output import print_json
+    from edge_mrl.machine import describe
+
+    print_json(
+        {
+            "healthy": diagnosis.healthy,
+            "findings": [dataclasses.asdict(finding) for finding in diagnosis.findings],
+            "figures": diagnosis.figures,
+            "machine": describe(),
+        }
+    )
+
+
+def _print_text(diagnosis: Diagnosis, *, quiet: bool) -> None:
+    shown = [f for f in diagnosis.findings if not quiet or f.level != "good"]
+    width = max((len(finding.subject) for finding in shown), default=0)
+    for finding in shown:
+        print("\n".join(_lines(finding, width)))
+    if not quiet:
+        problems = sum(finding.level == "problem" for finding in diagnosis.findings)
+        warnings = sum(finding.level == "warning" for finding in diagnosis.findings)
+        print(f"\n{_plural(problems, 'problem')}, {_plural(warnings, 'warning')}")
+
+
+def _lines(finding: Finding, width: int) -> list[str]:
+    head = f"{finding.level:<9}{finding.subject:<{width}}  "
+    lines = [f"{head}{finding.text}"]
+    if finding.advice:
+        lines.append(f"{'':{len(head)}}-> {finding.advice}")
+    return lines
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{'no' if number == 0 else number} {noun}{'' if number == 1 else 's'}"
