@@ -42,7 +42,7 @@ from edge_mrl.encoder import Encoder
 from edge_mrl.errors import GateError
 from edge_mrl.verify import Verification, verify
 from edge_mrl_export.calibration import calibration_texts, read_corpus
-from edge_mrl_export.gates import GATES, Fidelity, check_gates, measure
+from edge_mrl_export.gates import GATES, Fidelity, check_gates, measure, passes
 from edge_mrl_export.golden import GOLDEN_TEXTS, golden_vectors
 from edge_mrl_export.graph import source_graph
 from edge_mrl_export.lower import Lowered, lower
@@ -50,7 +50,7 @@ from edge_mrl_export.passes.contract import AppendContract
 from edge_mrl_export.passes.inputs import FoldInputs
 from edge_mrl_export.passes.positions import TrimPositions
 from edge_mrl_export.passes.vocabulary import SelectRows
-from edge_mrl_export.recipe import Recipe
+from edge_mrl_export.recipe import TARGETS, Recipe
 from edge_mrl_export.report import report_data, report_html
 from edge_mrl_export.source import Source, load_source
 from edge_mrl_export.vocabulary import Vocabulary, choose_vocabulary
@@ -140,21 +140,41 @@ def export(
     clock = _Clock(stages or Silent())
     clock.stage("load source model")
     source = load_source(model, pooling=recipe.pooling)
-    dim, max_tokens = recipe.resolved_dim(source), recipe.resolved_max_tokens(source)
+    recipe.check(source)
     source.check_finite()
     vocabulary = choose_vocabulary(source.tokenizer, texts, recipe.prune_vocab)
     with tempfile.TemporaryDirectory(prefix="edge-mrl-") as scratch, staging(output) as folder:
-        lowered = _build_graph(source, recipe, vocabulary, texts, Path(scratch), clock)
+        manifest, fidelity = _build(source, recipe, vocabulary, texts, Path(scratch), folder, clock)
+        manifest, report = _complete(folder, manifest, source, recipe, vocabulary, fidelity, clock)
+        publish(folder, output)
+    return Export(output, manifest, fidelity, report, clock.seconds())
+
+
+def _build(
+    source: Source,
+    recipe: Recipe,
+    vocabulary: Vocabulary,
+    texts: Sequence[str],
+    scratch: Path,
+    folder: Path,
+    clock: _Clock,
+) -> tuple[Manifest, Fidelity]:
+    """Write a graph that passes its gates; if one with fixed steps does not, one that codes per token."""
+    dim, max_tokens = recipe.resolved_dim(source), recipe.resolved_max_tokens(source)
+    for fixed_steps in (True, False):
+        lowered = _build_graph(
+            source, recipe, vocabulary, texts, scratch, clock, fixed_steps=fixed_steps
+        )
         clock.stage("write")
         write_graph(lowered.model, folder)
         write_json(vocabulary.tokenizer, folder / TOKENIZER)
         manifest = _manifest(source, recipe, dim, max_tokens, lowered.precision)
         fidelity = _measure(folder, manifest, source, vocabulary, texts, clock)
-        if not recipe.allow_low_fidelity:
-            check_gates(fidelity, recipe.precision)
-        manifest, report = _complete(folder, manifest, source, recipe, vocabulary, fidelity, clock)
-        publish(folder, output)
-    return Export(output, manifest, fidelity, report, clock.seconds())
+        if passes(fidelity) or "fixed" not in lowered.precision.activations:
+            break
+    if not recipe.allow_low_fidelity:
+        check_gates(fidelity, recipe.precision)
+    return manifest, fidelity
 
 
 class _Clock:
@@ -173,10 +193,10 @@ class _Clock:
 
     def seconds(self) -> dict[str, float]:
         ends = [start for _, start in self._starts[1:]] + [time.perf_counter()]
-        return {
-            name: round(end - start, 2)
-            for (name, start), end in zip(self._starts, ends, strict=True)
-        }
+        totals: dict[str, float] = {}
+        for (name, start), end in zip(self._starts, ends, strict=True):
+            totals[name] = totals.get(name, 0.0) + end - start
+        return {name: round(seconds, 2) for name, seconds in totals.items()}
 
 
 def _texts(recipe: Recipe) -> list[str]:
@@ -196,6 +216,8 @@ def _build_graph(
     texts: Sequence[str],
     scratch: Path,
     clock: _Clock,
+    *,
+    fixed_steps: bool,
 ) -> Lowered:
     clock.stage("trace and fuse")
     model = source_graph(source, scratch, precision=recipe.precision)
@@ -214,7 +236,15 @@ def _build_graph(
     sample = _spread(texts, min(CALIBRATION_TEXTS, len(texts) // 2))
     ids = vocabulary.encode(sample, source.prompts["document"], recipe.resolved_max_tokens(source))
     clock.stage(f"calibrate and quantise to {recipe.precision}", len(ids))
-    return lower(model, recipe.precision, ids, scratch, advance=clock.advance)
+    return lower(
+        model,
+        recipe.precision,
+        ids,
+        scratch,
+        fixed_steps=fixed_steps,
+        unsigned=TARGETS[recipe.target],
+        advance=clock.advance,
+    )
 
 
 def _layer_norm(source: Source, recipe: Recipe) -> bool:

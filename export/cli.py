@@ -21,6 +21,7 @@ examples:
   edge-mrl export BAAI/bge-small-en-v1.5 --dim 256 -o bge
   edge-mrl export ./my-model --corpus notes/ --prune-vocab 16000
   edge-mrl export onnx/model.onnx --pooling mean
+  edge-mrl export --target x86-64                   for PCs without VNNI instructions
 
 exit codes: 0 done, 1 too far from the source (nothing written), 2 wrong usage or model,
             3 a missing package, 4 the hub cannot be reached
@@ -53,6 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         precision.add_argument(
             f"--{name}", dest="precision", action="store_const", const=name, help=text
         )
+    parser.add_argument(
+        "--target",
+        choices=("arm64", "x86-64-vnni", "x86-64"),
+        default="arm64",
+        help="processor that int8 is for; arm64 (default) and x86-64-vnni are the same graph, "
+        "x86-64 is exact, but slower, where VNNI is missing",
+    )
     parser.add_argument("--coarse-only", action="store_true", help="leave out the full vector")
     parser.add_argument(
         "--max-tokens", type=int, metavar="N", help="longest input (default: the model's)"
@@ -100,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
     recipe = Recipe(
         dim=args.dim,
         precision=args.precision or "int8",
+        target=args.target,
         coarse_only=args.coarse_only,
         max_tokens=args.max_tokens,
         corpus=args.corpus,

@@ -13,7 +13,7 @@ from edge_mrl.encoder import Encoder
 from edge_mrl.errors import GateError
 from edge_mrl.verify import cosines
 
-__all__ = ["GATES", "Fidelity", "check_gates", "ideal_codes", "measure"]
+__all__ = ["GATES", "Fidelity", "check_gates", "ideal_codes", "measure", "passes"]
 
 Float = NDArray[np.float32]
 
@@ -116,12 +116,16 @@ def _invariance(
     return float(min(padded)), float(min(mixed))
 
 
+def passes(fidelity: Fidelity) -> bool:
+    """Whether all figures reach their gates."""
+    return all(getattr(fidelity, name) >= gate for name, gate in GATES.items())
+
+
 def check_gates(fidelity: Fidelity, precision: str) -> None:
     """Raise GateError with all figures, and what to try, if one is below its gate."""
-    values = {name: getattr(fidelity, name) for name in GATES}
-    low = [name for name, gate in GATES.items() if not values[name] >= gate]
-    if not low:
+    if passes(fidelity):
         return
+    values = {name: getattr(fidelity, name) for name in GATES}
     figures = ", ".join(f"{name} {values[name]:.5f} (gate {GATES[name]})" for name in GATES)
     advice = {
         "int4": "4-bit weights cost accuracy: use --int8",

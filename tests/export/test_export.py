@@ -15,6 +15,7 @@ from edge_mrl.encoder import Encoder
 from edge_mrl.errors import UsageError
 from edge_mrl.verify import cosines, verify
 from edge_mrl_export.build import export
+from edge_mrl_export.gates import GATES
 from edge_mrl_export.recipe import Recipe
 from edge_mrl_export.source import load_source
 from tests.export import tiny
@@ -171,6 +172,37 @@ def test_corpus_calibrates_and_changes_the_graph_alone(tmp_path: Path) -> None:
     assert (own.space_id, own.code_id) == (default.space_id, default.code_id)
 
 
+@pytest.mark.parametrize("target", ["arm64", "x86-64-vnni", "x86-64"])
+def test_targets_share_space_and_code_and_agree(target: str, tmp_path: Path) -> None:
+    folder = tiny.sentence_folder(tmp_path / "source")
+    default = export(str(folder), tmp_path / "default", Recipe(dim=16))
+    other = export(str(folder), tmp_path / "other", Recipe(dim=16, target=target))
+    ids = [(e.manifest.space_id, e.manifest.code_id) for e in (default, other)]
+    assert ids[0] == ids[1]
+    assert other.manifest.precision.weights == ("uint8" if target == "x86-64" else "int8")
+    with Encoder.open(default.path) as left, Encoder.open(other.path) as right:
+        np.testing.assert_allclose(left.encode(TEXTS).full, right.encode(TEXTS).full, atol=1e-5)
+
+
+def test_unknown_target_is_refused() -> None:
+    with pytest.raises(UsageError, match="target is 'mips'"):
+        Recipe(target="mips")
+
+
+def test_graph_with_fixed_steps_below_a_gate_is_made_again_per_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny.sentence_folder(tmp_path / "source")
+    fixed = export(str(folder), tmp_path / "fixed", Recipe(dim=16))
+    assert "fixed" in fixed.manifest.precision.activations
+    # A gate that only the finer coding reaches.
+    monkeypatch.setitem(GATES, "cosine_mean", fixed.fidelity.cosine_mean + 1e-6)
+    finer = export(str(folder), tmp_path / "finer", Recipe(dim=16))
+    assert finer.manifest.precision.activations == "uint8 per token"
+    assert finer.fidelity.cosine_mean > fixed.fidelity.cosine_mean
+    assert finer.seconds.keys() == fixed.seconds.keys()
+
+
 def test_minilm_meets_its_targets(minilm_bundle: Path) -> None:
     manifest = read_manifest(minilm_bundle)
     total = sum(path.stat().st_size for path in minilm_bundle.iterdir())
@@ -180,8 +212,11 @@ def test_minilm_meets_its_targets(minilm_bundle: Path) -> None:
     )  # 6 layers of q, k, v, output and two of the FFN
     graph = onnx.load(minilm_bundle / GRAPH, load_external_data=False).graph
     kinds = Counter(node.op_type for node in graph.node)
-    assert (kinds["MultiHeadAttention"], kinds["SkipLayerNormalization"]) == (6, 12)  # all fused
-    assert (kinds["BiasGelu"], kinds["Softmax"], kinds["Erf"]) == (6, 0, 0)
+    assert (kinds["MultiHeadAttention"], kinds["LayerNormalization"]) == (6, 13)  # all fused
+    assert (kinds["FastGelu"], kinds["Softmax"], kinds["Erf"], kinds["Sqrt"]) == (6, 0, 0, 0)
+    assert manifest.precision.activations == "uint8 fixed and per token"
+    # Outputs of attention and GELU have a step per token, which needs the token's largest value.
+    assert kinds["ReduceMax"] == 12
     assert manifest.quality["cosine_mean"] >= 0.998
     assert manifest.quality["cosine_min"] >= 0.99
     assert manifest.quality["padded_min"] >= 0.9999

@@ -15,6 +15,7 @@ from edge_mrl.errors import UsageError
 from edge_mrl_export.passes.contract import AppendContract
 from edge_mrl_export.passes.emit import Pen, constant
 from edge_mrl_export.passes.inputs import FoldInputs
+from edge_mrl_export.passes.kernels import ApproximateGelu, SplitFusions
 from edge_mrl_export.passes.nbits import BLOCK, PackProducts, PackTables, count_packed_products
 from edge_mrl_export.passes.positions import TrimPositions
 from edge_mrl_export.passes.products import (
@@ -25,7 +26,13 @@ from edge_mrl_export.passes.products import (
 )
 from edge_mrl_export.passes.tables import QuantizeTables
 from edge_mrl_export.passes.vocabulary import SelectRows
-from edge_mrl_export.quantize import Plan, choose_plan, quantize_blocks, quantize_columns
+from edge_mrl_export.quantize import (
+    FIXED_ERROR,
+    Plan,
+    choose_plan,
+    quantize_blocks,
+    quantize_columns,
+)
 
 RNG = np.random.default_rng(17)
 #: One int8 rounding of activations and weights: relative error of a product's output.
@@ -91,6 +98,67 @@ def test_quantize_products_keeps_the_result(
     assert count_integer_products(model) == 1
     (got,) = run(model, x=x)
     assert 0 < relative_error(got, expected) < INT8_ERROR
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("smooth", [False, True])
+@pytest.mark.parametrize("unsigned", [False, True])
+def test_fixed_step_keeps_the_result_in_three_nodes(
+    bias: bool, smooth: bool, unsigned: bool
+) -> None:
+    model, weight = product_model(None, bias)
+    x = RNG.normal(size=(2, 5, 64)).astype(np.float32) + 1
+    (expected,) = run(model, x=x)
+    plan = choose_plan(x.reshape(-1, 64), weight, gelu=False, may_smooth=False, may_fix=True)
+    assert plan.step is not None
+    if smooth:
+        plan = Plan(np.full(64, 2, np.float32), None, 0.0, np.float32(2 * plan.step), plan.zero)
+    QuantizeProducts({"x": plan}, unsigned=unsigned)(model)
+    kinds = [node.op_type for node in model.graph]
+    assert kinds == ["Mul"] * smooth + ["QuantizeLinear", "MatMulIntegerToFloat"]  # bias inside
+    (got,) = run(model, x=x)
+    assert 0 < relative_error(got, expected) < INT8_ERROR
+    stored = [v.const_value.dtype for v in model.graph.initializers.values() if v.shape.rank() == 2]  # type: ignore[union-attr]
+    assert stored == [ir.DataType.UINT8 if unsigned else ir.DataType.INT8]
+
+
+def test_fixed_step_is_only_planned_where_it_loses_little() -> None:
+    weight = RNG.normal(size=(64, 32)).astype(np.float32)
+    rows = RNG.normal(size=(256, 64)).astype(np.float32)
+    assert choose_plan(rows, weight, gelu=False).step is None
+    fixed = choose_plan(rows, weight, gelu=False, may_fix=True)
+    assert fixed.step is not None
+    assert fixed.error <= FIXED_ERROR
+    rows *= np.geomspace(0.01, 100, 256)[:, None]  # tokens of very different size
+    assert choose_plan(rows, weight, gelu=False, may_fix=True).step is None
+
+
+def test_split_fusions_gives_the_same_result() -> None:
+    model, pen = new_graph(x=(FLOATS, ["n", "s", 16]), skip=(FLOATS, ["n", "s", 16]))
+    vectors = [pen.const(RNG.normal(size=16), np.float32) for _ in range(4)]
+    x, skip = model.graph.inputs
+    biased = pen.op("BiasGelu", x, vectors[0], domain="com.microsoft")
+    norm = pen.op(
+        "SkipLayerNormalization", biased, skip, *vectors[1:], domain="com.microsoft", epsilon=1e-5
+    )
+    output(model, norm)
+    feeds = {name: RNG.normal(size=(2, 3, 16)).astype(np.float32) for name in ("x", "skip")}
+    (expected,) = run(model, **feeds)
+    SplitFusions()(model)
+    assert {node.op_type for node in model.graph} == {"Add", "Gelu", "LayerNormalization"}
+    (got,) = run(model, **feeds)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_approximate_gelu_is_close() -> None:
+    model, pen = new_graph(x=(FLOATS, ["n", 64]))
+    output(model, pen.op("Gelu", model.graph.inputs[0], domain="com.microsoft"))
+    x = np.linspace(-8, 8, 640, dtype=np.float32).reshape(10, 64)
+    (exact,) = run(model, x=x)
+    ApproximateGelu()(model)
+    assert [node.op_type for node in model.graph] == ["FastGelu"]
+    (got,) = run(model, x=x)
+    assert 0 < np.abs(got - exact).max() < 0.0005
 
 
 def test_quantized_row_does_not_depend_on_the_others() -> None:
