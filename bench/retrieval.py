@@ -1,7 +1,7 @@
 """Retrieval quality of a bundle against its fp32 source: ``python -m bench.retrieval --bundle DIR``.
 
 On folders in BEIR's layout (corpus.jsonl, queries.jsonl, qrels/test.tsv). Every ranking is exact, over
-all documents. Rows: the fp32 source run by sentence-transformers (full, and cut to the bundle's dim),
+all documents. Rows: the fp32 source run by its own library (full, and cut to the bundle's dim),
 the bundle's full vectors, its coarse int8 codes, its 1-bit codes, and full vectors reranking the
 coarse top 20, 50 and 100.
 """
@@ -31,6 +31,8 @@ ROOT = Path(__file__).parent.parent
 SETS = ("scifact", "cranfield", "nl2bash", "squad2-dev")
 CACHE = ROOT / "build" / "bench"
 WIDTHS = (20, 50, 100)
+#: Texts that the source encodes between two steps of the progress bar.
+STEP = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class DataSet:
 
 
 def main() -> int:
-    """Measure, print a table, write bench/results/retrieval.json."""
+    """Measure, print a table, write bench/results/NAME.json."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -53,6 +55,7 @@ def main() -> int:
         "--model", type=Path, help="source model folder (default: the installed MiniLM)"
     )
     parser.add_argument("--data", type=Path, action="append", help="folder, repeatable")
+    parser.add_argument("--name", default="retrieval", help="file in bench/results (no suffix)")
     args = parser.parse_args()
     folders = args.data or [ROOT.parent / "shared" / "data" / name for name in SETS]
     folders = [folder for folder in folders if (folder / "qrels" / "test.tsv").exists()]
@@ -76,7 +79,7 @@ def main() -> int:
         "fidelity_cosine_mean": manifest.quality["cosine_mean"],
         "bundle_bytes": manifest.size_bytes,
     }
-    path = save("retrieval", settings, results)
+    path = save(args.name, settings, results)
     print(table(results))
     print(f"written to {path.relative_to(ROOT)}")
     return 0
@@ -100,8 +103,9 @@ def read_set(folder: Path) -> DataSet:
 
 def measure(data: DataSet, encoder: Encoder, model: Path) -> dict[str, Any]:
     """All rows for one set."""
-    source_documents = source_vectors(model, data.documents, encoder.manifest.max_tokens)
-    source_queries = source_vectors(model, data.queries, encoder.manifest.max_tokens)
+    limit = encoder.manifest.max_tokens
+    source_documents = source_vectors(model, data.documents, "document", limit)
+    source_queries = source_vectors(model, data.queries, "query", limit)
     start = time.perf_counter()
     documents = encode(encoder, data.documents, "document")
     seconds = time.perf_counter() - start
@@ -132,24 +136,26 @@ def encode(encoder: Encoder, texts: Sequence[str], kind: str) -> Encoding:
     return Encoding(np.concatenate([chunk.coarse for chunk in chunks]), full)
 
 
-def source_vectors(model: Path, texts: Sequence[str], max_tokens: int) -> NDArray[np.float32]:
-    """float32[n, D] of the fp32 source, run by sentence-transformers; kept in build/bench."""
-    digest = hashlib.sha256("\0".join([str(max_tokens), *texts]).encode())
-    digest.update((model / "config.json").read_bytes())
+def source_vectors(
+    model: Path, texts: Sequence[str], kind: str, max_tokens: int
+) -> NDArray[np.float32]:
+    """float32[n, D] of the fp32 source, run by its own library; kept in build/bench."""
+    from edge_mrl_export.source import load_source
+
+    source = load_source(str(model))
+    settings = [source.space_id(), source.prompts[kind], str(max_tokens)]
+    digest = hashlib.sha256("\0".join([*settings, *texts]).encode())
     path = CACHE / f"{digest.hexdigest()[:24]}.npy"
     if not path.exists():
-        from sentence_transformers import SentenceTransformer
-
-        loaded = SentenceTransformer(str(model), device="cpu")
-        loaded.max_seq_length = max_tokens
-        vectors = loaded.encode(
-            list(texts),
-            batch_size=16,
-            normalize_embeddings=True,
-            show_progress_bar=sys.stderr.isatty(),
-        )
+        parts = [texts[i : i + STEP] for i in range(0, len(texts), STEP)]
+        chunks = []
+        with Progress(f"source's {kind} vectors", len(texts)) as bar:
+            for part in parts:
+                chunks.append(source.encode(part, kind=kind, max_tokens=max_tokens))
+                bar.advance(len(part))
+        vectors = np.concatenate(chunks)
         CACHE.mkdir(parents=True, exist_ok=True)
-        np.save(path, np.asarray(vectors, dtype=np.float32))
+        np.save(path, vectors)
     loaded_vectors: NDArray[np.float32] = np.load(path)
     return loaded_vectors
 

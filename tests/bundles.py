@@ -14,6 +14,8 @@ from edge_mrl.bundle import MANIFEST, dump_manifest, read_manifest
 GOLDEN = Path(__file__).parent / "golden"
 TINY = GOLDEN / "tiny-bert-16"
 TINY_COARSE = GOLDEN / "tiny-bert-coarse-8"
+#: Without a transformer: an int8 table whose rows are shared by tokens of different weight.
+TINY_STATIC = GOLDEN / "tiny-static-16"
 
 
 def copy_bundle(target: Path, source: Path = TINY) -> Path:

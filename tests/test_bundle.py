@@ -29,7 +29,14 @@ from edge_mrl.errors import (
     UsageError,
 )
 from edge_mrl.verify import verify
-from tests.bundles import TINY, TINY_COARSE, copy_bundle, refresh_file, rewrite_manifest
+from tests.bundles import (
+    TINY,
+    TINY_COARSE,
+    TINY_STATIC,
+    copy_bundle,
+    refresh_file,
+    rewrite_manifest,
+)
 
 
 @pytest.fixture
@@ -241,7 +248,7 @@ def test_other_golden_vectors_fail_verification(bundle: Path) -> None:
     assert any("vectors differ" in failure for failure in result.failures)
 
 
-@pytest.mark.parametrize("folder", [TINY, TINY_COARSE], ids=lambda path: path.name)
+@pytest.mark.parametrize("folder", [TINY, TINY_COARSE, TINY_STATIC], ids=lambda path: path.name)
 def test_committed_bundles_verify_on_this_machine(folder: Path) -> None:
     result = verify(folder)
     assert result.failures == ()

@@ -24,6 +24,9 @@ def main() -> None:
         export(str(source), HERE / "tiny-bert-16", Recipe(dim=16), force=True)
         coarse = Recipe(dim=8, coarse_only=True)
         export(str(source), HERE / "tiny-bert-coarse-8", coarse, force=True)
+        static = Path(scratch) / "tiny-static"
+        tiny.model2vec_folder(static, width=32, clusters=40, weights=True)
+        export(str(static), HERE / "tiny-static-16", Recipe(dim=16), force=True)
 
 
 if __name__ == "__main__":
