@@ -18,6 +18,7 @@ from edge_mrl.encoder import Encoder
 from edge_mrl.errors import FormatError
 
 __all__ = [
+    "BATCH_MIN",
     "GOLDEN_FORMAT",
     "Golden",
     "Verification",
@@ -34,8 +35,9 @@ GOLDEN_VERSION = 1
 #: flips codes. Below these, something else is wrong.
 MACHINE_MEAN = 0.999
 MACHINE_MIN = 0.995
-#: A text alone and in a padded batch; what is left is the order of float sums.
-BATCH_MIN = 0.9999
+#: A text alone and in a padded batch. What is left is the order of float sums: nothing on x86; on ARM,
+#: whose attention sums in blocks of the padded width, a few flipped codes (least seen: 0.9998).
+BATCH_MIN = 0.999
 
 
 @dataclass(frozen=True, slots=True)
