@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine import save
-from tests.arm.testbed import Testbed, UnavailableError, open_testbed
+from tests.arm.testbed import Emulator, UnavailableError, open_testbed
 
 __all__ = ["Cost", "count"]
 
@@ -32,6 +32,7 @@ ROOT = Path(__file__).parent.parent
 WORKER = Path(__file__).parent / "arm_worker.py"
 COUNTED = ("cortex-a72", "cortex-a76")
 RUNS = 3
+TEXTS = ("query", "document")
 TIMEOUT_S = 540.0
 
 
@@ -58,7 +59,9 @@ class Cost:
     most: int
 
 
-def count(bed: Testbed, model: Path, *, cpu: str, runs: int = RUNS) -> list[Cost]:
+def count(
+    bed: Emulator, model: Path, *, cpu: str, runs: int = RUNS, texts: Sequence[str] = TEXTS
+) -> list[Cost]:
     """Count the instructions of a bundle or an ``.onnx`` file on one CPU.
 
     Raises:
@@ -67,7 +70,9 @@ def count(bed: Testbed, model: Path, *, cpu: str, runs: int = RUNS) -> list[Cost
     """
     with tempfile.TemporaryDirectory() as scratch:
         counts = Path(scratch) / "counts"
-        worker = bed.run(WORKER, model.resolve(), runs, cpu=cpu, counts=counts, timeout_s=TIMEOUT_S)
+        worker = bed.run(
+            WORKER, model.resolve(), runs, *texts, cpu=cpu, counts=counts, timeout_s=TIMEOUT_S
+        )
         # The last line is of the process's end.
         readings = [int(line) for line in counts.read_text("ascii").split()][:-1]
     costs = []
@@ -113,7 +118,7 @@ def main() -> int:
     return 0
 
 
-def _both(bed: Testbed, model: Path, runs: int) -> list[Cost]:
+def _both(bed: Emulator, model: Path, runs: int) -> list[Cost]:
     """Both CPUs at once: counting is not timing."""
     with ThreadPoolExecutor(len(COUNTED)) as pool:
         found = pool.map(lambda cpu: count(bed, model, cpu=cpu, runs=runs), COUNTED)
@@ -122,12 +127,20 @@ def _both(bed: Testbed, model: Path, runs: int) -> list[Cost]:
 
 def _others(scratch: Path) -> dict[str, Path]:
     """The default model in fp32, and what onnxruntime's dynamic quantisation makes of that graph."""
+    from onnx import TensorProto
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     fp32, stock = scratch / "fp32", scratch / "stock.onnx"
     export = [sys.executable, "-m", "edge_mrl", "export", "--fp32", "-o", str(fp32), "--quiet"]
     subprocess.run(export, check=True, cwd=ROOT)
-    quantize_dynamic(fp32 / "model.onnx", stock, per_channel=False, weight_type=QuantType.QInt8)
+    quantize_dynamic(
+        fp32 / "model.onnx",
+        stock,
+        per_channel=False,
+        weight_type=QuantType.QInt8,
+        # What comes out of the fused nodes has no type that onnx itself could infer.
+        extra_options={"DefaultTensorType": TensorProto.FLOAT},
+    )
     return {"stock dynamic int8, per tensor": stock, "fp32": fp32}
 
 

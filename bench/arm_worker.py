@@ -1,9 +1,9 @@
 """Runs on the emulated ARM CPU, for bench/arm.py: embed, and ask for a reading after each time.
 
-    python bench/arm_worker.py MODEL RUNS
+    python bench/arm_worker.py MODEL RUNS TEXT...
 
-MODEL is a bundle or an ``.onnx`` file. One JSON object on standard output says, in order, what lies
-between the readings. A bundle is also run through edge_mrl.Encoder.
+MODEL is a bundle or an ``.onnx`` file, TEXT is "query" or "document". One JSON object on standard
+output says, in order, what lies between the readings. A bundle is also run through edge_mrl.Encoder.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ import onnxruntime as ort
 #: MARK in tests/arm/insn_count.c.
 MARK = 0x5EED
 LENGTHS = {"query": 10, "document": 128}
-#: Ten tokens with the two special ones, in BERT's English vocabulary.
-QUERY = "how do I back up all my photos"
-#: 128 of them.
-DOCUMENT = (
-    "The harbour is older than the town. Boats were mended on the beach long before the first "
-    "pier, and the names of the coves are those of families who pulled them up there. When the "
-    "railway came, the fish went to the city in a night, and the town built a church, a school "
-    "and a second pier. Then the herring stayed away, and the pier stood empty for thirty years. "
-    "Today the boats carry people out to see the birds on the cliffs, and in the old ice house "
-    "someone sells books. In winter, when the ferry does not run, the harbour still belongs to "
-    "the families once again."
-)
+#: As many tokens, the special ones with them, in BERT's English vocabulary.
+TEXTS = {
+    "query": "how do I back up all my photos",
+    "document": (
+        "The harbour is older than the town. Boats were mended on the beach long before the first "
+        "pier, and the names of the coves are those of families who pulled them up there. When the "
+        "railway came, the fish went to the city in a night, and the town built a church, a school "
+        "and a second pier. Then the herring stayed away, and the pier stood empty for thirty years. "
+        "Today the boats carry people out to see the birds on the cliffs, and in the old ice house "
+        "someone sells books. In winter, when the ferry does not run, the harbour still belongs to "
+        "the families once again."
+    ),
+}
 
 
 def reading() -> None:
@@ -74,18 +75,19 @@ def feed(session: ort.InferenceSession, length: int) -> dict[str, np.ndarray]:
 
 def main() -> int:
     """Measure the graph, and the encoder where there is one."""
-    path, runs = Path(sys.argv[1]), int(sys.argv[2])
+    path, runs, texts = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     order = []
     session = open_session(path)
-    for name, length in LENGTHS.items():
-        values = feed(session, length)
+    for name in texts:
+        values = feed(session, LENGTHS[name])
         measure(lambda values=values: session.run(None, values), runs)  # type: ignore[misc]
-        order.append({"what": "graph", "text": name, "tokens": length})
+        order.append({"what": "graph", "text": name, "tokens": LENGTHS[name]})
     if path.is_dir():
         from edge_mrl.encoder import Encoder
 
         with Encoder.open(path, threads=1) as encoder:
-            for name, text in (("query", QUERY), ("document", DOCUMENT)):
+            for name in texts:
+                text = TEXTS[name]
                 tokens = len(encoder.tokenize([text], kind=name)[0])
                 measure(lambda n=name, t=text: encoder.encode([t], kind=n), runs)  # type: ignore[misc]
                 order.append({"what": "encoder", "text": name, "tokens": tokens})

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["CPUS", "Testbed", "UnavailableError", "open_testbed"]
+__all__ = ["CPUS", "Emulator", "UnavailableError", "open_testbed"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CONSTRAINTS = ROOT / "constraints" / "tested.txt"
@@ -95,7 +95,7 @@ CPUS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Testbed:
+class Emulator:
     """A built bed.
 
     Attributes:
@@ -114,6 +114,7 @@ class Testbed:
         cpu: str,
         stdin: bytes = b"",
         check: bool = True,
+        program: Path | None = None,
         counts: Path | None = None,
         timeout_s: float = 300.0,
     ) -> subprocess.CompletedProcess[bytes]:
@@ -124,6 +125,7 @@ class Testbed:
             cpu: A key of CPUS.
             stdin: What it reads.
             check: Raise if it ends with another code than 0, with what it said.
+            program: Another arm64 program than Python.
             counts: Where insn_count.c writes its readings; None runs without it, three times as fast.
             timeout_s: After which it is killed.
 
@@ -132,7 +134,7 @@ class Testbed:
             UnavailableError: ``counts`` is given, and there is no compiler, or QEMU takes no plugins.
         """
         done = subprocess.run(
-            self.command(*arguments, cpu=cpu, counts=counts),
+            self.command(*arguments, cpu=cpu, program=program, counts=counts),
             input=stdin,
             capture_output=True,
             check=False,
@@ -144,15 +146,17 @@ class Testbed:
             raise RuntimeError(f"on {cpu}, {arguments[:4]} ended with {done.returncode}: {said}")
         return done
 
-    def command(self, *arguments: object, cpu: str, counts: Path | None = None) -> list[str]:
+    def command(
+        self, *arguments: object, cpu: str, program: Path | None = None, counts: Path | None = None
+    ) -> list[str]:
         """The command line of ``run``; it needs ``_environment``, too."""
         options = ["-L", str(self.path / "cpus" / cpu), "-cpu", cpu]
         if counts is not None:
             # A fixed seed for what the kernel hands to a process, so that counts repeat.
             options += ["-seed", "1", "-plugin", f"{self._counter()},out={counts}"]
-        own = ["-U", "LD_LIBRARY_PATH"]  # it is for QEMU, not for what QEMU runs
-        python = self.path / "root" / "usr" / "bin" / "python3"
-        return [str(self.qemu), *options, *own, str(python), *map(str, arguments)]
+        options += ["-U", "LD_LIBRARY_PATH"]  # it is for QEMU, not for what QEMU runs
+        program = program or self.path / "root" / "usr" / "bin" / "python3"
+        return [str(self.qemu), *options, str(program), *map(str, arguments)]
 
     def replace_process(self, arguments: Sequence[str], *, cpu: str) -> None:
         """Run the bed's Python in place of this process."""
@@ -190,7 +194,7 @@ class Testbed:
         return built
 
 
-def open_testbed() -> Testbed:
+def open_testbed() -> Emulator:
     """Open the bed in the cache; build it first if there is none for these versions.
 
     Raises:
@@ -208,7 +212,7 @@ def open_testbed() -> Testbed:
     versions = json.loads((folder / "versions.json").read_bytes())
     own = folder / "qemu" / "usr" / "bin" / "qemu-aarch64"
     qemu = own if own.exists() else Path(_need("qemu-aarch64"))
-    return Testbed(folder, qemu, versions)
+    return Emulator(folder, qemu, versions)
 
 
 def _cache() -> Path:
@@ -240,7 +244,7 @@ def _build(folder: Path, pins: list[str]) -> None:
         _get_wheels(bed, pins, python)
         for cpu in CPUS:
             _overlay(bed, cpu)
-        versions = {"qemu": _qemu_version(bed, qemu), **_check(Testbed(bed, qemu, {}))}
+        versions = {"qemu": _qemu_version(bed, qemu), **_check(Emulator(bed, qemu, {}))}
         (bed / "versions.json").write_text(json.dumps(versions, indent=1), encoding="utf-8")
         try:
             bed.rename(folder)
@@ -362,7 +366,7 @@ def _overlay(bed: Path, cpu: str) -> None:
         (system / name).write_text(f"0-{CORES - 1}\n", encoding="ascii")
 
 
-def _check(bed: Testbed) -> dict[str, str]:
+def _check(bed: Emulator) -> dict[str, str]:
     """Import everything on each CPU, which also compiles it, and say the versions."""
     code = f"""
 import json, platform
@@ -384,7 +388,7 @@ print(json.dumps({{
 
 
 def _qemu_version(bed: Path, qemu: Path) -> str:
-    said = _call([qemu, "--version"], 60, Testbed(bed, qemu, {})._environment()).stdout
+    said = _call([qemu, "--version"], 60, Emulator(bed, qemu, {})._environment()).stdout
     match = re.search(r"version ([0-9.]+)", said)
     if match is None:
         raise UnavailableError(f"{qemu} --version says {said!r}")
