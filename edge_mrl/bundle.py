@@ -18,14 +18,17 @@ from typing import Any
 
 from edge_mrl.errors import (
     BundleError,
+    EdgeMrlError,
     FormatError,
     HashError,
     ManifestError,
     MissingFileError,
+    OutOfMemoryError,
     TruncatedError,
     UsageError,
     reason,
 )
+from edge_mrl.memory import ran_out
 
 __all__ = [
     "FORMAT",
@@ -365,6 +368,11 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
-def bundle_error(error: Exception, bundle: Path) -> BundleError:
-    """Wrap what a library says about a broken file."""
+def bundle_error(error: Exception, bundle: Path) -> EdgeMrlError:
+    """Wrap what a library says about a broken file, or about memory that ran out as it read it."""
+    if ran_out(error):
+        return OutOfMemoryError(
+            f"there is not enough memory to open the bundle {bundle}: end other programs, raise this "
+            "process's limit, or use --low-memory and --threads 1"
+        )
     return BundleError(f"the bundle {bundle} cannot be opened: {reason(error)}")

@@ -30,7 +30,7 @@ from edge_mrl.codefile import (
     require_ours,
 )
 from edge_mrl.codetable import CodeTable, Part
-from edge_mrl.errors import DamagedError, StoreError
+from edge_mrl.errors import DamagedError, OutOfMemoryError, StoreError
 from edge_mrl.records import checksum
 from edge_mrl.schema import reporting, transaction
 
@@ -229,7 +229,7 @@ class CodeCache:
         try:
             with reporting(self._store), transaction(self._connection, "IMMEDIATE"):
                 self._roll()
-        except (OSError, CodeFileError, StoreError) as error:
+        except (OSError, CodeFileError, OutOfMemoryError, StoreError) as error:
             # A cache that cannot be written now: the rows stay where they are, in SQLite, and a put
             # that was committed has succeeded. Damaged rows are an error to whoever needs them.
             self.problem = f"{self.path.name}: {error}"

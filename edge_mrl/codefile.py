@@ -7,6 +7,7 @@ rows move is a new file, with a new generation, renamed into place.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import struct
@@ -290,13 +291,19 @@ class CodeFile:
 
         Raises:
             CodeFileError: The file is too short.
+            MemoryError: There is no room for it: the file itself may be sound.
         """
         if number not in self._mapped:
             size, offset = self.layout.segment_bytes, ALIGNMENT + number * self.layout.segment_bytes
             # Checked before mapping: reading a page behind the end would end the process.
             if os.fstat(self._descriptor).st_size < offset + size:
                 raise CodeFileError("it is cut short")
-            buffer = mmap.mmap(self._descriptor, size, offset=offset, access=mmap.ACCESS_READ)
+            try:
+                buffer = mmap.mmap(self._descriptor, size, offset=offset, access=mmap.ACCESS_READ)
+            except OSError as error:
+                if error.errno == errno.ENOMEM:
+                    raise MemoryError(f"{size} bytes cannot be mapped") from error
+                raise
             self._mapped[number] = self.layout.arrays(buffer)
         return self._mapped[number]
 

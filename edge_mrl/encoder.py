@@ -25,6 +25,7 @@ from edge_mrl.bundle import (
     read_manifest,
 )
 from edge_mrl.errors import UsageError
+from edge_mrl.memory import reporting_memory, require_room
 from edge_mrl.session import GraphSession
 
 __all__ = ["Encoder", "Encoding"]
@@ -33,6 +34,13 @@ __all__ = ["Encoder", "Encoding"]
 WINDOW_TEXTS = 512
 #: Characters after which a window ends early, so that a run of megabyte texts stays bounded.
 WINDOW_CHARS = 2_000_000
+LOW_MEMORY_WINDOW_CHARS = 200_000
+#: Characters that are tokenised at once when a text is cut into passages: a tokenizer takes up to 700
+#: bytes for each, so that a book in one piece would take hundreds of megabytes.
+BLOCK_CHARS = 20_000
+#: Memory that must be there before texts are tokenised, for each of their characters, and for each byte
+#: of a tokenizer's file that is read: where it is not, the tokenizer ends the process.
+TOKENIZE_ROOM_BYTES, CHAR_ROOM, TOKENIZER_ROOM = 8_000_000, 30, 25
 #: Tokens in one batch, padding included. Small sorted batches stay in the cache and beat large ones.
 BATCH_TOKENS = 512
 LOW_MEMORY_BATCH_TOKENS = 256
@@ -73,12 +81,14 @@ class Encoder:
         tokenizer: Any,
         *,
         batch_tokens: int,
+        window_chars: int = WINDOW_CHARS,
     ) -> None:
         self.path = path
         self.manifest = manifest
         self._session = session
         self._tokenizer = tokenizer
         self._batch_tokens = batch_tokens
+        self._window_chars = window_chars
         self._whole: Any = None
         self._lock = threading.Lock()
 
@@ -102,18 +112,26 @@ class Encoder:
         Raises:
             UsageError: No such folder, or a thread count below 1.
             BundleError: The bundle cannot be trusted or opened.
+            OutOfMemoryError: There is not enough memory; also from the methods that encode.
         """
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}, expected at least 1")
         folder = Path(path).resolve()
         manifest = read_manifest(folder)
         check_files(folder, manifest, hashes=verify_hashes)
-        tokenizer = _load_tokenizer(folder)
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(manifest.max_tokens)
-        session = GraphSession(folder, manifest, threads, low_memory=low_memory)
-        batch_tokens = LOW_MEMORY_BATCH_TOKENS if low_memory else BATCH_TOKENS
-        return cls(folder, manifest, session, tokenizer, batch_tokens=batch_tokens)
+        with reporting_memory():
+            tokenizer = _load_tokenizer(folder)
+            tokenizer.no_padding()
+            tokenizer.enable_truncation(manifest.max_tokens)
+            session = GraphSession(folder, manifest, threads, low_memory=low_memory)
+        return cls(
+            folder,
+            manifest,
+            session,
+            tokenizer,
+            batch_tokens=LOW_MEMORY_BATCH_TOKENS if low_memory else BATCH_TOKENS,
+            window_chars=LOW_MEMORY_WINDOW_CHARS if low_memory else WINDOW_CHARS,
+        )
 
     def encode(self, texts: Iterable[str], *, kind: str = "document") -> Encoding:
         """Encode texts, in order.
@@ -149,23 +167,22 @@ class Encoder:
         if kind not in KINDS:
             raise UsageError(f"kind is {kind!r}, expected one of {', '.join(KINDS)}")
         prompt = self.manifest.prompts[kind]
-        return (self._encode_window(window) for window in _windows(texts, prompt))
+        windows = _windows(texts, prompt, self._window_chars)
+        return (self._encode_window(window) for window in windows)
 
     def encode_padded(self, texts: Sequence[str], *, kind: str = "document") -> Encoding:
         """Encode all texts as one batch, padded to the longest: for checks, not for speed.
 
         A graph that depends on its padding or on a batch's other texts shows here.
         """
-        outputs = self._session.run(self.tokenize(texts, kind=kind))
+        with reporting_memory():
+            outputs = self._session.run(self.tokenize(texts, kind=kind))
         return Encoding(outputs[0], outputs[1] if len(outputs) > 1 else None)
 
     def tokenize(self, texts: Sequence[str], *, kind: str = "document") -> list[list[int]]:
         """Token ids as the graph gets them: with prompt and special tokens, cut, without padding."""
         prompt = self.manifest.prompts[kind]
-        return [
-            e.ids
-            for e in self._tokenizer.encode_batch_fast([_clean(prompt + text) for text in texts])
-        ]
+        return self._token_ids([_clean(prompt + text) for text in texts])
 
     def spans(self, text: str, *, max_tokens: int, overlap: int) -> list[tuple[int, int]]:
         """Split a text into passages by tokens, between words where a word fits a passage.
@@ -186,14 +203,14 @@ class Encoder:
             raise UsageError(
                 f"overlap is {overlap}, expected 0 to {max_tokens - 1} (below max_tokens)"
             )
-        encoding = self._whole_tokenizer().encode(_clean(text), add_special_tokens=False)
-        offsets, words = encoding.offsets, encoding.word_ids
+        with reporting_memory():
+            starts, words = self._tokens(_clean(text))
         spans: list[tuple[int, int]] = []
         first, after = 0, 0
-        while after < len(offsets):
+        while after < len(starts):
             after = _word_start(words, first + max_tokens, above=first)
-            end = offsets[after][0] if after < len(offsets) else len(text)
-            spans.append((offsets[first][0] if spans else 0, end))
+            end = int(starts[after]) if after < len(starts) else len(text)
+            spans.append((int(starts[first]) if spans else 0, end))
             first = _word_start(words, max(after - overlap, first + 1), above=first)
         return spans
 
@@ -212,6 +229,23 @@ class Encoder:
     ) -> None:
         self.close()
 
+    def _token_ids(self, texts: list[str]) -> list[list[int]]:
+        require_room(TOKENIZE_ROOM_BYTES + CHAR_ROOM * sum(map(len, texts)))
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts)]
+
+    def _tokens(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """int64[n] each: where a text's tokens start, and the numbers of their words, -1 for none."""
+        tokenizer = self._whole_tokenizer()
+        starts, words, count = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
+        for first, after in _blocks(text):
+            require_room(TOKENIZE_ROOM_BYTES)
+            encoding = tokenizer.encode(text[first:after], add_special_tokens=False)
+            starts.append(np.array([start for start, _ in encoding.offsets], np.int64) + first)
+            numbers = [-1 if word is None else word + count for word in encoding.word_ids]
+            words.append(np.array(numbers, np.int64))
+            count = max(numbers, default=count) + 1
+        return np.concatenate(starts), np.concatenate(words)
+
     def _whole_tokenizer(self) -> Any:
         """A second tokenizer that does not truncate, made when passages are first asked for."""
         with self._lock:
@@ -227,7 +261,11 @@ class Encoder:
         return Encoding(np.empty((0, self.manifest.dim), np.int8), full)
 
     def _encode_window(self, texts: list[str]) -> Encoding:
-        rows = [e.ids for e in self._tokenizer.encode_batch_fast(texts)]
+        with reporting_memory():
+            return self._encode_texts(texts)
+
+    def _encode_texts(self, texts: list[str]) -> Encoding:
+        rows = self._token_ids(texts)
         width = self.manifest.full_dim
         coarse = np.empty((len(rows), self.manifest.dim), np.int8)
         full = None if width is None else np.empty((len(rows), width), np.float32)
@@ -250,17 +288,36 @@ def _clean(text: str) -> str:
     return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
 
 
-def _word_start(words: Sequence[int | None], token: int, *, above: int) -> int:
+def _blocks(text: str) -> Iterator[tuple[int, int]]:
+    """Parts of a text to tokenise by themselves, cut in front of blanks where there are any.
+
+    Tokenizers join a word with the blank in front of it, if with any.
+    """
+    first = 0
+    while len(text) - first > BLOCK_CHARS:
+        after = first + BLOCK_CHARS
+        while after > first + BLOCK_CHARS // 2:
+            if text[after].isspace() and not text[after - 1].isspace():
+                break
+            after -= 1
+        else:
+            after = first + BLOCK_CHARS  # no blanks, as in Chinese
+        yield first, after
+        first = after
+    yield first, len(text)
+
+
+def _word_start(words: NDArray[np.int64], token: int, *, above: int) -> int:
     """The first token of the word that ``token`` is in; ``token`` itself if that is not above."""
     if token >= len(words):
         return len(words)
     start = token
-    while start > above and words[start] is not None and words[start] == words[start - 1]:
+    while start > above and words[start] >= 0 and words[start] == words[start - 1]:
         start -= 1
     return start if start > above else token
 
 
-def _windows(texts: Iterable[str], prompt: str) -> Iterator[list[str]]:
+def _windows(texts: Iterable[str], prompt: str, most_chars: int) -> Iterator[list[str]]:
     iterator = iter(texts)
     for first in iterator:
         window, chars = [], 0
@@ -269,7 +326,7 @@ def _windows(texts: Iterable[str], prompt: str) -> Iterator[list[str]]:
                 raise TypeError(f"a text is {type(text).__name__}, expected str")
             window.append(_clean(prompt + text))
             chars += len(text)
-            if chars > WINDOW_CHARS:
+            if chars > most_chars:
                 break
         yield window
 
@@ -290,7 +347,9 @@ def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
 def _load_tokenizer(folder: Path) -> Any:
     from tokenizers import Tokenizer
 
+    path = folder / TOKENIZER
+    require_room(TOKENIZE_ROOM_BYTES + TOKENIZER_ROOM * path.stat().st_size)
     try:
-        return Tokenizer.from_file(str(folder / TOKENIZER))
+        return Tokenizer.from_file(str(path))
     except Exception as error:  # the Rust binding raises bare Exception
         raise bundle_error(error, folder) from error

@@ -16,6 +16,7 @@ EdgeMrlError
 │   ├── StoreVersionError              a store written by a newer edge-mrl
 │   ├── DamagedError                   bytes in a store that are not those that were written
 │   └── StoreBusyError                 another process is writing
+├── OutOfMemoryError          exit 2   memory ran out; nothing that was committed is lost
 ├── StepError                 exit 2   a process that was started to measure died
 ├── MissingDependencyError    exit 3   an optional package is not installed
 └── NetworkError              exit 4   a server or hub could not be reached
@@ -39,6 +40,7 @@ __all__ = [
     "MissingFileError",
     "NetworkError",
     "NotAStoreError",
+    "OutOfMemoryError",
     "StepError",
     "StoreBusyError",
     "StoreError",
@@ -115,6 +117,10 @@ class DamagedError(StoreError):
 
 class StoreBusyError(StoreError):
     """Another process holds the store's write lock."""
+
+
+class OutOfMemoryError(EdgeMrlError):
+    """Memory ran out, or would. Nothing that was committed is lost."""
 
 
 class StepError(EdgeMrlError):

@@ -16,6 +16,7 @@ from edge_mrl.errors import (
     StoreVersionError,
     UsageError,
 )
+from edge_mrl.memory import reporting_memory
 from edge_mrl.migrations import MIGRATIONS
 
 __all__ = ["APPLICATION_ID", "Fill", "connect", "reporting", "transaction"]
@@ -138,11 +139,12 @@ def transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
 
 @contextmanager
 def reporting(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into ours."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise _explain(error, path) from error
+    """Turn SQLite's errors into ours, and those of memory that ran out meanwhile."""
+    with reporting_memory():
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise _explain(error, path) from error
 
 
 def _code(error: sqlite3.Error) -> int:

@@ -19,6 +19,7 @@ MODULES = sorted(
 #: A module may import those before it, never those after it.
 ORDER = (
     "errors",
+    "memory",
     "codes",
     "progress",
     "machine",

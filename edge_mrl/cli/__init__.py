@@ -36,6 +36,8 @@ COMMANDS = {
     "bench": "measure speed and memory on this machine",
     "doctor": "say what is wrong with this machine, a bundle or a store",
 }
+#: Those that load a bundle in this process.
+EMBEDDING = frozenset({"embed", "index", "reindex", "search"})
 #: Sub-commands of other parts, found by entry point; they need the extra of the same name.
 EXTRAS = {
     "export": "turn a text-embedding model into a small, verified bundle",
@@ -87,6 +89,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("edge-mrl: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except Exception as error:
+        from edge_mrl.memory import as_error, ran_out
+
+        if not ran_out(error):
+            raise
+        shortage = as_error(error)
+        return _report(type(shortage).__name__, str(shortage), shortage.exit_code, arguments)
     return code
 
 
@@ -112,8 +121,22 @@ def _dispatch(arguments: list[str]) -> int:
         allow_abbrev=False,
     )
     command.add_arguments(parser)
-    code: int = command.run(parser.parse_args(arguments[1:]))
+    args = parser.parse_args(arguments[1:])
+    _prepare(name, args)
+    code: int = command.run(args)
     return code
+
+
+def _prepare(name: str, args: argparse.Namespace) -> None:
+    """What must happen before numpy and the like are loaded, here or in processes started from here."""
+    low_memory = getattr(args, "low_memory", False)
+    if name in EMBEDDING or low_memory:
+        from edge_mrl import memory
+
+        if low_memory:
+            memory.one_thread_each()
+        if name in EMBEDDING:
+            memory.require_room(memory.START_BYTES, code_bytes=memory.CODE_BYTES)
 
 
 def _overview() -> argparse.ArgumentParser:

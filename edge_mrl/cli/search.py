@@ -66,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="passages that the 1-bit stage passes on (default: 5000)",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: one per core)")
+    parser.add_argument("--low-memory", action="store_true", help="smallest memory, slower")
     parser.add_argument(
         "--json", action="store_true", help="print a JSON object a question, passages whole"
     )
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
     if args.query is not None:
         _require_words(args.query)
-    with open_existing(args, threads=args.threads) as index:
+    with open_existing(args, threads=args.threads, low_memory=args.low_memory) as index:
         if args.query is not None:
             _answer(index, args, args.query, started)
             return 0
