@@ -11,6 +11,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from edge_mrl.errors import EdgeMrlError, OutOfMemoryError
 
@@ -22,12 +23,16 @@ __all__ = [
     "ran_out",
     "reporting_memory",
     "require_room",
+    "require_room_for_products",
 ]
 
 #: What numpy, the tokenizer and ONNX Runtime take before there is a bundle: memory that is written,
 #: and address space beside it for their code. Measured with wheels for x86-64 and a network of 40 kB:
 #: it works from 66 and 166 MB on, so nothing is refused that would have worked.
 START_BYTES, CODE_BYTES = 55_000_000, 85_000_000
+#: What OpenBLAS maps for each of its threads at the first product of matrices. Where it cannot, it ends
+#: the process.
+BLAS_BYTES = 34_000_000
 #: What keeps numpy and the tokenizer from starting a thread for each core, with a stack and an arena
 #: each. A single tokenizer's thread would still fight for its arena where address space is short: ten
 #: times slower at 256 MB.
@@ -85,6 +90,18 @@ def require_room(size_bytes: int, *, code_bytes: int = 0) -> None:
         raise OutOfMemoryError(
             f"there is not enough memory: {size_bytes / 1e6:.0f} MB more are needed{space}; {_ADVICE}"
         ) from error
+
+
+@cache
+def require_room_for_products() -> None:
+    """Check once that numpy can multiply matrices.
+
+    Raises:
+        OutOfMemoryError: It cannot; the next call checks again.
+    """
+    threads = os.environ.get("OPENBLAS_NUM_THREADS", "")
+    number = int(threads) if threads.isdigit() else os.cpu_count() or 1
+    require_room(max(1, number) * BLAS_BYTES)
 
 
 def ran_out(error: BaseException) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_mrl.errors import UsageError
+from edge_mrl.memory import require_room_for_products
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,6 +81,7 @@ def nearest(
 
     Raises:
         UsageError: k or width is below 1.
+        OutOfMemoryError: There is not enough memory.
     """
     for name, value in (("k", k), ("width", width)):
         if value < 1:
@@ -88,6 +90,7 @@ def nearest(
     candidates = table.live if mask is None else int(np.count_nonzero(mask))
     if not candidates:
         return [[] for _ in queries]
+    require_room_for_products()
     if exact or candidates <= EXACT_BELOW * max(width, k):
         return _exhaustive(queries, table, mask, k)
     return [_funnel(query, table, mask, candidates, k, width) for query in queries]

@@ -274,7 +274,25 @@ def test_map_that_finds_no_room_is_no_damage(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "limits"), [("space", range(24, 200, 6)), ("data", range(8, 96, 4))]
+    ("kind", "limits"), [("space", range(24, 270, 8)), ("data", range(16, 140, 5))]
+)
+def test_every_limit_finds_or_is_a_clear_error(kind: str, limits: range, tmp_path: Path) -> None:
+    lines, store = corpus(tmp_path / "c.jsonl", 5000), tmp_path / "s.db"
+    good(*map(str, index(store, lines)[3:]))
+    worked = []
+    for megabytes in limits:
+        query = ("search", "77 the cat", "--store", store, *LOW, "--json")
+        result = limited(kind, megabytes, *COMMAND, *query)
+        worked.append(result.returncode == 0)
+        if not worked[-1]:
+            assert_clear(result)
+    assert worked[-1]
+    assert not worked[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "limits"), [("space", range(24, 200, 6)), ("data", range(16, 96, 4))]
 )
 def test_every_limit_works_or_is_a_clear_error(kind: str, limits: range, tmp_path: Path) -> None:
     lines, worked = corpus(tmp_path / "c.jsonl", 300), []
