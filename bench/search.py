@@ -10,20 +10,18 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import shutil
 import statistics
-import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
+from bench.children import Child, ChildError, module
 from bench.environments import Environment
 from bench.environments import prepare as prepare_environment
 from bench.machine import RESULTS, save
@@ -48,10 +46,6 @@ ONE_THREAD = dict.fromkeys(
 )
 
 
-class WorkerError(Exception):
-    """An engine failed, died or hung."""
-
-
 @dataclass(slots=True)
 class Measured:
     """What was found for one engine, as it comes in.
@@ -71,65 +65,17 @@ class Measured:
     problem: str | None = None
 
 
-class Worker:
-    """bench/search_worker.py in a process; a context manager that ends it."""
-
-    def __init__(self, engine: str, python: Path, data: DataSet) -> None:
-        folder = FILES / str(data.rows) / engine.replace(" ", "-")
-        folder.mkdir(parents=True, exist_ok=True)
-        # -m, not the file: its folder would come first on the path, and has a search.py.
-        command = [str(python), "-m", "bench.search_worker", engine, str(data.folder), str(folder)]
-        with folder.with_suffix(".log").open("ab") as log:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                cwd=ROOT,
-                env={**os.environ, **ONE_THREAD},
-            )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with suppress(BrokenPipeError):  # of a request that never arrived
-            self._process.stdin.close()
-        try:
-            self._process.wait(timeout=60)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process.stdout.close()
-
-    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """Send a request, wait for its answer.
-
-        Raises:
-            WorkerError: The engine failed, died or hung.
-        """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        timer = threading.Timer(TIMEOUT_S, self._process.kill)
-        timer.start()
-        try:
-            self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        finally:
-            timer.cancel()
-        if not line:
-            raise WorkerError(f"{do}: the process died, or took over {TIMEOUT_S:.0f} s")
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise WorkerError(f"{do}: {answer['error']}".replace(str(ROOT), "."))
-        found: dict[str, Any] = answer["ok"]
-        return found
+def _worker(engine: str, python: Path, data: DataSet) -> Child:
+    """bench/search_worker.py in a process."""
+    folder = FILES / str(data.rows) / engine.replace(" ", "-")
+    folder.mkdir(parents=True, exist_ok=True)
+    arguments = [engine, str(data.folder), str(folder)]
+    return Child(
+        [str(python), *module("bench.search_worker"), *arguments],
+        folder.with_suffix(".log"),
+        timeout_s=TIMEOUT_S,
+        environment=ONE_THREAD,
+    )
 
 
 def main() -> int:
@@ -237,28 +183,28 @@ def _reporting(found: Measured) -> Iterator[None]:
     """Note an engine's failure, and go on with the others."""
     try:
         yield
-    except WorkerError as error:
+    except ChildError as error:
         found.problem = str(error)
         _say(f"  failed: {error}")
 
 
-def _opened(name: str, data: DataSet, environment: Environment, found: Measured) -> Worker:
+def _opened(name: str, data: DataSet, environment: Environment, found: Measured) -> Child:
     """Build in one process, open in others; the last of them goes on to the rounds."""
     if environment.problem is not None:
-        raise WorkerError(environment.problem)
+        raise ChildError(environment.problem)
     _say(f"{data.rows:,} rows: build {name}")
     folder = FILES / str(data.rows) / name.replace(" ", "-")
     shutil.rmtree(folder, ignore_errors=True)
     folder.with_suffix(".log").unlink(missing_ok=True)
-    with Worker(name, environment.python, data) as worker:
+    with _worker(name, environment.python, data) as worker:
         seconds = worker.ask("build")["seconds"]
     found.numbers["insert_rows_per_s"] = round(data.rows / seconds)
     found.numbers["bytes_per_row"] = round(_cached_bytes(folder) / data.rows, 1)
     opens = []
     for _ in range(OPENS - 1):
-        with Worker(name, environment.python, data) as worker:
+        with _worker(name, environment.python, data) as worker:
             opens.append(worker.ask("open"))
-    last = Worker(name, environment.python, data)
+    last = _worker(name, environment.python, data)
     try:
         opens.append(last.ask("open"))
         for key in opens[0]:
@@ -266,7 +212,7 @@ def _opened(name: str, data: DataSet, environment: Environment, found: Measured)
         both = [o["open_ms"] + o["first_query_ms"] for o in opens]
         found.numbers["open_and_first_ms"] = round(statistics.median(both), 2)
         found.numbers["opened"] = _rounded(last.ask("memory"), 1)
-    except WorkerError:
+    except ChildError:
         last.__exit__()
         raise
     return last
@@ -285,7 +231,7 @@ def _cached_bytes(folder: Path) -> int:
 
 
 def _rounds(
-    workers: dict[str, Worker], measured: dict[str, Measured], truth: Any, rounds: int
+    workers: dict[str, Child], measured: dict[str, Measured], truth: Any, rounds: int
 ) -> None:
     """Time the queries, a round of each engine after the other's; then ask for TRUTH neighbours."""
     sizes = {}
@@ -305,14 +251,14 @@ def _rounds(
             measured[name].numbers["queried"] = _rounded(workers[name].ask("memory"), 1)
 
 
-def _round_size(worker: Worker, rounds: int) -> int:
+def _round_size(worker: Child, rounds: int) -> int:
     """Queries in a round: all, or as many as ROUND_S allows; all rounds together ask each."""
     warm = worker.ask("round", queries=[0, 1, 2], k=K)["latencies_ms"]
     affordable = int(ROUND_S * 1e3 / max(statistics.median(warm), 1e-3))
     return min(QUERIES, max(affordable, math.ceil(QUERIES / rounds)))
 
 
-def _one_round(worker: Worker, found: Measured, truth: Any, first: int, size: int) -> None:
+def _one_round(worker: Child, found: Measured, truth: Any, first: int, size: int) -> None:
     queries = [(first + i) % QUERIES for i in range(size)]
     answer = worker.ask("round", queries=queries, k=K)
     found.latencies_ms.append(answer["latencies_ms"])

@@ -1,22 +1,21 @@
 """One engine in one process, told what to do on standard input: ``python -m bench.search_worker``.
 
-A request and its answer are a line of JSON each. Requests: ``build`` (then the process should end),
-``open``, ``round`` (timed queries), ``memory``. An answer is ``{"ok": ...}`` or ``{"error": text}``.
+Requests (bench/answers.py): ``build`` (then the process should end), ``open``, ``round`` (timed queries),
+``memory``.
 
 Runs in the peer's environment: numpy, the peer, and nothing else may be imported.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
+from bench.answers import serve
 from bench.search_engines import ENGINES, Engine
 
 __all__ = ["Worker", "main"]
@@ -84,32 +83,12 @@ class Worker:
             for name, key in keys.items()
         }
 
-    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Do what a request says; an engine's failure is an answer, too."""
-        methods = {m.__name__: m for m in (self.build, self.open, self.round, self.memory)}
-        try:
-            result = methods[request.pop("do")](**request)
-        except Exception as error:  # noqa: BLE001 - a peer may raise anything; the run goes on
-            return {"error": f"{type(error).__name__}: {error}"}
-        return {"ok": result}
-
 
 def main() -> int:
     """Answer requests until standard input ends."""
     name, data, path = sys.argv[1:]
-    answers = _own_output()
     worker = Worker(ENGINES[name](), Path(data), Path(path))
-    for line in sys.stdin:
-        answers.write(json.dumps(worker.answer(json.loads(line))) + "\n")
-        answers.flush()
-    return 0
-
-
-def _own_output() -> TextIO:
-    """Standard output, kept for answers: what engines print goes to standard error."""
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    return os.fdopen(kept, "w", encoding="utf-8")
+    return serve([worker.build, worker.open, worker.round, worker.memory])
 
 
 if __name__ == "__main__":
