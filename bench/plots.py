@@ -1,4 +1,4 @@
-"""Line charts written by hand as SVG: panels side by side, each with its own axes and lines."""
+"""Charts written by hand as SVG: lines in panels side by side, or dots by name in columns."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Axis", "Line", "Panel", "decades", "svg"]
+__all__ = ["Axis", "Column", "Line", "Panel", "decades", "dots", "svg"]
 
 WIDTH, HEIGHT = 460, 400
 LEFT, RIGHT, TOP, BOTTOM = 60, 24, 56, 96
 COLORS = ("#c2410c", "#1d4ed8", "#15803d", "#7e22ce")
 #: Height of a row of the legend; there are two.
 LEGEND = 17
+#: Of a chart of dots: height of a row, and widths of the names, of a column and of what its numbers take.
+ROW, NAMES, COLUMN, NUMBER = 22, 250, 220, 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,61 @@ def svg(panels: Sequence[Panel]) -> str:
     )
     parts = [part for i, panel in enumerate(panels) for part in _panel(panel, i * WIDTH)]
     return "\n".join([head, *parts, "</svg>"]) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A quantity: its title with the unit, and least, middle and most for each name, all positive."""
+
+    title: str
+    marks: Sequence[tuple[float, float, float]]
+
+
+def dots(names: Sequence[str], columns: Sequence[Column], *, title: str, marked: str) -> str:
+    """A row for each name, a column for each quantity: a dot, a bar from least to most, and the number.
+
+    Args:
+        names: What is compared, from the top.
+        columns: From the left; each has a log scale of its own, over its values.
+        title: Above all.
+        marked: Names that begin so are in another colour.
+    """
+    width, height = NAMES + COLUMN * len(columns) + 16, TOP + ROW * len(names) + 24
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        'font-family="sans-serif"><rect width="100%" height="100%" fill="white"/>'
+    )
+    parts = [head, _text(16, 22, title, 14)]
+    for row, name in enumerate(names):
+        y = TOP + ROW * (row + 0.5)
+        parts += [_rule(16, y, width - 16, y), _text(16, y - 4, name, 12)]
+    colors = [COLORS[0] if name.startswith(marked) else COLORS[1] for name in names]
+    for number, column in enumerate(columns):
+        parts += _dots(column, NAMES + COLUMN * number, colors)
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _dots(column: Column, left: float, colors: Sequence[str]) -> list[str]:
+    parts = [_text(left, TOP - 8, column.title, 12)]
+    if not column.marks:
+        return parts
+    low = math.log10(min(mark[0] for mark in column.marks))
+    high = math.log10(max(mark[2] for mark in column.marks))
+    scale = (COLUMN - NUMBER - 16) / max(high - low, 0.1)
+    for row, (mark, color) in enumerate(zip(column.marks, colors, strict=True)):
+        start, x, end = (left + (math.log10(value) - low) * scale for value in mark)
+        y = TOP + ROW * (row + 0.5)
+        bar = f'x1="{start:.1f}" y1="{y:.1f}" x2="{end:.1f}" y2="{y:.1f}" stroke="{color}"'
+        parts += [
+            f'<line {bar} stroke-width="3" stroke-opacity="0.4"/>',
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{color}"/>',
+            _text(max(x, end) + 9, y - 4, _three_digits(mark[1]), 11),
+        ]
+    return parts
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _panel(panel: Panel, left: float) -> list[str]:
