@@ -10,6 +10,7 @@ With ``--ratchet``, only memory after ever more documents in one process.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import sys
@@ -211,7 +212,11 @@ def _settings(
     manifest = read_manifest(args.bundle)
     return {
         "model": manifest.source.model,
-        "bundle": {"precision": manifest.precision.weights, "dim": manifest.dim},
+        "bundle": {
+            "manifest_sha256": manifest.manifest_sha256,
+            "dim": manifest.dim,
+            "precision": dataclasses.asdict(manifest.precision),
+        },
         "threads": args.threads,
         "rounds": args.rounds,
         "texts": {

@@ -27,8 +27,9 @@ TIMEOUT_S = 900.0
 #: The same where a hundred thousand documents are one request.
 LONG_S = 24 * 3600.0
 SEED = 7
-#: Documents that each batch size is tried with, before the rounds with the best.
-TRIED = 64
+#: Documents that each batch size is tried with before the rounds with the best, and how often: in turn,
+#: the quickest counts, as a slow moment would hide the best.
+TRIED, TRIALS = 48, 2
 #: Documents that are also encoded each alone.
 ALONE = 100
 #: Rounds with the best batch size use this share of a round's documents.
@@ -230,9 +231,9 @@ class Lab:
         numbers = list(range(min(TRIED, len(self._texts.documents))))
         with self._started(job) as child:
             child.ask("documents", numbers=numbers[:WARM_UP])
-            for size in job.engine.batches:
+            for size in job.engine.batches * TRIALS:
                 seconds = child.ask("documents", numbers=numbers, batch=size)["seconds"]
-                job.tried[size] = len(numbers) / seconds
+                job.tried[size] = max(job.tried.get(size, 0.0), len(numbers) / seconds)
         job.best_batch = max(job.tried, key=job.tried.__getitem__)
 
     def _documents(self, number: int) -> list[int]:
