@@ -30,9 +30,9 @@ __all__ = [
 #: and address space beside it for their code. Measured with wheels for x86-64 and a network of 40 kB:
 #: it works from 66 and 166 MB on, so nothing is refused that would have worked.
 START_BYTES, CODE_BYTES = 55_000_000, 85_000_000
-#: What OpenBLAS maps for each of its threads at the first product of matrices. Where it cannot, it ends
-#: the process.
-BLAS_BYTES = 34_000_000
+#: What OpenBLAS maps at the first product of matrices, where it ends the process if it cannot, and what a
+#: search takes beside that for the codes it scores. Measured with one thread; more may take more.
+BLAS_BYTES, SCORE_BYTES = 34_000_000, 16_000_000
 #: What keeps numpy and the tokenizer from starting a thread for each core, with a stack and an arena
 #: each. A single tokenizer's thread would still fight for its arena where address space is short: ten
 #: times slower at 256 MB.
@@ -94,14 +94,12 @@ def require_room(size_bytes: int, *, code_bytes: int = 0) -> None:
 
 @cache
 def require_room_for_products() -> None:
-    """Check once that numpy can multiply matrices.
+    """Check once that numpy can multiply a query and the codes.
 
     Raises:
         OutOfMemoryError: It cannot; the next call checks again.
     """
-    threads = os.environ.get("OPENBLAS_NUM_THREADS", "")
-    number = int(threads) if threads.isdigit() else os.cpu_count() or 1
-    require_room(max(1, number) * BLAS_BYTES)
+    require_room(BLAS_BYTES + SCORE_BYTES)
 
 
 def ran_out(error: BaseException) -> bool:
