@@ -215,13 +215,14 @@ def _static_source(
 ) -> Source:
     """A model without a transformer, which reads tokens without special ones."""
     first, rest = modules[0], modules[1:]
+    notes = ["a static model: the mean of its tokens' rows, without a transformer's products"]
     if isinstance(first, Model2Vec):
+        notes.append("compared with what model2vec computes, done in float64 by the exporter")
         architecture = (first.config.get("architectures") or ["StaticModel"])[0]
         limit = first.max_seq_length
     else:
         first.float()  # the reference is the fp32 model, whatever the file's type
         architecture, limit = type(first).__name__, _truncation(first.tokenizer, label)
-    notes = ["a static model: the mean of its tokens' rows, without a transformer's products"]
     if limit is None:
         notes.append(f"no file says how long an input may be: {UNLIMITED_TOKENS:,} tokens are read")
     return Source(
