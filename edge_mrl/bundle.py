@@ -34,6 +34,8 @@ __all__ = [
     "FORMAT",
     "GOLDEN",
     "GRAPH",
+    "HEAD",
+    "HEAD_KINDS",
     "KINDS",
     "MANIFEST",
     "TOKENIZER",
@@ -62,6 +64,9 @@ GRAPH = "model.onnx"
 WEIGHTS = "model.onnx.data"
 TOKENIZER = "tokenizer.json"
 GOLDEN = "golden.json"
+HEAD = "head.npy"
+#: How a head was made. All but the prefix are matrices, in a file of their own.
+HEAD_KINDS = ("prefix", "pca", "rotation", "linear", "matrix")
 KINDS = ("document", "query")
 
 _ZEROS = "0" * 64
@@ -98,8 +103,8 @@ class Head:
     """The linear map between ``full`` and the coarse prefix.
 
     Attributes:
-        id: SHA-256 of the head.
-        kind: "prefix" for the identity.
+        id: SHA-256 of the head; equal matrices have equal ids, however they were made.
+        kind: "prefix" for the identity, or how the matrix in head.npy was made: one of HEAD_KINDS.
         layer_norm: Whether the vector is centred first (layer norm before the cut).
     """
 
@@ -319,10 +324,12 @@ def _check_values(manifest: Manifest) -> None:
         "max_tokens": manifest.max_tokens >= 1,
         "code.scale": 0 < manifest.code.scale < float("inf"),
         "padding.side": manifest.padding.side == "right",
+        "head.kind": manifest.head.kind in HEAD_KINDS,
         "prompts": set(manifest.prompts) == set(KINDS),
         "inputs": manifest.inputs == ["input_ids", "attention_mask"],
         "outputs": manifest.outputs == expected_outputs(manifest.dims),
         "files": {GRAPH, WEIGHTS, TOKENIZER, GOLDEN} <= set(manifest.files)
+        and (HEAD in manifest.files) == (manifest.head.kind != "prefix")
         and all(re.fullmatch(r"[\w.-]+", name) for name in manifest.files),
     }
     wrong = [key for key, good in checks.items() if not good]

@@ -1,6 +1,6 @@
 """Export, from a model's name to a verified bundle: start reading here.
 
-load source ► prune vocabulary ► trace and fuse ► bake the contract ► calibrate and quantise
+load source ► prune vocabulary ► choose head ► trace and fuse ► bake the contract ► calibrate and quantise
 ► write to staging ► measure through the real runtime ► gates ► golden vectors ► publish
 """
 
@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -40,11 +40,13 @@ from edge_mrl.bundle import (
 )
 from edge_mrl.encoder import Encoder
 from edge_mrl.errors import GateError
+from edge_mrl.head import head_id, read_head
 from edge_mrl.verify import Verification, verify
 from edge_mrl_export.calibration import calibration_texts, read_corpus
 from edge_mrl_export.gates import GATES, Fidelity, check_gates, measure, passes
 from edge_mrl_export.golden import GOLDEN_TEXTS, golden_vectors
 from edge_mrl_export.graph import source_graph
+from edge_mrl_export.head import ChosenHead, choose_head
 from edge_mrl_export.lower import Lowered, lower
 from edge_mrl_export.passes.contract import AppendContract
 from edge_mrl_export.passes.inputs import FoldInputs
@@ -53,6 +55,7 @@ from edge_mrl_export.passes.vocabulary import SelectRows
 from edge_mrl_export.recipe import TARGETS, Recipe
 from edge_mrl_export.report import report_data, report_html
 from edge_mrl_export.source import Source, load_source
+from edge_mrl_export.stages import Silent, Stages
 from edge_mrl_export.vocabulary import Vocabulary, choose_vocabulary
 from edge_mrl_export.write import (
     check_output,
@@ -60,10 +63,11 @@ from edge_mrl_export.write import (
     publish,
     staging,
     write_graph,
+    write_head,
     write_json,
 )
 
-__all__ = ["CALIBRATION_TEXTS", "GATE_TEXTS", "Export", "Stages", "export"]
+__all__ = ["CALIBRATION_TEXTS", "GATE_TEXTS", "Export", "export"]
 
 #: Texts whose activations decide smoothing, at most half of the corpus, and texts on which fidelity is
 #: measured: so at least half of those were not calibrated on.
@@ -73,24 +77,38 @@ GATE_TEXTS = 256
 CODE_SCALE = 1.0
 
 
-class Stages(Protocol):
-    """Told what is being done; the command line shows it."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Plan:
+    """Everything that is settled before a graph is made.
 
-    def stage(self, name: str, steps: int | None = None) -> None:
-        """A new stage begins, of so many steps if that is known."""
+    Attributes:
+        source: The source model.
+        recipe: What was asked for.
+        vocabulary: The bundle's tokens.
+        texts: Text to calibrate with and to measure on.
+        head: The map in front of the codes.
+    """
 
-    def advance(self) -> None:
-        """One step of the stage is done."""
+    source: Source
+    recipe: Recipe
+    vocabulary: Vocabulary
+    texts: Sequence[str]
+    head: ChosenHead
 
+    @property
+    def dim(self) -> int:
+        """Dimensions of the coarse code."""
+        return self.recipe.resolved_dim(self.source)
 
-class Silent:
-    """Stages that nobody watches."""
+    @property
+    def max_tokens(self) -> int:
+        """Longest input."""
+        return self.recipe.resolved_max_tokens(self.source)
 
-    def stage(self, name: str, steps: int | None = None) -> None:
-        """Ignore it."""
-
-    def advance(self) -> None:
-        """Ignore it."""
+    @property
+    def layer_norm(self) -> bool:
+        """Whether the vector is centred in front of the head."""
+        return self.recipe.resolved_layer_norm(self.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,37 +161,29 @@ def export(
     recipe.check(source)
     source.check_finite()
     vocabulary = choose_vocabulary(source.tokenizer, texts, recipe.prune_vocab)
+    own = () if recipe.corpus is None else texts
+    plan = _Plan(source, recipe, vocabulary, texts, choose_head(source, recipe, own, clock))
     with tempfile.TemporaryDirectory(prefix="edge-mrl-") as scratch, staging(output) as folder:
-        manifest, fidelity = _build(source, recipe, vocabulary, texts, Path(scratch), folder, clock)
-        manifest, report = _complete(folder, manifest, source, recipe, vocabulary, fidelity, clock)
+        manifest, fidelity = _build(plan, Path(scratch), folder, clock)
+        manifest, report = _complete(plan, folder, manifest, fidelity, clock)
         publish(folder, output)
     return Export(output, manifest, fidelity, report, clock.seconds())
 
 
-def _build(
-    source: Source,
-    recipe: Recipe,
-    vocabulary: Vocabulary,
-    texts: Sequence[str],
-    scratch: Path,
-    folder: Path,
-    clock: _Clock,
-) -> tuple[Manifest, Fidelity]:
+def _build(plan: _Plan, scratch: Path, folder: Path, clock: _Clock) -> tuple[Manifest, Fidelity]:
     """Write a graph that passes its gates; if one with fixed steps does not, one that codes per token."""
-    dim, max_tokens = recipe.resolved_dim(source), recipe.resolved_max_tokens(source)
     for fixed_steps in (True, False):
-        lowered = _build_graph(
-            source, recipe, vocabulary, texts, scratch, clock, fixed_steps=fixed_steps
-        )
+        lowered = _build_graph(plan, scratch, clock, fixed_steps=fixed_steps)
         clock.stage("write")
         write_graph(lowered.model, folder)
-        write_json(vocabulary.tokenizer, folder / TOKENIZER)
-        manifest = _manifest(source, recipe, dim, max_tokens, lowered.precision)
-        fidelity = _measure(folder, manifest, source, vocabulary, texts, clock)
+        write_json(plan.vocabulary.tokenizer, folder / TOKENIZER)
+        write_head(plan.head.matrix, folder)
+        manifest = _manifest(plan, lowered.precision)
+        fidelity = _measure(plan, folder, manifest, clock)
         if passes(fidelity) or "fixed" not in lowered.precision.activations:
             break
-    if not recipe.allow_low_fidelity:
-        check_gates(fidelity, recipe.precision)
+    if not plan.recipe.allow_low_fidelity:
+        check_gates(fidelity, plan.recipe.precision)
     return manifest, fidelity
 
 
@@ -209,32 +219,25 @@ def _spread(texts: Sequence[str], count: int) -> list[str]:
     return [texts[i] for i in picks]
 
 
-def _build_graph(
-    source: Source,
-    recipe: Recipe,
-    vocabulary: Vocabulary,
-    texts: Sequence[str],
-    scratch: Path,
-    clock: _Clock,
-    *,
-    fixed_steps: bool,
-) -> Lowered:
+def _build_graph(plan: _Plan, scratch: Path, clock: _Clock, *, fixed_steps: bool) -> Lowered:
+    source, recipe, vocabulary = plan.source, plan.recipe, plan.vocabulary
     clock.stage("trace and fuse")
     model = source_graph(source, scratch, precision=recipe.precision)
     FoldInputs()(model)
     if vocabulary.kept is not None:
         SelectRows(vocabulary.kept)(model)
-    TrimPositions(recipe.resolved_max_tokens(source))(model)
+    TrimPositions(plan.max_tokens)(model)
     AppendContract(
         source.modules,
-        dim=recipe.resolved_dim(source),
+        dim=plan.dim,
         width=source.width,
-        layer_norm=_layer_norm(source, recipe),
+        layer_norm=plan.layer_norm,
+        head=plan.head.matrix,
         scale=CODE_SCALE,
         coarse_only=recipe.coarse_only,
     )(model)
-    sample = _spread(texts, min(CALIBRATION_TEXTS, len(texts) // 2))
-    ids = vocabulary.encode(sample, source.prompts["document"], recipe.resolved_max_tokens(source))
+    sample = _spread(plan.texts, min(CALIBRATION_TEXTS, len(plan.texts) // 2))
+    ids = vocabulary.encode(sample, source.prompts["document"], plan.max_tokens)
     clock.stage(f"calibrate and quantise to {recipe.precision}", len(ids))
     return lower(
         model,
@@ -247,19 +250,13 @@ def _build_graph(
     )
 
 
-def _layer_norm(source: Source, recipe: Recipe) -> bool:
-    return source.layer_norm if recipe.layer_norm is None else recipe.layer_norm
-
-
-def _manifest(
-    source: Source, recipe: Recipe, dim: int, max_tokens: int, precision: Precision
-) -> Manifest:
+def _manifest(plan: _Plan, precision: Precision) -> Manifest:
     """The manifest as far as it is known before anything is measured."""
-    dims = Dims(dim, None if recipe.coarse_only else source.width)
-    layer_norm = _layer_norm(source, recipe)
-    head_id = _digest({"kind": "prefix", "layer_norm": layer_norm})
+    source, dim = plan.source, plan.dim
+    dims = Dims(dim, None if plan.recipe.coarse_only else source.width)
+    head = head_id(plan.head.matrix, layer_norm=plan.layer_norm)
     rules = {"int8": "clip(round_half_even(127*x/scale),-127,127)", "bit": "code>0,msb_first"}
-    code_id = _digest({"head": head_id, "dim": dim, "scale": CODE_SCALE, **rules})
+    code_id = _digest({"head": head, "dim": dim, "scale": CODE_SCALE, **rules})
     return Manifest(
         format=FORMAT,
         version=VERSION,
@@ -271,9 +268,9 @@ def _manifest(
         inputs=["input_ids", "attention_mask"],
         outputs=expected_outputs(dims),
         code=Code(code_id, CODE_SCALE, rules["int8"], rules["bit"]),
-        head=Head(head_id, "prefix", layer_norm),
+        head=Head(head, plan.head.kind, plan.layer_norm),
         prompts={kind: source.prompts[kind] for kind in ("document", "query")},
-        max_tokens=max_tokens,
+        max_tokens=plan.max_tokens,
         padding=Padding("right", source.pad_id),
         precision=precision,
         quality={},
@@ -301,26 +298,20 @@ def _tools() -> dict[str, str]:
     return {"edge-mrl": edge_mrl.__version__, **versions}
 
 
-def _measure(
-    folder: Path,
-    manifest: Manifest,
-    source: Source,
-    vocabulary: Vocabulary,
-    texts: Sequence[str],
-    clock: _Clock,
-) -> Fidelity:
+def _measure(plan: _Plan, folder: Path, manifest: Manifest, clock: _Clock) -> Fidelity:
     """Run the written files through the real runtime, against the source run by its own library."""
-    sample = vocabulary.unchanged(_spread(texts, GATE_TEXTS))
+    sample = plan.vocabulary.unchanged(_spread(plan.texts, GATE_TEXTS))
     if not sample:
         raise GateError("no text tokenises the same with the pruned vocabulary: keep more tokens")
     (folder / GOLDEN).write_bytes(b"")
     _write_manifest(folder, manifest)
     clock.stage("run source model")
-    reference = source.encode(sample, kind="document", max_tokens=manifest.max_tokens)
+    reference = plan.source.encode(sample, kind="document", max_tokens=manifest.max_tokens)
     clock.stage("measure bundle", len(sample))
     with Encoder.open(folder) as encoder:
-        _check_ids(encoder, source, vocabulary, sample)
-        return measure(encoder, sample, reference, advance=clock.advance)
+        _check_ids(encoder, plan.source, plan.vocabulary, sample)
+        head = read_head(folder, encoder.manifest)
+        return measure(encoder, sample, reference, head=head, advance=clock.advance)
 
 
 def _check_ids(
@@ -339,28 +330,24 @@ def _check_ids(
 
 
 def _complete(
-    folder: Path,
-    manifest: Manifest,
-    source: Source,
-    recipe: Recipe,
-    vocabulary: Vocabulary,
-    fidelity: Fidelity,
-    clock: _Clock,
+    plan: _Plan, folder: Path, manifest: Manifest, fidelity: Fidelity, clock: _Clock
 ) -> tuple[Manifest, dict[str, Any]]:
     """Golden vectors, report and final manifest, then a last look as a user's machine would take it."""
+    vocabulary, head = plan.vocabulary, plan.head
     clock.stage("golden vectors and report")
     with Encoder.open(folder) as encoder:
         same = set(vocabulary.unchanged([text for _, text in GOLDEN_TEXTS]))
         texts = tuple(pair for pair in GOLDEN_TEXTS if pair[1] in same)
-        write_json(golden_vectors(encoder, source, texts), folder / GOLDEN)
+        write_json(golden_vectors(encoder, plan.source, texts), folder / GOLDEN)
     quality = {f.name: float(getattr(fidelity, f.name)) for f in dataclasses.fields(fidelity)}
     manifest = dataclasses.replace(manifest, quality=quality)
     facts = {
         "fidelity": dataclasses.asdict(fidelity),
-        "gates": {"enforced": not recipe.allow_low_fidelity, **GATES},
+        "gates": {"enforced": not plan.recipe.allow_low_fidelity, **GATES},
+        "head": head.facts,
         "vocabulary": vocabulary.facts(),
         "sizes_bytes": {name: entry.size_bytes for name, entry in file_entries(folder).items()},
-        "notes": [*source.notes, *vocabulary.notes],
+        "notes": [*plan.source.notes, *vocabulary.notes, *head.notes],
     }
     report = report_data(manifest, facts)
     write_json(report, folder / "report.json", indent=1)

@@ -21,6 +21,7 @@ examples:
   edge-mrl export BAAI/bge-small-en-v1.5 --dim 256 -o bge
   edge-mrl export ./my-model --corpus notes/ --prune-vocab 16000
   edge-mrl export onnx/model.onnx --pooling mean
+  edge-mrl export --corpus notes/ --head rotation   codes that suit your text
   edge-mrl export --target x86-64                   for PCs without VNNI instructions
 
 exit codes: 0 done, 1 too far from the source (nothing written), 2 wrong usage or model,
@@ -69,8 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--corpus",
         type=Path,
         metavar="FILE|DIR",
-        help="your own text (.txt, .md, .jsonl) to calibrate with",
+        help="your own text (.txt, .md, .jsonl) to calibrate with and to fit the head on",
     )
+    _add_head_arguments(parser)
     parser.add_argument(
         "--prune-vocab", type=int, metavar="N", help="keep the N tokens that the corpus uses most"
     )
@@ -89,6 +91,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace an earlier bundle")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def _add_head_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--head",
+        default="auto",
+        metavar="KIND|FILE.npy",
+        help="map before the cut: auto (default: what held-out text says is best), prefix, rotation, "
+        "pca, linear, or your own matrix, float[D, dim]",
+    )
+    parser.add_argument(
+        "--mrl-dims",
+        type=_sizes,
+        metavar="N,N",
+        help="the model was trained with Matryoshka at these sizes: its prefix is taken",
+    )
+    parser.add_argument(
+        "--nested",
+        type=_sizes,
+        metavar="N,N",
+        help="prefix sizes that the head is fitted for beside --dim (default: its halves)",
+    )
+    parser.add_argument(
+        "--pairs",
+        type=Path,
+        metavar="FILE",
+        help="queries with their documents (.jsonl, .tsv), for a supervised linear head",
+    )
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no list of sizes, expected one like 32,64,128"
+        ) from None
 
 
 def run(args: argparse.Namespace) -> int:
@@ -115,6 +154,10 @@ def run(args: argparse.Namespace) -> int:
         prune_vocab=args.prune_vocab,
         pooling=args.pooling,
         layer_norm=args.layer_norm,
+        head=args.head,
+        mrl_dims=args.mrl_dims,
+        nested=args.nested,
+        pairs=args.pairs,
         allow_low_fidelity=args.allow_low_fidelity,
     )
     output = args.output or _default_output(args.model, recipe.dim)
@@ -146,6 +189,7 @@ def _data(result: Export) -> dict[str, Any]:
         "full_dim": manifest.full_dim,
         "precision": asdict(manifest.precision),
         "fidelity": asdict(result.fidelity),
+        "head": result.report["head"],
         "vocabulary": result.report["vocabulary"],
         "notes": result.report["notes"],
         "size_bytes": manifest.size_bytes,
@@ -168,6 +212,7 @@ def _text(result: Export) -> str:
             "graph",
             f"{precision.weights} weights, {precision.integer_products or 'no'} integer products",
         ),
+        *_head_rows(result.report["head"]),
         ("size", f"{manifest.size_bytes / 1e6:.1f} MB"),
         ("fidelity", f"cosine to the fp32 source {cosine} ({fidelity.texts} texts)"),
         ("", f"cosine alone to in a batch {same:.6f} min"),
@@ -175,6 +220,14 @@ def _text(result: Export) -> str:
         ("took", f"{sum(result.seconds.values()):.1f} s"),
     ]
     return "\n".join(f"{name:<10}{value}" for name, value in rows)
+
+
+def _head_rows(head: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [("head", f"{head['kind']} ({head['why']})")]
+    if "held_out" in head:
+        scores = ", ".join(f"{name} {score:.1%}" for name, score in head["held_out"].items())
+        rows += [("", f"{scores}: {head['measured']}")]
+    return rows
 
 
 class _Bar:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.codes import normalize, quantize
 from edge_mrl.encoder import Encoder
 from edge_mrl.errors import GateError
+from edge_mrl.head import derive_codes
 from edge_mrl.verify import BATCH_MIN, cosines
 
 __all__ = ["GATES", "Fidelity", "check_gates", "ideal_codes", "measure", "passes"]
@@ -51,10 +52,11 @@ class Fidelity:
     mixed_min: float
 
 
-def ideal_codes(full: Float, *, dim: int, layer_norm: bool, scale: float) -> NDArray[np.int8]:
+def ideal_codes(
+    full: Float, *, dim: int, layer_norm: bool, scale: float, head: Float | None = None
+) -> NDArray[np.int8]:
     """The codes of a bundle without rounding before them: int8[n, dim] from float32[n, D]."""
-    vectors = full - full.mean(axis=1, keepdims=True) if layer_norm else full
-    return quantize(normalize(vectors[:, :dim]), scale=scale)
+    return derive_codes(full, head, dim=dim, layer_norm=layer_norm, scale=scale)
 
 
 def measure(
@@ -62,6 +64,7 @@ def measure(
     texts: Sequence[str],
     reference: Float,
     *,
+    head: Float | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Fidelity:
     """Compare a written bundle with its source.
@@ -70,7 +73,11 @@ def measure(
         encoder: The bundle, opened by the runtime.
         texts: Documents.
         reference: float32[n, D] of the source for these texts.
+        head: float32[D, dim] that the bundle names, or None for the prefix.
         advance: Called after each text.
+
+    Raises:
+        GateError: The graph's codes are not those that its full vectors have behind the head.
     """
     manifest = encoder.manifest
     alone = []
@@ -78,12 +85,17 @@ def measure(
         alone.append(encoder.encode([text]))
         advance()
     codes = np.concatenate([e.coarse for e in alone])
-    head = manifest.head
-    ideal = ideal_codes(
-        reference, dim=manifest.dim, layer_norm=head.layer_norm, scale=manifest.code.scale
+    ideal = partial(
+        ideal_codes,
+        dim=manifest.dim,
+        layer_norm=manifest.head.layer_norm,
+        scale=manifest.code.scale,
+        head=head,
     )
-    code_cosines = cosines(codes, ideal)
+    code_cosines = cosines(codes, ideal(reference))
     full = [e.full for e in alone if e.full is not None]
+    if full:
+        _check_codes(codes, ideal(np.concatenate(full)))
     single: NDArray[np.generic] = np.concatenate(full) if full else codes
     to_source = cosines(single, reference) if full else code_cosines
     padded, mixed = _invariance(encoder, texts, single)
@@ -96,6 +108,16 @@ def measure(
         padded_min=_round(padded),
         mixed_min=_round(mixed),
     )
+
+
+def _check_codes(codes: NDArray[np.int8], derived: NDArray[np.int8]) -> None:
+    """Whoever holds a full vector and the head must get the graph's codes, up to rounding."""
+    off = int(np.abs(codes.astype(np.int16) - derived).max())
+    if off > 1:
+        raise GateError(
+            f"the graph's codes differ by up to {off} from those of its full vectors behind the head: "
+            "please report this model"
+        )
 
 
 def _invariance(

@@ -26,7 +26,7 @@ def report_data(manifest: Manifest, facts: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         manifest: The manifest, before hashes.
-        facts: Fidelity, gates, vocabulary, notes.
+        facts: Fidelity, gates, head, vocabulary, notes.
     """
     return {
         "name": manifest.name,
@@ -59,6 +59,7 @@ def report_html(data: Mapping[str, Any]) -> str:
         _table("Precision", _flat(data["precision"])),
         _table("Fidelity to the fp32 source (cosine)", _flat(data["fidelity"])),
         _table("Gates", _flat(data["gates"])),
+        _table("Head: what turns the full vector into the code", _flat(data["head"])),
         _table("Vocabulary", _flat(data["vocabulary"])),
         _table("Files in bytes", _flat(data["sizes_bytes"])),
         _table("Made with", _flat(data["tools"])),
@@ -96,6 +97,8 @@ def _flat(value: Mapping[str, Any]) -> dict[str, Any]:
 def _shown(value: Any) -> str:
     if value is None:
         return "none"
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
     return (
         f"{value:,}"
         if isinstance(value, int) and not isinstance(value, bool)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from edge_mrl.errors import UsageError, reason
+from edge_mrl_export.card import read_licence, read_mrl_dims
 from edge_mrl_export.model2vec import Model2Vec, is_model2vec
 from edge_mrl_export.reference import OnnxTransformer
 
@@ -60,6 +61,8 @@ class Source:
         layer_norm: Whether the cut is preceded by a layer norm (Nomic-type models).
         model_type: transformers' ``model_type``; "static" or "onnx" otherwise.
         reference: The whole model as its own library runs it.
+        mrl_dims: Prefix sizes that it was trained for (Matryoshka representation learning), empty
+            where its files say that it was but not for which; None where they say nothing.
         notes: What the user should know about how it was read.
     """
 
@@ -78,6 +81,7 @@ class Source:
     layer_norm: bool
     model_type: str
     reference: SentenceTransformer
+    mrl_dims: tuple[int, ...] | None = None
     notes: tuple[str, ...] = field(default=())
 
     def encode(self, texts: Sequence[str], *, kind: str, max_tokens: int) -> NDArray[np.float32]:
@@ -183,7 +187,7 @@ def _load_sentence_transformers(folder: Path, label: str) -> Source:
     return Source(
         name=label.rsplit("/", 1)[-1],
         model=label,
-        licence=_licence(folder),
+        licence=read_licence(folder),
         architecture=type(transformer).__name__,
         transformer=transformer,
         modules=rest,
@@ -196,6 +200,7 @@ def _load_sentence_transformers(folder: Path, label: str) -> Source:
         layer_norm=config.model_type in LAYER_NORM_TYPES,
         model_type=str(config.model_type),
         reference=model,
+        mrl_dims=read_mrl_dims(folder),
         notes=tuple(notes),
     )
 
@@ -228,7 +233,7 @@ def _static_source(
     return Source(
         name=label.rsplit("/", 1)[-1],
         model=label,
-        licence=_licence(folder),
+        licence=read_licence(folder),
         architecture=str(architecture),
         transformer=first,
         modules=rest,
@@ -241,6 +246,7 @@ def _static_source(
         layer_norm=False,
         model_type="static",
         reference=model,
+        mrl_dims=read_mrl_dims(folder),
         notes=tuple(notes),
     )
 
@@ -276,7 +282,7 @@ def _load_onnx(path: Path, label: str, pooling: str | None) -> Source:
     return Source(
         name=root.name if path.stem.startswith("model") else path.stem,
         model=label,
-        licence=_licence(root),
+        licence=read_licence(root),
         architecture=(config.get("architectures") or ["onnx"])[0],
         transformer=transformer,
         modules=tuple(modules),
@@ -289,6 +295,7 @@ def _load_onnx(path: Path, label: str, pooling: str | None) -> Source:
         layer_norm=config.get("model_type") in LAYER_NORM_TYPES,
         model_type="onnx",
         reference=reference,
+        mrl_dims=read_mrl_dims(root),
         notes=tuple(notes),
     )
 
@@ -439,17 +446,6 @@ def _max_tokens(own: float | None, positions: int | None) -> int:
 def _settings(module: torch.nn.Module) -> dict[str, Any]:
     config = module.get_config_dict() if hasattr(module, "get_config_dict") else {}
     return {key: str(value) for key, value in sorted(config.items())}
-
-
-def _licence(folder: Path) -> str:
-    """The licence in the model card's front matter, if it has one."""
-    card = folder / "README.md"
-    if not card.exists():
-        return "unknown"
-    for line in card.read_text("utf-8", errors="replace").splitlines()[:60]:
-        if line.startswith("license:"):
-            return line.split(":", 1)[1].strip().strip("\"'") or "unknown"
-    return "unknown"
 
 
 def _json(path: Path, default: Any = None) -> Any:

@@ -13,12 +13,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
-from edge_mrl.bundle import GRAPH, MANIFEST, WEIGHTS, FileEntry
+from edge_mrl.bundle import GRAPH, HEAD, MANIFEST, WEIGHTS, FileEntry
 from edge_mrl.errors import UsageError
 
-__all__ = ["check_output", "file_entries", "publish", "staging", "write_graph", "write_json"]
+__all__ = [
+    "check_output",
+    "file_entries",
+    "publish",
+    "staging",
+    "write_graph",
+    "write_head",
+    "write_json",
+]
 
 #: Weights of this size lie outside the graph, where they are memory-mapped.
 EXTERNAL_BYTES = 1024
@@ -110,6 +120,14 @@ def write_graph(model: ir.Model, folder: Path) -> None:
             )
             offset += len(data)
     ir.save(model, folder / GRAPH)
+
+
+def write_head(matrix: NDArray[np.float32] | None, folder: Path) -> None:
+    """Write head.npy, in version 1.0 of NumPy's format; nothing for the prefix."""
+    if matrix is not None:
+        with (folder / HEAD).open("wb") as file:
+            values = np.ascontiguousarray(matrix, dtype="<f4")
+            np.lib.format.write_array(file, values, version=(1, 0), allow_pickle=False)
 
 
 def write_json(value: Any, path: Path, *, indent: int | None = None) -> None:

@@ -24,6 +24,7 @@ ORDER = (
     "progress",
     "machine",
     "bundle",
+    "head",
     "session",
     "encoder",
     "documents",

@@ -1,0 +1,219 @@
+"""The head of a bundle: chosen by name, read from a file, or fitted on the user's own text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mrl.errors import UsageError
+from edge_mrl_export.calibration import FEWEST_TEXTS
+from edge_mrl_export.fit import STEPS
+from edge_mrl_export.pairs import read_pairs
+from edge_mrl_export.recipe import Recipe
+from edge_mrl_export.source import Source
+from edge_mrl_export.stages import Stages
+from edge_mrl_export.trial import Pairs, Trial, split
+
+__all__ = ["FEW_PASSAGES", "MOST_PASSAGES", "ChosenHead", "choose_head", "read_matrix"]
+
+Float = NDArray[np.float32]
+
+#: Text is encoded and fitted on up to here, evenly spread: more adds time and next to nothing else.
+MOST_PASSAGES = 10_000
+#: Below this a fit is poor, and the user is told; below half of it, ``auto`` does not try.
+FEW_PASSAGES = 200
+#: A less simple head must be better by this on held-out text to be taken.
+MARGIN = 0.002
+#: Texts that the source encodes between two steps of the progress bar.
+ENCODED_TOGETHER = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChosenHead:
+    """A head, and why it was taken.
+
+    Attributes:
+        kind: One of ``edge_mrl.bundle.HEAD_KINDS``.
+        matrix: float32[D, dim], or None for the prefix.
+        facts: For the report.
+        notes: What the user should know.
+    """
+
+    kind: str
+    matrix: Float | None
+    facts: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+def choose_head(source: Source, recipe: Recipe, texts: Sequence[str], stages: Stages) -> ChosenHead:
+    """The head that the recipe asks for, fitted if need be.
+
+    Args:
+        source: The source model, which gives the full vectors to fit on.
+        recipe: What was asked for.
+        texts: The user's own text; empty if there is none.
+        stages: Told what is being done.
+
+    Raises:
+        UsageError: The file named holds no such matrix, or the pairs cannot be used.
+    """
+    dim = recipe.resolved_dim(source)
+    given = read_matrix(recipe.head_path, source.width, dim) if recipe.head_path else None
+    texts = list(dict.fromkeys(texts))
+    reason = _why_prefix(source, recipe, dim, len(texts))
+    if reason is not None:
+        return ChosenHead("prefix", None, {"kind": "prefix", "why": reason})
+    if given is not None and not texts:
+        return ChosenHead("matrix", given, {"kind": "matrix", "why": "--head names a file"})
+    if recipe.pairs is None and len(texts) < FEWEST_TEXTS:
+        raise UsageError(
+            f"the corpus has {len(texts)} different texts, expected at least {FEWEST_TEXTS} for a head"
+        )
+    trial = _encoded(source, recipe, texts, stages)
+    candidates: dict[str, Float | None] = {"prefix": None}
+    if given is not None:
+        candidates["matrix"] = given
+    for kind in _kinds(recipe):
+        stages.stage(f"fit {kind} head", None if kind == "pca" else sum(STEPS))
+        candidates[kind] = trial.fit(kind, stages.advance)
+    stages.stage("measure heads on held-out text", len(candidates))
+    scores = {}
+    for kind, matrix in candidates.items():
+        scores[kind] = trial.score(matrix)
+        stages.advance()
+    kind = _best(scores) if recipe.head == "auto" else list(candidates)[-1]
+    why = "best on held-out text" if recipe.head == "auto" else f"--head {recipe.head_name}"
+    facts = {"kind": kind, "why": why, **trial.facts(), "measured": trial.measured}
+    facts["held_out"] = {name: round(score, 4) for name, score in scores.items()}
+    return ChosenHead(kind, candidates[kind], facts, _notes(len(trial.full)))
+
+
+def _why_prefix(source: Source, recipe: Recipe, dim: int, texts: int) -> str | None:
+    """Why nothing is fitted; None if something is to be, or a file is to be read."""
+    if recipe.head == "prefix":
+        return "--head prefix"
+    if recipe.head != "auto":
+        return None
+    dims = source.mrl_dims if recipe.mrl_dims is None else recipe.mrl_dims
+    if dims is not None and (not dims or dim >= min(dims)):
+        known = f": {', '.join(map(str, sorted(dims)))} dimensions" if dims else ""
+        told = "--mrl-dims says" if recipe.mrl_dims else "its files say"
+        return f"trained with Matryoshka representation learning, as {told}{known}"
+    if dim == source.width:
+        return "nothing is cut"
+    if recipe.pairs is None and texts == 0:
+        return "no --corpus to fit on"
+    if recipe.pairs is None and texts < FEW_PASSAGES // 2:
+        return f"{texts} passages are too few to fit on (at least {FEW_PASSAGES // 2})"
+    return None
+
+
+def _kinds(recipe: Recipe) -> tuple[str, ...]:
+    """What is fitted, the simplest first."""
+    if recipe.head == "auto":
+        return ("pca", "rotation", "linear")
+    return () if recipe.head_path else (recipe.head,)
+
+
+def _best(scores: Mapping[str, float]) -> str:
+    best, *others = scores
+    for kind in others:
+        if scores[kind] > scores[best] + MARGIN:
+            best = kind
+    return best
+
+
+def _notes(passages: int) -> tuple[str, ...]:
+    """A warning, if there is too little text."""
+    if passages >= FEW_PASSAGES:
+        return ()
+    advice = f"give at least {FEW_PASSAGES}, better 1,000, like those that will be searched"
+    return (f"the head was fitted on little text, {passages} passages: {advice}",)
+
+
+def _encoded(source: Source, recipe: Recipe, texts: Sequence[str], stages: Stages) -> Trial:
+    """Text and pairs as vectors of the source itself."""
+    pairs = [] if recipe.pairs is None else read_pairs(recipe.pairs)
+    documents = list(dict.fromkeys(document for _, document in pairs))
+    rows = {document: row for row, document in enumerate(documents)}
+    known = [*documents, *(t for t in _spread(texts) if t not in rows)]
+    stages.stage("encode text for the head", -(-len(known) // ENCODED_TOGETHER))
+    full = _encode(source, recipe, known, "document", stages)
+    layer_norm = recipe.resolved_layer_norm(source)
+    supervised = None
+    if pairs:
+        stages.stage("encode queries for the head", -(-len(pairs) // ENCODED_TOGETHER))
+        queries = _encode(source, recipe, [query for query, _ in pairs], "query", stages)
+        supervised = Pairs(
+            queries,
+            np.array([rows[document] for _, document in pairs], dtype=np.intp),
+            *split(len(pairs)),
+        )
+    stages.stage("find neighbours")
+    nested = recipe.resolved_nested(source)
+    return Trial.of(full, nested, layer_norm=layer_norm, pairs=supervised)
+
+
+def _spread(texts: Sequence[str]) -> list[str]:
+    """At most ``MOST_PASSAGES`` of the texts, evenly spread."""
+    picks = np.linspace(0, len(texts) - 1, min(len(texts), MOST_PASSAGES)).round().astype(int)
+    return [texts[i] for i in picks]
+
+
+def _encode(
+    source: Source, recipe: Recipe, texts: Sequence[str], kind: str, stages: Stages
+) -> Float:
+    """float32[n, D] of the source; texts of like length together, which pads less."""
+    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+    vectors = np.empty((len(texts), source.width), np.float32)
+    max_tokens = recipe.resolved_max_tokens(source)
+    for start in range(0, len(order), ENCODED_TOGETHER):
+        rows = order[start : start + ENCODED_TOGETHER]
+        some = [texts[row] for row in rows]
+        vectors[rows] = source.encode(some, kind=kind, max_tokens=max_tokens)
+        stages.advance()
+    return vectors
+
+
+def read_matrix(path: Path, width: int, dim: int) -> Float:
+    """Read a head that the user made: float32[D, dim], the first ``dim`` of its columns.
+
+    Args:
+        path: A ``.npy`` file with floats [D, at least dim].
+        width: D, dimensions of the full vector.
+        dim: Dimensions of the code.
+
+    Raises:
+        UsageError: No such file, or no such matrix; the message says what is wrong.
+    """
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise UsageError(f"cannot read the head {path}: {error.strerror or error}") from error
+    except (ValueError, EOFError) as error:
+        raise UsageError(f"the head {path} is no .npy file of numbers: {error}") from error
+    if not isinstance(loaded, np.ndarray) or not np.issubdtype(loaded.dtype, np.floating):
+        kind = getattr(loaded, "dtype", type(loaded).__name__)
+        raise UsageError(f"the head {path} holds {kind}, expected floats")
+    if loaded.ndim != 2 or loaded.shape[0] != width:
+        raise UsageError(
+            f"the head {path} has the shape {list(loaded.shape)}, expected [{width}, {dim}]: "
+            f"the model's {width} dimensions by those of the code"
+        )
+    if loaded.shape[1] < dim:
+        raise UsageError(
+            f"the head {path} gives {loaded.shape[1]} dimensions, fewer than {dim}: "
+            f"pass --dim {loaded.shape[1]}"
+        )
+    with np.errstate(over="ignore"):  # what overflows is not finite, and refused below
+        matrix = np.ascontiguousarray(loaded[:, :dim], dtype=np.float32)
+    if not np.isfinite(matrix).all():
+        raise UsageError(f"the head {path} holds values that are not finite")
+    if not matrix.any():
+        raise UsageError(f"the head {path} is all zeros")
+    return matrix

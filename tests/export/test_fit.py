@@ -1,0 +1,203 @@
+"""Heads fitted on vectors with a known structure."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edge_mrl.codes import normalize
+from edge_mrl.head import derive_codes, head_inputs
+from edge_mrl_export.fit import (
+    STEPS,
+    Batch,
+    Passages,
+    fit_linear,
+    fit_rotation,
+    fit_to_pairs,
+    pca,
+    slopes,
+)
+from edge_mrl_export.trial import agreement
+
+pytestmark = pytest.mark.slow  # the package that holds these needs the export dependencies
+
+Float = NDArray[np.float32]
+#: Columns that float32 holds orthonormal, after some hundred products.
+ORTHONORMAL = 1e-5
+WIDTH, DIM = 32, 8
+
+
+def clustered(count: int = 1500, seed: int = 0) -> Float:
+    """40 clusters far apart in 12 directions, and small differences within them in 12 others.
+
+    Near neighbours lie in one cluster. PCA spends its directions on the clusters, which are told apart
+    by few of them.
+    """
+    chance = np.random.default_rng(5)
+    basis = np.linalg.qr(chance.standard_normal((WIDTH, WIDTH)))[0]
+    centres = chance.standard_normal((40, 12))
+    chance = np.random.default_rng(seed)
+    values = np.zeros((count, WIDTH))
+    values[:, :12] = centres[chance.integers(0, 40, count)]
+    values[:, 12:24] = 0.5 * chance.standard_normal((count, 12)) * np.linspace(1.5, 0.5, 12)
+    values[:, 24:] = 0.05 * chance.standard_normal((count, 8))
+    return normalize((values @ basis).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def vectors() -> Float:
+    return clustered()
+
+
+@pytest.fixture(scope="module")
+def passages(vectors: Float) -> Passages:
+    return Passages.of(vectors[:1200])
+
+
+@pytest.fixture(scope="module")
+def rotation(passages: Passages) -> Float:
+    return fit_rotation(passages, (2, 4, DIM))
+
+
+def kept(vectors: Float, matrix: Float | None, dim: int = DIM) -> float:
+    """Agreement of the held-out rows, which no fit has seen."""
+    codes = derive_codes(vectors, matrix, dim=dim)
+    return agreement(vectors, codes, np.arange(1200, len(vectors)))
+
+
+def cosines(vectors: Float, matrix: Float) -> Float:
+    unit = normalize(vectors @ matrix)
+    return unit @ unit.T
+
+
+def test_slopes_are_those_of_differences() -> None:
+    chance = np.random.default_rng(1)
+    anchors, rows = chance.standard_normal((4, 6)), chance.standard_normal((7, 6))
+    target = chance.random((4, 7))
+    own = np.array([0, 2, 4, 6])
+    target[np.arange(4), own] = 0
+    target /= target.sum(axis=1, keepdims=True)
+
+    def loss() -> float:
+        return slopes(Batch(anchors, rows, target, own, 0.1), (2, 6))[0]  # type: ignore[arg-type]
+
+    _, by_anchor, by_row = slopes(Batch(anchors, rows, target, own, 0.1), (2, 6))  # type: ignore[arg-type]
+    step = 1e-5
+    for values, slope in ((anchors, by_anchor), (rows, by_row)):
+        for place in np.ndindex(values.shape):
+            values[place] += step
+            above = loss()
+            values[place] -= 2 * step
+            below = loss()
+            values[place] += step
+            assert slope[place] == pytest.approx((above - below) / (2 * step), rel=1e-3, abs=1e-5)
+
+
+def test_rotation_has_orthonormal_columns(rotation: Float) -> None:
+    assert (rotation.shape, rotation.dtype) == ((WIDTH, DIM), np.float32)
+    np.testing.assert_allclose(rotation.T @ rotation, np.eye(DIM), atol=ORTHONORMAL)
+
+
+def test_rotation_of_all_dimensions_changes_no_cosine(passages: Passages) -> None:
+    matrix = fit_rotation(passages, (8, WIDTH))
+    np.testing.assert_allclose(matrix.T @ matrix, np.eye(WIDTH), atol=ORTHONORMAL)
+    exact = passages.vectors @ passages.vectors.T
+    np.testing.assert_allclose(cosines(passages.vectors, matrix), exact, atol=1e-4)
+
+
+@pytest.mark.parametrize("fit", [fit_rotation, fit_linear])
+def test_equal_seeds_give_equal_heads(fit: object, passages: Passages) -> None:
+    one, two, other = (fit(passages, (4, DIM), seed=seed) for seed in (3, 3, 4))  # type: ignore[operator]
+    assert one.tobytes() == two.tobytes()
+    assert one.tobytes() != other.tobytes()
+
+
+def test_fit_is_better_than_the_prefix_and_than_pca(
+    vectors: Float, passages: Passages, rotation: Float
+) -> None:
+    prefix, best = kept(vectors, None), kept(vectors, pca(passages.vectors, DIM))
+    linear = kept(vectors, fit_linear(passages, (2, 4, DIM)))
+    assert best > prefix + 0.1
+    assert kept(vectors, rotation) > best + 0.05
+    assert linear > best + 0.05
+
+
+def test_shorter_prefixes_cost_the_whole_code_nothing(
+    vectors: Float, passages: Passages, rotation: Float
+) -> None:
+    alone = fit_rotation(passages, (DIM,))
+    np.testing.assert_allclose(cosines(vectors, rotation), cosines(vectors, alone), atol=1e-3)
+    assert kept(vectors, rotation, 2) > kept(vectors, alone, 2) + 0.02
+
+
+def test_each_step_is_reported(passages: Passages) -> None:
+    done: list[None] = []
+    fit_linear(passages, (DIM,), advance=lambda: done.append(None))
+    assert len(done) == sum(STEPS)
+
+
+@pytest.mark.parametrize("centre", [False, True])
+def test_pca_is_ordered_and_repeatable(centre: bool, vectors: Float) -> None:
+    moved = vectors + np.float32(2)  # far from the origin, so that centring matters
+    matrix = pca(moved, DIM, centre=centre)
+    np.testing.assert_allclose(matrix.T @ matrix, np.eye(DIM), atol=ORTHONORMAL)
+    centred = moved - moved.mean(axis=0) if centre else moved
+    powers = np.square(centred.astype(np.float64) @ matrix).sum(axis=0)
+    assert (np.diff(powers) <= 0).all()
+    alike = abs(matrix[:, 0] @ (np.ones(WIDTH, np.float32) / np.sqrt(WIDTH)))
+    assert (alike < 0.9) if centre else (alike > 0.99)
+
+
+def test_fewer_passages_than_dimensions_still_give_a_head(vectors: Float) -> None:
+    few = Passages.of(vectors[:12])
+    matrix = fit_rotation(few, (8, 16))
+    np.testing.assert_allclose(matrix.T @ matrix, np.eye(16), atol=ORTHONORMAL)
+
+
+def test_layer_norm_fits_centred_vectors(vectors: Float) -> None:
+    offset = normalize(vectors + np.float32(0.3))
+    inputs = head_inputs(offset, layer_norm=True)
+    matrix = fit_rotation(Passages.of(inputs[:1200]), (DIM,))
+    held_out = np.arange(1200, len(offset))
+    codes = derive_codes(offset, matrix, dim=DIM, layer_norm=True)
+    prefix = derive_codes(offset, None, dim=DIM, layer_norm=True)
+    assert agreement(offset, codes, held_out) > agreement(offset, prefix, held_out) + 0.1
+
+
+def test_pairs_teach_what_the_full_vectors_do_not_know() -> None:
+    # Queries and documents share 12 directions, and each differ at random in 12 stronger ones.
+    chance = np.random.default_rng(2)
+    meaning = chance.standard_normal((900, 12))
+    documents, queries = (
+        normalize(np.hstack([meaning, 1.5 * chance.standard_normal((900, 12))]).astype(np.float32))
+        for _ in range(2)
+    )
+    known = Passages.of(documents)
+    fitted = np.arange(700)
+    taught = fit_to_pairs(queries[fitted], fitted, known, (8, 16))
+    untaught = fit_linear(known, (8, 16))
+
+    def first(matrix: Float) -> float:
+        found = normalize(queries[700:] @ matrix) @ normalize(documents @ matrix).T
+        return float((found.argmax(axis=1) == np.arange(700, 900)).mean())
+
+    assert first(taught) > first(untaught) + 0.1
+
+
+def test_agreement_is_what_it_says() -> None:
+    full = normalize(np.random.default_rng(0).standard_normal((40, 8), dtype=np.float32))
+    exact = derive_codes(full, None, dim=8)
+    assert agreement(full, exact, np.arange(40), top=5) > 0.9
+    half = exact.copy()
+    half[:, 1:] = 0  # one dimension: all others are alike, forwards or backwards
+    queries = np.arange(10)
+    shares = []
+    for row in queries:
+        order = np.argsort(-(full[row] @ full.T), kind="stable")
+        near = set(order[order != row][:5].tolist())
+        same = np.where(np.sign(half[row, 0]) == np.sign(half[:, 0]), 1.0, -1.0)
+        same[row] = -9
+        found = set(np.argsort(-same, kind="stable")[:5].tolist())
+        shares.append(len(near & found) / 5)
+    assert agreement(full, half, queries, top=5) == pytest.approx(np.mean(shares))
