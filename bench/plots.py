@@ -10,8 +10,8 @@ __all__ = ["Axis", "Column", "Line", "Panel", "decades", "dots", "svg"]
 
 WIDTH, HEIGHT = 460, 400
 LEFT, RIGHT, TOP, BOTTOM = 60, 24, 56, 96
-COLORS = ("#c2410c", "#1d4ed8", "#15803d", "#7e22ce")
-#: Height of a row of the legend; there are two.
+COLORS = ("#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#0f766e", "#a16207")
+#: Height of a row of the legend; there are up to three.
 LEGEND = 17
 #: Of a chart of dots: height of a row, and widths of the names, of a column and of what its numbers take.
 ROW, NAMES, COLUMN, NUMBER = 22, 250, 220, 62
@@ -49,7 +49,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A chart: title, axes, and up to four lines."""
+    """A chart: title, axes, and up to six lines."""
 
     title: str
     x: Axis
@@ -159,10 +159,11 @@ def _axes(panel: Panel, left: float) -> list[str]:
 def _legend(panel: Panel, left: float) -> list[str]:
     """Names below the axis, two in a row."""
     parts = []
+    last = (len(panel.lines) - 1) // 2
     for number, (line, color) in enumerate(zip(panel.lines, COLORS, strict=False)):
         row, column = divmod(number, 2)
         x = left + LEFT + column * (WIDTH - LEFT - RIGHT) / 2
-        y = HEIGHT - 12 - LEGEND * (1 - row)
+        y = HEIGHT - 12 - LEGEND * (last - row)
         parts.append(f'<circle cx="{x + 4:.1f}" cy="{y - 4:.1f}" r="4" fill="{color}"/>')
         parts.append(_text(x + 14, y, line.name, 12))
     return parts
