@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := true
 
-.PHONY: help demo test check lint types quick bench bench-encoder bench-store bench-search clean
+.PHONY: help demo test check lint types quick arm pythons bench bench-encoder bench-store bench-search bench-arm clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,12 @@ types: $(INSTALLED)
 quick: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not slow" -q
 
+arm: $(INSTALLED) ## The tests on emulated ARM CPUs, which make test runs too (docs/arm.md)
+	$(BIN)/python -m pytest -m arm tests/arm
+
+pythons: $(INSTALLED) ## The wheel on each Python of this machine, and with its oldest dependencies
+	$(BIN)/python -m tests.pythons
+
 $(BUNDLE)/edge_mrl.json: $(INSTALLED) $(shell find export edge_mrl -name '*.py')
 	$(BIN)/edge-mrl export --force -o $(BUNDLE)
 
@@ -63,6 +69,9 @@ bench-store: $(BUNDLE)/edge_mrl.json ## What a store costs from 10k to 3M passag
 
 bench-search: $(INSTALLED) ## Search beside its peers, each in its own environment (2 GB, 30 minutes)
 	$(BIN)/python -m bench.search
+
+bench-arm: $(BUNDLE)/edge_mrl.json ## Instructions for a query and a document on emulated ARM CPUs
+	$(BIN)/python -m bench.arm --bundle $(BUNDLE) --record
 
 clean: ## Remove what was built (not the virtual environment)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -410,7 +410,7 @@ def as_nobody(code: str) -> subprocess.CompletedProcess[str]:
     # Everything is imported as root, and the rest is done as a user who may only read.
     script = (
         "import os, numpy, edge_mrl.cli, edge_mrl.index, edge_mrl.encoder, onnxruntime, tokenizers\n"
-        f"import edge_mrl.cli.search\nos.setgid(65534); os.setuid(65534)\n{code}"
+        f"import edge_mrl.cli.search, urllib.parse\nos.setgid(65534); os.setuid(65534)\n{code}"
     )
     return subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False

@@ -12,6 +12,7 @@ from edge_mrl.keywords import best_passage, fuse, match_expression
 from tests.stores import entry, open_store
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from edge_mrl.store import Store
@@ -26,7 +27,7 @@ def found(store: Store, query: str, **options: object) -> list[str]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path: Path) -> Iterator[Store]:
     store = open_store(tmp_path / "store.db")
     store.put(
         [
@@ -36,7 +37,8 @@ def store(tmp_path: Path) -> Store:
             entry("empty", ""),
         ]
     )
-    return store
+    yield store
+    store.close()
 
 
 @pytest.mark.parametrize(

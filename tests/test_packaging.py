@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from edge_mrl import __version__
+
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
 
@@ -23,10 +25,23 @@ def call(*command: str | Path, code: int = 0) -> subprocess.CompletedProcess[str
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What would be published: the source distribution, and the wheel made from that alone."""
     out = tmp_path_factory.mktemp("dist")
-    call(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", out, ROOT)
-    return next(out.glob("*.whl"))
+    call(sys.executable, "-m", "build", "--outdir", out, ROOT)
+    return out
+
+
+@pytest.fixture(scope="module")
+def wheel(dist: Path) -> Path:
+    return next(dist.glob("*.whl"))
+
+
+def test_distributions_are_fit_to_publish(dist: Path) -> None:
+    files = sorted(dist.iterdir())
+    names = [f"edge_mrl-{__version__}-py3-none-any.whl", f"edge_mrl-{__version__}.tar.gz"]
+    assert [path.name for path in files] == names
+    call(sys.executable, "-m", "twine", "check", "--strict", *files)
 
 
 def test_wheel_is_pure_and_complete(wheel: Path) -> None:

@@ -172,6 +172,7 @@ class Emulator:
             "PYTHONPATH": f"{ROOT}:{self.path / 'site'}",
             "PYTHONHASHSEED": "0",
             "OPENBLAS_NUM_THREADS": "1",
+            "ORT_DISABLE_TELEMETRY": "1",
         }
 
     def _counter(self) -> Path:
