@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,10 @@ SOURCES = sorted([*(ROOT / "export").rglob("*"), *(ROOT / "edge_mrl").glob("*.py
 LIBRARIES = ("onnx-ir", "onnxruntime", "optimum", "sentence-transformers", "torch", "transformers")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# A shell ignores interrupts in what it starts in the background, and children inherit that: the tests
+# that interrupt a command would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
