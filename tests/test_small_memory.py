@@ -142,6 +142,24 @@ def test_threads_of_libraries_are_one_unless_asked_for_otherwise(
     assert found == {**memory._ONE_THREAD, "OMP_NUM_THREADS": "3"}
 
 
+@pytest.mark.parametrize("asked", [None, "2"])
+def test_commands_multiply_on_one_thread_unless_asked_for_otherwise(
+    asked: str | None, tmp_path: Path
+) -> None:
+    lines, store = corpus(tmp_path / "c.jsonl", 5), tmp_path / "s.db"
+    good(*map(str, index(store, lines)[3:]))
+    env = {k: v for k, v in os.environ.items() if k not in memory._ONE_THREAD}
+    env |= {} if asked is None else {"OPENBLAS_NUM_THREADS": asked}
+    code = (
+        "import os\nfrom edge_mrl.cli import main\n"
+        f"main(['check', '--store', {str(store)!r}, '--quiet'])\n"
+        "print(len(os.listdir('/proc/self/task')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True)
+    threads = len(os.sched_getaffinity(0))
+    assert int(done.stdout) == (1 if asked is None else min(2, threads))
+
+
 def test_low_memory_embeds_without_threads_of_libraries(tmp_path: Path) -> None:
     lines, store = corpus(tmp_path / "c.jsonl", 20), tmp_path / "s.db"
     found = {}
