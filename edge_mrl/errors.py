@@ -19,6 +19,7 @@ EdgeMrlError
 ├── OutOfMemoryError          exit 2   memory ran out; nothing that was committed is lost
 ├── StepError                 exit 2   a process that was started to measure died
 ├── MissingDependencyError    exit 3   an optional package is not installed
+├── WireError                 exit 4   bytes from another machine that are no message of ours
 └── NetworkError              exit 4   a server or hub could not be reached
 """
 
@@ -47,6 +48,7 @@ __all__ = [
     "StoreVersionError",
     "TruncatedError",
     "UsageError",
+    "WireError",
     "reason",
 ]
 
@@ -131,6 +133,12 @@ class MissingDependencyError(EdgeMrlError):
     """An optional package is not installed; the message carries the line to type."""
 
     exit_code = 3
+
+
+class WireError(EdgeMrlError):
+    """Bytes from another machine that are no message of this protocol (FORMAT.md, "Wire")."""
+
+    exit_code = 4
 
 
 class NetworkError(EdgeMrlError):

@@ -21,6 +21,8 @@ ORDER = (
     "errors",
     "memory",
     "codes",
+    "clock",
+    "wire",
     "progress",
     "machine",
     "bundle",
