@@ -7,9 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.browser import Browser, UnavailableError
 
 ROOT = Path(__file__).parent.parent
 #: What a bundle depends on: the exporter, the runtime that verifies it, and these libraries.
@@ -46,3 +49,32 @@ def minilm_bundle(minilm_model: Path) -> Path:
         command = [sys.executable, "-m", "edge_mrl", "export", "-o", str(bundle), "--quiet"]
         subprocess.run(command, check=True)
     return bundle
+
+
+#: Set in an environment that must look at the pages: what is skipped elsewhere then fails.
+BROWSER_REQUIRED = "EDGE_MRL_REQUIRE_BROWSER"
+NO_BROWSER = pytest.StashKey[str]()
+
+
+@pytest.fixture(scope="session")
+def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
+    """A real browser; where the machine has none, Debian's is fetched once and kept in a cache."""
+    try:
+        opened = Browser.open()
+    except UnavailableError as error:
+        if os.environ.get(BROWSER_REQUIRED):
+            raise
+        request.config.stash[NO_BROWSER] = str(error)
+        pytest.skip(f"no browser: {error}")
+    with opened:
+        yield opened
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say it loudly: a skipped test among a thousand is easily missed."""
+    reason = config.stash.get(NO_BROWSER, None)
+    if reason is not None:
+        terminalreporter.section("NO PAGE WAS LOOKED AT", sep="!", red=True, bold=True)
+        terminalreporter.write_line(reason, red=True)

@@ -12,7 +12,6 @@ package under test is this checkout's.
 from __future__ import annotations
 
 import argparse
-import functools
 import hashlib
 import json
 import os
@@ -24,6 +23,17 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.debian import (
+    DOWNLOAD_TIMEOUT_S,
+    UnavailableError,
+    call,
+    complaint,
+    fetch,
+    fetch_missing,
+    need,
+    unpack,
+)
 
 __all__ = ["CPUS", "Emulator", "UnavailableError", "open_testbed"]
 
@@ -48,12 +58,7 @@ QEMU_LEAST = (7, 2)
 QEMU_PLUGIN_2 = (9, 0)
 #: Two cores: enough for threads to meet, and few enough for any machine that runs this.
 CORES = 2
-DOWNLOAD_TIMEOUT_S = 420
 CACHE_VARIABLE = "EDGE_MRL_ARM_CACHE"
-
-
-class UnavailableError(Exception):
-    """This machine cannot have a test bed: a program is missing, or the network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +190,10 @@ class Emulator:
         flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-fvisibility=hidden"]
         with tempfile.TemporaryDirectory(dir=self.path) as scratch:
             plugin, counts = Path(scratch) / built.name, Path(scratch) / "counts"
-            _call([_need("cc"), *flags, f"-DPLUGIN_VERSION={number}", "-o", plugin, COUNTER], 60)
+            call([need("cc"), *flags, f"-DPLUGIN_VERSION={number}", "-o", plugin, COUNTER], 60)
             python = self.command("-c", "pass", cpu="cortex-a72")
             trial = [python[0], "-plugin", f"{plugin},out={counts}", *python[1:]]
-            _call(trial, 60, self._environment())
+            call(trial, 60, self._environment())
             if not int(counts.read_text("ascii")) > 0:
                 raise RuntimeError(f"the plugin counts nothing: {counts.read_text('ascii')!r}")
             plugin.replace(built)
@@ -212,7 +217,7 @@ def open_testbed() -> Emulator:
         _build(folder, pins)
     versions = json.loads((folder / "versions.json").read_bytes())
     own = folder / "qemu" / "usr" / "bin" / "qemu-aarch64"
-    qemu = own if own.exists() else Path(_need("qemu-aarch64"))
+    qemu = own if own.exists() else Path(need("qemu-aarch64"))
     return Emulator(folder, qemu, versions)
 
 
@@ -259,26 +264,16 @@ def _get_qemu(bed: Path, scratch: Path) -> Path:
     found = shutil.which("qemu-aarch64")
     if found and _version(_qemu_version(bed, Path(found))) >= QEMU_LEAST:
         return Path(found)
-    # With the machine's own list of what is installed, apt fetches only what is missing.
-    debs = _fetch(scratch, ["qemu-user"], [f"Dir::State::status={_dpkg_status()}"])
+    debs = fetch_missing(scratch, "qemu-user")
     target = bed / "qemu"
     for deb in debs:
-        _unpack(deb, target, ["--wildcards", "./usr/bin/qemu-aarch64", "./usr/lib/*"])
+        unpack(deb, target, ["--wildcards", "./usr/bin/qemu-aarch64", "./usr/lib/*"])
     qemu = target / "usr" / "bin" / "qemu-aarch64"
     if _version(_qemu_version(bed, qemu)) < QEMU_LEAST:
         raise UnavailableError(
             f"QEMU {_qemu_version(bed, qemu)} knows no Cortex-A76; 7.2 is the first"
         )
     return qemu
-
-
-def _dpkg_status() -> Path:
-    status = Path("/var/lib/dpkg/status")
-    if not status.exists():
-        raise UnavailableError(
-            "no qemu-aarch64 here, and no dpkg to get it with: install qemu-user"
-        )
-    return status
 
 
 def _get_root(bed: Path, scratch: Path) -> str:
@@ -291,57 +286,9 @@ def _get_root(bed: Path, scratch: Path) -> str:
     for name in ("lib", "bin", "sbin"):  # Debian's, since /usr holds everything
         (root / "usr" / name).mkdir(parents=True)
         (root / name).symlink_to(f"usr/{name}")
-    for deb in _fetch(scratch, PACKAGES, wanted):
-        _unpack(deb, root)
+    for deb in fetch(scratch, PACKAGES, wanted):
+        unpack(deb, root)
     return (root / "usr" / "bin" / "python3").readlink().name.removeprefix("python")
-
-
-def _fetch(scratch: Path, packages: Sequence[str], options: Sequence[str]) -> list[Path]:
-    """Download packages and what they depend on, checked by apt against the distribution's keys."""
-    apt = _need("apt-get")
-    for name in ("state/lists/partial", "cache/archives/partial"):
-        (scratch / name).mkdir(parents=True)
-    own = [
-        f"Dir::State={scratch / 'state'}",
-        f"Dir::Cache={scratch / 'cache'}",
-        "APT::Sandbox::User=root",  # apt's own user cannot write here
-        "APT::Install-Recommends=false",
-        "Debug::NoLocking=true",
-        "Acquire::Retries=1",
-        "Acquire::http::Timeout=20",
-        "Acquire::https::Timeout=20",
-        "Acquire::Languages=none",
-    ]
-    command = [apt, "-q", "-y", *(part for option in (*own, *options) for part in ("-o", option))]
-    # A foreign source that fails is no reason to stop: what is needed is asked for next.
-    updated = _call([*command, "update"], DOWNLOAD_TIMEOUT_S, check=False)
-    done = _call(
-        [*command, "install", "--download-only", *packages], DOWNLOAD_TIMEOUT_S, check=False
-    )
-    if done.returncode != 0:
-        raise UnavailableError(f"apt-get cannot fetch {packages[0]}: {_complaint(updated, done)}")
-    return sorted((scratch / "cache" / "archives").glob("*.deb"))
-
-
-def _unpack(deb: Path, target: Path, options: Sequence[str] = ()) -> None:
-    target.mkdir(exist_ok=True)
-    tar = target.parent / "data.tar"
-    with tar.open("wb") as file:
-        subprocess.run([_need("dpkg-deb"), "--fsys-tarfile", deb], check=True, stdout=file)
-    # dpkg-deb's own unpacking would put folders where the links of the merged /usr are. Patterns that
-    # match nothing in this package are an error to tar.
-    command = [
-        _need("tar"),
-        "-x",
-        "--keep-directory-symlink",
-        "--no-same-owner",
-        "-f",
-        tar,
-        "-C",
-        target,
-    ]
-    _call([*command, *options], 120, check=not options)
-    tar.unlink()
 
 
 def _get_wheels(bed: Path, pins: list[str], python: str) -> None:
@@ -349,9 +296,9 @@ def _get_wheels(bed: Path, pins: list[str], python: str) -> None:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     command += ["--target", str(bed / "site"), "--no-compile", "--only-binary=:all:", *platforms]
     command += ["--implementation=cp", f"--python-version={python}", "--retries=1", "--timeout=20"]
-    done = _call([*command, "-c", CONSTRAINTS, *pins], DOWNLOAD_TIMEOUT_S, check=False)
+    done = call([*command, "-c", CONSTRAINTS, *pins], DOWNLOAD_TIMEOUT_S, check=False)
     if done.returncode != 0:
-        raise UnavailableError(f"pip cannot fetch the aarch64 wheels: {_complaint(done)}")
+        raise UnavailableError(f"pip cannot fetch the aarch64 wheels: {complaint(done)}")
 
 
 def _overlay(bed: Path, cpu: str) -> None:
@@ -389,7 +336,7 @@ print(json.dumps({{
 
 
 def _qemu_version(bed: Path, qemu: Path) -> str:
-    said = _call([qemu, "--version"], 60, Emulator(bed, qemu, {})._environment()).stdout
+    said = call([qemu, "--version"], 60, Emulator(bed, qemu, {})._environment()).stdout
     match = re.search(r"version ([0-9.]+)", said)
     if match is None:
         raise UnavailableError(f"{qemu} --version says {said!r}")
@@ -399,42 +346,6 @@ def _qemu_version(bed: Path, qemu: Path) -> str:
 def _version(text: str) -> tuple[int, int]:
     major, minor = text.split(".")[:2]
     return int(major), int(minor)
-
-
-@functools.cache
-def _need(program: str) -> str:
-    found = shutil.which(program)
-    if found is None:
-        raise UnavailableError(f"{program} is not installed")
-    return found
-
-
-def _call(
-    command: Sequence[object],
-    timeout_s: float,
-    environment: dict[str, str] | None = None,
-    *,
-    check: bool = True,
-) -> subprocess.CompletedProcess[str]:
-    line = [str(part) for part in command]
-    try:
-        done = subprocess.run(
-            line, capture_output=True, text=True, check=False, timeout=timeout_s, env=environment
-        )
-    except subprocess.TimeoutExpired as error:
-        raise UnavailableError(f"{line[0]} took more than {timeout_s:.0f} s") from error
-    if check and done.returncode != 0:
-        raise UnavailableError(
-            f"{Path(line[0]).name} ended with {done.returncode}: {_complaint(done)}"
-        )
-    return done
-
-
-def _complaint(*runs: subprocess.CompletedProcess[str]) -> str:
-    """The last line of what each said that says most."""
-    lines = [line for done in runs for line in done.stderr.splitlines() if line.strip()]
-    marked = [line for line in lines if re.match(r"(E|ERROR|W|error):", line)]
-    return " ".join((marked or lines or ["no word"])[-2:])
 
 
 def main() -> int:
