@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 CONSTRAINTS := constraints/tested.txt
 INSTALLED := $(VENV)/.installed
 BUNDLE := build/minilm-128
+# Tests of one file run one after the other, so that they share what the file's fixtures make.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests and the demo need no network once installed; nothing may wait for one.
@@ -32,7 +34,7 @@ demo: $(INSTALLED) ## Real weights to a verified bundle, a real corpus to offlin
 	$(BIN)/python -m demo.run
 
 test: $(INSTALLED) lint types ## Everything: lint, types, all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 check: $(INSTALLED) lint types quick ## Lint, types and quick tests, under two minutes
 
@@ -45,7 +47,7 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 quick: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow" -q
+	$(BIN)/python -m pytest -m "not slow" -q $(PARALLEL)
 
 arm: $(INSTALLED) ## The tests on emulated ARM CPUs, which make test runs too (docs/arm.md)
 	$(BIN)/python -m pytest -m arm tests/arm

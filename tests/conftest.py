@@ -45,9 +45,11 @@ def minilm_bundle(minilm_model: Path) -> Path:
     for name in LIBRARIES:
         digest.update(importlib.metadata.version(name).encode())
     bundle = ROOT / "build" / "test-bundles" / digest.hexdigest()[:16]
-    if not (bundle / "edge_mrl.json").is_file():
-        command = [sys.executable, "-m", "edge_mrl", "export", "-o", str(bundle), "--quiet"]
-        subprocess.run(command, check=True)
+    bundle.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{bundle}.lock"):  # tests run side by side
+        if not (bundle / "edge_mrl.json").is_file():
+            command = [sys.executable, "-m", "edge_mrl", "export", "-o", str(bundle), "--quiet"]
+            subprocess.run(command, check=True)
     return bundle
 
 

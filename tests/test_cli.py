@@ -210,7 +210,8 @@ def test_index_names_the_bad_line_and_keeps_what_was_committed(store: Path, tmp_
 
 
 def test_search_finds_what_was_indexed(store: Path) -> None:
-    result = good("search", "a cat and a dog", "--store", store, "-k", 3)
+    wide = {**os.environ, "COLUMNS": "400"}  # temporary folders have long names
+    result = good("search", "a cat and a dog", "--store", store, "-k", 3, env=wide)
     lines = result.stdout.decode().splitlines()
     assert len(lines) == 6
     assert lines[0].split()[0] == "1"
