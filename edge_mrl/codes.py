@@ -1,18 +1,46 @@
-"""int8 and 1-bit codes of unit-length vectors (FORMAT.md, "Codes").
+"""int8, int4 and 1-bit codes of unit-length vectors (FORMAT.md, "Codes").
 
-The same arithmetic is baked into every bundle's graph; this module is its readable twin, used where
-codes are made from full vectors and to check the graph.
+A bundle's graph gives int8 codes, by the same arithmetic as ``quantize``: its readable twin, used where
+codes are made from full vectors and to check the graph. A store may keep less of them: ``pack`` makes
+int4 or 1-bit codes of int8 ones. A query keeps its int8 code, so that only one side loses precision
+(asymmetric scoring; Dong et al., SIGIR 2008).
 """
 
 from __future__ import annotations
 
+import functools
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CODE_MAX", "normalize", "pack_bits", "quantize", "similarity"]
+from edge_mrl.errors import UsageError
+
+__all__ = [
+    "CODE_BITS",
+    "CODE_KINDS",
+    "CODE_MAX",
+    "asymmetric",
+    "code_bytes",
+    "int4_step",
+    "normalize",
+    "pack",
+    "pack_bits",
+    "quantize",
+    "similarity",
+    "unpack",
+]
 
 #: Codes lie in [-127, 127]: -128 is never used, so that negation and the dot product cannot overflow.
 CODE_MAX = 127
+#: Bits of a dimension in a stored code, by kind.
+CODE_BITS = {"int8": 8, "int4": 4, "1bit": 1}
+#: What a store may keep of a document.
+CODE_KINDS = tuple(CODE_BITS)
+#: Step of the best uniform quantiser with 16 levels for a normal distribution, in standard deviations
+#: (Max, IRE Trans. Inf. Theory 6, 1960). Elements of embeddings are near enough to normal: steps
+#: from 0.25 to 0.4 kept less of nDCG@10 on four sets, with and without a fitted head.
+_BEST_STEP = 0.335
 
 
 def normalize(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -58,6 +86,97 @@ def pack_bits(codes: NDArray[np.int8]) -> NDArray[np.uint8]:
     return np.packbits(codes > 0, axis=1, bitorder="big")
 
 
+def int4_step(dim: int, *, scale: float = 1.0) -> float:
+    """The step of int4 codes, in units of the int8 code, that suits vectors of unit length.
+
+    Elements of a unit-length vector have the root mean square 1 / sqrt(dim). The step is frozen in a
+    bundle's manifest.
+
+    Args:
+        dim: Dimensions of the code.
+        scale: The bundle's ``code.scale``.
+    """
+    return round(_BEST_STEP * CODE_MAX / (scale * math.sqrt(dim)), 4)
+
+
+def code_bytes(dim: int, kind: str) -> int:
+    """Bytes of a stored code.
+
+    Raises:
+        UsageError: There is no such kind.
+    """
+    return -(-dim * _bits(kind) // 8)
+
+
+def pack(codes: NDArray[np.int8], kind: str, *, step: float | None = None) -> NDArray[np.uint8]:
+    """Make the stored codes of some kind from int8 codes.
+
+    int4: ``clip(ceil(code / step) + 7, 0, 15)``, the even dimension in a byte's upper half. Its highest
+    bit is the 1-bit code.
+
+    Args:
+        codes: int8[n, d].
+        kind: One of CODE_KINDS.
+        step: The bundle's ``code.step``: for int4.
+
+    Returns:
+        uint8[n, code_bytes(d, kind)]; what is behind the last dimension is 0.
+
+    Raises:
+        UsageError: There is no such kind, or no step above 0 for int4.
+    """
+    if _bits(kind) == 8:
+        return np.ascontiguousarray(codes).view(np.uint8)
+    if kind == "1bit":
+        return pack_bits(codes)
+    if step is None or not 0 < step < math.inf:
+        raise UsageError(f"the step of int4 codes is {step}, expected a number above 0")
+    halves = _nibbles(float(step)).take(codes.view(np.uint8))
+    if codes.shape[1] % 2:
+        halves = np.pad(halves, ((0, 0), (0, 1)))
+    packed: NDArray[np.uint8] = halves[:, 0::2] << np.uint8(4) | halves[:, 1::2]
+    return packed
+
+
+def unpack(packed: NDArray[np.uint8], dim: int, kind: str) -> NDArray[np.int8]:
+    """The levels that stored codes stand for, up to a factor that no cosine depends on.
+
+    Args:
+        packed: uint8[n, code_bytes(dim, kind)].
+        dim: Dimensions d.
+        kind: One of CODE_KINDS.
+
+    Returns:
+        int8[n, d]: int8 codes as they are; int4 as odd numbers from -15 to 15, in half steps; 1-bit
+        as 1 and -1.
+    """
+    if _bits(kind) == 8:
+        return packed.view(np.int8)
+    levels: NDArray[np.int8] = _levels(kind).take(packed).view(np.int8)
+    return levels[:, :dim]
+
+
+def asymmetric(
+    queries: NDArray[np.int8] | NDArray[np.float32],
+    packed: NDArray[np.uint8],
+    dim: int,
+    kind: str,
+) -> NDArray[np.float32]:
+    """Cosine between queries of full precision and every stored code.
+
+    Args:
+        queries: int8[m, dim] codes, or float32[m, dim].
+        packed: uint8[n, code_bytes(dim, kind)].
+        dim: Dimensions.
+        kind: One of CODE_KINDS.
+
+    Returns:
+        float32[m, n] in [-1, 1]; 0 where either side is all zeros. (An int8 code of zeros, of a text
+        without tokens, is all -1 as an int4 or 1-bit code.)
+    """
+    return _cosines(queries, unpack(packed, dim, kind))
+
+
 def similarity(queries: NDArray[np.int8], codes: NDArray[np.int8]) -> NDArray[np.float32]:
     """Cosine between every query code and every stored code.
 
@@ -71,10 +190,41 @@ def similarity(queries: NDArray[np.int8], codes: NDArray[np.int8]) -> NDArray[np
     Returns:
         float32[m, n] in [-1, 1]; 0 where either code is all zeros.
     """
-    left, right = queries.astype(np.float32), codes.astype(np.float32)
+    return _cosines(queries, codes)
+
+
+def _cosines(
+    queries: NDArray[np.int8] | NDArray[np.float32], levels: NDArray[np.int8]
+) -> NDArray[np.float32]:
+    left, right = queries.astype(np.float32), levels.astype(np.float32)
     lengths = np.linalg.norm(left, axis=1)[:, None] * np.linalg.norm(right, axis=1)
     dots = left @ right.T
     cosines: NDArray[np.float32] = np.divide(
         dots, lengths, out=np.zeros_like(dots), where=lengths > 0
     )
     return cosines
+
+
+def _bits(kind: str) -> int:
+    if kind not in CODE_BITS:
+        raise UsageError(f"the kind of code is {kind!r}, expected one of {', '.join(CODE_KINDS)}")
+    return CODE_BITS[kind]
+
+
+@functools.cache
+def _nibbles(step: float) -> NDArray[np.uint8]:
+    """uint8[256]: the int4 code of each int8 code, by its bits."""
+    codes = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float64)
+    nibbles: NDArray[np.uint8] = np.clip(np.ceil(codes / step) + 7, 0, 15).astype(np.uint8)
+    return nibbles
+
+
+@functools.cache
+def _levels(kind: str) -> NDArray[np.uint16] | NDArray[np.uint64]:
+    """The levels in a byte, int8 each, as one number: uint16[256] for int4, uint64[256] for 1-bit."""
+    each = np.arange(256, dtype=np.uint8)
+    if kind == "int4":
+        halves = np.stack([each >> 4, each & 15], axis=1).astype(np.int8)
+        return (halves * 2 - 15).astype(np.int8).view(np.uint16).ravel()
+    bits = np.unpackbits(each[:, None], axis=1).astype(np.int8)
+    return (bits * 2 - 1).astype(np.int8).view(np.uint64).ravel()
