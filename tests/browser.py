@@ -89,12 +89,14 @@ def _unpacked() -> tuple[Path, dict[str, str]]:
     chosen = os.environ.get(CACHE_VARIABLE)
     root = Path(chosen).resolve() if chosen else Path(base).resolve() / "edge-mrl" / "browser"
     program = root / "usr" / "lib" / "chromium" / "chromium-headless-shell"
-    if not program.exists():
-        root.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root.parent, prefix="building-") as scratch:
-            for deb in fetch_missing(Path(scratch) / "apt", PACKAGE):
-                unpack(deb, Path(scratch) / "root")
-            (Path(scratch) / "root").replace(root)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with (root.parent / "browser.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes: one fetches
+        if not program.exists():
+            with tempfile.TemporaryDirectory(dir=root.parent, prefix="building-") as scratch:
+                for deb in fetch_missing(Path(scratch) / "apt", PACKAGE):
+                    unpack(deb, Path(scratch) / "root")
+                (Path(scratch) / "root").replace(root)
     libraries = [*root.glob("usr/lib/*-linux-gnu"), *root.glob("usr/lib/*-linux-gnu/pulseaudio")]
     return program, {"LD_LIBRARY_PATH": ":".join(map(str, libraries))}
 

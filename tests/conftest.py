@@ -56,28 +56,26 @@ def minilm_bundle(minilm_model: Path) -> Path:
 
 #: Set in an environment that must look at the pages: what is skipped elsewhere then fails.
 BROWSER_REQUIRED = "EDGE_MRL_REQUIRE_BROWSER"
-NO_BROWSER = pytest.StashKey[str]()
+NO_BROWSER = "no browser: "
 
 
 @pytest.fixture(scope="session")
-def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
+def browser() -> Iterator[Browser]:
     """A real browser; where the machine has none, Debian's is fetched once and kept in a cache."""
     try:
         opened = Browser.open()
     except UnavailableError as error:
         if os.environ.get(BROWSER_REQUIRED):
             raise
-        request.config.stash[NO_BROWSER] = str(error)
-        pytest.skip(f"no browser: {error}")
+        pytest.skip(f"{NO_BROWSER}{error}")
     with opened:
         yield opened
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say it loudly: a skipped test among a thousand is easily missed."""
-    reason = config.stash.get(NO_BROWSER, None)
-    if reason is not None:
+    skipped = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
+    reasons = sorted({text.split(NO_BROWSER, 1)[1] for text in skipped if NO_BROWSER in text})
+    if reasons:
         terminalreporter.section("NO PAGE WAS LOOKED AT", sep="!", red=True, bold=True)
-        terminalreporter.write_line(reason, red=True)
+        terminalreporter.write_line(" ".join(reasons), red=True)
