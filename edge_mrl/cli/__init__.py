@@ -38,10 +38,16 @@ COMMANDS = {
 }
 #: Those that load a bundle in this process.
 EMBEDDING = frozenset({"embed", "index", "reindex", "search"})
-#: Sub-commands of other parts, found by entry point; they need the extra of the same name.
+#: Sub-commands of other parts, found by entry point.
 EXTRAS = {
     "export": "turn a text-embedding model into a small, verified bundle",
+    "eval": "measure what short codes keep of a model's quality, on your data",
+    "advise": "say which code is the smallest that is good enough, on your data",
+    "serve": "serve the devices of one or many tenants",
+    "admin": "administer a server's tenants, devices and tokens",
 }
+#: The extra that such a command needs, where it has another name.
+EXTRA_OF = {"eval": "export", "advise": "export", "serve": "server", "admin": "server"}
 ENTRY_POINTS = "edge_mrl.commands"
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -123,7 +129,12 @@ def _dispatch(arguments: list[str]) -> int:
     command.add_arguments(parser)
     args = parser.parse_args(arguments[1:])
     _prepare(name, args)
-    code: int = command.run(args)
+    try:
+        code: int = command.run(args)
+    except ModuleNotFoundError as error:
+        if name not in EXTRAS:
+            raise
+        raise _missing(name, f"{name} needs {error.name}") from error
     return code
 
 
@@ -179,7 +190,8 @@ def _load(name: str) -> ModuleType:
 
 
 def _missing(name: str, what: str) -> MissingDependencyError:
-    return MissingDependencyError(f'{what}: pip install "edge-mrl[{name}]"')
+    extra = EXTRA_OF.get(name, name)
+    return MissingDependencyError(f'{what}: pip install "edge-mrl[{extra}]"')
 
 
 def _unknown(name: str) -> str:

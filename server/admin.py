@@ -1,0 +1,221 @@
+"""``edge-mrl admin``: tenants, enrolment codes, devices and tombstones of a server's database."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from edge_mrl.errors import UsageError
+
+if TYPE_CHECKING:
+    from edge_mrl_server.storage.database import Database
+
+__all__ = ["HELP", "add_arguments", "run"]
+
+HELP = "administer a server's tenants, devices and tokens"
+DAY_MS = 86_400_000
+_EPILOG = """\
+examples:
+  edge-mrl admin tenants create acme
+  edge-mrl admin tenants limit acme documents=1000000 devices=50
+  edge-mrl admin codes create acme --name phone --hours 2
+  edge-mrl admin devices list acme
+  edge-mrl admin tokens revoke acme 1f0c9a7be2d4c853
+  edge-mrl admin purge acme --days 90
+  edge-mrl admin index create --database postgresql://edge@db.example/edge
+
+exit codes: 0 done, 1 there was nothing to revoke, 2 wrong usage or database, 3 a missing package,
+            4 the database cannot be reached
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the sub-command's arguments."""
+    parser.epilog = _EPILOG
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--database",
+        default="edge-mrl-server.db",
+        metavar="FILE|URL",
+        help="SQLite file, or postgresql://... (default: edge-mrl-server.db)",
+    )
+    common.add_argument("--json", action="store_true", help="print one JSON object")
+    subjects = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
+
+    def verb(group: Any, name: str, text: str, *, tenant: bool = True) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = group.add_parser(name, help=text, parents=[common])
+        if tenant:
+            made.add_argument("tenant", metavar="TENANT")
+        return made
+
+    def subject(name: str, text: str) -> Any:
+        made = subjects.add_parser(name, help=text)
+        return made.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    tenants = subject("tenants", "who shares a server")
+    verb(tenants, "list", "list them", tenant=False)
+    verb(tenants, "create", "make one")
+    limit = verb(tenants, "limit", "change what one may have")
+    limit.add_argument("limits", nargs="+", metavar="NAME=N", help="N; empty for no limit")
+    code = verb(subject("codes", "what enrols a device"), "create", "make one; it is shown once")
+    code.add_argument("--hours", type=float, default=24.0, metavar="N", help="how long it is good")
+    devices = subject("devices", "what a tenant has enrolled")
+    verb(devices, "list", "list them, with how far they have pulled")
+    tokens = subject("tokens", "what devices sign in with")
+    revoke = verb(tokens, "revoke", "end a device's tokens for good")
+    revoke.add_argument("device", metavar="DEVICE")
+    purge = subjects.add_parser("purge", help="forget old tombstones", parents=[common])
+    purge.add_argument("tenant", metavar="TENANT")
+    purge.add_argument(
+        "--days", type=float, required=True, metavar="N", help="those of deletions longer ago"
+    )
+    index = subject("index", "PostgreSQL's index over vectors, for tenants with many")
+    verb(index, "create", "make it (minutes, without keeping writers out)", tenant=False)
+    verb(index, "drop", "drop it", tenant=False)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what was asked, and print what came of it."""
+    from edge_mrl.cli.output import print_json
+    from edge_mrl_server.storage import open_database
+
+    action = _ACTIONS[args.subject, getattr(args, "verb", None)]
+    with open_database(args.database, connections=1) as database:
+        code, result, lines = action(database, args)
+    if args.json:
+        print_json(result)
+    else:
+        print("\n".join(lines))
+    return code
+
+
+Outcome = tuple[int, dict[str, Any], list[str]]
+
+
+def _list_tenants(database: Database, args: argparse.Namespace) -> Outcome:  # noqa: ARG001
+    from dataclasses import asdict
+
+    from edge_mrl_server.storage import accounts
+
+    with database.read() as session:
+        tenants = accounts.list_tenants(session)
+    lines = [
+        f"{t.name:<20} {t.documents:>12,} documents {t.passages:>12,} passages  change {t.change:,}"
+        + (f"  limits {t.limits}" if t.limits != "{}" else "")
+        for t in tenants
+    ]
+    return 0, {"tenants": [asdict(tenant) for tenant in tenants]}, lines or ["no tenants"]
+
+
+def _create_tenant(database: Database, args: argparse.Namespace) -> Outcome:
+    from edge_mrl_server.storage import accounts
+
+    with database.write() as session:
+        accounts.create_tenant(session, args.tenant)
+    return 0, {"tenant": args.tenant}, [f"tenant {args.tenant} made"]
+
+
+def _limit_tenant(database: Database, args: argparse.Namespace) -> Outcome:
+    import json
+
+    from edge_mrl_server.storage import accounts
+
+    limits: dict[str, float | None] = {}
+    for text in args.limits:
+        name, equals, value = text.partition("=")
+        try:
+            limits[name] = float(value) if value else None
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise UsageError(f"{text!r}: expected NAME=N, or NAME= for no limit")
+    with database.write() as session:
+        tenant = accounts.set_limits(session, args.tenant, limits)
+    now = json.loads(tenant.limits)
+    return 0, {"tenant": tenant.name, "limits": now}, [f"limits of {tenant.name}: {now or 'none'}"]
+
+
+def _create_code(database: Database, args: argparse.Namespace) -> Outcome:
+    from edge_mrl_server.storage import accounts
+
+    if not 0 < args.hours <= 24 * 365:
+        raise UsageError(f"--hours {args.hours}: expected above 0, at most a year")
+    with database.write() as session:
+        code = accounts.create_code(session, args.tenant, life_ms=int(args.hours * 3_600_000))
+    lines = [code, f"  edge-mrl enroll --server URL --code {code} --store notes.db"]
+    return 0, {"tenant": args.tenant, "code": code}, lines
+
+
+def _list_devices(database: Database, args: argparse.Namespace) -> Outcome:
+    from edge_mrl_server.storage import accounts
+
+    with database.read() as session:
+        tenant = accounts.get_tenant(session, args.tenant)
+        if tenant is None:
+            raise UsageError(f"no tenant {args.tenant}: `edge-mrl admin tenants list` lists them")
+        devices = accounts.list_devices(session, args.tenant)
+    lines = []
+    for device in devices:
+        device["behind"] = tenant.change - device["pulled"]
+        state = "revoked" if device["revoked_ms"] else f"{device['behind']:,} changes behind"
+        seen = max(device["pushed_ms"] or 0, device["pulled_ms"] or 0)
+        name = "".join(c if c.isprintable() else "?" for c in device["name"])
+        lines.append(f"{device['device']}  {name:<20} seen {_time(seen)}  {state}")
+    return 0, {"tenant": args.tenant, "devices": devices}, lines or ["no devices"]
+
+
+def _revoke(database: Database, args: argparse.Namespace) -> Outcome:
+    from edge_mrl_server.storage import accounts
+
+    with database.write() as session:
+        done = accounts.revoke(session, args.tenant, args.device)
+    result = {"tenant": args.tenant, "device": args.device, "revoked": done}
+    words = "revoked" if done else "there is no such device, or it was revoked before"
+    return 0 if done else 1, result, [f"{args.device}: {words}"]
+
+
+def _purge(database: Database, args: argparse.Namespace) -> Outcome:
+    from edge_mrl.clock import now_ms
+    from edge_mrl_server.storage import accounts, documents
+
+    if not args.days >= 0:
+        raise UsageError(f"--days {args.days}: expected 0 or more")
+    with database.read() as session:
+        if accounts.get_tenant(session, args.tenant) is None:
+            raise UsageError(f"no tenant {args.tenant}: `edge-mrl admin tenants list` lists them")
+    before = now_ms() - int(args.days * DAY_MS)
+    count, fence = documents.purge(database, args.tenant, before_ms=before)
+    result = {"tenant": args.tenant, "forgotten": count, "fence": fence}
+    return 0, result, [f"{count:,} tombstones forgotten; fence {fence:,}"]
+
+
+def _index(database: Database, args: argparse.Namespace) -> Outcome:
+    from edge_mrl_server.storage.postgres import PostgresDatabase
+
+    if not isinstance(database, PostgresDatabase):
+        raise UsageError("SQLite has no such index: a tenant's bits are kept in memory instead")
+    if args.verb == "create":
+        database.make_index()
+    else:
+        database.drop_index()
+    return 0, {"index": args.verb}, [f"index: {args.verb} done"]
+
+
+_ACTIONS = {
+    ("tenants", "list"): _list_tenants,
+    ("tenants", "create"): _create_tenant,
+    ("tenants", "limit"): _limit_tenant,
+    ("codes", "create"): _create_code,
+    ("devices", "list"): _list_devices,
+    ("tokens", "revoke"): _revoke,
+    ("purge", None): _purge,
+    ("index", "create"): _index,
+    ("index", "drop"): _index,
+}
+
+
+def _time(ms: int) -> str:
+    if not ms:
+        return "never"
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(sep=" ", timespec="seconds")

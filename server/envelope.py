@@ -1,0 +1,176 @@
+"""What goes around every request: errors become answers, answers get their headers, all is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from edge_mrl.clock import now_ms
+from edge_mrl.wire import digest
+from edge_mrl_server.errors import Refusal, UnavailableError
+from edge_mrl_server.logs import LOGGER
+from edge_mrl_server.service import Answer, Service, json_answer, sequence
+
+__all__ = ["Envelope", "Handler", "endpoint", "http_error", "respond"]
+
+Handler = Callable[[Service, Request], Awaitable[Answer | Response]]
+#: How long a device waits when the database is away.
+UNAVAILABLE_RETRY_S = 2
+#: Statuses after which a body may still be on its way: the connection ends with the answer.
+_UNREAD = frozenset({400, 401, 403, 404, 405, 408, 413, 429, 503})
+
+
+def endpoint(service: Service, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    """A handler as Starlette wants it; whatever it raises becomes an answer."""
+
+    async def run(request: Request) -> Response:
+        request.state.route = request.scope["route"].path
+        try:
+            answer = await handler(service, request)
+        except Refusal as refusal:
+            answer = _refused(refusal)
+            _remember(service, request, refusal)
+        except UnavailableError as error:
+            LOGGER.error("database unavailable", extra={"fields": {"error": str(error)}})
+            request.state.code = "busy"
+            answer = _refused(_BUSY)
+        return respond(request, answer)
+
+    return run
+
+
+def respond(request: Request, answer: Answer | Response) -> Response:
+    """Add what every answer has: the request's sequence and a digest."""
+    if isinstance(answer, Answer):
+        response = Response(answer.body, answer.status, media_type=answer.media_type)
+        response.headers["Content-Digest"] = digest(answer.body)
+        for name, value in answer.headers.items():
+            response.headers[name] = value
+    else:
+        response = answer
+    number = sequence(request)
+    if number is not None:
+        response.headers["Edge-MRL-Sequence"] = number
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
+
+
+async def http_error(request: Request, error: Exception) -> Response:
+    """Starlette's own errors, in our words."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        refusal = Refusal(405, "method", f"{request.method} is not for this path")
+    else:
+        refusal = Refusal(404, "not_found", "there is nothing at this path")
+    request.state.code = refusal.code
+    return respond(request, _refused(refusal))
+
+
+class Envelope:
+    """Counts, times and logs each request, and lets no client take for ever."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self.service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        metrics, began = self.service.metrics, time.perf_counter()
+        state: dict[str, Any] = scope.setdefault("state", {})
+        sent: dict[str, int] = {"status": 0, "bytes": 0, "received": 0}
+
+        async def count_in() -> Message:
+            message = await receive()
+            sent["received"] += len(message.get("body", b""))
+            return message
+
+        async def count_out(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                sent["status"] = message["status"]
+            sent["bytes"] += len(message.get("body", b""))
+            async with asyncio.timeout(self.service.settings.body_timeout_s):
+                await send(message)
+
+        metrics.in_flight.inc()
+        try:
+            await self._app(scope, count_in, count_out)
+        except TimeoutError:
+            # The client does not read; uvicorn closes the connection of an answer that is not complete.
+            state["code"] = "slow_reader"
+        except Exception:
+            LOGGER.exception("internal error", extra={"fields": {"path": state.get("route")}})
+            state["code"] = "internal"
+            if not sent["status"]:
+                request = Request(scope)
+                failed = _refused(Refusal(500, "internal", "the server failed; its log says why"))
+                await respond(request, failed)(scope, receive, count_out)
+        finally:
+            metrics.in_flight.dec()
+            self._note(scope, state, sent, time.perf_counter() - began)
+
+    def _note(
+        self, scope: Scope, state: Mapping[str, Any], sent: Mapping[str, int], seconds: float
+    ) -> None:
+        metrics = self.service.metrics
+        route, code = state.get("route", "none"), state.get("code", "")
+        metrics.requests.labels(route, str(sent["status"]), code).inc()
+        metrics.seconds.labels(route).observe(seconds)
+        metrics.received.inc(sent["received"])
+        metrics.sent.inc(sent["bytes"])
+        principal = state.get("principal")
+        fields = {
+            "method": scope["method"],
+            "route": route,
+            "status": sent["status"],
+            "code": code,
+            "tenant": getattr(principal, "tenant", None),
+            "device": getattr(principal, "device", None),
+            "ms": round(seconds * 1000, 1),
+            "bytes_in": sent["received"],
+            "bytes_out": sent["bytes"],
+        }
+        LOGGER.info("request", extra={"fields": fields})
+
+
+_BUSY = Refusal(
+    503, "busy", "the database is not available just now: wait", retry_after_s=UNAVAILABLE_RETRY_S
+)
+
+
+def _refused(refusal: Refusal) -> Answer:
+    error = {"code": refusal.code, "message": str(refusal), **refusal.extra}
+    headers = {}
+    if refusal.retry_after_s is not None:
+        headers["Retry-After"] = str(refusal.retry_after_s)
+    if refusal.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if refusal.status in _UNREAD:
+        headers["Connection"] = "close"
+    answer = json_answer({"error": error}, status=refusal.status)
+    return Answer(answer.body, answer.media_type, answer.status, headers)
+
+
+def _remember(service: Service, request: Request, refusal: Refusal) -> None:
+    request.state.code = refusal.code
+    principal = getattr(request.state, "principal", None)
+    service.metrics.refusals.append(
+        (
+            now_ms(),
+            request.state.route,
+            refusal.status,
+            refusal.code,
+            getattr(principal, "tenant", ""),
+            getattr(principal, "device", ""),
+        )
+    )

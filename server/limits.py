@@ -1,0 +1,100 @@
+"""How much one device, one tenant, and all together may ask for."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from edge_mrl_server.errors import Refusal
+
+__all__ = ["Buckets", "InFlight"]
+
+
+@dataclass(slots=True)
+class _Bucket:
+    tokens: float
+    at: float
+
+
+class Buckets:
+    """Token buckets by name: so many requests a second, and a burst of some seconds' worth.
+
+    Args:
+        rate: Requests a second.
+        burst_s: How many seconds' worth may come at once.
+        most: Names that are remembered; the least recently used is forgotten, its bucket full again.
+        clock: Seconds.
+    """
+
+    def __init__(
+        self,
+        rate: float,
+        *,
+        burst_s: float = 5.0,
+        most: int = 100_000,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._rate = rate
+        self._burst_s = burst_s
+        self._most = most
+        self._clock = clock
+        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+
+    def take(self, name: str, *, rate: float | None = None) -> None:
+        """Count a request.
+
+        Args:
+            name: Whose.
+            rate: A rate of its own.
+
+        Raises:
+            Refusal: It is one too many.
+        """
+        rate = rate or self._rate
+        full, now = max(rate * self._burst_s, 1.0), self._clock()
+        bucket = self._buckets.get(name)
+        if bucket is None:
+            bucket = self._buckets[name] = _Bucket(full, now)
+            if len(self._buckets) > self._most:
+                self._buckets.popitem(last=False)
+        self._buckets.move_to_end(name)
+        bucket.tokens = min(full, bucket.tokens + (now - bucket.at) * rate)
+        bucket.at = now
+        if bucket.tokens < 1:
+            wait = math.ceil((1 - bucket.tokens) / rate)
+            raise Refusal(
+                429, "rate", f"more than {rate:g} requests a second: wait", retry_after_s=wait
+            )
+        bucket.tokens -= 1
+
+
+class InFlight:
+    """Bytes of bodies that are held at once."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.bytes = 0
+
+    @contextmanager
+    def hold(self) -> Iterator[Callable[[int], None]]:
+        """Gives a function that counts bytes; they are given back at the end.
+
+        The function raises ``Refusal`` when there are too many.
+        """
+        held = 0
+
+        def add(count: int) -> None:
+            nonlocal held
+            if self.bytes + count > self.most:
+                raise Refusal(503, "busy", "too much is being sent at once: wait", retry_after_s=1)
+            self.bytes += count
+            held += count
+
+        try:
+            yield add
+        finally:
+            self.bytes -= held

@@ -1,0 +1,131 @@
+"""A server process: uvicorn with an end to everything, and a way to stop that finishes what runs."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from edge_mrl_server.app import create_app
+from edge_mrl_server.metrics import Metrics
+from edge_mrl_server.service import Service
+from edge_mrl_server.settings import Settings
+from edge_mrl_server.storage import open_database
+
+__all__ = ["Process", "listen"]
+
+#: From a connection, or the end of an answer, to the end of a request's head.
+HEAD_TIMEOUT_S = 20.0
+KEEP_ALIVE_S = 75
+SHUTDOWN_S = 20
+BACKLOG = 512
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class _Protocol(H11Protocol):
+    """Ends connections whose request's head does not come: uvicorn has no limit for the first."""
+
+    _patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._patience = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
+
+    def data_received(self, data: bytes) -> None:
+        idle = self.cycle is None or self.cycle.response_complete
+        super().data_received(data)
+        began = self.cycle is not None and not self.cycle.response_complete
+        if began:
+            self._stop_waiting()
+        elif idle and self._patience is None:
+            # The first bytes of another request on this connection.
+            self._patience = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _stop_waiting(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _give_up(self) -> None:
+        self._patience = None
+        self.transport.close()
+
+
+class _Server(uvicorn.Server):
+    """Ends by returning: uvicorn raises the signal again, and the process would look killed."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        before = {sign: signal.signal(sign, self.handle_exit) for sign in _SIGNALS}
+        try:
+            yield
+        finally:
+            for sign, handler in before.items():
+                signal.signal(sign, handler)
+
+
+class Process:
+    """Serves until a signal comes.
+
+    Args:
+        settings: How.
+        max_connections: Above so many, new ones are told to come again.
+    """
+
+    def __init__(self, settings: Settings, *, max_connections: int = 2_000) -> None:
+        self._settings = settings
+        self._max_connections = max_connections
+
+    def run(self, sockets: list[socket.socket]) -> None:
+        """Serve on listening sockets until SIGTERM or SIGINT; then finish what runs."""
+        database = open_database(self._settings.database, connections=self._settings.threads)
+        service = Service(database, self._settings, Metrics())
+        try:
+            config = uvicorn.Config(
+                create_app(service),
+                http=_Protocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=self._max_connections,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=SHUTDOWN_S,
+                h11_max_incomplete_event_size=16_384,
+            )
+            _Server(config).run(sockets)
+        finally:
+            service.snapshots.close()
+            database.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one.
+
+    Raises:
+        OSError: The address is taken, or not ours.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Named as TCP: asyncio turns Nagle's algorithm off for nothing else, and answers would wait 40 ms.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    sock.set_inheritable(True)
+    return sock

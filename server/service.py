@@ -1,0 +1,218 @@
+"""What all requests of a process share, and what each of them goes through."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+import numpy as np
+from starlette.requests import ClientDisconnect, Request
+
+from edge_mrl.errors import WireError
+from edge_mrl.wire import (
+    CONTENT_TYPE,
+    MAX_BODY_BYTES,
+    PROTOCOL,
+    Message,
+    decode_message,
+    matches_digest,
+)
+from edge_mrl_server.errors import Refusal
+from edge_mrl_server.heads import HeadCache
+from edge_mrl_server.limits import Buckets, InFlight
+from edge_mrl_server.metrics import Metrics
+from edge_mrl_server.settings import Settings
+from edge_mrl_server.snapshot import SnapshotCache
+from edge_mrl_server.storage import accounts
+from edge_mrl_server.storage.accounts import Principal
+from edge_mrl_server.storage.database import Database
+
+__all__ = ["Answer", "Service", "json_answer"]
+
+T = TypeVar("T")
+#: Requests from addresses without a token, and their failures, share this many names.
+_SPACE = re.compile(r"[0-9a-f]{64}")
+_SEQUENCE = re.compile(r"[0-9A-Za-z]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What goes back: a body that is all there."""
+
+    body: bytes
+    media_type: str = "application/json"
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def json_answer(value: Mapping[str, Any], *, status: int = 200) -> Answer:
+    """An answer of one JSON object."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return Answer(text.encode(), status=status)
+
+
+class Service:
+    """The state of a server process."""
+
+    def __init__(self, database: Database, settings: Settings, metrics: Metrics) -> None:
+        self.database = database
+        self.settings = settings
+        self.metrics = metrics
+        self.heads = HeadCache()
+        self.snapshots = SnapshotCache(settings.cache, max_bytes=settings.cache_bytes)
+        self.in_flight = InFlight(settings.in_flight_bytes)
+        self._devices = Buckets(settings.device_rate)
+        self._tenants = Buckets(settings.tenant_rate)
+        self._addresses = Buckets(settings.enroll_rate)
+        self._threads = anyio.CapacityLimiter(settings.threads)
+
+    async def work(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        """Run what blocks in one of a few threads."""
+        return await anyio.to_thread.run_sync(
+            lambda: function(*arguments, **options), limiter=self._threads
+        )
+
+    async def admit(self, request: Request) -> Principal:
+        """Check what every request with a token must have.
+
+        Raises:
+            Refusal: Protocol, sequence, token, or too many requests.
+        """
+        check_protocol(request)
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Refusal(401, "token", "expected the header Authorization: Bearer TOKEN")
+        principal = await self.work(_authenticate, self.database, token.strip())
+        request.state.principal = principal
+        limits = principal.limits
+        name = f"{principal.tenant}/{principal.device}"
+        self._devices.take(name, rate=limits.get("device_requests_per_s"))
+        self._tenants.take(principal.tenant, rate=limits.get("tenant_requests_per_s"))
+        return principal
+
+    def admit_stranger(self, request: Request) -> None:
+        """Check what a request without a token must have."""
+        check_protocol(request)
+        self._addresses.take(request.client.host if request.client else "")
+
+    async def frame(
+        self, request: Request, stack: AsyncExitStack, *, most: int = MAX_BODY_BYTES
+    ) -> Message:
+        """The body, as a frame."""
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != CONTENT_TYPE:
+            raise Refusal(400, "malformed", f"content type {kind[:80]!r}: expected {CONTENT_TYPE}")
+        body = await self.body(request, stack, most=most)
+        try:
+            return decode_message(body)
+        except WireError as error:
+            raise Refusal(400, "malformed", str(error)) from error
+
+    async def body(
+        self, request: Request, stack: AsyncExitStack, *, most: int = MAX_BODY_BYTES
+    ) -> bytes:
+        """The whole body, checked against its digest.
+
+        Args:
+            request: The request.
+            stack: What holds the bytes until the request is done.
+            most: Bytes.
+
+        Raises:
+            Refusal: It is too large, too slow, or not what its digest says.
+        """
+        add = stack.enter_context(self.in_flight.hold())
+        data = await self._read(request, add, most)
+        given = request.headers.get("content-digest")
+        if not matches_digest(data, given):
+            raise Refusal(
+                400,
+                "digest",
+                "the body is not what its Content-Digest (sha-256) says: send it again",
+            )
+        return data
+
+    async def _read(self, request: Request, add: Callable[[int], None], most: int) -> bytes:
+        declared = request.headers.get("content-length", "0")
+        size = int(declared) if declared.isascii() and declared.isdigit() else 0
+        if size > most:
+            raise _too_large(size, most)
+        add(size)
+        parts: list[bytes] = []
+        total = 0
+        chunks = request.stream().__aiter__()
+        deadline = asyncio.get_running_loop().time() + 3 * self.settings.body_timeout_s
+        try:
+            while True:
+                left = deadline - asyncio.get_running_loop().time()
+                async with asyncio.timeout(min(self.settings.body_timeout_s, left)):
+                    chunk = await anext(chunks, None)
+                if chunk is None:
+                    return b"".join(parts)
+                total += len(chunk)
+                if total > most:
+                    raise _too_large(total, most)
+                if total > size:
+                    add(total - size)
+                    size = total
+                parts.append(chunk)
+        except TimeoutError as error:
+            raise Refusal(408, "timeout", "the body came too slowly") from error
+        except ClientDisconnect as error:
+            raise Refusal(400, "malformed", "the body ended early") from error
+
+
+def check_protocol(request: Request) -> None:
+    """Check the two headers that every request has."""
+    protocol = request.headers.get("edge-mrl-protocol")
+    if protocol != PROTOCOL:
+        raise Refusal(400, "protocol", f"Edge-MRL-Protocol {protocol!r:.40}: expected {PROTOCOL}")
+    if sequence(request) is None:
+        raise Refusal(400, "malformed", "expected Edge-MRL-Sequence, 1 to 64 letters and digits")
+
+
+def sequence(request: Request) -> str | None:
+    """The request's sequence, if it has one that can be repeated."""
+    value = request.headers.get("edge-mrl-sequence", "")
+    return value if _SEQUENCE.fullmatch(value) else None
+
+
+def space(request: Request) -> str:
+    """The space that the vectors of a request are said to be of."""
+    value = request.headers.get("edge-mrl-space", "")
+    if not _SPACE.fullmatch(value):
+        raise Refusal(400, "malformed", "expected Edge-MRL-Space, 64 lower-case hex digits")
+    return value
+
+
+def one_vector(message: Message) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """The only vector of a query, float32[full_dim] of unit length."""
+    vectors = message.vectors
+    if vectors.dtype.kind != "f" or len(vectors) != 1:
+        raise Refusal(400, "malformed", "expected one vector, float16 or float32")
+    query = vectors[0].astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        length = float(np.linalg.norm(query))
+    if not abs(length - 1) <= 0.01:
+        raise Refusal(400, "malformed", "the vector is not of unit length")
+    return query
+
+
+def _authenticate(database: Database, token: str) -> Principal:
+    with database.read() as session:
+        principal, new = accounts.authenticate(session, token)
+    if new:
+        with database.write() as session:
+            accounts.confirm(session, principal, token)
+    return principal
+
+
+def _too_large(size: int, most: int) -> Refusal:
+    return Refusal(413, "too_large", f"a body of {size} bytes, expected at most {most}")

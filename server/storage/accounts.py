@@ -1,0 +1,335 @@
+"""Tenants, devices, tokens and enrolment codes, in either database.
+
+A token and a code name their tenant, so that every look-up has the tenant in its key. What is secret is
+256 random bits (160 in a code, which people type) and is kept as its SHA-256 alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edge_mrl.clock import now_ms
+from edge_mrl.errors import UsageError
+from edge_mrl_server.errors import Refusal
+from edge_mrl_server.storage.database import Session
+
+__all__ = [
+    "COLUMNS",
+    "TENANT_NAME",
+    "Enrolled",
+    "Principal",
+    "Tenant",
+    "authenticate",
+    "confirm",
+    "create_code",
+    "create_tenant",
+    "enroll",
+    "ensure_tenant",
+    "get_tenant",
+    "list_devices",
+    "list_tenants",
+    "revoke",
+    "rotate",
+    "set_limits",
+]
+
+TENANT_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
+#: In the order of ``Tenant``'s attributes.
+COLUMNS = (
+    "tenant, space_id, full_dim, change, fence, fence_stamp, fence_device, documents, tombstones, "
+    "passages, limits, created_ms"
+)
+TOKEN_PREFIX = "emrl"  # noqa: S105 - what a token starts with, so that leaked ones are recognised
+TOKEN_BYTES = 32
+TOKEN_LIFE_MS = 90 * 86_400_000
+CODE_BYTES = 20
+CODE_LIFE_MS = 86_400_000
+MAX_NAME_CHARS = 100
+#: What a tenant may be limited in: numbers above 0.
+LIMITS = ("documents", "devices", "device_requests_per_s", "tenant_requests_per_s")
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A tenant: documents, devices and a space of their own.
+
+    Attributes:
+        name: Its key.
+        space_id: The space that it was bound to by its first vectors; None before.
+        full_dim: The dimensions of that space's vectors.
+        change: The last change number.
+        fence: The last change among forgotten tombstones; 0 if none was.
+        fence_stamp: The stamp of the newest version among forgotten tombstones.
+        fence_device: The device of that version.
+        documents: How many are live.
+        tombstones: How many are remembered as deleted.
+        passages: How many vectors.
+        limits: See ``LIMITS``; a JSON object.
+        created_ms: When it was made.
+    """
+
+    name: str
+    space_id: str | None
+    full_dim: int | None
+    change: int
+    fence: int
+    fence_stamp: int
+    fence_device: str
+    documents: int
+    tombstones: int
+    passages: int
+    limits: str
+    created_ms: int
+
+    def limit(self, name: str) -> float | None:
+        """The limit of that name, if there is one."""
+        value: float | None = json.loads(self.limits).get(name)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who sent a request, as its token says."""
+
+    tenant: str
+    device: str
+    limits: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """A device's new token."""
+
+    tenant: str
+    device: str
+    token: str
+    expires_ms: int
+
+
+def create_tenant(session: Session, name: str) -> None:
+    """Make a tenant.
+
+    Raises:
+        UsageError: The name is taken, or is none.
+    """
+    if not TENANT_NAME.fullmatch(name):
+        raise UsageError(
+            f"tenant {name!r}: expected 1 to 40 lower-case letters, digits and inner dashes"
+        )
+    if not ensure_tenant(session, name):
+        raise UsageError(f"there is a tenant {name} already")
+
+
+def ensure_tenant(session: Session, name: str) -> bool:
+    """Make a tenant where there is none of that name; returns whether it was made."""
+    return bool(
+        session.run(
+            "INSERT INTO tenants (tenant, created_ms) VALUES (?, ?) ON CONFLICT DO NOTHING",
+            name,
+            now_ms(),
+        )
+    )
+
+
+def get_tenant(session: Session, name: str) -> Tenant | None:
+    """A tenant, or None."""
+    rows = session.rows(f"SELECT {COLUMNS} FROM tenants WHERE tenant = ?", name)  # noqa: S608
+    return Tenant(*rows[0]) if rows else None
+
+
+def list_tenants(session: Session, *, limit: int = 1_000) -> list[Tenant]:
+    """The tenants by name, ``limit`` at most."""
+    sql = f"SELECT {COLUMNS} FROM tenants ORDER BY tenant LIMIT ?"  # noqa: S608
+    return [Tenant(*row) for row in session.rows(sql, limit)]
+
+
+def set_limits(session: Session, name: str, limits: Mapping[str, float | None]) -> Tenant:
+    """Change a tenant's limits; None takes one away.
+
+    Raises:
+        UsageError: There is no such tenant or limit.
+    """
+    row = session.lock_tenant(name)
+    if row is None:
+        raise UsageError(f"no tenant {name}: `edge-mrl admin tenants list` lists them")
+    tenant = Tenant(*row)
+    for key, value in limits.items():
+        if key not in LIMITS or (value is not None and not value > 0):
+            raise UsageError(
+                f"limit {key}={value}: expected a number above 0 for {', '.join(LIMITS)}"
+            )
+    merged = json.loads(tenant.limits) | dict(limits)
+    kept = {key: value for key, value in merged.items() if value is not None}
+    session.run("UPDATE tenants SET limits = ? WHERE tenant = ?", json.dumps(kept), name)
+    changed = get_tenant(session, name)
+    assert changed is not None
+    return changed
+
+
+def create_code(session: Session, tenant: str, *, life_ms: int = CODE_LIFE_MS) -> str:
+    """A code that enrols one device.
+
+    Raises:
+        UsageError: There is no such tenant.
+    """
+    if get_tenant(session, tenant) is None:
+        raise UsageError(f"no tenant {tenant}: `edge-mrl admin tenants list` lists them")
+    secret = base64.b32encode(secrets.token_bytes(CODE_BYTES)).decode().lower()
+    code = f"{tenant}_{secret}"
+    now = now_ms()
+    session.run("DELETE FROM codes WHERE tenant = ? AND expires_ms <= ?", tenant, now)
+    session.run(
+        "INSERT INTO codes (tenant, hash, created_ms, expires_ms) VALUES (?, ?, ?, ?)",
+        tenant,
+        _hash(code),
+        now,
+        now + life_ms,
+    )
+    return code
+
+
+def enroll(session: Session, code: str, name: str) -> Enrolled:
+    """Make a device out of a code, which ends with that.
+
+    Raises:
+        Refusal: The code is none, was used, or has expired; or the tenant has all devices it may have.
+    """
+    tenant = code.strip().partition("_")[0]
+    if not TENANT_NAME.fullmatch(tenant):
+        raise _bad_code()
+    used = session.run(
+        "DELETE FROM codes WHERE tenant = ? AND hash = ? AND expires_ms > ?",
+        tenant,
+        _hash(code.strip()),
+        now_ms(),
+    )
+    found = get_tenant(session, tenant)
+    if not used or found is None:
+        raise _bad_code()
+    most = found.limit("devices")
+    sql = "SELECT count(*) FROM devices WHERE tenant = ? AND revoked_ms IS NULL"
+    if most is not None and session.rows(sql, tenant)[0][0] >= most:
+        raise Refusal(403, "forbidden", f"the tenant may have {most:.0f} devices: revoke one first")
+    device = secrets.token_hex(8)
+    session.run(
+        "INSERT INTO devices (tenant, device, name, created_ms) VALUES (?, ?, ?, ?)",
+        tenant,
+        device,
+        name[:MAX_NAME_CHARS],
+        now_ms(),
+    )
+    return _add_token(session, tenant, device, used=True)
+
+
+def authenticate(session: Session, token: str) -> tuple[Principal, bool]:
+    """Who a token belongs to, and whether it is used for the first time.
+
+    Raises:
+        Refusal: It is none, has expired, or was revoked.
+    """
+    tenant = _token_tenant(token)
+    rows = session.rows(
+        "SELECT t.device, t.used, t.expires_ms, d.revoked_ms, n.limits FROM tokens t "
+        "JOIN devices d ON d.tenant = t.tenant AND d.device = t.device "
+        "JOIN tenants n ON n.tenant = t.tenant WHERE t.tenant = ? AND t.hash = ?",
+        tenant,
+        _hash(token),
+    )
+    if not rows:
+        raise _bad_token()
+    device, used, expires_ms, revoked_ms, limits = rows[0]
+    if revoked_ms is not None or expires_ms <= now_ms():
+        raise _bad_token()
+    return Principal(tenant, device, json.loads(limits)), not used
+
+
+def confirm(session: Session, principal: Principal, token: str) -> None:
+    """A new token was used: from now on it is the device's only one."""
+    where = "tenant = ? AND device = ? AND hash"
+    args = (principal.tenant, principal.device, _hash(token))
+    if session.run(f"UPDATE tokens SET used = TRUE WHERE {where} = ?", *args):  # noqa: S608
+        session.run(f"DELETE FROM tokens WHERE {where} <> ?", *args)  # noqa: S608
+
+
+def rotate(session: Session, principal: Principal) -> Enrolled:
+    """Another token for a device; the present one goes on until that is used."""
+    # Those of rotations whose answers were lost; a device that is kept from using one needs no more.
+    session.run(
+        "DELETE FROM tokens WHERE tenant = ? AND device = ? AND NOT used",
+        principal.tenant,
+        principal.device,
+    )
+    return _add_token(session, principal.tenant, principal.device, used=False)
+
+
+def revoke(session: Session, tenant: str, device: str) -> bool:
+    """End a device's tokens for good; returns whether there is such a device, not revoked before."""
+    session.run("DELETE FROM tokens WHERE tenant = ? AND device = ?", tenant, device)
+    return bool(
+        session.run(
+            "UPDATE devices SET revoked_ms = ? WHERE tenant = ? AND device = ? "
+            "AND revoked_ms IS NULL",
+            now_ms(),
+            tenant,
+            device,
+        )
+    )
+
+
+def list_devices(session: Session, tenant: str, *, limit: int = 1_000) -> list[dict[str, Any]]:
+    """The devices of a tenant, last seen first, ``limit`` at most."""
+    rows = session.rows(
+        "SELECT device, name, created_ms, revoked_ms, pushed_ms, pulled_ms, pulled FROM devices "
+        "WHERE tenant = ? ORDER BY coalesce(pulled_ms, pushed_ms, created_ms) DESC, device LIMIT ?",
+        tenant,
+        limit,
+    )
+    names = ("device", "name", "created_ms", "revoked_ms", "pushed_ms", "pulled_ms", "pulled")
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _add_token(session: Session, tenant: str, device: str, *, used: bool) -> Enrolled:
+    secret = base64.urlsafe_b64encode(secrets.token_bytes(TOKEN_BYTES)).decode().rstrip("=")
+    token = f"{TOKEN_PREFIX}_{tenant}_{secret}"
+    now = now_ms()
+    session.run(
+        "INSERT INTO tokens (tenant, hash, device, used, created_ms, expires_ms) "
+        "VALUES (?, ?, ?, ?, ?, ?)",
+        tenant,
+        _hash(token),
+        device,
+        used,
+        now,
+        now + TOKEN_LIFE_MS,
+    )
+    return Enrolled(tenant, device, token, now + TOKEN_LIFE_MS)
+
+
+def _token_tenant(token: str) -> str:
+    prefix, _, rest = token.partition("_")
+    tenant = rest.partition("_")[0]
+    if prefix != TOKEN_PREFIX or not TENANT_NAME.fullmatch(tenant) or not token.isascii():
+        raise _bad_token()
+    return tenant
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+
+
+def _bad_token() -> Refusal:
+    # One answer for all reasons: it tells nothing about which tokens there are or were.
+    return Refusal(401, "token", "no valid token: enrol this device again with `edge-mrl enroll`")
+
+
+def _bad_code() -> Refusal:
+    return Refusal(
+        403, "forbidden", "no valid enrolment code: ask for another (`edge-mrl admin codes create`)"
+    )

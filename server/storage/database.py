@@ -1,0 +1,141 @@
+"""The interface to a database: transactions, plain SQL that both understand, and vectors.
+
+Everything that is the same in SQLite and PostgreSQL is written once, over ``Session`` (``accounts``,
+``documents``). What differs is here: how transactions begin, how many rows go in at once, how vectors
+are kept, and how the nearest are found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Database", "Row", "Session", "Written", "open_database"]
+
+Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Written:
+    """A version of a document on its way into the database.
+
+    Attributes:
+        id: The document's name.
+        stamp: Its version's stamp.
+        change: The change number that it gets.
+        vectors: float16[n, full_dim]; n is 0 where it was deleted.
+        deleted: Whether this is a tombstone.
+        text: UTF-8, or None.
+        spans: uint32 start and end of each passage, or None.
+        metadata: JSON in UTF-8, or None.
+    """
+
+    id: str
+    stamp: int
+    change: int
+    vectors: NDArray[np.float16]
+    deleted: bool
+    text: bytes | None
+    spans: bytes | None
+    metadata: bytes | None
+
+
+class Session(Protocol):
+    """One transaction. SQL has ``?`` for parameters, in both databases."""
+
+    #: The condition behind a column that holds where the value is in ``pack(values)``.
+    among: str
+
+    def rows(self, sql: str, *arguments: object) -> list[Row]:
+        """All rows of a query."""
+
+    def run(self, sql: str, *arguments: object) -> int:
+        """Change something; returns the number of rows."""
+
+    def pack(self, values: Sequence[str]) -> object:
+        """The parameter for ``among``."""
+
+    def lock_tenant(self, tenant: str) -> Row | None:
+        """A tenant's columns (``accounts.COLUMNS``), its row locked until the transaction ends."""
+
+    def upsert(self, tenant: str, device: str, versions: Sequence[Written]) -> int:
+        """Write versions that are above what is there; returns how many were."""
+
+    def replace_vectors(
+        self, tenant: str, versions: Sequence[Written], drop: Sequence[str]
+    ) -> None:
+        """Forget the vectors of the documents ``drop``, and add those of the versions."""
+
+    def vectors(self, tenant: str, ids: Sequence[str]) -> Mapping[str, NDArray[np.float16]]:
+        """float16[n, full_dim] of each document that has vectors."""
+
+    def search(
+        self, tenant: str, query: NDArray[np.float32], k: int, *, passages: int, change: int
+    ) -> list[tuple[str, float]]:
+        """The ``k`` documents whose best passages are nearest, with cosines, best first.
+
+        Args:
+            tenant: Whose.
+            query: float32[full_dim], unit length.
+            k: How many at most.
+            passages: How many passages the tenant has.
+            change: The tenant's last change, in this transaction.
+        """
+
+
+class Database(Protocol):
+    """A database with the server's tables. Thread-safe."""
+
+    #: What it is, for people, without passwords.
+    name: str
+
+    def read(self) -> AbstractContextManager[Session]:
+        """A transaction that sees one state of everything, and changes nothing."""
+
+    def write(self) -> AbstractContextManager[Session]:
+        """A transaction; durable when the context is left without an error."""
+
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes on disk, by table (with its indexes) or file."""
+
+    def close(self) -> None:
+        """Close every connection."""
+
+    def __enter__(self) -> Database:
+        """Itself."""
+
+    def __exit__(self, *_: object) -> None:
+        """Closes."""
+
+
+def open_database(url: str, *, connections: int = 8) -> Database:
+    """Open, and where needed make or migrate, the database at a path or a ``postgresql://`` address.
+
+    Args:
+        url: A file's path, or a connection string as libpq reads it.
+        connections: How many are used at once at most (PostgreSQL).
+
+    Raises:
+        DatabaseError: It is another program's, or a newer server's.
+        UnavailableError: It cannot be reached.
+        MissingDependencyError: PostgreSQL's driver is not installed.
+    """
+    if url.startswith(("postgresql://", "postgres://")):
+        from edge_mrl_server.storage.postgres import PostgresDatabase
+
+        return PostgresDatabase(url, connections=connections)
+    from edge_mrl_server.storage.sqlite import SqliteDatabase
+
+    return SqliteDatabase(Path(url))
+
+
+def batches(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Slices of at most ``size``."""
+    for start in range(0, len(values), size):
+        yield values[start : start + size]

@@ -1,0 +1,129 @@
+"""The tables of both databases, as named migrations.
+
+``tenant`` comes first in every key, and no statement touches two tenants' documents, so that every table
+but ``migrations`` can be distributed by that column unchanged.
+"""
+
+from __future__ import annotations
+
+__all__ = ["MIGRATIONS", "TYPES"]
+
+#: What stands in the statements below for each database.
+TYPES = {
+    # NOT NULL and CHECKs aside, SQLite's types are what it stores; BINARY order of UTF-8 is by code point.
+    "sqlite": {"text": "TEXT", "bytes": "BLOB", "long": "INTEGER", "truth": "INTEGER"},
+    "postgres": {
+        "text": 'TEXT COLLATE "C"',
+        "bytes": "BYTEA",
+        "long": "BIGINT",
+        "truth": "BOOLEAN",
+    },
+}
+
+_FIRST = (
+    # A row is locked by whoever changes the tenant's documents: change numbers come in commit order.
+    """CREATE TABLE tenants (
+        tenant {text} NOT NULL PRIMARY KEY,
+        space_id {text},
+        full_dim INTEGER,
+        change {long} NOT NULL DEFAULT 0,
+        fence {long} NOT NULL DEFAULT 0,
+        fence_stamp {long} NOT NULL DEFAULT 0,
+        fence_device {text} NOT NULL DEFAULT '',
+        documents {long} NOT NULL DEFAULT 0,
+        tombstones {long} NOT NULL DEFAULT 0,
+        passages {long} NOT NULL DEFAULT 0,
+        limits {text} NOT NULL DEFAULT '{{}}',
+        created_ms {long} NOT NULL
+    )""",
+    """CREATE TABLE devices (
+        tenant {text} NOT NULL,
+        device {text} NOT NULL,
+        name {text} NOT NULL,
+        created_ms {long} NOT NULL,
+        revoked_ms {long},
+        pushed_ms {long},
+        pulled_ms {long},
+        pulled {long} NOT NULL DEFAULT 0,
+        PRIMARY KEY (tenant, device)
+    )""",
+    """CREATE TABLE tokens (
+        tenant {text} NOT NULL,
+        hash {bytes} NOT NULL,
+        device {text} NOT NULL,
+        used {truth} NOT NULL,
+        created_ms {long} NOT NULL,
+        expires_ms {long} NOT NULL,
+        PRIMARY KEY (tenant, hash)
+    )""",
+    "CREATE INDEX tokens_by_device ON tokens (tenant, device)",
+    """CREATE TABLE codes (
+        tenant {text} NOT NULL,
+        hash {bytes} NOT NULL,
+        created_ms {long} NOT NULL,
+        expires_ms {long} NOT NULL,
+        PRIMARY KEY (tenant, hash)
+    )""",
+    """CREATE TABLE heads (
+        tenant {text} NOT NULL,
+        head {text} NOT NULL,
+        layer_norm {truth} NOT NULL,
+        matrix_rows INTEGER NOT NULL,
+        matrix_columns INTEGER NOT NULL,
+        matrix {bytes} NOT NULL,
+        created_ms {long} NOT NULL,
+        PRIMARY KEY (tenant, head)
+    )""",
+    # text and metadata are bytes: PostgreSQL's text cannot hold U+0000, which documents may.
+    """CREATE TABLE documents (
+        tenant {text} NOT NULL,
+        id {text} NOT NULL,
+        stamp {long} NOT NULL,
+        change {long} NOT NULL,
+        passages INTEGER NOT NULL,
+        deleted {truth} NOT NULL,
+        device {text} NOT NULL,
+        metadata {bytes},
+        spans {bytes},
+        text {bytes},
+        PRIMARY KEY (tenant, id)
+    )""",
+    "CREATE UNIQUE INDEX documents_by_change ON documents (tenant, change)",
+)
+
+#: One row for each document: a file that is read by one machine gains nothing from smaller rows.
+_SQLITE_VECTORS = """CREATE TABLE vectors (
+        tenant TEXT NOT NULL,
+        id TEXT NOT NULL,
+        vectors BLOB NOT NULL,
+        PRIMARY KEY (tenant, id)
+    )"""
+
+#: One row for each passage, as an index over vectors wants.
+_POSTGRES_VECTORS = """CREATE TABLE passages (
+        tenant TEXT COLLATE "C" NOT NULL,
+        id TEXT COLLATE "C" NOT NULL,
+        position INTEGER NOT NULL,
+        vector HALFVEC NOT NULL,
+        PRIMARY KEY (tenant, id, position)
+    )"""
+
+#: Names and statements, in order, by database. A released migration never changes; a new one goes at the end.
+MIGRATIONS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
+    "sqlite": (("0001-tenants-documents-vectors", (*_FIRST, _SQLITE_VECTORS)),),
+    "postgres": (
+        (
+            "0001-tenants-documents-vectors",
+            (
+                *_FIRST,
+                _POSTGRES_VECTORS,
+                "ALTER TABLE passages ALTER COLUMN vector SET STORAGE PLAIN",
+            ),
+        ),
+    ),
+}
+
+
+def statements(kind: str, version: int) -> list[str]:
+    """The statements of migration ``version`` (from 0) for ``sqlite`` or ``postgres``."""
+    return [sql.format(**TYPES[kind]) for sql in MIGRATIONS[kind][version][1]]

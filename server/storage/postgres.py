@@ -1,0 +1,383 @@
+"""PostgreSQL (16 or newer) with pgvector (0.8 or newer): several servers may use one database.
+
+Every commit is flushed, here and on the synchronous standbys that there are, before it is acknowledged.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, LiteralString, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mrl.clock import now_ms
+from edge_mrl.errors import MissingDependencyError, reason
+from edge_mrl_server.errors import DatabaseError, UnavailableError
+from edge_mrl_server.storage.accounts import COLUMNS
+from edge_mrl_server.storage.database import Row, Session, Written
+from edge_mrl_server.storage.migrations import MIGRATIONS, statements
+
+try:
+    import psycopg
+    import psycopg.abc
+    import psycopg.adapt
+    import psycopg.conninfo
+    import psycopg_pool
+except ImportError as error:
+    raise MissingDependencyError(
+        'PostgreSQL needs psycopg: pip install "edge-mrl[server]"'
+    ) from error
+
+__all__ = ["PREFIX", "PostgresDatabase"]
+
+LEAST_SERVER = 160_000
+LEAST_PGVECTOR = (0, 8)
+CONNECT_TIMEOUT_S = 5
+#: How long a request waits for a connection before the device is told to come again.
+POOL_TIMEOUT_S = 5.0
+#: A statement that runs so long holds others up more than it helps.
+STATEMENT_TIMEOUT_MS = 30_000
+#: Held while migrating, so that several servers may start at once.
+MIGRATION_LOCK = 0x654D5253
+#: Dimensions of the index over prefixes, where `edge-mrl admin index` made one.
+PREFIX = 128
+#: Up to here every vector of the tenant is compared: it takes some tens of milliseconds, and is exact.
+EXACT_PASSAGES = 20_000
+#: Passages that the index is asked for, to be scored with their full vectors.
+SHORTLIST = 200
+
+_COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">II", 0, 0)
+_COPY_END = struct.pack(">h", -1)
+
+
+class PostgresSession:
+    """A transaction of PostgreSQL."""
+
+    among = "= ANY(?)"
+
+    def __init__(self, connection: psycopg.Connection[Row]) -> None:
+        self._connection = connection
+
+    def rows(self, sql: str, *arguments: object) -> list[Row]:
+        """All rows of a query."""
+        return self._execute(sql, arguments).fetchall()
+
+    def run(self, sql: str, *arguments: object) -> int:
+        """Change something."""
+        return self._execute(sql, arguments).rowcount
+
+    def pack(self, values: Sequence[str]) -> object:
+        """A list becomes an array."""
+        return list(values)
+
+    def lock_tenant(self, tenant: str) -> Row | None:
+        """A tenant's row, locked."""
+        rows = self.rows(
+            f"SELECT {COLUMNS} FROM tenants WHERE tenant = ? FOR NO KEY UPDATE",  # noqa: S608
+            tenant,
+        )
+        return rows[0] if rows else None
+
+    def upsert(self, tenant: str, device: str, versions: Sequence[Written]) -> int:
+        """Write what is newer."""
+        return self._connection.execute(
+            "INSERT INTO documents (tenant, device, id, stamp, change, deleted, passages, text, "
+            "spans, metadata) SELECT %s, %s, * FROM unnest(%b::text[], %b::bigint[], %b::bigint[], "
+            "%b::boolean[], %b::integer[], %b::bytea[], %b::bytea[], %b::bytea[]) "
+            "ON CONFLICT (tenant, id) DO UPDATE SET stamp = excluded.stamp, "
+            "change = excluded.change, device = excluded.device, deleted = excluded.deleted, "
+            "passages = excluded.passages, text = excluded.text, spans = excluded.spans, "
+            "metadata = excluded.metadata "
+            "WHERE (excluded.stamp, excluded.device) > (documents.stamp, documents.device)",
+            (
+                tenant,
+                device,
+                [item.id for item in versions],
+                [item.stamp for item in versions],
+                [item.change for item in versions],
+                [item.deleted for item in versions],
+                [len(item.vectors) for item in versions],
+                [item.text for item in versions],
+                [item.spans for item in versions],
+                [item.metadata for item in versions],
+            ),
+        ).rowcount
+
+    def replace_vectors(
+        self, tenant: str, versions: Sequence[Written], drop: Sequence[str]
+    ) -> None:
+        """Forget some documents' vectors, and add others."""
+        if drop:
+            self.run("DELETE FROM passages WHERE tenant = ? AND id = ANY(?)", tenant, list(drop))
+        rows = b"".join(_copy_rows(tenant.encode(), item) for item in versions)
+        if rows:
+            sql = "COPY passages (tenant, id, position, vector) FROM STDIN (FORMAT BINARY)"
+            with self._connection.cursor() as cursor, cursor.copy(sql) as copy:
+                copy.write(_COPY_HEADER + rows + _COPY_END)
+
+    def vectors(self, tenant: str, ids: Sequence[str]) -> Mapping[str, NDArray[np.float16]]:
+        """float16[n, full_dim] by id."""
+        # One value for each document, as the network carries it: a header of 4 bytes, then big-endian
+        # float16 for each passage.
+        sql = (
+            "SELECT id, string_agg(halfvec_send(vector), ''::bytea ORDER BY position), count(*) "
+            "FROM passages WHERE tenant = %s AND id = ANY(%b) GROUP BY id"
+        )
+        with self._connection.cursor(binary=True) as cursor:
+            cursor.execute(sql, (tenant, list(ids)))
+            return {name: _from_network(data, count) for name, data, count in cursor}
+
+    def search(
+        self, tenant: str, query: NDArray[np.float32], k: int, *, passages: int, change: int
+    ) -> list[tuple[str, float]]:
+        """All vectors of a small tenant; a larger one's by the index over prefixes, where there is one."""
+        text = _as_text(query)
+        if passages > EXACT_PASSAGES and len(query) >= PREFIX and self._has_index():
+            hits = self._search_by_prefix(tenant, text, k)
+            if len(hits) >= k:
+                return hits
+        rows = self.rows(
+            "SELECT id, max(1 - (vector <=> ?::halfvec)) AS score FROM passages "
+            "WHERE tenant = ? GROUP BY id ORDER BY score DESC, id LIMIT ?",
+            text,
+            tenant,
+            k,
+        )
+        return [(name, float(score)) for name, score in rows]
+
+    def _has_index(self) -> bool:
+        return bool(
+            self.rows(
+                "SELECT 1 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
+                "WHERE c.relname = 'passages_by_prefix' AND i.indisvalid"
+            )
+        )
+
+    def _search_by_prefix(self, tenant: str, text: str, k: int) -> list[tuple[str, float]]:
+        # Without iterative scans an index over all tenants finds its nearest rows first and drops
+        # those of others then: of a small tenant nothing might be left.
+        count = max(SHORTLIST, 4 * k)
+        self.run("SET LOCAL hnsw.iterative_scan = 'relaxed_order'")
+        self.run(f"SET LOCAL hnsw.ef_search = {min(count, 1000)}")
+        rows = self.rows(
+            "WITH near AS MATERIALIZED (SELECT id, vector FROM passages WHERE tenant = ? "
+            f"AND vector_dims(vector) >= {PREFIX} "
+            f"ORDER BY subvector(vector, 1, {PREFIX})::halfvec({PREFIX}) <=> "
+            f"subvector(?::halfvec, 1, {PREFIX})::halfvec({PREFIX}) LIMIT ?) "
+            "SELECT id, max(1 - (vector <=> ?::halfvec)) AS score FROM near "
+            "GROUP BY id ORDER BY score DESC, id LIMIT ?",
+            tenant,
+            text,
+            count,
+            text,
+            k,
+        )
+        return [(name, float(score)) for name, score in rows]
+
+    def _execute(self, sql: str, arguments: Sequence[object]) -> psycopg.Cursor[Row]:
+        # Statements are constants of this package; values are always parameters.
+        return self._connection.execute(
+            cast("LiteralString", sql.replace("?", "%s")), arguments or None
+        )
+
+
+class PostgresDatabase:
+    """A database on a PostgreSQL server. See ``Database``."""
+
+    def __init__(self, url: str, *, connections: int = 8) -> None:
+        with _translated():
+            self.name = _without_password(url)
+            with psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_S) as connection:
+                _check_server(connection)
+                _migrate(connection)
+            self._pool: psycopg_pool.ConnectionPool[psycopg.Connection[Row]] = (
+                psycopg_pool.ConnectionPool(
+                    url,
+                    kwargs={"connect_timeout": CONNECT_TIMEOUT_S},
+                    min_size=min(2, connections),
+                    max_size=connections,
+                    timeout=POOL_TIMEOUT_S,
+                    configure=_configure,
+                    # After a restart or a fail-over the pool holds connections that are gone.
+                    check=psycopg_pool.ConnectionPool.check_connection,
+                    reconnect_timeout=CONNECT_TIMEOUT_S,
+                    open=True,
+                )
+            )
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """One state of the database."""
+        with _translated(), self._pool.connection() as connection:
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            connection.read_only = True
+            yield PostgresSession(connection)
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A transaction that sees what others commit while it waits for a tenant's row."""
+        with _translated(), self._pool.connection() as connection:
+            connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+            connection.read_only = False
+            yield PostgresSession(connection)
+
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes of each table with its indexes."""
+        with self.read() as session:
+            rows = session.rows(
+                "SELECT relname, pg_total_relation_size(oid) FROM pg_class "
+                "WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace"
+            )
+        return dict(rows)
+
+    def make_index(self) -> None:
+        """Make the index over prefixes, without keeping writers out."""
+        self._alone(
+            "CREATE INDEX CONCURRENTLY IF NOT EXISTS passages_by_prefix ON passages USING hnsw "
+            f"((subvector(vector, 1, {PREFIX})::halfvec({PREFIX})) halfvec_cosine_ops) "
+            f"WHERE vector_dims(vector) >= {PREFIX}"
+        )
+
+    def drop_index(self) -> None:
+        """Drop the index over prefixes."""
+        self._alone("DROP INDEX CONCURRENTLY IF EXISTS passages_by_prefix")
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._pool.close()
+
+    def __enter__(self) -> PostgresDatabase:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _alone(self, sql: str) -> None:
+        with _translated(), self._pool.connection() as connection:
+            connection.autocommit = True
+            try:
+                connection.execute("SET statement_timeout = 0")
+                connection.execute(cast("LiteralString", sql))
+            finally:
+                if not connection.closed:
+                    connection.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
+                    connection.autocommit = False
+
+
+def _configure(connection: psycopg.Connection[Row]) -> None:
+    connection.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
+    connection.execute(f"SET idle_in_transaction_session_timeout = {2 * STATEMENT_TIMEOUT_MS}")
+    # Whatever else the cluster does: what is acknowledged is on the disk, and on synchronous standbys.
+    connection.execute(
+        "SELECT set_config('synchronous_commit', 'on', false) "
+        "WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')"
+    )
+    connection.commit()
+
+
+def _check_server(connection: psycopg.Connection[Row]) -> None:
+    version = connection.info.server_version
+    if version < LEAST_SERVER:
+        raise DatabaseError(f"PostgreSQL {version // 10_000}: expected 16 or newer")
+    (encoding,) = _one(connection, "SHOW server_encoding")
+    if encoding != "UTF8":
+        raise DatabaseError(f"the database is encoded in {encoding}: make one in UTF8")
+
+
+def _migrate(connection: psycopg.Connection[Row]) -> None:
+    connection.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
+    _need_pgvector(connection)
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, name TEXT NOT NULL, "
+        "applied_ms BIGINT NOT NULL)"
+    )
+    (version,) = _one(connection, "SELECT coalesce(max(version), 0) FROM migrations")
+    steps = MIGRATIONS["postgres"]
+    if version > len(steps):
+        raise DatabaseError("the database was written by a newer edge-mrl: update this one")
+    for number in range(version, len(steps)):
+        for sql in statements("postgres", number):
+            connection.execute(cast("LiteralString", sql))
+        connection.execute(
+            "INSERT INTO migrations VALUES (%s, %s, %s)", (number + 1, steps[number][0], now_ms())
+        )
+    connection.commit()
+
+
+def _need_pgvector(connection: psycopg.Connection[Row]) -> None:
+    found = connection.execute(
+        "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
+    ).fetchone()
+    if found is None:
+        try:
+            connection.execute("CREATE EXTENSION vector")
+        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.FeatureNotSupported) as error:
+            raise DatabaseError(
+                f"pgvector: {reason(error)}; install pgvector, and let an administrator run "
+                "CREATE EXTENSION vector in this database"
+            ) from error
+        (text,) = _one(connection, "SELECT extversion FROM pg_extension WHERE extname = 'vector'")
+    else:
+        (text,) = found
+    if tuple(int(part) for part in text.split(".")[:2]) < LEAST_PGVECTOR:
+        raise DatabaseError(
+            f"pgvector {text}: expected 0.8 or newer (ALTER EXTENSION vector UPDATE)"
+        )
+
+
+def _one(connection: psycopg.Connection[Row], sql: LiteralString) -> Row:
+    row = connection.execute(sql).fetchone()
+    assert row is not None
+    return row
+
+
+def _copy_rows(tenant: bytes, item: Written) -> bytes:
+    """A document's rows of ``passages`` in the format of COPY BINARY."""
+    if not len(item.vectors):
+        return b""
+    name = item.id.encode()
+    dim = item.vectors.shape[1]
+    start = struct.pack(">hi", 4, len(tenant)) + tenant + struct.pack(">i", len(name)) + name
+    values = item.vectors.astype(">f2")
+    return b"".join(
+        start + struct.pack(">iiihh", 4, place, 4 + 2 * dim, dim, 0) + row.tobytes()
+        for place, row in enumerate(values)
+    )
+
+
+def _from_network(data: bytes, count: int) -> NDArray[np.float16]:
+    rows = np.frombuffer(data, ">f2").reshape(count, -1)
+    return rows[:, 2:].astype(np.float16)
+
+
+def _as_text(query: NDArray[np.float32]) -> str:
+    return "[" + ",".join(f"{value:.9g}" for value in query.tolist()) + "]"
+
+
+def _without_password(url: str) -> str:
+    parts: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(url)
+    host, port = parts.get("host", "local"), parts.get("port", "5432")
+    return f"postgresql://{host}:{port}/{parts.get('dbname', '')}"
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """What PostgreSQL cannot do now, as an error that devices are told to wait for."""
+    try:
+        yield
+    except psycopg.ProgrammingError:
+        raise
+    except (
+        psycopg.OperationalError,
+        psycopg.InterfaceError,
+        psycopg.errors.ReadOnlySqlTransaction,
+        psycopg_pool.PoolTimeout,
+        psycopg_pool.PoolClosed,
+    ) as error:
+        raise UnavailableError(f"PostgreSQL: {reason(error)}") from error
+
+
+Check = Callable[[psycopg.Connection[Row]], None]

@@ -1,0 +1,265 @@
+"""SQLite: one file, one writer at a time, every commit on the disk before it is acknowledged."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mrl.clock import now_ms
+from edge_mrl_server.errors import DatabaseError, UnavailableError
+from edge_mrl_server.storage.accounts import COLUMNS
+from edge_mrl_server.storage.bits import BitCache
+from edge_mrl_server.storage.database import Row, Session, Written
+from edge_mrl_server.storage.migrations import MIGRATIONS, statements
+
+__all__ = ["APPLICATION_ID", "SqliteDatabase"]
+
+#: "eMRS": a server's database, not a device's store.
+APPLICATION_ID = 0x654D5253
+#: How long a writer waits for another process before the device is told to come again.
+BUSY_TIMEOUT_S = 10.0
+#: Pages stay in SQLite's own cache; the system's does the rest.
+CACHE_KIB = 16_384
+#: Rows of documents' vectors that one look-up asks for.
+LOOKUP = 500
+
+
+class SqliteSession:
+    """A transaction of SQLite."""
+
+    among = "IN (SELECT value FROM json_each(?))"
+
+    def __init__(self, connection: sqlite3.Connection, bits: BitCache) -> None:
+        self._connection = connection
+        self._bits = bits
+
+    def rows(self, sql: str, *arguments: object) -> list[Row]:
+        """All rows of a query."""
+        return self._connection.execute(sql, arguments).fetchall()
+
+    def run(self, sql: str, *arguments: object) -> int:
+        """Change something."""
+        return self._connection.execute(sql, arguments).rowcount
+
+    def pack(self, values: Sequence[str]) -> object:
+        """A JSON list."""
+        import json
+
+        return json.dumps(list(values), ensure_ascii=False)
+
+    def lock_tenant(self, tenant: str) -> Row | None:
+        """A tenant's row; the transaction has the whole file locked."""
+        rows = self.rows(f"SELECT {COLUMNS} FROM tenants WHERE tenant = ?", tenant)  # noqa: S608
+        return rows[0] if rows else None
+
+    def upsert(self, tenant: str, device: str, versions: Sequence[Written]) -> int:
+        """Write what is newer."""
+        return self._connection.executemany(
+            "INSERT INTO documents (tenant, id, stamp, change, device, deleted, passages, text, "
+            "spans, metadata) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (tenant, id) DO UPDATE SET stamp = excluded.stamp, "
+            "change = excluded.change, device = excluded.device, deleted = excluded.deleted, "
+            "passages = excluded.passages, text = excluded.text, spans = excluded.spans, "
+            "metadata = excluded.metadata "
+            "WHERE (excluded.stamp, excluded.device) > (documents.stamp, documents.device)",
+            [
+                (
+                    tenant,
+                    item.id,
+                    item.stamp,
+                    item.change,
+                    device,
+                    item.deleted,
+                    len(item.vectors),
+                    item.text,
+                    item.spans,
+                    item.metadata,
+                )
+                for item in versions
+            ],
+        ).rowcount
+
+    def replace_vectors(
+        self, tenant: str, versions: Sequence[Written], drop: Sequence[str]
+    ) -> None:
+        """Forget some documents' vectors, and add others."""
+        self._connection.executemany(
+            "DELETE FROM vectors WHERE tenant = ? AND id = ?", [(tenant, name) for name in drop]
+        )
+        self._connection.executemany(
+            "INSERT INTO vectors (tenant, id, vectors) VALUES (?, ?, ?)",
+            [
+                (tenant, item.id, np.ascontiguousarray(item.vectors, "<f2").tobytes())
+                for item in versions
+                if len(item.vectors)
+            ],
+        )
+
+    def vectors(self, tenant: str, ids: Sequence[str]) -> Mapping[str, NDArray[np.float16]]:
+        """float16[n, full_dim] by id."""
+        sql = (
+            "SELECT v.id, v.vectors, d.passages FROM vectors v JOIN documents d "
+            f"ON d.tenant = v.tenant AND d.id = v.id WHERE v.tenant = ? AND v.id {self.among}"
+        )
+        return {
+            name: np.frombuffer(data, "<f2").reshape(count, -1)
+            for name, data, count in self.rows(sql, tenant, self.pack(ids))
+        }
+
+    def search(
+        self, tenant: str, query: NDArray[np.float32], k: int, *, passages: int, change: int
+    ) -> list[tuple[str, float]]:
+        """One bit of every dimension first, then the full vectors of the nearest."""
+        ids = self._bits.shortlist(self, tenant, query, k, change=change)
+        best: dict[str, float] = {}
+        for start in range(0, len(ids), LOOKUP):
+            for name, array in self.vectors(tenant, ids[start : start + LOOKUP]).items():
+                whole = array.astype(np.float32)
+                lengths = np.linalg.norm(whole, axis=1) * np.linalg.norm(query)
+                best[name] = float((whole @ query / lengths).max())
+        return sorted(best.items(), key=lambda hit: (-hit[1], hit[0]))[:k]
+
+
+class SqliteDatabase:
+    """A database in one file. See ``Database``."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self._path = path
+        self._bits = BitCache()
+        self._writing = threading.Lock()
+        self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
+        self._closed = False
+        with _translated():
+            self._writer = self._connect()
+            try:
+                self._prepare()
+            except BaseException:
+                self._writer.close()
+                raise
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """One state of the database."""
+        with _translated():
+            try:
+                connection = self._readers.get_nowait()
+            except queue.Empty:
+                connection = self._connect()
+        try:
+            with _translated():
+                connection.execute("BEGIN")
+                yield SqliteSession(connection, self._bits)
+        finally:
+            # Nothing was changed: this only ends the transaction.
+            connection.rollback()
+            if self._closed:
+                connection.close()
+            else:
+                self._readers.put(connection)
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """The only transaction that writes."""
+        with self._writing, _translated():
+            if self._closed:
+                raise UnavailableError("the database is being closed")
+            connection = self._writer
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield SqliteSession(connection, self._bits)
+                connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.rollback()
+                raise
+
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes of the database and its log."""
+        files = {"database": self._path, "log": Path(f"{self._path}-wal")}
+        return {name: path.stat().st_size for name, path in files.items() if path.exists()}
+
+    def close(self) -> None:
+        """Close every connection that is not in use, the others when they are given back."""
+        self._closed = True
+        with self._writing:
+            self._writer.close()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._readers.get_nowait().close()
+
+    def __enter__(self) -> SqliteDatabase:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        return connection
+
+    def _prepare(self) -> None:
+        connection = self._writer
+        _check_ours(connection, self._path)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            _migrate(connection, self._path)
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.rollback()
+            raise
+        if os.name == "posix":
+            self._path.chmod(0o600)
+
+
+def _check_ours(connection: sqlite3.Connection, path: Path) -> None:
+    (found,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if found != APPLICATION_ID and (found or tables):
+        raise DatabaseError(f"{path} is no database of this server: it was left as it is")
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    steps = MIGRATIONS["sqlite"]
+    if version > len(steps):
+        raise DatabaseError(f"{path} was written by a newer edge-mrl: update this one")
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, name TEXT NOT NULL, "
+        "applied_ms INTEGER NOT NULL)"
+    )
+    for number in range(version, len(steps)):
+        for sql in statements("sqlite", number):
+            connection.execute(sql)
+        connection.execute(
+            "INSERT INTO migrations VALUES (?, ?, ?)", (number + 1, steps[number][0], now_ms())
+        )
+    connection.execute(f"PRAGMA user_version = {len(steps)}")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """What SQLite cannot do now, as an error that devices are told to wait for."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+            raise
+        if "not a database" in str(error):
+            raise DatabaseError(f"the file is no database: {error}") from error
+        raise UnavailableError(f"SQLite: {error}") from error

