@@ -19,6 +19,7 @@ from bench.arm import count
 from edge_mrl.encoder import Encoder
 from edge_mrl.verify import cosines
 from tests.arm.testbed import CPUS, ROOT, Emulator
+from tests.bundles import TINY
 from tests.processes import good
 
 pytestmark = [pytest.mark.slow, pytest.mark.arm]
@@ -283,6 +284,22 @@ def test_stores_give_the_same_answers_wherever_they_were_written_and_are_read(
             if name in found:
                 assert found[name] == pytest.approx(score, abs=SCORE)
     assert clear >= QUERIES // 2  # else nothing was compared
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+def test_doctor_knows_the_cpu_and_finds_a_bundle_sound(bed: Emulator, cpu: str) -> None:
+    """It measures in a process of its own, so this shows as well that one can be started."""
+    run = bed.run("-m", "edge_mrl", "doctor", "--bundle", TINY, "--json", cpu=cpu, check=False)
+    findings = {f["subject"]: f for f in json.loads(run.stdout)["findings"]}
+    assert findings["bundle"]["level"] == "good", run.stderr
+    said = findings["CPU"]["text"]
+    features = {
+        "cortex-a72": "Cortex-A72: asimd",
+        "cortex-a76": "Cortex-A76: asimd, asimddp",
+        "max": "ARM core 0x0/0x51: asimd, asimddp, i8mm, sve, sve2, sme",
+    }
+    assert said.partition(";")[0] == features[cpu]
+    assert ("no dot-product" in said) == (cpu == "cortex-a72")
 
 
 def one_product(path: Path, operator: str) -> NDArray[np.float32]:

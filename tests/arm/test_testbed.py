@@ -86,6 +86,22 @@ def test_python_sees_the_emulated_cpu(bed: Emulator, cpu: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.arm
+def test_processes_that_python_starts_are_emulated_too(bed: Emulator) -> None:
+    code = """
+import os, platform, subprocess, sys
+inner = [sys.executable, "-c", "import platform, edge_mrl, numpy; print(platform.machine())"]
+print(platform.machine(), subprocess.run(inner, check=True, capture_output=True, text=True).stdout)
+print("LD_LIBRARY_PATH" in os.environ)
+"""
+    assert bed.run("-c", code, cpu="cortex-a76").stdout.split() == [
+        b"aarch64",
+        b"aarch64",
+        b"False",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.arm
 def test_auxiliary_vector_says_the_same_as_cpuinfo(bed: Emulator) -> None:
     """Programs choose their code by AT_HWCAP and AT_HWCAP2, which are QEMU's own; cpuinfo is ours."""
     bits = {"atomics": (16, 8), "asimddp": (16, 20), "sve": (16, 22), "sme": (26, 23)}

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -41,7 +42,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 CONSTRAINTS = ROOT / "constraints" / "tested.txt"
 COUNTER = Path(__file__).resolve().parent / "insn_count.c"
 #: Counted up when the steps below change, so that beds built before are not used.
-RECIPE = 1
+RECIPE = 2
 PACKAGES = ("python3-minimal", "libpython3-stdlib", "libstdc++6")
 WHEELS = ("numpy", "onnxruntime", "tokenizers")
 #: From the newest that a wheel may ask for to the oldest; Debian 12 has glibc 2.36.
@@ -58,6 +59,7 @@ QEMU_LEAST = (7, 2)
 QEMU_PLUGIN_2 = (9, 0)
 #: Two cores: enough for threads to meet, and few enough for any machine that runs this.
 CORES = 2
+LIBRARIES = "qemu/usr/lib/*-linux-gnu"
 CACHE_VARIABLE = "EDGE_MRL_ARM_CACHE"
 
 
@@ -155,12 +157,15 @@ class Emulator:
         self, *arguments: object, cpu: str, program: Path | None = None, counts: Path | None = None
     ) -> list[str]:
         """The command line of ``run``; it needs ``_environment``, too."""
-        options = ["-L", str(self.path / "cpus" / cpu), "-cpu", cpu]
+        view = self.path / "cpus" / cpu
+        options = ["-L", str(view), "-cpu", cpu]
         if counts is not None:
             # A fixed seed for what the kernel hands to a process, so that counts repeat.
             options += ["-seed", "1", "-plugin", f"{self._counter()},out={counts}"]
         options += ["-U", "LD_LIBRARY_PATH"]  # it is for QEMU, not for what QEMU runs
-        program = program or self.path / "root" / "usr" / "bin" / "python3"
+        if program is None:
+            program = self.path / "root" / "usr" / "bin" / "python3"
+            options += ["-0", str(view / "python3")]  # what it is to take for sys.executable
         return [str(self.qemu), *options, str(program), *map(str, arguments)]
 
     def replace_process(self, arguments: Sequence[str], *, cpu: str) -> None:
@@ -173,7 +178,8 @@ class Emulator:
             **kept,
             "PATH": os.defpath,
             "LANG": "C.UTF-8",
-            "LD_LIBRARY_PATH": ":".join(str(p) for p in self.path.glob("qemu/usr/lib/*-linux-gnu")),
+            "LD_LIBRARY_PATH": ":".join(map(str, self.path.glob(LIBRARIES))),
+            "PYTHONHOME": str(self.path / "root" / "usr"),
             "PYTHONPATH": f"{ROOT}:{self.path / 'site'}",
             "PYTHONHASHSEED": "0",
             "OPENBLAS_NUM_THREADS": "1",
@@ -249,7 +255,7 @@ def _build(folder: Path, pins: list[str]) -> None:
         python = _get_root(bed, Path(name) / "apt-root")
         _get_wheels(bed, pins, python)
         for cpu in CPUS:
-            _overlay(bed, cpu)
+            _overlay(bed, qemu, cpu)
         versions = {"qemu": _qemu_version(bed, qemu), **_check(Emulator(bed, qemu, {}))}
         (bed / "versions.json").write_text(json.dumps(versions, indent=1), encoding="utf-8")
         try:
@@ -301,13 +307,35 @@ def _get_wheels(bed: Path, pins: list[str], python: str) -> None:
         raise UnavailableError(f"pip cannot fetch the aarch64 wheels: {complaint(done)}")
 
 
-def _overlay(bed: Path, cpu: str) -> None:
+#: Stands for the emulated Python where a process starts sys.executable: the kernel, which runs what a
+#: guest starts, knows nothing of QEMU (binfmt would tell it, but only root can set that up). It lies in
+#: BED/cpus/CPU/, and the environment is the guest's.
+_STAND_IN = """\
+#!/bin/sh
+view=${{0%/*}}
+bed=${{view%/cpus/*}}
+LD_LIBRARY_PATH={libraries}
+export LD_LIBRARY_PATH
+exec {qemu} -L "$view" -cpu {cpu} -U LD_LIBRARY_PATH -0 "$0" "$bed/root/usr/bin/python3" "$@"
+"""
+
+
+def _overlay(bed: Path, qemu: Path, cpu: str) -> None:
     """A root of links with the files of one CPU: QEMU looks for every path in it first."""
     view = bed / "cpus" / cpu
     (view / "proc").mkdir(parents=True)
     for name in ("usr", "lib", "bin", "sbin", "etc"):
         (view / name).symlink_to(f"../../root/{name}")
     (view / "proc" / "cpuinfo").write_text(CPUS[cpu].cpuinfo(), encoding="ascii")
+    own = qemu.is_relative_to(bed)
+    libraries = ":".join(f'"$bed"/{path.relative_to(bed)}' for path in bed.glob(LIBRARIES))
+    script = _STAND_IN.format(
+        libraries=libraries,
+        qemu=f'"$bed"/{qemu.relative_to(bed)}' if own else shlex.quote(str(qemu)),
+        cpu=cpu,
+    )
+    (view / "python3").write_text(script, encoding="utf-8")
+    (view / "python3").chmod(0o755)
     system = view / "sys" / "devices" / "system" / "cpu"
     system.mkdir(parents=True)
     for name in ("possible", "present", "online"):
