@@ -28,7 +28,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.machine import RESULTS, save
-from bench.plots import Axis, Line, Panel, svg
 from bench.search import ONE_THREAD
 from edge_mrl.documents import Document
 from edge_mrl.encoder import Encoder
@@ -37,6 +36,7 @@ from edge_mrl.progress import Progress
 from edge_mrl.search import EXACT_BELOW, nearest
 from edge_mrl.store import Binding, Entry, Store
 from edge_mrl.view import View
+from edge_mrl_export.plots import Axis, Line, Panel, svg
 
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / "build" / "bench-funnel"

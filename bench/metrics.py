@@ -1,30 +1,13 @@
-"""Retrieval metrics by query, and the uncertainty of a ratio of their means."""
+"""Retrieval metrics from scores of every document, in numpy: a second opinion on trec_eval's."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mrl_export.metrics import QueryMetrics, bootstrap_ratio
+
 __all__ = ["QueryMetrics", "bootstrap_ratio", "evaluate"]
-
-BOOTSTRAP_ROUNDS = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class QueryMetrics:
-    """float64[queries] each."""
-
-    ndcg_at_10: NDArray[np.float64]
-    recall_at_100: NDArray[np.float64]
-    mrr_at_10: NDArray[np.float64]
-
-    def means(self) -> dict[str, float]:
-        """Mean of each over the queries."""
-        return {
-            name: round(float(getattr(self, name).mean()), 4) for name in self.__dataclass_fields__
-        }
 
 
 def evaluate(scores: NDArray[np.float32], relevance: list[dict[int, float]]) -> QueryMetrics:
@@ -51,18 +34,3 @@ def _one(scores: NDArray[np.float32], gains: dict[int, float]) -> tuple[float, f
     first = np.flatnonzero(got[:10] > 0)
     mrr = 1 / (first[0] + 1) if len(first) else 0.0
     return float(ndcg), float(np.count_nonzero(got) / relevant), float(mrr)
-
-
-def bootstrap_ratio(
-    ours: NDArray[np.float64], base: NDArray[np.float64], *, seed: int = 1
-) -> dict[str, float]:
-    """Ratio of two means over the same queries, with its 95 % interval by resampling queries."""
-    rng = np.random.default_rng(seed)
-    picks = rng.integers(0, len(ours), (BOOTSTRAP_ROUNDS, len(ours)))
-    ratios = ours[picks].mean(axis=1) / base[picks].mean(axis=1)
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return {
-        "ratio": round(float(ours.mean() / base.mean()), 4),
-        "low": round(float(low), 4),
-        "high": round(float(high), 4),
-    }

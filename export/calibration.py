@@ -9,7 +9,7 @@ from pathlib import Path
 from edge_mrl.documents import LINES_SUFFIXES, find_sources, read_documents
 from edge_mrl.errors import UsageError
 
-__all__ = ["FEWEST_TEXTS", "calibration_texts", "read_corpus"]
+__all__ = ["FEWEST_TEXTS", "calibration_texts", "paragraphs", "read_corpus"]
 
 #: Fewer texts say too little about a channel's range.
 FEWEST_TEXTS = 16
@@ -17,7 +17,16 @@ FEWEST_TEXTS = 16
 
 def calibration_texts() -> list[str]:
     """The text that comes with the exporter: many registers, some code, some other languages."""
-    data = resources.files("edge_mrl_export.data").joinpath("calibration.txt").read_text("utf-8")
+    return _lines("calibration.txt")
+
+
+def shipped_passages() -> list[str]:
+    """The passages that come with the exporter, for heads where the user gives no text."""
+    return _lines("passages.txt")
+
+
+def _lines(name: str) -> list[str]:
+    data = resources.files("edge_mrl_export.data").joinpath(name).read_text("utf-8")
     return [line for line in data.splitlines() if line.strip()]
 
 
@@ -42,7 +51,7 @@ def read_corpus(path: Path) -> list[str]:
     for source in find_sources([path]):
         whole = Path(source.path).suffix.lower() in LINES_SUFFIXES
         for document in read_documents([source], skipped=skip):
-            texts += [document.text] if whole else _paragraphs(document.text)
+            texts += [document.text] if whole else paragraphs(document.text)
     texts = [text for text in texts if text.strip()]
     if len(texts) < FEWEST_TEXTS:
         why = f" ({problems[0]})" if problems else ""
@@ -53,6 +62,7 @@ def read_corpus(path: Path) -> list[str]:
     return texts
 
 
-def _paragraphs(text: str) -> list[str]:
+def paragraphs(text: str) -> list[str]:
+    """A text cut at blank lines, or into lines where it has no blank ones."""
     parts = re.split(r"\n\s*\n", text.strip())
     return parts if len(parts) > 1 else text.splitlines()

@@ -16,7 +16,7 @@ from bench.encoder_report import Work, folder_mb, spread, summary, tables
 from bench.encoder_rounds import Job, Lab, RoundResult
 from bench.environments import OWN, PEERS, Environment, installed_mb
 from bench.peak import Transformer
-from bench.plots import Column, dots
+from edge_mrl_export.plots import Column, dots
 from bench.texts import MOST_TOKENS, Texts, make
 from edge_mrl.encoder import Encoder
 from tests.bundles import TINY

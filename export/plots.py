@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Axis", "Column", "Line", "Panel", "decades", "dots", "svg"]
+__all__ = ["Axis", "Column", "Line", "Panel", "decades", "dots", "inline", "svg"]
 
 WIDTH, HEIGHT = 460, 400
+#: Of a panel on a page: then letters are as large as they say on the narrowest phones in use.
+NARROW = 340
 LEFT, RIGHT, TOP, BOTTOM = 60, 24, 56, 96
 COLORS = ("#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#0f766e", "#a16207")
 #: Height of a row of the legend; there are up to three.
@@ -64,14 +67,28 @@ def decades(label: str, values: Sequence[float]) -> Axis:
     return Axis(label, tuple(10.0**power for power in range(low, high + 1)))
 
 
-def svg(panels: Sequence[Panel]) -> str:
-    """The panels from left to right."""
+def svg(panels: Sequence[Panel], *, width: int = WIDTH) -> str:
+    """The panels from left to right, each so many units wide."""
     head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH * len(panels)} {HEIGHT}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width * len(panels)} {HEIGHT}" '
         'font-family="sans-serif"><rect width="100%" height="100%" fill="white"/>'
     )
-    parts = [part for i, panel in enumerate(panels) for part in _panel(panel, i * WIDTH)]
+    parts = [part for i, panel in enumerate(panels) for part in _panel(panel, i * width, width)]
     return "\n".join([head, *parts, "</svg>"]) + "\n"
+
+
+def inline(panel: Panel) -> str:
+    """One panel for a page: narrow enough for a phone, in the page's own colours.
+
+    The page sets ``--paper``, ``--ink``, ``--rule`` and ``--line-0`` to ``--line-5``.
+    """
+    drawing = svg([panel], width=NARROW)
+    colors = {"white": "paper", "#222": "ink", "#ddd": "rule"}
+    colors |= {color: f"line-{number}" for number, color in enumerate(COLORS)}
+    for color, name in colors.items():
+        drawing = drawing.replace(f'"{color}"', f'"var(--{name})"')
+    title = html.escape(f"{panel.title}: {panel.y.label} by {panel.x.label}")
+    return drawing.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,49 +146,49 @@ def _three_digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _panel(panel: Panel, left: float) -> list[str]:
-    parts = [_text(left + LEFT, 22, panel.title, 14), *_axes(panel, left)]
+def _panel(panel: Panel, left: float, width: int) -> list[str]:
+    parts = [_text(left + LEFT, 22, panel.title, 14), *_axes(panel, left, width)]
     for line, color in zip(panel.lines, COLORS, strict=False):
-        points = [_at(panel, left, x, y) for x, y in line.points]
+        points = [_at(panel, left, width, x, y) for x, y in line.points]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"/>')
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{color}"/>' for x, y in points]
-    return parts + _legend(panel, left)
+    return parts + _legend(panel, left, width)
 
 
-def _axes(panel: Panel, left: float) -> list[str]:
+def _axes(panel: Panel, left: float, width: int) -> list[str]:
     parts = []
     x_ticks, y_ticks = panel.x.ticks, panel.y.ticks
     for tick in x_ticks:
-        x, y = _at(panel, left, tick, y_ticks[0])
+        x, y = _at(panel, left, width, tick, y_ticks[0])
         parts += [_rule(x, TOP, x, y), _text(x, y + 17, _short(tick), 11, "middle")]
     for tick in y_ticks:
-        x, y = _at(panel, left, x_ticks[0], tick)
+        x, y = _at(panel, left, width, x_ticks[0], tick)
         parts += [
-            _rule(x, y, left + WIDTH - RIGHT, y),
+            _rule(x, y, left + width - RIGHT, y),
             _text(x - 6, y + 4, _short(tick), 11, "end"),
         ]
     parts.append(_text(left + LEFT, TOP - 14, panel.y.label, 12))
-    parts.append(_text(left + WIDTH - RIGHT, HEIGHT - BOTTOM + 36, panel.x.label, 12, "end"))
+    parts.append(_text(left + width - RIGHT, HEIGHT - BOTTOM + 36, panel.x.label, 12, "end"))
     return parts
 
 
-def _legend(panel: Panel, left: float) -> list[str]:
+def _legend(panel: Panel, left: float, width: int) -> list[str]:
     """Names below the axis, two in a row."""
     parts = []
     last = (len(panel.lines) - 1) // 2
     for number, (line, color) in enumerate(zip(panel.lines, COLORS, strict=False)):
         row, column = divmod(number, 2)
-        x = left + LEFT + column * (WIDTH - LEFT - RIGHT) / 2
+        x = left + LEFT + column * (width - LEFT - RIGHT) / 2
         y = HEIGHT - 12 - LEGEND * (last - row)
         parts.append(f'<circle cx="{x + 4:.1f}" cy="{y - 4:.1f}" r="4" fill="{color}"/>')
         parts.append(_text(x + 14, y, line.name, 12))
     return parts
 
 
-def _at(panel: Panel, left: float, x: float, y: float) -> tuple[float, float]:
+def _at(panel: Panel, left: float, width: int, x: float, y: float) -> tuple[float, float]:
     return (
-        left + LEFT + panel.x.place(x) * (WIDTH - LEFT - RIGHT),
+        left + LEFT + panel.x.place(x) * (width - LEFT - RIGHT),
         HEIGHT - BOTTOM - panel.y.place(y) * (HEIGHT - TOP - BOTTOM),
     )
 
@@ -185,7 +202,7 @@ def _short(value: float) -> str:
 
 def _text(x: float, y: float, text: str, size: int, anchor: str = "start") -> str:
     at = f'x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}"'
-    return f'<text {at} fill="#222">{text}</text>'
+    return f'<text {at} fill="#222">{html.escape(text, quote=False)}</text>'
 
 
 def _rule(x1: float, y1: float, x2: float, y2: float) -> str:
