@@ -286,20 +286,15 @@ def test_stores_give_the_same_answers_wherever_they_were_written_and_are_read(
     assert clear >= QUERIES // 2  # else nothing was compared
 
 
-@pytest.mark.parametrize("cpu", CPUS)
-def test_doctor_knows_the_cpu_and_finds_a_bundle_sound(bed: Emulator, cpu: str) -> None:
+def test_doctor_knows_the_cpu_and_finds_a_bundle_sound(bed: Emulator) -> None:
     """It measures in a process of its own, so this shows as well that one can be started."""
-    run = bed.run("-m", "edge_mrl", "doctor", "--bundle", TINY, "--json", cpu=cpu, check=False)
+    command = ("-m", "edge_mrl", "doctor", "--bundle", TINY, "--json")
+    run = bed.run(*command, cpu="cortex-a72", check=False)
     findings = {f["subject"]: f for f in json.loads(run.stdout)["findings"]}
     assert findings["bundle"]["level"] == "good", run.stderr
     said = findings["CPU"]["text"]
-    features = {
-        "cortex-a72": "Cortex-A72: asimd",
-        "cortex-a76": "Cortex-A76: asimd, asimddp",
-        "max": "ARM core 0x0/0x51: asimd, asimddp, i8mm, sve, sve2, sme",
-    }
-    assert said.partition(";")[0] == features[cpu]
-    assert ("no dot-product" in said) == (cpu == "cortex-a72")
+    assert said.startswith("Cortex-A72: asimd;")
+    assert "no dot-product" in said
 
 
 def one_product(path: Path, operator: str) -> NDArray[np.float32]:
