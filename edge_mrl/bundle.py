@@ -10,12 +10,14 @@ import hashlib
 import json
 import os
 import re
+import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_mrl.codes import INT8, Packing
 from edge_mrl.errors import (
     BundleError,
     EdgeMrlError,
@@ -39,7 +41,7 @@ __all__ = [
     "KINDS",
     "MANIFEST",
     "TOKENIZER",
-    "VERSION",
+    "VERSIONS",
     "WEIGHTS",
     "Code",
     "Dims",
@@ -53,12 +55,19 @@ __all__ = [
     "check_files",
     "dump_manifest",
     "expected_outputs",
+    "make_code",
     "parse_manifest",
     "read_manifest",
 ]
 
 FORMAT = "edge-mrl-bundle"
-VERSION = 1
+#: Version 2 says what is kept of codes, in the keys of CODE_KEYS; in version 1 that is all of them. A
+#: bundle has the lowest version that can say what it is.
+VERSIONS = (1, 2)
+CODE_KEYS = ("stored", "step", "centre")
+#: The rules that codes are made by, as manifests name them.
+INT8_RULE = "clip(round_half_even(127*x/scale),-127,127)"
+BIT_RULE = "code>0,msb_first"
 MANIFEST = "edge_mrl.json"
 GRAPH = "model.onnx"
 WEIGHTS = "model.onnx.data"
@@ -86,16 +95,28 @@ class Code:
     """How coarse codes are made from unit-length vectors.
 
     Attributes:
-        id: SHA-256 that names the code: head, dimensions and scale. A store is bound to it.
+        id: SHA-256 that names the code, see ``make_code``. A store is bound to it.
         scale: The value that the int8 code 127 stands for.
         int8: The rule for int8 codes, by name.
         bit: The rule for 1-bit codes, by name.
+        stored: What a store keeps of documents' codes: one of ``codes.CODE_KINDS``.
+        step: See ``codes.Packing``.
+        centre: See ``codes.Packing``.
     """
 
     id: str
     scale: float
     int8: str
     bit: str
+    stored: str = "int8"
+    step: float | None = None
+    centre: list[int] | None = None
+
+    @property
+    def packing(self) -> Packing:
+        """What is kept of a document's int8 code."""
+        centre = None if self.centre is None else tuple(self.centre)
+        return Packing(self.stored, self.step, centre)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,11 +278,15 @@ def parse_manifest(data: bytes) -> Manifest:
     if not isinstance(parsed, dict) or parsed.get("format") != FORMAT:
         found = parsed.get("format") if isinstance(parsed, dict) else type(parsed).__name__
         raise FormatError(f"{MANIFEST}: format is {found!r}, expected {FORMAT!r}")
-    if parsed.get("version") != VERSION:
+    if parsed.get("version") not in VERSIONS:
         raise FormatError(
-            f"bundle format version {parsed.get('version')!r}, this edge-mrl reads {VERSION}: "
+            f"bundle format version {parsed.get('version')!r}, this edge-mrl reads 1 and 2: "
             "update edge-mrl, or export the bundle again"
         )
+    if parsed["version"] == 1 and isinstance(parsed.get("code"), dict):
+        if unknown := sorted(parsed["code"].keys() & set(CODE_KEYS)):
+            raise ManifestError(f"{MANIFEST}: unknown {', '.join(unknown)} in code")
+        parsed["code"] |= {"stored": "int8", "step": None, "centre": None}
     manifest: Manifest = _build(Manifest, parsed, "")
     _check_own_hash(data, manifest)
     _check_values(manifest)
@@ -270,8 +295,10 @@ def parse_manifest(data: bytes) -> Manifest:
 
 def dump_manifest(manifest: Manifest) -> bytes:
     """Serialise a manifest, with its own hash filled in."""
-    blank = dataclasses.replace(manifest, manifest_sha256=_ZEROS)
-    data = (json.dumps(dataclasses.asdict(blank), indent=1, ensure_ascii=False) + "\n").encode()
+    values = dataclasses.asdict(dataclasses.replace(manifest, manifest_sha256=_ZEROS))
+    if manifest.version == 1:
+        values["code"] = {k: v for k, v in values["code"].items() if k not in CODE_KEYS}
+    data = (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
     return data.replace(_ZEROS.encode(), hashlib.sha256(data).hexdigest().encode(), 1)
 
 
@@ -323,6 +350,8 @@ def _check_values(manifest: Manifest) -> None:
         "dims.full": manifest.dims.full is None or manifest.dims.full >= 1,
         "max_tokens": manifest.max_tokens >= 1,
         "code.scale": 0 < manifest.code.scale < float("inf"),
+        "code.stored": (manifest.code.stored == "int8") == (manifest.version == 1)
+        and manifest.code.packing.fits(manifest.dims.coarse),
         "padding.side": manifest.padding.side == "right",
         "head.kind": manifest.head.kind in HEAD_KINDS,
         "prompts": set(manifest.prompts) == set(KINDS),
@@ -335,6 +364,17 @@ def _check_values(manifest: Manifest) -> None:
     wrong = [key for key, good in checks.items() if not good]
     if wrong:
         raise ManifestError(f"{MANIFEST}: unusable value of {', '.join(wrong)}")
+
+
+def make_code(head_id: str, dim: int, *, scale: float, packing: Packing = INT8) -> Code:
+    """The code of a head's first dimensions, with the id that names it (FORMAT.md, "Space")."""
+    named = {"head": head_id, "dim": dim, "scale": scale, "int8": INT8_RULE, "bit": BIT_RULE}
+    kept = {"stored": packing.kind, "step": packing.step, "centre": packing.centre}
+    if packing.kind != "int8":
+        named |= kept
+    digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
+    centre = None if packing.centre is None else list(packing.centre)
+    return Code(digest, scale, INT8_RULE, BIT_RULE, packing.kind, packing.step, centre)
 
 
 def expected_outputs(dims: Dims) -> dict[str, str]:
@@ -367,6 +407,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if origin is list and isinstance(value, list):
         return [_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if origin is types.UnionType and value is not None:
+        for option in arguments:
+            if typing.get_origin(option) is not None:
+                return _convert(option, value, where)
     options = arguments if origin not in (dict, list, None) else (hint,)
     if float in options and type(value) is int:
         return float(value)

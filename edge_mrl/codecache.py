@@ -31,7 +31,7 @@ from edge_mrl.codefile import (
 )
 from edge_mrl.codetable import CodeTable, Part
 from edge_mrl.errors import DamagedError, OutOfMemoryError, StoreError
-from edge_mrl.records import checksum
+from edge_mrl.records import Binding, checksum
 from edge_mrl.schema import reporting, transaction
 
 if TYPE_CHECKING:
@@ -117,11 +117,11 @@ def bury(connection: sqlite3.Connection, ranges: Sequence[tuple[int, int]]) -> N
         )
 
 
-def _sound(key: int, rows: Any, crc: int, spans: Any, codes: Any, *, dim: int) -> bool:
-    """Whether a row of ``passages`` is what was stored."""
+def _sound(key: int, rows: Any, crc: int, spans: Any, codes: Any, *, size: int) -> bool:
+    """Whether a row of ``passages`` is what was stored; ``size`` is the bytes of a code."""
     if not isinstance(spans, bytes) or not isinstance(codes, bytes) or not isinstance(rows, int):
         return False
-    return zlib.crc32(spans, zlib.crc32(codes, key)) == crc and len(codes) == rows * dim
+    return zlib.crc32(spans, zlib.crc32(codes, key)) == crc and len(codes) == rows * size
 
 
 def read_dead(connection: sqlite3.Connection) -> NDArray[np.int64]:
@@ -145,7 +145,7 @@ class CodeCache:
     Args:
         store: The store's file.
         connection: The store's connection, used under the store's lock.
-        dim: Dimensions of a code.
+        binding: What the codes are.
         names: Gives documents' ids by key.
         writable: Whether the file may be made or changed.
     """
@@ -154,13 +154,13 @@ class CodeCache:
         self,
         store: Path,
         connection: sqlite3.Connection,
-        dim: int,
+        binding: Binding,
         names: Callable[[Sequence[int]], Mapping[int, str]],
         *,
         writable: bool,
     ) -> None:
         self.path = code_path(store)
-        self.layout = Layout(dim, SEGMENT_ROWS)
+        self.layout = Layout(binding.dim, SEGMENT_ROWS, binding.packing)
         #: Why the file is not used or written, for people; None if all is well.
         self.problem: str | None = None
         self._store = store
@@ -264,7 +264,7 @@ class CodeCache:
         """Keys of documents whose passages are not what was stored."""
         query = "SELECT document, rows, crc, spans, codes FROM passages"
         rows = self._connection.execute(query)
-        return [row[0] for row in rows if not _sound(*row, dim=self.layout.dim)]
+        return [row[0] for row in rows if not _sound(*row, size=self.layout.code_bytes)]
 
     def verify(self, state: State) -> list[str]:
         """Compare every row of the file with the database; returns what is wrong."""
@@ -297,7 +297,7 @@ class CodeCache:
         Raises:
             DamagedError: A checksum disagrees, or a row is missing.
         """
-        codes = np.zeros((after - first, self.layout.dim), np.int8)
+        codes = np.zeros((after - first, self.layout.code_bytes), np.uint8)
         keys = np.zeros(after - first, np.uint32)
         covered = np.zeros(after - first, np.bool_)
         for row, key, blob in self._blobs(first, after):
@@ -320,16 +320,16 @@ class CodeCache:
         """Let go of the file."""
         self._forget()
 
-    def _blobs(self, first: int, after: int) -> Iterator[tuple[int, int, NDArray[np.int8]]]:
+    def _blobs(self, first: int, after: int) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
         query = (
             "SELECT first_row, document, rows, crc, spans, codes FROM passages WHERE first_row < ? "
             "AND first_row >= ifnull((SELECT max(first_row) FROM passages WHERE first_row <= ?), 0) "
             "ORDER BY first_row"
         )
         for row, key, rows, crc, spans, blob in self._connection.execute(query, (after, first)):
-            if not _sound(key, rows, crc, spans, blob, dim=self.layout.dim):
+            if not _sound(key, rows, crc, spans, blob, size=self.layout.code_bytes):
                 raise DamagedError(f"the codes of document {key} cannot be trusted")
-            yield row, key, np.frombuffer(blob, np.int8).reshape(rows, self.layout.dim)
+            yield row, key, np.frombuffer(blob, np.uint8).reshape(rows, self.layout.code_bytes)
 
     def _filed(self, state: State) -> list[Part]:
         usable = bool(state.filed) and self._usable(state)
@@ -382,7 +382,8 @@ class CodeCache:
         return True
 
     def _roll(self) -> None:
-        if self._connection.execute("SELECT dim FROM binding").fetchone() != (self.layout.dim,):
+        bound = self._connection.execute("SELECT dim, stored FROM binding").fetchone()
+        if bound != (self.layout.dim, self.layout.packing.kind):
             return  # another process has just changed the bundle; its codes are its own to file
         state = read_state(self._connection)
         self._dead = read_dead(self._connection)

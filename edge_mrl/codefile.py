@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from edge_mrl.codes import INT8, Packing
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -84,7 +86,7 @@ def row_checks(
     The multipliers are odd, so that any single flipped bit changes the hash.
 
     Args:
-        codes: uint8[n, stride], the rows as they lie in the file.
+        codes: uint8[n, a multiple of 8], the rows' codes with zeros behind them.
         keys: uint32[n].
         rows: int64[n], the rows' numbers in the store.
 
@@ -107,10 +109,12 @@ class Layout:
     Attributes:
         dim: Dimensions.
         rows: Rows of a segment, a multiple of 64.
+        packing: What the codes are. 1-bit codes lie in the columns of bits alone.
     """
 
     dim: int
     rows: int = SEGMENT_ROWS
+    packing: Packing = INT8
 
     @property
     def words(self) -> int:
@@ -118,9 +122,14 @@ class Layout:
         return -(-self.dim // 64)
 
     @property
+    def code_bytes(self) -> int:
+        """Bytes of a row's code, as the database holds it."""
+        return self.packing.bytes(self.dim)
+
+    @property
     def stride(self) -> int:
-        """Bytes of a row's int8 code, zeros up to a multiple of 8."""
-        return -(-self.dim // 8) * 8
+        """Bytes of a row's code in the column of codes, zeros up to a multiple of 8."""
+        return 0 if self.packing.kind == "1bit" else -(-self.code_bytes // 8) * 8
 
     @property
     def columns(self) -> int:
@@ -147,22 +156,33 @@ class Layout:
         codes = np.frombuffer(buffer, np.uint8, rows * self.stride, at + 8 * rows)
         return Segment(bits, checks, keys, codes.reshape(rows, self.stride))
 
-    def pack(self, codes: NDArray[np.int8], keys: NDArray[np.uint32], first_row: int) -> Segment:
+    def pack(
+        self, codes: NDArray[np.uint8] | NDArray[np.int8], keys: NDArray[np.uint32], first_row: int
+    ) -> Segment:
         """The columns of some rows, in memory.
 
         Args:
-            codes: int8[n, dim].
+            codes: uint8[n, code_bytes], or int8 codes where these are kept.
             keys: uint32[n], the keys of their documents.
             first_row: The first one's number in the store.
         """
-        count = len(codes)
-        padded = np.zeros((count, self.stride), np.uint8)
-        padded[:, : self.dim] = codes.view(np.uint8)
-        packed = np.zeros((count, 8 * self.words), np.uint8)
-        packed[:, : -(-self.dim // 8)] = np.packbits(codes > 0, axis=1, bitorder="big")
-        bits = np.ascontiguousarray(packed.view("<u8").T)
-        rows = np.arange(first_row, first_row + count, dtype=np.int64)
-        return Segment(bits, row_checks(padded, keys, rows), keys, padded)
+        stored = codes.view(np.uint8)
+        bits = stored
+        if self.stride:
+            bits = self.packing.bits(self.packing.unpack(stored, self.dim))
+        words = self.bit_words(bits)
+        padded = np.zeros((len(stored), self.stride), np.uint8)
+        padded[:, : self.code_bytes] = stored[:, : self.stride]
+        rows = np.arange(first_row, first_row + len(stored), dtype=np.int64)
+        checked = padded if self.stride else words.view(np.uint8)
+        checks = row_checks(checked, keys, rows)
+        return Segment(np.ascontiguousarray(words.T), checks, keys, padded)
+
+    def bit_words(self, bits: NDArray[np.uint8]) -> NDArray[np.uint64]:
+        """1-bit codes uint8[n, ceil(dim / 8)] as words uint64[n, words], zeros behind them."""
+        padded = np.zeros((len(bits), 8 * self.words), np.uint8)
+        padded[:, : bits.shape[1]] = bits
+        return padded.view("<u8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +193,7 @@ class Segment:
         bits: uint64[words, n], the 1-bit codes, a word of every row after the other.
         checks: uint32[n], see ``row_checks``.
         keys: uint32[n], the rows' documents.
-        codes: uint8[n, stride], the int8 codes with zeros behind them.
+        codes: uint8[n, stride], the int8 or int4 codes with zeros behind them; no bytes for 1-bit.
     """
 
     bits: NDArray[np.uint64]

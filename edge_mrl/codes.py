@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +23,8 @@ __all__ = [
     "CODE_BITS",
     "CODE_KINDS",
     "CODE_MAX",
+    "INT8",
+    "Packing",
     "asymmetric",
     "code_bytes",
     "int4_step",
@@ -74,16 +79,18 @@ def quantize(vectors: NDArray[np.float32], *, scale: float = 1.0) -> NDArray[np.
     return codes
 
 
-def pack_bits(codes: NDArray[np.int8]) -> NDArray[np.uint8]:
-    """Pack the 1-bit code: bit = code > 0, dimension 0 in the most significant bit of byte 0.
+def pack_bits(codes: NDArray[np.int8], centre: Sequence[int] | None = None) -> NDArray[np.uint8]:
+    """Pack the 1-bit code: bit = code > centre, dimension 0 in the most significant bit of byte 0.
 
     Args:
         codes: int8[n, d].
+        centre: d integers; None for zeros.
 
     Returns:
         uint8[n, ceil(d / 8)]; the bits behind the last dimension are 0.
     """
-    return np.packbits(codes > 0, axis=1, bitorder="big")
+    least: Any = 0 if centre is None else np.array(centre, np.int8)
+    return np.packbits(codes > least, axis=1, bitorder="big")
 
 
 def int4_step(dim: int, *, scale: float = 1.0) -> float:
@@ -108,16 +115,23 @@ def code_bytes(dim: int, kind: str) -> int:
     return -(-dim * _bits(kind) // 8)
 
 
-def pack(codes: NDArray[np.int8], kind: str, *, step: float | None = None) -> NDArray[np.uint8]:
+def pack(
+    codes: NDArray[np.int8],
+    kind: str,
+    *,
+    step: float | None = None,
+    centre: Sequence[int] | None = None,
+) -> NDArray[np.uint8]:
     """Make the stored codes of some kind from int8 codes.
 
     int4: ``clip(ceil(code / step) + 7, 0, 15)``, the even dimension in a byte's upper half. Its highest
-    bit is the 1-bit code.
+    bit is ``code > 0``. 1-bit: ``code > centre``.
 
     Args:
         codes: int8[n, d].
         kind: One of CODE_KINDS.
         step: The bundle's ``code.step``: for int4.
+        centre: The bundle's ``code.centre``, d integers: for 1-bit; None for zeros.
 
     Returns:
         uint8[n, code_bytes(d, kind)]; what is behind the last dimension is 0.
@@ -128,7 +142,7 @@ def pack(codes: NDArray[np.int8], kind: str, *, step: float | None = None) -> ND
     if _bits(kind) == 8:
         return np.ascontiguousarray(codes).view(np.uint8)
     if kind == "1bit":
-        return pack_bits(codes)
+        return pack_bits(codes, centre)
     if step is None or not 0 < step < math.inf:
         raise UsageError(f"the step of int4 codes is {step}, expected a number above 0")
     halves = _nibbles(float(step)).take(codes.view(np.uint8))
@@ -138,22 +152,34 @@ def pack(codes: NDArray[np.int8], kind: str, *, step: float | None = None) -> ND
     return packed
 
 
-def unpack(packed: NDArray[np.uint8], dim: int, kind: str) -> NDArray[np.int8]:
+def unpack(
+    packed: NDArray[np.uint8],
+    dim: int,
+    kind: str,
+    *,
+    step: float | None = None,
+    centre: Sequence[int] | None = None,
+) -> NDArray[np.int8]:
     """The levels that stored codes stand for, up to a factor that no cosine depends on.
 
     Args:
-        packed: uint8[n, code_bytes(dim, kind)].
+        packed: uint8[n, code_bytes(dim, kind)]; there may be bytes behind them.
         dim: Dimensions d.
         kind: One of CODE_KINDS.
+        step: The bundle's ``code.step``: for 1-bit codes with a centre, a whole number.
+        centre: The bundle's ``code.centre``: for 1-bit.
 
     Returns:
         int8[n, d]: int8 codes as they are; int4 as odd numbers from -15 to 15, in half steps; 1-bit
-        as 1 and -1.
+        as 1 and -1, or around a centre, ``centre + step`` and ``centre - step``.
     """
     if _bits(kind) == 8:
-        return packed.view(np.int8)
+        return packed.view(np.int8)[:, :dim]
     levels: NDArray[np.int8] = _levels(kind).take(packed).view(np.int8)
-    return levels[:, :dim]
+    if kind != "1bit" or centre is None:
+        return levels[:, :dim]
+    scaled: NDArray[np.int8] = levels[:, :dim] * np.int8(step or 1) + np.array(centre, np.int8)
+    return scaled
 
 
 def asymmetric(
@@ -161,6 +187,9 @@ def asymmetric(
     packed: NDArray[np.uint8],
     dim: int,
     kind: str,
+    *,
+    step: float | None = None,
+    centre: Sequence[int] | None = None,
 ) -> NDArray[np.float32]:
     """Cosine between queries of full precision and every stored code.
 
@@ -169,12 +198,61 @@ def asymmetric(
         packed: uint8[n, code_bytes(dim, kind)].
         dim: Dimensions.
         kind: One of CODE_KINDS.
+        step: See ``unpack``.
+        centre: See ``unpack``.
 
     Returns:
         float32[m, n] in [-1, 1]; 0 where either side is all zeros. (An int8 code of zeros, of a text
         without tokens, is all -1 as an int4 or 1-bit code.)
     """
-    return _cosines(queries, unpack(packed, dim, kind))
+    return _cosines(queries, unpack(packed, dim, kind, step=step, centre=centre))
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """What is kept of a document's int8 code.
+
+    Attributes:
+        kind: One of CODE_KINDS.
+        step: int4: the step in units of the int8 code. 1-bit with a centre: how far from it the two
+            levels lie, a whole number. Else None.
+        centre: 1-bit: the mean int8 code of text like that which is stored, where it is known. Bits
+            that are set as often as not tell most, and cosines that know what all codes share rank best.
+    """
+
+    kind: str = "int8"
+    step: float | None = None
+    centre: tuple[int, ...] | None = None
+
+    def fits(self, dim: int) -> bool:
+        """Whether these are values that codes of so many dimensions can be packed with."""
+        if self.kind == "int4":
+            return self.centre is None and self.step is not None and 0 < self.step < math.inf
+        if self.kind != "1bit" or self.centre is None:
+            return self.kind in CODE_KINDS and self.step is None and self.centre is None
+        if self.step is None or self.step not in range(1, CODE_MAX + 1):
+            return False
+        return len(self.centre) == dim and all(abs(c) + self.step <= CODE_MAX for c in self.centre)
+
+    def bytes(self, dim: int) -> int:
+        """Bytes of a code."""
+        return code_bytes(dim, self.kind)
+
+    def pack(self, codes: NDArray[np.int8]) -> NDArray[np.uint8]:
+        """uint8[n, bytes] of int8[n, d]; see ``pack``."""
+        return pack(codes, self.kind, step=self.step, centre=self.centre)
+
+    def unpack(self, packed: NDArray[np.uint8], dim: int) -> NDArray[np.int8]:
+        """Levels int8[n, dim] of uint8[n, bytes]; see ``unpack``."""
+        return unpack(packed, dim, self.kind, step=self.step, centre=self.centre)
+
+    def bits(self, codes: NDArray[np.int8]) -> NDArray[np.uint8]:
+        """The 1-bit codes uint8[n, ceil(d / 8)] of int8[n, d], which a search compares first."""
+        return pack_bits(codes, self.centre)
+
+
+#: Codes are kept as the graph gives them.
+INT8 = Packing()
 
 
 def similarity(queries: NDArray[np.int8], codes: NDArray[np.int8]) -> NDArray[np.float32]:

@@ -95,7 +95,7 @@ class CodeTable:
         return mask
 
     def gather(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int8], NDArray[np.uint32]]:
-        """Codes and keys of rows, compared with their checks.
+        """Levels of codes (``codes.unpack``) and keys of rows, compared with their checks.
 
         Args:
             rows: int64[n], ascending.
@@ -103,7 +103,8 @@ class CodeTable:
         Returns:
             int8[n, dim] and uint32[n].
         """
-        codes = np.empty((len(rows), self.layout.stride), np.uint8)
+        layout = self.layout
+        codes = np.empty((len(rows), layout.stride or 8 * layout.words), np.uint8)
         keys = np.empty(len(rows), np.uint32)
         borders = np.searchsorted(rows, [part.first + part.rows for part in self.parts]).tolist()
         start = 0
@@ -111,7 +112,20 @@ class CodeTable:
             if start < stop:
                 self._gather_part(number, rows[start:stop], codes[start:stop], keys[start:stop])
             start = stop
-        return codes.view(np.int8)[:, : self.dim], keys
+        return layout.packing.unpack(codes, layout.dim), keys
+
+    def gather_bits(self, rows: NDArray[np.int64], words: int) -> NDArray[np.uint64]:
+        """The first words of rows' 1-bit codes, as the columns hold them: uint64[words, n]."""
+        bits = np.empty((words, len(rows)), np.uint64)
+        start = 0
+        for part in self.parts:
+            stop = int(np.searchsorted(rows, part.first + part.rows))
+            if start < stop:
+                local = rows[start:stop] - part.first
+                for word in range(words):
+                    part.segment.bits[word].take(local, out=bits[word, start:stop])
+            start = stop
+        return bits
 
     def _gather_part(
         self,
@@ -122,7 +136,11 @@ class CodeTable:
     ) -> None:
         part = self.parts[number]
         local = rows - part.first
-        part.segment.codes.take(local, axis=0, out=codes)
+        if self.layout.stride:
+            part.segment.codes.take(local, axis=0, out=codes)
+        else:
+            for place, word in enumerate(part.segment.bits):
+                codes.view("<u8")[:, place] = word.take(local)
         part.segment.keys.take(local, out=keys)
         if part.mapped and (row_checks(codes, keys, rows) != part.segment.checks[local]).any():
             self.repair(number)

@@ -15,10 +15,10 @@ from edge_mrl import maintain, reindex
 from edge_mrl.bundle import Manifest, read_manifest
 from edge_mrl.encoder import Encoder
 from edge_mrl.errors import BindingError, BundleError, DamagedError, UsageError
+from edge_mrl.funnel import Funnel
 from edge_mrl.keywords import best_passage
 from edge_mrl.passages import PassageRule, passage_rule, split
 from edge_mrl.ranking import Mode, Options, Ranked, Vectors, rank
-from edge_mrl.search import DEFAULT_WIDTH
 from edge_mrl.store import Binding, Counts, Entry, Store, text_hash
 
 if TYPE_CHECKING:
@@ -247,11 +247,13 @@ class Index:
         filter: Mapping[str, Any] | None = None,  # noqa: A002 - what users of other stores know
         mode: Mode = "vector",
         exact: bool = False,
-        width: int = DEFAULT_WIDTH,
+        width: int | None = None,
+        stages: Funnel | str | None = None,
     ) -> list[Hit]:
         """Find the k documents that answer a query best: ``search_many`` for one."""
-        found = self.search_many([query], k=k, filter=filter, mode=mode, exact=exact, width=width)
-        return found[0]
+        return self.search_many(
+            [query], k=k, filter=filter, mode=mode, exact=exact, width=width, stages=stages
+        )[0]
 
     def search_many(
         self,
@@ -261,7 +263,8 @@ class Index:
         filter: Mapping[str, Any] | None = None,  # noqa: A002 - what users of other stores know
         mode: Mode = "vector",
         exact: bool = False,
-        width: int = DEFAULT_WIDTH,
+        width: int | None = None,
+        stages: Funnel | str | None = None,
     ) -> list[list[Hit]]:
         """Find the documents that answer each query best.
 
@@ -275,7 +278,10 @@ class Index:
                 where k match.
             mode: "vector" by meaning; "keyword" by words (BM25; no model is loaded); "hybrid" by both.
             exact: Score every code. The default scores those that the 1-bit stage passes on.
-            width: Rows that the 1-bit stage passes on; more never finds worse.
+            width: Rows that the 1-bit stage passes on (default: 5,000, or what the store was tuned
+                to); more never finds worse.
+            stages: Which codes are compared, of how many rows, instead (see ``edge_mrl.funnel``):
+                "64x1:20000,128x1:5000,128x8".
 
         Returns:
             For each query at most k hits by score, equals by id. The hits of one call come from
@@ -283,10 +289,11 @@ class Index:
 
         Raises:
             TypeError: ``queries`` is a single string.
-            UsageError: k or width is below 1, or the filter is none.
+            UsageError: k or width is below 1, or the filter or the stages are none.
             DamagedError: What was found is not what was stored.
         """
-        options = Options(k, mode, filter, exact, width)
+        funnel = Funnel.of(stages) if isinstance(stages, str) else stages
+        options = Options(k, mode, filter, exact, width, funnel)
         if isinstance(queries, str | bytes):
             raise TypeError("queries is a single string: pass a list of strings, e.g. [query]")
         for _ in range(MOST_CHANGES):
@@ -296,6 +303,24 @@ class Index:
                     continue  # another process has changed the bundle in this moment
                 return answers(view, queries, vectors, options)
         raise BindingError(f"{self.path} changes its bundle again and again: try later")
+
+    def tune(self, stages: Funnel | str | None) -> None:
+        """Remember stages for all searches that name none, until the bundle is changed.
+
+        Args:
+            stages: A funnel, or how one is written: "64x1:20000,128x1:5000,128x8"; None for the
+                default.
+
+        Raises:
+            UsageError: The store's codes cannot be searched so.
+        """
+        self._store.tune(Funnel.of(stages) if isinstance(stages, str) else stages)
+
+    @property
+    def tuned(self) -> Funnel | None:
+        """The stages that the store was tuned to; None for the default ones."""
+        with self._store.reading() as view:
+            return view.tuned
 
     def select(self, filter: Mapping[str, Any]) -> list[str]:  # noqa: A002 - see search
         """Ids of the documents that a filter selects, in order."""
@@ -556,6 +581,7 @@ def binding_of(manifest: Manifest, folder: Path) -> Binding:
         manifest.code.scale,
         str(folder),
         manifest.full_dim,
+        manifest.code.packing,
     )
 
 

@@ -17,6 +17,7 @@ from edge_mrl.filters import field_rows
 from edge_mrl.migrations import KEYWORD_COLUMNS
 from edge_mrl.records import decode_metadata, document_check, text_hash
 from edge_mrl.schema import transaction
+from edge_mrl.view import read_funnel
 
 if TYPE_CHECKING:
     from edge_mrl.codecache import CodeCache
@@ -107,6 +108,7 @@ def stats(store: Store) -> dict[str, Any]:
         state = read_state(connection)
         deleted = len(read_dead(connection))
         problem = cache.inspect(state)
+        tuned = read_funnel(connection)
     binding = store.binding
     return {
         "path": str(store.path),
@@ -115,6 +117,9 @@ def stats(store: Store) -> dict[str, Any]:
         "space_id": binding.space_id,
         "code_id": binding.code_id,
         "dim": binding.dim,
+        "code": binding.packing.kind,
+        "code_bytes": binding.packing.bytes(binding.dim),
+        "stages": None if tuned is None else str(tuned),
         "max_tokens": store.rule.max_tokens,
         "overlap": store.rule.overlap,
         "keep_full": store.keep_full,

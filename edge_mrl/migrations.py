@@ -196,8 +196,77 @@ def _carry_passages(connection: sqlite3.Connection, key: int, row: int) -> int:
     return len(spans)
 
 
+#: What a store that is synced keeps beside its documents; empty without enrolment.
+_THIRD: tuple[Step, ...] = (
+    """CREATE TABLE sync (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        server TEXT NOT NULL,
+        tenant TEXT NOT NULL,
+        device TEXT NOT NULL,
+        cursor INTEGER NOT NULL,
+        last INTEGER NOT NULL,
+        floor INTEGER NOT NULL,
+        offset_ms INTEGER NOT NULL,
+        with_text INTEGER NOT NULL,
+        max_queue INTEGER NOT NULL,
+        success_ms INTEGER NOT NULL,
+        margin REAL,
+        crc INTEGER NOT NULL
+    )""",
+    """CREATE TABLE versions (
+        id TEXT PRIMARY KEY,
+        stamp INTEGER NOT NULL,
+        device TEXT NOT NULL,
+        deleted INTEGER NOT NULL,
+        acknowledged INTEGER NOT NULL,
+        crc INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    """CREATE TABLE outbox (
+        id TEXT PRIMARY KEY,
+        stamp INTEGER NOT NULL,
+        deleted INTEGER NOT NULL,
+        queued_ms INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        crc INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    "CREATE INDEX outbox_order ON outbox (stamp, bytes)",
+    """CREATE TABLE dead (
+        id TEXT PRIMARY KEY,
+        stamp INTEGER NOT NULL,
+        reason TEXT NOT NULL,
+        since_ms INTEGER NOT NULL,
+        deleted INTEGER NOT NULL,
+        metadata TEXT,
+        text TEXT,
+        crc INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+)
+
+_FOURTH_TABLES: tuple[Step, ...] = (
+    "ALTER TABLE binding ADD COLUMN stored TEXT NOT NULL DEFAULT 'int8'",
+    "ALTER TABLE binding ADD COLUMN step REAL",
+    "ALTER TABLE binding ADD COLUMN centre BLOB",
+    """CREATE TABLE settings (
+        name TEXT PRIMARY KEY,
+        value TEXT NOT NULL,
+        crc INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+)
+
+
+def _check_fourth(connection: sqlite3.Connection) -> None:
+    """Let the binding's checksum cover the new columns, unless it was wrong before."""
+    columns = "space_id, code_id, dim, scale, full_dim, keep_full, passage_tokens, passage_overlap"
+    query = f"SELECT {columns}, stored, step, centre, crc FROM binding"  # noqa: S608 - own names
+    row = connection.execute(query).fetchone()
+    if row is not None and checksum(*row[:8]) == row[-1]:
+        connection.execute("UPDATE binding SET crc = ?", (checksum(*row[:-1]),))
+
+
 #: Names and steps, in order. A released migration never changes; a new one goes at the end.
 MIGRATIONS: tuple[tuple[str, tuple[Step, ...]], ...] = (
     ("0001-documents-passages-codes", _FIRST),
     ("0002-rows-checksums-keywords", (*_SECOND_TABLES, _fill_second)),
+    ("0003-outbox-versions", _THIRD),
+    ("0004-stored-codes-settings", (*_FOURTH_TABLES, _check_fourth)),
 )

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from edge_mrl.errors import UsageError
+from edge_mrl.funnel import DEFAULT_WIDTH, Funnel
 from edge_mrl.keywords import fuse
-from edge_mrl.search import DEFAULT_WIDTH, Match, nearest
+from edge_mrl.search import Match, nearest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,19 +38,23 @@ class Options:
         mode: By vector, by keyword, or both fused.
         where: Which documents count (see ``edge_mrl.filters``); None for all.
         exact: Score every code instead of those that the 1-bit stage passes on.
-        width: Rows that the 1-bit stage passes on.
+        width: Rows that the 1-bit stage passes on; None for the store's own stages.
+        stages: Which codes are compared, of how many rows; None for the store's own.
     """
 
     k: int = 10
     mode: Mode = "vector"
     where: Mapping[str, Any] | None = None
     exact: bool = False
-    width: int = DEFAULT_WIDTH
+    width: int | None = None
+    stages: Funnel | None = None
 
     def __post_init__(self) -> None:
-        if self.k < 1 or self.width < 1:
-            name, value = ("k", self.k) if self.k < 1 else ("width", self.width)
-            raise UsageError(f"{name} is {value}, expected at least 1")
+        for name, value in (("k", self.k), ("width", self.width)):
+            if value is not None and value < 1:
+                raise UsageError(f"{name} is {value}, expected at least 1")
+        if self.width is not None and self.stages is not None:
+            raise UsageError("width and stages are both given: stages have widths of their own")
         if self.mode not in MODES:
             raise UsageError(f"mode is {self.mode!r}, expected one of {', '.join(MODES)}")
 
@@ -106,18 +111,29 @@ def _by_keyword(view: View, query: str, k: int, options: Options) -> list[Ranked
 
 def _by_vector(view: View, vectors: Vectors, k: int, options: Options) -> list[Ranked]:
     keys = None if options.where is None else view.select(options.where)
-    deep = max(k, RESCORE_DEPTH) if view.keeps_full and vectors.full is not None else k
+    funnel = _funnel(view, options)
+    rescore = view.keeps_full and vectors.full is not None
     matches = nearest(
         vectors.coarse[None],
         view.codes,
-        k=deep,
+        k=max(k, funnel.rescored or RESCORE_DEPTH) if rescore else k,
         exact=options.exact,
-        width=options.width,
         keys=keys,
+        funnel=funnel,
     )[0]
-    if deep > k or (view.keeps_full and vectors.full is not None):
+    if rescore:
         matches = _rescored(view, vectors, matches)
     return [Ranked(match.key, match.row, match.score) for match in matches[:k]]
+
+
+def _funnel(view: View, options: Options) -> Funnel:
+    """The stages that were asked for, or else those that the store was tuned to, or the default."""
+    funnel = options.stages
+    if funnel is not None and funnel.rescored is not None and not view.keeps_full:
+        raise UsageError(f"the funnel {funnel} ends with full vectors, but the store keeps none")
+    if funnel is None and options.width is None:
+        funnel = view.tuned
+    return funnel or Funnel.default(view.codes.layout, options.width or DEFAULT_WIDTH)
 
 
 def _rescored(view: View, vectors: Vectors, matches: list[Match]) -> list[Match]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edge_mrl.codes import INT8, Packing
 from edge_mrl.documents import Document, clean
 from edge_mrl.errors import UsageError
 
@@ -29,10 +30,13 @@ __all__ = [
     "Entry",
     "checksum",
     "decode_full",
+    "decode_packing",
     "decode_spans",
     "document_check",
+    "encode_codes",
     "encode_full",
     "encode_metadata",
+    "encode_packing",
     "encode_spans",
     "text_hash",
 ]
@@ -53,6 +57,7 @@ class Binding:
         scale: The value that the code 127 stands for.
         bundle: Absolute path of the bundle that was last used.
         full_dim: Dimensions of a full vector; None if the bundle gives none.
+        packing: What is kept of a document's int8 code.
     """
 
     space_id: str
@@ -61,6 +66,7 @@ class Binding:
     scale: float
     bundle: str
     full_dim: int | None = None
+    packing: Packing = INT8
 
     @property
     def code(self) -> tuple[str, str]:
@@ -75,7 +81,7 @@ class Entry:
     Attributes:
         document: The document.
         spans: Offsets (start, end) of its n passages in its text, in characters.
-        codes: int8[n, dim], one for each passage.
+        codes: int8[n, dim], one for each passage; the store packs them as it keeps them.
         full: float32[n, full_dim], the full vectors, where the store keeps them.
     """
 
@@ -137,6 +143,34 @@ def encode_spans(spans: Sequence[tuple[int, int]]) -> bytes:
 def decode_spans(data: bytes) -> list[tuple[int, int]]:
     """Offsets (start, end) of each passage."""
     return [(int(start), int(end)) for start, end in np.frombuffer(data, "<u4").reshape(-1, 2)]
+
+
+def encode_codes(entry: Entry, binding: Binding) -> bytes:
+    """The codes of a document's passages, as a store keeps them.
+
+    Raises:
+        UsageError: Codes of the wrong type or shape.
+    """
+    shape = (len(entry.spans), binding.dim)
+    if entry.codes.dtype != np.int8 or entry.codes.shape != shape:
+        raise UsageError(
+            f"codes of document {entry.document.id!r} are "
+            f"{entry.codes.dtype}{list(entry.codes.shape)}, expected int8{list(shape)}"
+        )
+    return binding.packing.pack(entry.codes).tobytes()
+
+
+def encode_packing(packing: Packing) -> tuple[str, float | None, bytes | None]:
+    """A packing as the binding's columns ``stored``, ``step`` and ``centre`` (int8 values)."""
+    step = None if packing.step is None else float(packing.step)
+    centre = None if packing.centre is None else np.array(packing.centre, np.int8).tobytes()
+    return packing.kind, step, centre
+
+
+def decode_packing(kind: str, step: float | None, centre: bytes | None) -> Packing:
+    """The packing that ``encode_packing`` wrote."""
+    middle = None if centre is None else tuple(np.frombuffer(centre, np.int8).tolist())
+    return Packing(kind, step, middle)
 
 
 def encode_full(vectors: NDArray[np.float32], keep: str) -> bytes:

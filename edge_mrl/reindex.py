@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from edge_mrl.codecache import read_state, write_state
 from edge_mrl.codefile import GENERATION_BYTES
+from edge_mrl.codes import Packing
 from edge_mrl.errors import UsageError
 from edge_mrl.passages import PassageRule
-from edge_mrl.records import Binding, encode_full, encode_spans, text_hash
+from edge_mrl.records import Binding, encode_codes, encode_full, encode_spans, text_hash
 from edge_mrl.store import bind
 
 if TYPE_CHECKING:
@@ -43,7 +44,11 @@ def target(store: Store) -> Target | None:
     if row is None:
         return None
     values = json.loads(row[0])
-    return Target(Binding(**values["binding"]), PassageRule(**values["rule"]), values["keep_full"])
+    bound = values["binding"]
+    if packing := bound.pop("packing", None):
+        centre = None if packing["centre"] is None else tuple(packing["centre"])
+        bound["packing"] = Packing(packing["kind"], packing["step"], centre)
+    return Target(Binding(**bound), PassageRule(**values["rule"]), values["keep_full"])
 
 
 def begin(store: Store, wanted: Target) -> int:
@@ -160,7 +165,7 @@ def _comparable(wanted: Target) -> tuple[Any, ...]:
 
 
 def _values(key: int, entry: Entry, wanted: Target) -> tuple[Any, ...]:
-    spans, codes = encode_spans(entry.spans), entry.codes.tobytes()
+    spans, codes = encode_spans(entry.spans), encode_codes(entry, wanted.binding)
     full = None
     if wanted.keep_full is not None and entry.full is not None and entry.spans:
         full = encode_full(entry.full, wanted.keep_full)

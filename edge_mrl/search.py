@@ -1,4 +1,4 @@
-"""The funnel: 1-bit codes of all rows, then int8 codes of the best, exhaustive at each stage.
+"""The funnel: 1-bit codes of all rows, then whole codes of the best, exhaustive at each stage.
 
 There is no graph index that could be damaged or miss a row; what the first stage may cost is measured
 in docs/benchmarks.md, and ``exact=True`` is the twin that it is measured against.
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_mrl.errors import UsageError
+from edge_mrl.funnel import DEFAULT_WIDTH, WORD_DIMS, Funnel
 from edge_mrl.memory import require_room_for_products
 
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_WIDTH", "Match", "nearest"]
 
-#: Rows that the 1-bit stage passes on. At 1M clustered vectors 5,000 find what a full int8 scan
-#: finds, and cost 0.3 ms more than 1,000.
-DEFAULT_WIDTH = 5_000
 #: Up to so many times the width, all rows are scored: the first stage would save a millisecond, and
 #: pass on a quarter of the rows, by bits that miss more of them than at a million.
 EXACT_BELOW = 4
@@ -62,6 +60,7 @@ def nearest(
     exact: bool = False,
     width: int = DEFAULT_WIDTH,
     keys: NDArray[np.int64] | None = None,
+    funnel: Funnel | None = None,
 ) -> list[list[Match]]:
     """Find the documents whose best passage is nearest to each query.
 
@@ -71,29 +70,35 @@ def nearest(
         queries: int8[q, dim].
         table: The store's codes.
         k: Most documents for each query.
-        exact: Score every row by its int8 code.
+        exact: Score every row by its whole code.
         width: Rows that the 1-bit stage passes on at least; a wider one never finds worse.
         keys: int64, the documents to search; None for all. Selected before the scan, so that k
             documents come back where there are k.
+        funnel: Stages instead of the default ones, all bits and then whole codes; ``width`` is left out
+            of account. Of several stages before the last, only a wider last one never finds worse, and
+            only stages as wide as the store are sure to find what ``exact`` finds.
 
     Returns:
         For each query at most k matches, by score from the best, equals by the documents' ids.
 
     Raises:
-        UsageError: k or width is below 1.
+        UsageError: k or width is below 1, or the codes cannot be searched by the funnel.
         OutOfMemoryError: There is not enough memory.
     """
     for name, value in (("k", k), ("width", width)):
         if value < 1:
             raise UsageError(f"{name} is {value}, expected at least 1")
+    if funnel is None:
+        funnel = Funnel.default(table.layout, width)
+    funnel.check(table.layout)
     mask = None if keys is None else table.selected(keys)
     candidates = table.live if mask is None else int(np.count_nonzero(mask))
     if not candidates:
         return [[] for _ in queries]
     require_room_for_products()
-    if exact or candidates <= EXACT_BELOW * max(width, k):
+    if exact or not funnel.coarse or candidates <= EXACT_BELOW * max(funnel.shortlist, k):
         return _exhaustive(queries, table, mask, k)
-    return [_funnel(query, table, mask, candidates, k, width) for query in queries]
+    return [_funnel(query, table, mask, candidates, k, funnel) for query in queries]
 
 
 def _exhaustive(
@@ -119,30 +124,45 @@ def _funnel(
     mask: NDArray[np.bool_] | None,
     candidates: int,
     k: int,
-    width: int,
+    funnel: Funnel,
 ) -> list[Match]:
-    distances = _distances(query, table)
+    first = funnel.coarse[0]
+    distances = _distances(query, table, first.dims)
     far = np.iinfo(distances.dtype).max
     if mask is None:
         distances[table.dead] = far
     else:
         np.putmask(distances, ~mask, far)
-    width = max(width, k)
+    widths = [max(stage.width or 0, k) for stage in funnel.coarse]
     while True:
-        width = min(width, candidates)
-        rows = _closest(distances, table.dim, width)
+        widths = [min(width, candidates) for width in widths]
+        rows = _closest(distances, first.dims, widths[0])
+        for stage, width in zip(funnel.coarse[1:], widths[1:], strict=True):
+            if stage.bits == 1:
+                rows = rows[
+                    _closest(_distances_of(query, table, rows, stage.dims), stage.dims, width)
+                ]
+            else:
+                levels = table.gather(rows)[0][:, : stage.dims]
+                rows = rows[_highest(_cosines(query[None, : stage.dims], levels)[0], width)]
         codes, keys = table.gather(rows)
         matches = _best(rows, keys, _cosines(query[None], codes)[0], table, k)
         # Documents of many passages may fill the shortlist: widen it until there are k.
-        if len(matches) == k or width == candidates:
+        if len(matches) == k or widths[-1] == candidates:
             return matches
-        width *= 4
+        widths = [4 * width for width in widths]
 
 
-def _distances(query: NDArray[np.int8], table: CodeTable) -> NDArray[Any]:
+def _words(query: NDArray[np.int8], table: CodeTable, dims: int) -> NDArray[np.uint64]:
+    """The first words of the query's 1-bit code."""
+    layout = table.layout
+    return layout.bit_words(layout.packing.bits(query[None]))[0, : -(-dims // WORD_DIMS)]
+
+
+def _distances(query: NDArray[np.int8], table: CodeTable, dims: int) -> NDArray[Any]:
     """uint8[rows], or uint16 from 255 dimensions on: Hamming distances of the 1-bit codes."""
-    words = table.layout.pack(query[None], np.zeros(1, np.uint32), 0).bits[:, 0]
-    kind: Any = np.uint8 if table.dim < np.iinfo(np.uint8).max else np.uint16
+    words = _words(query, table, dims)
+    kind: Any = np.uint8 if dims < np.iinfo(np.uint8).max else np.uint16
     distances = np.empty(table.rows, kind)
     most = max(part.rows for part in table.parts)
     mixed, counts = np.empty(most, np.uint64), np.empty(most, np.uint8)
@@ -157,6 +177,28 @@ def _distances(query: NDArray[np.int8], table: CodeTable) -> NDArray[Any]:
                 np.bitwise_count(mixed[:rows], out=counts[:rows])
                 np.add(some, counts[:rows], out=some)
     return distances
+
+
+def _distances_of(
+    query: NDArray[np.int8], table: CodeTable, rows: NDArray[np.int64], dims: int
+) -> NDArray[np.int64]:
+    """int64[n]: Hamming distances of some rows' 1-bit codes."""
+    words = _words(query, table, dims)
+    bits = table.gather_bits(rows, len(words))
+    distances: NDArray[np.int64] = np.bitwise_count(bits ^ words[:, None]).sum(
+        axis=0, dtype=np.int64
+    )
+    return distances
+
+
+def _highest(scores: NDArray[np.float64], width: int) -> NDArray[np.int64]:
+    """Places of the ``width`` highest scores, ascending; the first of equals."""
+    if width >= len(scores):
+        return np.arange(len(scores))
+    least = np.partition(scores, -width)[-width]
+    above = np.flatnonzero(scores > least)
+    level = np.flatnonzero(scores == least)[: width - len(above)]
+    return np.sort(np.concatenate([above, level]))
 
 
 def _closest(distances: NDArray[Any], dim: int, width: int) -> NDArray[np.int64]:

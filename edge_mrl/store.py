@@ -17,8 +17,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
-
 from edge_mrl.codecache import (
     CodeCache,
     State,
@@ -36,6 +34,7 @@ from edge_mrl.errors import (
     UsageError,
 )
 from edge_mrl.filters import field_rows
+from edge_mrl.funnel import Funnel
 from edge_mrl.passages import PassageRule
 from edge_mrl.records import (
     KEEP_FULL,
@@ -44,14 +43,17 @@ from edge_mrl.records import (
     Entry,
     checksum,
     decode_metadata,
+    decode_packing,
     document_check,
+    encode_codes,
     encode_full,
     encode_metadata,
+    encode_packing,
     encode_spans,
     text_hash,
 )
 from edge_mrl.schema import Fill, connect, reporting, transaction
-from edge_mrl.view import DOCUMENT_COLUMNS, View, read_document, select_rows
+from edge_mrl.view import DOCUMENT_COLUMNS, FUNNEL, View, read_document, select_rows
 
 __all__ = ["Binding", "Counts", "Entry", "Store", "bind", "text_hash"]
 
@@ -292,6 +294,22 @@ class Store:
         with self._lock, self._reporting():
             yield self._connection, self._cache
 
+    def tune(self, funnel: Funnel | None) -> None:
+        """Remember stages for searches, until the bundle is changed; None for the default ones.
+
+        Raises:
+            UsageError: The store's codes cannot be searched so.
+        """
+        with self.writing():
+            self._follow_binding()
+            self._connection.execute("DELETE FROM settings WHERE name = ?", (FUNNEL,))
+            if funnel is not None:
+                funnel.check(self._cache.layout)
+                if funnel.rescored is not None and self.keep_full is None:
+                    raise UsageError(f"the funnel {funnel} ends with full vectors: none are kept")
+                row = (FUNNEL, str(funnel), checksum(FUNNEL, str(funnel)))
+                self._connection.execute("INSERT INTO settings VALUES (?, ?, ?)", row)
+
     def refresh(self) -> None:
         """Read the binding again, after it was changed."""
         with self._lock, self._reporting():
@@ -337,7 +355,7 @@ class Store:
 
     def _new_cache(self) -> CodeCache:
         return CodeCache(
-            self.path, self._connection, self.binding.dim, self._ids, writable=self.writable
+            self.path, self._connection, self.binding, self._ids, writable=self.writable
         )
 
     def _ids(self, keys: Sequence[int]) -> dict[int, str]:
@@ -439,16 +457,17 @@ class Store:
     def _read_binding(self) -> None:
         query = (
             "SELECT space_id, code_id, dim, scale, full_dim, keep_full, passage_tokens, "
-            "passage_overlap, crc, bundle, bundle_relative FROM binding"
+            "passage_overlap, stored, step, centre, crc, bundle, bundle_relative FROM binding"
         )
         with reporting(self.path):
             row = self._connection.execute(query).fetchone()
-        if row is None or checksum(*row[:8]) != row[8]:
+        if row is None or checksum(*row[:11]) != row[11]:
             raise DamagedError("its binding cannot be trusted")
-        self.binding = Binding(row[0], row[1], row[2], row[3], row[9], row[4])
+        packing = decode_packing(*row[8:11])
+        self.binding = Binding(row[0], row[1], row[2], row[3], row[12], row[4], packing)
         self.keep_full = row[5]
         self.rule = PassageRule(*row[6:8])
-        self._bundle_relative = row[10]
+        self._bundle_relative = row[13]
 
 
 class _Row:
@@ -472,7 +491,7 @@ class _Row:
         self.digest = text_hash(entry.document.text)
         self.passages = len(entry.spans)
         self.spans = encode_spans(entry.spans)
-        self.codes = _code_bytes(entry, binding)
+        self.codes = encode_codes(entry, binding)
         self.full = _full_bytes(entry, binding, keep_full)
         self.key = self.first_row = 0
 
@@ -490,16 +509,6 @@ class _Row:
         if self.metadata == "{}":
             return []
         return [(*field, self.key) for field in field_rows(decode_metadata(self.metadata))]
-
-
-def _code_bytes(entry: Entry, binding: Binding) -> bytes:
-    shape = (len(entry.spans), binding.dim)
-    if entry.codes.dtype != np.int8 or entry.codes.shape != shape:
-        raise UsageError(
-            f"codes of document {entry.document.id!r} are "
-            f"{entry.codes.dtype}{list(entry.codes.shape)}, expected int8{list(shape)}"
-        )
-    return entry.codes.tobytes()
 
 
 def _full_bytes(entry: Entry, binding: Binding, keep_full: str | None) -> bytes | None:
@@ -541,11 +550,15 @@ def bind(
 ) -> None:
     """Write what a store is bound to."""
     head = (binding.space_id, binding.code_id, binding.dim, float(binding.scale), binding.full_dim)
-    bound = (*head, keep_full, rule.max_tokens, rule.overlap)
+    stored = encode_packing(binding.packing)
+    bound = (*head, keep_full, rule.max_tokens, rule.overlap, *stored)
     connection.execute(
-        "INSERT OR REPLACE INTO binding VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO binding (id, space_id, code_id, dim, scale, full_dim, keep_full, "
+        "passage_tokens, passage_overlap, stored, step, centre, bundle, bundle_relative, crc) "
+        "VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (*bound, clean(binding.bundle), _relative(binding.bundle, path), checksum(*bound)),
     )
+    connection.execute("DELETE FROM settings WHERE name = ?", (FUNNEL,))  # tuned for other codes
 
 
 def _has_bytes(path: Path) -> bool:

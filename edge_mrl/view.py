@@ -13,9 +13,11 @@ from edge_mrl.codecache import CodeCache, read_state
 from edge_mrl.documents import Document
 from edge_mrl.errors import DamagedError, EdgeMrlError
 from edge_mrl.filters import compile_filter
+from edge_mrl.funnel import Funnel
 from edge_mrl.keywords import match_expression
 from edge_mrl.records import (
     Binding,
+    checksum,
     decode_full,
     decode_metadata,
     decode_spans,
@@ -28,12 +30,23 @@ if TYPE_CHECKING:
 
     from edge_mrl.codetable import CodeTable
 
-__all__ = ["DOCUMENT_COLUMNS", "Place", "View", "read_document", "select_rows"]
+__all__ = [
+    "DOCUMENT_COLUMNS",
+    "FUNNEL",
+    "Place",
+    "View",
+    "read_document",
+    "read_funnel",
+    "select_rows",
+]
 
 #: Values in one statement; builds of SQLite may allow no more than 999.
 SQL_PARAMETERS = 500
 #: What ``read_document`` wants.
 DOCUMENT_COLUMNS = "key, id, metadata, source, hash, crc, text"
+
+#: The name of the row of ``settings`` that holds tuned stages.
+FUNNEL = "funnel"
 
 #: First row and spans of a document's passages.
 Place = tuple[int, list[tuple[int, int]]]
@@ -58,6 +71,11 @@ class View:
     def codes(self) -> CodeTable:
         """All codes."""
         return self._cache.table(read_state(self._connection))
+
+    @property
+    def tuned(self) -> Funnel | None:
+        """The stages that the store's searches were tuned to; None for the default ones."""
+        return read_funnel(self._connection)
 
     @property
     def keeps_full(self) -> bool:
@@ -150,6 +168,21 @@ def select_rows(
         query = f"SELECT {columns} FROM {table} WHERE {by} IN ({marks})"  # noqa: S608 - own names
         rows += connection.execute(query, some).fetchall()
     return rows
+
+
+def read_funnel(connection: sqlite3.Connection) -> Funnel | None:
+    """The stages in the store's settings, or None.
+
+    Raises:
+        DamagedError: They are not what was written.
+    """
+    query = "SELECT value, crc FROM settings WHERE name = ?"
+    row = connection.execute(query, (FUNNEL,)).fetchone()
+    if row is None:
+        return None
+    if checksum(FUNNEL, row[0]) != row[1]:
+        raise DamagedError("its setting 'funnel' cannot be trusted")
+    return Funnel.of(row[0])
 
 
 def read_document(row: tuple[Any, ...]) -> Document:

@@ -7,9 +7,7 @@ load source ► prune vocabulary ► choose head ► trace and fuse ► bake the
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.metadata
-import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,8 +23,6 @@ from edge_mrl.bundle import (
     GOLDEN,
     MANIFEST,
     TOKENIZER,
-    VERSION,
-    Code,
     Dims,
     FileEntry,
     Head,
@@ -36,8 +32,10 @@ from edge_mrl.bundle import (
     SourceModel,
     dump_manifest,
     expected_outputs,
+    make_code,
     parse_manifest,
 )
+from edge_mrl.codes import Packing
 from edge_mrl.encoder import Encoder
 from edge_mrl.errors import GateError
 from edge_mrl.head import head_id, read_head
@@ -48,6 +46,7 @@ from edge_mrl_export.golden import GOLDEN_TEXTS, golden_vectors
 from edge_mrl_export.graph import source_graph
 from edge_mrl_export.head import ChosenHead, choose_head
 from edge_mrl_export.lower import Lowered, lower
+from edge_mrl_export.packing import choose_packing
 from edge_mrl_export.passes.contract import AppendContract
 from edge_mrl_export.passes.inputs import FoldInputs
 from edge_mrl_export.passes.positions import TrimPositions
@@ -87,6 +86,7 @@ class _Plan:
         vocabulary: The bundle's tokens.
         texts: Text to calibrate with and to measure on.
         head: The map in front of the codes.
+        packing: What a store keeps of documents' codes.
     """
 
     source: Source
@@ -94,6 +94,7 @@ class _Plan:
     vocabulary: Vocabulary
     texts: Sequence[str]
     head: ChosenHead
+    packing: Packing
 
     @property
     def dim(self) -> int:
@@ -162,7 +163,10 @@ def export(
     source.check_finite()
     vocabulary = choose_vocabulary(source.tokenizer, texts, recipe.prune_vocab)
     own = () if recipe.corpus is None else texts
-    plan = _Plan(source, recipe, vocabulary, texts, choose_head(source, recipe, own, clock))
+    head, packing = choose_packing(
+        source, recipe, own, choose_head(source, recipe, own, clock), scale=CODE_SCALE, stages=clock
+    )
+    plan = _Plan(source, recipe, vocabulary, texts, head, packing)
     with tempfile.TemporaryDirectory(prefix="edge-mrl-") as scratch, staging(output) as folder:
         manifest, fidelity = _build(plan, Path(scratch), folder, clock)
         manifest, report = _complete(plan, folder, manifest, fidelity, clock)
@@ -255,11 +259,10 @@ def _manifest(plan: _Plan, precision: Precision) -> Manifest:
     source, dim = plan.source, plan.dim
     dims = Dims(dim, None if plan.recipe.coarse_only else source.width)
     head = head_id(plan.head.matrix, layer_norm=plan.layer_norm)
-    rules = {"int8": "clip(round_half_even(127*x/scale),-127,127)", "bit": "code>0,msb_first"}
-    code_id = _digest({"head": head, "dim": dim, "scale": CODE_SCALE, **rules})
+    packing = plan.packing
     return Manifest(
         format=FORMAT,
-        version=VERSION,
+        version=1 if packing.kind == "int8" else 2,
         manifest_sha256="0" * 64,
         name=source.name,
         source=SourceModel(source.model, source.architecture, source.licence),
@@ -267,7 +270,7 @@ def _manifest(plan: _Plan, precision: Precision) -> Manifest:
         dims=dims,
         inputs=["input_ids", "attention_mask"],
         outputs=expected_outputs(dims),
-        code=Code(code_id, CODE_SCALE, rules["int8"], rules["bit"]),
+        code=make_code(head, dim, scale=CODE_SCALE, packing=packing),
         head=Head(head, plan.head.kind, plan.layer_norm),
         prompts={kind: source.prompts[kind] for kind in ("document", "query")},
         max_tokens=plan.max_tokens,
@@ -277,10 +280,6 @@ def _manifest(plan: _Plan, precision: Precision) -> Manifest:
         tools=_tools(),
         files={},
     )
-
-
-def _digest(value: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _tools() -> dict[str, str]:
@@ -345,6 +344,7 @@ def _complete(
         "fidelity": dataclasses.asdict(fidelity),
         "gates": {"enforced": not plan.recipe.allow_low_fidelity, **GATES},
         "head": head.facts,
+        "code": {"stored": plan.packing.kind, "bytes": plan.packing.bytes(plan.dim)},
         "vocabulary": vocabulary.facts(),
         "sizes_bytes": {name: entry.size_bytes for name, entry in file_entries(folder).items()},
         "notes": [*plan.source.notes, *vocabulary.notes, *head.notes],

@@ -22,6 +22,7 @@ examples:
   edge-mrl export ./my-model --corpus notes/ --prune-vocab 16000
   edge-mrl export onnx/model.onnx --pooling mean
   edge-mrl export --corpus notes/ --head rotation   codes that suit your text
+  edge-mrl export --corpus notes/ --dim 384 --code 1bit   48 bytes a passage
   edge-mrl export --target x86-64                   for PCs without VNNI instructions
 
 exit codes: 0 done, 1 too far from the source (nothing written), 2 wrong usage or model,
@@ -45,6 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--dim", type=int, metavar="N", help="dimensions of the coarse code (default: 128)"
+    )
+    parser.add_argument(
+        "--code",
+        choices=("int8", "int4", "1bit"),
+        default="int8",
+        help="what a store keeps of a document: int8 (default), a byte a dimension; int4, half; 1bit, an "
+        "eighth, best with all dimensions and --corpus",
     )
     precision = parser.add_mutually_exclusive_group()
     for name, text in (
@@ -147,6 +155,7 @@ def run(args: argparse.Namespace) -> int:
     recipe = Recipe(
         dim=args.dim,
         precision=args.precision or "int8",
+        code=args.code,
         target=args.target,
         coarse_only=args.coarse_only,
         max_tokens=args.max_tokens,
@@ -186,6 +195,8 @@ def _data(result: Export) -> dict[str, Any]:
         "space_id": manifest.space_id,
         "code_id": manifest.code_id,
         "dim": manifest.dim,
+        "code": manifest.code.stored,
+        "code_bytes": manifest.code.packing.bytes(manifest.dim),
         "full_dim": manifest.full_dim,
         "precision": asdict(manifest.precision),
         "fidelity": asdict(result.fidelity),
@@ -200,13 +211,14 @@ def _data(result: Export) -> dict[str, Any]:
 def _text(result: Export) -> str:
     manifest, fidelity = result.manifest, result.fidelity
     source, precision = manifest.source, manifest.precision
+    code, stored = manifest.code, manifest.code.packing.bytes(manifest.dim)
     full = "coarse only" if manifest.full_dim is None else f"{manifest.full_dim} full"
     same = min(fidelity.padded_min, fidelity.mixed_min)
     cosine = f"{fidelity.cosine_mean:.4f} mean, {fidelity.cosine_min:.4f} min"
     rows = [
         ("bundle", str(result.path)),
         ("model", f"{source.model} ({source.architecture}, licence {source.licence})"),
-        ("vectors", f"{manifest.dim} dimensions int8 ({manifest.dim} B each), {full}"),
+        ("vectors", f"{manifest.dim} dimensions {code.stored} ({stored} B each), {full}"),
         ("input", f"up to {manifest.max_tokens:,} tokens"),
         (
             "graph",

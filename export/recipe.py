@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_mrl.codes import code_bytes
 from edge_mrl.errors import UsageError
 from edge_mrl_export.source import Source
 
@@ -30,6 +31,7 @@ class Recipe:
     Attributes:
         dim: Dimensions of the coarse code; None for 128, or the model's own if that is smaller.
         precision: "int8", "int4" or "fp32".
+        code: What a store keeps of documents' codes: one of ``edge_mrl.codes.CODE_KINDS``.
         target: Processor that int8 products are made for, a key of TARGETS.
         coarse_only: Leave out the output ``full``.
         max_tokens: Longest input; None for the model's own limit.
@@ -46,6 +48,7 @@ class Recipe:
 
     dim: int | None = None
     precision: str = "int8"
+    code: str = "int8"
     target: str = "arm64"
     coarse_only: bool = False
     max_tokens: int | None = None
@@ -62,6 +65,7 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise UsageError(f"precision is {self.precision!r}, expected {', '.join(PRECISIONS)}")
+        code_bytes(1, self.code)
         if self.target not in TARGETS:
             raise UsageError(f"target is {self.target!r}, expected {', '.join(TARGETS)}")
         if self.dim is not None and self.dim < 1:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_mrl import codecache
+from edge_mrl.codes import INT8, Packing, int4_step
 from edge_mrl.documents import Document
 from edge_mrl.passages import PassageRule
 from edge_mrl.store import Binding, Entry, Store
@@ -35,6 +36,26 @@ def entry(
 ) -> Entry:
     spans = [(i, len(text)) for i in range(passages)]
     return Entry(Document(name, text, metadata), spans, np.full((passages, DIM), fill, np.int8))
+
+
+#: What stores may keep of codes; tests that depend on it run for each.
+PACKINGS = ("int8", "int4", "1bit", "1bit around a centre")
+
+
+def packing(name: str, dim: int) -> Packing:
+    """One of PACKINGS, with values like those of real bundles."""
+    centre = tuple(int(c) for c in np.random.default_rng(1).integers(-6, 7, dim))
+    return {
+        "int8": INT8,
+        "int4": Packing("int4", int4_step(dim)),
+        "1bit": Packing("1bit"),
+        "1bit around a centre": Packing("1bit", 9.0, centre),
+    }[name]
+
+
+def levels(codes: NDArray[np.int8], kept: Packing) -> NDArray[np.int8]:
+    """int8[n, dim]: what is left of codes in a store."""
+    return kept.unpack(kept.pack(codes), codes.shape[1])
 
 
 def vectors(number: int, dim: int = 64, seed: int = 0) -> NDArray[np.int8]:

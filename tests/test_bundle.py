@@ -15,8 +15,10 @@ from edge_mrl.bundle import (
     WEIGHTS,
     check_files,
     dump_manifest,
+    make_code,
     read_manifest,
 )
+from edge_mrl.codes import INT8, Packing
 from edge_mrl.encoder import Encoder
 from edge_mrl.errors import (
     BundleError,
@@ -134,9 +136,85 @@ def test_foreign_manifest_is_a_format_error(bundle: Path, data: bytes, message: 
 
 
 def test_unknown_version_is_a_format_error(bundle: Path) -> None:
-    rewrite_manifest(bundle, lambda data: data.update(version=2))
-    with pytest.raises(FormatError, match="version 2, this edge-mrl reads 1"):
+    rewrite_manifest(bundle, lambda data: data.update(version=3))
+    with pytest.raises(FormatError, match="version 3, this edge-mrl reads 1 and 2"):
         read_manifest(bundle)
+
+
+def keep(bundle: Path, **kept: Any) -> None:
+    """Write a manifest of version 2."""
+
+    def change(data: dict[str, Any]) -> None:
+        data["version"] = 2
+        data["code"] |= {"stored": None, "step": None, "centre": None, **kept}
+
+    rewrite_manifest(bundle, change)
+
+
+def test_manifest_without_kept_codes_keeps_int8() -> None:
+    assert read_manifest(TINY).code.packing == INT8
+
+
+@pytest.mark.parametrize(
+    ("kept", "packing"),
+    [
+        ({"stored": "int4", "step": 10.5}, Packing("int4", 10.5)),
+        ({"stored": "1bit"}, Packing("1bit")),
+        (
+            {"stored": "1bit", "step": 9.0, "centre": list(range(16))},
+            Packing("1bit", 9.0, tuple(range(16))),
+        ),
+    ],
+)
+def test_manifest_of_version_2_says_what_is_kept(
+    bundle: Path, kept: dict[str, Any], packing: Packing
+) -> None:
+    keep(bundle, **kept)
+    manifest = read_manifest(bundle)
+    assert manifest.code.packing == packing
+    assert dump_manifest(manifest) == (bundle / MANIFEST).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        {"stored": "int8"},
+        {"stored": "int2"},
+        {"stored": "int4"},
+        {"stored": "int4", "step": 0},
+        {"stored": "int4", "step": 2.5, "centre": [0] * 16},
+        {"stored": "1bit", "step": 9},
+        {"stored": "1bit", "centre": [0] * 16},
+        {"stored": "1bit", "step": 9.5, "centre": [0] * 16},
+        {"stored": "1bit", "step": 9, "centre": [0] * 15},
+        {"stored": "1bit", "step": 100, "centre": [28] * 16},
+    ],
+)
+def test_kept_codes_that_cannot_be_are_a_manifest_error(bundle: Path, kept: dict[str, Any]) -> None:
+    keep(bundle, **kept)
+    with pytest.raises(ManifestError, match=r"unusable value of code\.stored"):
+        read_manifest(bundle)
+
+
+def test_manifest_of_version_1_says_nothing_of_kept_codes(bundle: Path) -> None:
+    rewrite_manifest(bundle, lambda data: data["code"].update(stored="1bit"))
+    with pytest.raises(ManifestError, match="unknown stored in code"):
+        read_manifest(bundle)
+
+
+def test_code_id_of_int8_codes_is_that_of_earlier_bundles() -> None:
+    for folder in (TINY, TINY_COARSE, TINY_STATIC):
+        manifest = read_manifest(folder)
+        code = make_code(manifest.head.id, manifest.dim, scale=manifest.code.scale)
+        assert code == manifest.code
+
+
+def test_code_id_names_what_is_kept() -> None:
+    kinds = (INT8, Packing("int4", 10.5), Packing("int4", 10.0), Packing("1bit"))
+    centred = (Packing("1bit", 9.0, (0,) * 16), Packing("1bit", 9.0, (1,) * 16))
+    codes = [make_code("h", 16, scale=1.0, packing=packing) for packing in (*kinds, *centred)]
+    assert len({code.id for code in codes}) == len(codes)
+    assert [code.packing for code in codes] == [*kinds, *centred]
 
 
 KEYS = sorted(set(json.loads((TINY / MANIFEST).read_bytes())) - {"format", "version"})

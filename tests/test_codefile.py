@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,16 @@ from edge_mrl.codefile import (
 from edge_mrl.maintain import check, compact, stats
 from edge_mrl.search import nearest
 from edge_mrl.store import Binding, Store
-from tests.stores import fill, open_store, run_python, small_segments, vectors
+from tests.stores import (
+    PACKINGS,
+    fill,
+    levels,
+    open_store,
+    packing,
+    run_python,
+    small_segments,
+    vectors,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,8 +70,10 @@ def answers(store: Store, codes: NDArray[np.int8], **options: Any) -> list[list[
         return [[(names[match.key], match.score) for match in row] for row in rows]
 
 
-def make(path: Path, codes: NDArray[np.int8]) -> list[list[tuple[str, float]]]:
-    with open_store(path, BINDING) as store:
+def make(
+    path: Path, codes: NDArray[np.int8], binding: Binding = BINDING
+) -> list[list[tuple[str, float]]]:
+    with open_store(path, binding) as store:
         fill(store, codes)
         return answers(store, codes)
 
@@ -71,15 +83,25 @@ def state(store: Store) -> Any:
         return read_state(connection)
 
 
-def test_rows_go_to_the_file_and_are_found_there(path: Path, codes: NDArray[np.int8]) -> None:
-    expected = make(path, codes)
+@pytest.fixture(params=PACKINGS)
+def bound(request: pytest.FixtureRequest) -> Binding:
+    """A binding of each kind of code."""
+    kept = packing(request.param, DIM)
+    return replace(BINDING, code_id=f"code {request.param}", packing=kept)
+
+
+def test_rows_go_to_the_file_and_are_found_there(
+    path: Path, codes: NDArray[np.int8], bound: Binding
+) -> None:
+    expected = make(path, codes, bound)
     assert code_path(path).exists()
     with Store.open(path) as store:
         assert state(store).filed > NUMBER - 500
         with store.reading() as view:
             assert all(part.mapped for part in view.codes.parts[:4])
             everything = view.codes.gather(np.arange(NUMBER))
-        assert (everything[0] == codes).all()
+        assert store.binding == bound
+        assert (everything[0] == levels(codes, bound.packing)).all()
         assert everything[1].tolist() == list(range(1, NUMBER + 1))
         assert answers(store, codes) == expected
         assert check(store).sound
@@ -131,9 +153,13 @@ def test_unusable_file_is_made_again(damage: Any, path: Path, codes: NDArray[np.
 
 
 @pytest.mark.parametrize("column", range(4))
-def test_flipped_bit_is_never_an_answer(column: int, path: Path, codes: NDArray[np.int8]) -> None:
-    expected = make(path, codes)
-    layout, file = Layout(DIM, 128), code_path(path)
+def test_flipped_bit_is_never_an_answer(
+    column: int, path: Path, codes: NDArray[np.int8], bound: Binding
+) -> None:
+    layout, file = Layout(DIM, 128, bound.packing), code_path(path)
+    if column == 3 and not layout.stride:
+        pytest.skip("1-bit codes have no other column than their bits")
+    expected = make(path, codes, bound)
     starts = np.cumsum([0, 8 * 128, 4 * 128, 4 * 128])
     data = bytearray(file.read_bytes())
     for segment in range(4):
@@ -190,6 +216,32 @@ def test_row_checks_are_those_of_the_format() -> None:
             total += word * ((z ^ z >> 31) | 1)
         expected.append(total % 2**64 >> 32)
     assert checks.tolist() == expected
+
+
+def test_flipped_bit_in_a_file_that_is_open_is_never_an_answer(
+    path: Path, codes: NDArray[np.int8], bound: Binding
+) -> None:
+    """Columns are compared when a file is opened, what is scored once more when it is read."""
+    make(path, codes, bound)
+    layout, row = Layout(DIM, 128, bound.packing), 5
+    start = 65536 + (8 + 8 if layout.stride else 0) * 128
+    with Store.open(path) as store, store.reading() as view:
+        table = view.codes
+        with code_path(path).open("r+b") as file:
+            file.seek(start + row * (layout.stride or 8))
+            file.write(b"\x5a")
+        rows = np.arange(10)
+        assert (table.gather(rows)[0] == levels(codes[rows], bound.packing)).all()
+        assert table.repaired == 1
+
+
+def test_one_bit_store_takes_an_eighth(path: Path) -> None:
+    sizes = {}
+    for kind in ("int8", "int4", "1bit"):
+        layout = Layout(384, packing=packing(kind, 384))
+        sizes[kind] = layout.segment_bytes / layout.rows
+    # Bits, a check, a key and the code; 1-bit codes are the bits.
+    assert [round(size) for size in sizes.values()] == [48 + 8 + 384, 48 + 8 + 192, 48 + 8]
 
 
 def test_file_of_another_program_is_left_alone(path: Path, codes: NDArray[np.int8]) -> None:
@@ -286,9 +338,11 @@ def test_replaced_and_deleted_rows_are_not_found(path: Path, codes: NDArray[np.i
         assert check(store).sound
 
 
-def test_compacting_drops_rows_and_gives_space_back(path: Path, codes: NDArray[np.int8]) -> None:
+def test_compacting_drops_rows_and_gives_space_back(
+    path: Path, codes: NDArray[np.int8], bound: Binding
+) -> None:
     many = vectors(4000, DIM, seed=2)
-    with open_store(path, BINDING) as store:
+    with open_store(path, bound) as store:
         fill(store, many)
         before = answers(store, many[1::2])
         store.delete([str(number) for number in range(0, 4000, 2)])
@@ -355,9 +409,10 @@ with Store.open({str(path)!r}, create=create) as store:
     assert 200 <= syncs <= 230
 
 
-def test_layout_fits_pages_of_any_size() -> None:
+@pytest.mark.parametrize("kind", PACKINGS)
+def test_layout_fits_pages_of_any_size(kind: str) -> None:
     for dim in (1, 64, 65, 128, 384, 1024):
-        layout = Layout(dim)
+        layout = Layout(dim, packing=packing(kind, dim))
         used = layout.rows * (8 * layout.words + 8 + layout.stride)
         assert layout.segment_bytes % 65536 == 0
         assert used <= layout.segment_bytes < used + 65536

@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 
 from edge_mrl import search
 from edge_mrl.codefile import Layout
+from edge_mrl.codes import INT8, Packing
 from edge_mrl.codetable import CodeTable, Part
 from edge_mrl.errors import UsageError
+from edge_mrl.funnel import Funnel
 from edge_mrl.search import Match, nearest
+from tests.stores import PACKINGS, levels, packing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,9 +36,11 @@ def make_table(
     *,
     rows: int = 64,
     names: Any = NAMES,
+    kept: Packing = INT8,
 ) -> CodeTable:
     """Documents 10, 20, ... of so many rows each, in parts of 64 rows."""
-    layout = Layout(codes.shape[1], rows)
+    layout = Layout(codes.shape[1], rows, kept)
+    codes = kept.pack(codes)
     keys = np.repeat(np.arange(1, len(counts) + 1) * 10, counts).astype(np.uint32)
     starts = range(0, len(codes), rows)
 
@@ -68,8 +73,8 @@ def cosine(a: list[int], b: list[int]) -> float:
     return sum(x * y for x, y in zip(a, b, strict=True)) / max(norm, 1.0)
 
 
-@given(st.data())
-def test_exhaustive_search_equals_the_obvious_one(data: st.DataObject) -> None:
+@given(st.data(), st.sampled_from(PACKINGS))
+def test_exhaustive_search_equals_the_obvious_one(data: st.DataObject, kind: str) -> None:
     counts = data.draw(st.lists(st.integers(1, 3), min_size=1, max_size=12))
     total = sum(counts)
     # Few values and dimensions, so that equal scores are common.
@@ -78,7 +83,9 @@ def test_exhaustive_search_equals_the_obvious_one(data: st.DataObject) -> None:
     queries = data.draw(st.lists(values, min_size=0, max_size=3))
     dead = data.draw(st.sets(st.integers(0, total - 1)))
     keys = data.draw(st.none() | st.sets(st.integers(1, 13).map(lambda n: 10 * n)))
-    table = make_table(counts, np.array(codes, np.int8), sorted(dead), rows=64)
+    kept = packing(kind, 3)
+    table = make_table(counts, np.array(codes, np.int8), sorted(dead), rows=64, kept=kept)
+    codes = levels(np.array(codes, np.int8), kept).tolist()
     k = data.draw(st.integers(1, len(counts) + 2))
     selected = None if keys is None else np.array(sorted(keys), np.int64)
     owners = [10 * (n + 1) for n, count in enumerate(counts) for _ in range(count)]
@@ -106,9 +113,9 @@ def clustered() -> NDArray[np.int8]:
     return np.rint(vectors * 127).astype(np.int8)
 
 
-def singles(codes: NDArray[np.int8], dead: Sequence[int] = ()) -> CodeTable:
+def singles(codes: NDArray[np.int8], dead: Sequence[int] = (), kept: Packing = INT8) -> CodeTable:
     names = {10 * (n + 1): f"{n:06}" for n in range(len(codes))}
-    return make_table([1] * len(codes), codes, dead, rows=1024, names=names)
+    return make_table([1] * len(codes), codes, dead, rows=1024, names=names, kept=kept)
 
 
 def recall(found: list[list[Match]], exact: list[list[Match]]) -> float:
@@ -116,8 +123,11 @@ def recall(found: list[list[Match]], exact: list[list[Match]]) -> float:
     return float(np.mean([len({m.key for m in a} & {m.key for m in b}) / len(b) for a, b in pairs]))
 
 
-def test_funnel_finds_more_the_wider_it_is_and_all_in_the_end(clustered: NDArray[np.int8]) -> None:
-    table, queries = singles(clustered), clustered[::300]
+@pytest.mark.parametrize("kind", PACKINGS)
+def test_funnel_finds_more_the_wider_it_is_and_all_in_the_end(
+    kind: str, clustered: NDArray[np.int8]
+) -> None:
+    table, queries = singles(clustered, kept=packing(kind, 96)), clustered[::300]
     exact = nearest(queries, table, k=10, exact=True)
     widths = [10, 30, 100, 300, 1000, 6000]
     recalls = [recall(nearest(queries, table, k=10, width=width), exact) for width in widths]
@@ -136,13 +146,13 @@ def test_funnel_distance_is_the_hamming_distance_of_the_bits(clustered: NDArray[
     table = singles(clustered)
     bits = clustered > 0
     expected = (bits != bits[7]).sum(axis=1)
-    assert (search._distances(clustered[7], table) == expected).all()
+    assert (search._distances(clustered[7], table, 96) == expected).all()
 
 
 def test_distances_beyond_a_byte_do_not_wrap() -> None:
     codes = np.ones((3, 300), np.int8)
     codes[1] = -1
-    assert search._distances(codes[0], singles(codes)).tolist() == [0, 300, 0]
+    assert search._distances(codes[0], singles(codes), 300).tolist() == [0, 300, 0]
 
 
 def test_funnel_leaves_deleted_and_filtered_rows_out(clustered: NDArray[np.int8]) -> None:
@@ -173,7 +183,7 @@ def test_funnel_widens_until_there_are_k_documents(clustered: NDArray[np.int8]) 
 def test_equal_codes_do_not_make_every_row_a_candidate() -> None:
     codes = np.tile(np.array([[5, -3, 2, 1]], np.int8), (4000, 1))
     table = singles(codes)
-    rows = search._closest(search._distances(codes[0], table), 4, 100)
+    rows = search._closest(search._distances(codes[0], table, 4), 4, 100)
     assert rows.tolist() == list(range(search.TIES * 100))
     found = nearest(codes[:1], table, k=3, width=100)[0]
     assert [match.row for match in found] == [0, 1, 2]
@@ -213,3 +223,63 @@ def test_nothing_to_find_is_an_error(option: str) -> None:
     options: dict[str, Any] = {"k": 1, "width": 1, option: 0}
     with pytest.raises(UsageError, match=f"{option} is 0"):
         nearest(np.ones((1, 2), np.int8), make_table([1], np.ones((1, 2), np.int8)), **options)
+
+
+def funnel(text: str, table: CodeTable) -> Funnel:
+    """A funnel that ends with the codes of a table."""
+    whole = {"int8": 8, "int4": 4, "1bit": 1}[table.layout.packing.kind]
+    return Funnel.of(f"{text},{table.dim}x{whole}")
+
+
+@pytest.mark.parametrize("kind", PACKINGS)
+def test_stages_as_wide_as_the_store_find_what_the_exact_search_finds(
+    kind: str, clustered: NDArray[np.int8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "EXACT_BELOW", 0)
+    table = singles(clustered, range(0, 6000, 7), packing(kind, 96))
+    exact = nearest(clustered[::500], table, k=10, exact=True)
+    for stages in ("64x1:6000", "64x1:6000,96x1:6000", "64x1:9999,64x1:6000,96x1:5500"):
+        assert nearest(clustered[::500], table, k=10, funnel=funnel(stages, table)) == exact
+
+
+@pytest.mark.parametrize("kind", PACKINGS)
+def test_wider_last_stage_never_finds_worse(kind: str, clustered: NDArray[np.int8]) -> None:
+    table, queries = singles(clustered, kept=packing(kind, 96)), clustered[::300]
+    exact = nearest(queries, table, k=10, exact=True)
+    recalls = [
+        recall(nearest(queries, table, k=10, funnel=funnel(f"64x1:800,96x1:{w}", table)), exact)
+        for w in (10, 30, 100, 300, 800)
+    ]
+    assert recalls == sorted(recalls)
+    assert recalls[0] < recalls[-1]
+
+
+def test_stages_pass_on_what_an_obvious_sort_does(clustered: NDArray[np.int8]) -> None:
+    table, query = singles(clustered), clustered[7]
+    bits = clustered > 0
+    far = [(bits[:, :d] != bits[7, :d]).sum(axis=1) for d in (64, 96)]
+    first = set(np.flatnonzero(far[0] <= np.sort(far[0])[999]).tolist())
+    limit = np.sort(far[1][sorted(first)])[199]
+    second = sorted(row for row in first if far[1][row] <= limit)
+    heads = clustered[second, :32].astype(float) @ query[:32].astype(float)
+    heads /= np.linalg.norm(clustered[second, :32].astype(float), axis=1)
+    third = {second[i] for i in np.argsort(-heads, kind="stable")[:50]}
+    scores = [(cosine(query.tolist(), clustered[row].tolist()), row) for row in third]
+    best = sorted(scores, key=lambda pair: (-pair[0], pair[1]))[:5]
+    stages = Funnel.of("64x1:1000,96x1:200,32x8:50,96x8")
+    found = nearest(query[None], table, k=5, funnel=stages)[0]
+    assert [match.row for match in found] == [row for _, row in best]
+
+
+def test_stages_widen_until_there_are_k_documents(clustered: NDArray[np.int8]) -> None:
+    codes = np.concatenate([np.tile(clustered[:1], (2000, 1)), clustered[100:]])
+    names = {10 * (n + 1): f"{n:06}" for n in range(len(codes))}
+    table = make_table([2000] + [1] * (len(codes) - 2000), codes, rows=1024, names=names)
+    found = nearest(clustered[:1], table, k=10, funnel=funnel("64x1:100,96x1:50", table))[0]
+    assert len({match.key for match in found}) == 10
+
+
+def test_funnel_of_whole_codes_alone_is_the_exact_search(clustered: NDArray[np.int8]) -> None:
+    table = singles(clustered)
+    exact = nearest(clustered[:3], table, k=4, exact=True)
+    assert nearest(clustered[:3], table, k=4, funnel=Funnel.of("96x8")) == exact

@@ -194,7 +194,7 @@ def _facts(index: Index, stored: Stored, skipped: int, pruned: int | None) -> di
             "path": str(index.path),
             "documents": counts.documents,
             "passages": counts.passages,
-            "code_bytes": counts.passages * index.binding.dim,
+            "code_bytes": counts.passages * index.binding.packing.bytes(index.binding.dim),
         },
     }
 

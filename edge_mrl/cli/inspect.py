@@ -37,13 +37,14 @@ def _data(manifest: Manifest) -> dict[str, Any]:
 
 def _text(manifest: Manifest) -> str:
     source, precision, quality = manifest.source, manifest.precision, manifest.quality
-    width = manifest.full_dim
+    code, width = manifest.code, manifest.full_dim
     full = "none (coarse only)" if width is None else f"float32, {width} dimensions"
     fidelity = f"{quality['cosine_mean']:.4f} mean, {quality['cosine_min']:.4f} min"
     rows = [
         ("name", manifest.name),
         ("source", f"{source.model} ({source.architecture}, licence {source.licence})"),
         ("coarse", f"int8, {manifest.dim} dimensions, {manifest.dim} B per vector"),
+        ("stored", f"{code.stored}, {code.packing.bytes(manifest.dim)} B per passage"),
         ("full", full),
         ("head", manifest.head.kind + (" after layer norm" if manifest.head.layer_norm else "")),
         ("max tokens", f"{manifest.max_tokens:,}"),

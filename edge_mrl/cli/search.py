@@ -65,6 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="passages that the 1-bit stage passes on (default: 5000)",
     )
+    parser.add_argument(
+        "--stages",
+        metavar="DIMSxBITS:N,...",
+        help="which codes are compared, of how many passages: 64x1:20000,128x1:5000,128x8 (default: "
+        "what the store was tuned to)",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: one per core)")
     parser.add_argument("--low-memory", action="store_true", help="smallest memory, slower")
     parser.add_argument(
@@ -115,7 +121,6 @@ def _answer(index: Index, args: argparse.Namespace, query: str, started: float) 
     from edge_mrl.cli.output import count, duration
     from edge_mrl.cli.stores import parse_filter
     from edge_mrl.documents import clean
-    from edge_mrl.search import DEFAULT_WIDTH
 
     query = clean(query)
     hits = index.search(
@@ -124,7 +129,8 @@ def _answer(index: Index, args: argparse.Namespace, query: str, started: float) 
         filter=parse_filter(args.filter),
         mode=args.mode,
         exact=args.exact,
-        width=DEFAULT_WIDTH if args.width is None else args.width,
+        width=args.width,
+        stages=args.stages,
     )
     seconds = time.monotonic() - started
     if args.json:

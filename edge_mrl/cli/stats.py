@@ -42,7 +42,8 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     deleted = facts["deleted_passages"]
     rows = [
         ("store", facts["path"] + ("" if facts["writable"] else " (read-only)")),
-        ("bundle", f"{facts['bundle']}, {facts['dim']} dimensions"),
+        ("bundle", facts["bundle"]),
+        ("codes", f"{facts['dim']} dimensions {facts['code']}, {facts['code_bytes']} B a passage"),
         ("space", facts["space_id"][:12] + f", code {facts['code_id'][:12]}"),
         ("documents", f"{facts['documents']:,}"),
         (
@@ -58,6 +59,8 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
             + (f"; not in use: {facts['problem']}" if facts["problem"] else ""),
         ),
     ]
+    if facts["stages"]:
+        rows.append(("stages", facts["stages"]))
     if facts["reindexing"]:
         rows.append(("reindexing", f"interrupted, to {facts['reindexing']}: run it again to go on"))
     return rows
