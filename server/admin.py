@@ -151,9 +151,7 @@ def _list_devices(database: Database, args: argparse.Namespace) -> Outcome:
     from edge_mrl_server.storage import accounts
 
     with database.read() as session:
-        tenant = accounts.get_tenant(session, args.tenant)
-        if tenant is None:
-            raise UsageError(f"no tenant {args.tenant}: `edge-mrl admin tenants list` lists them")
+        tenant = accounts.require_tenant(session, args.tenant)
         devices = accounts.list_devices(session, args.tenant)
     lines = []
     for device in devices:
@@ -177,15 +175,12 @@ def _revoke(database: Database, args: argparse.Namespace) -> Outcome:
 
 def _purge(database: Database, args: argparse.Namespace) -> Outcome:
     from edge_mrl.clock import now_ms
-    from edge_mrl_server.storage import accounts, documents
+    from edge_mrl_server.storage.push import purge
 
     if not args.days >= 0:
         raise UsageError(f"--days {args.days}: expected 0 or more")
-    with database.read() as session:
-        if accounts.get_tenant(session, args.tenant) is None:
-            raise UsageError(f"no tenant {args.tenant}: `edge-mrl admin tenants list` lists them")
     before = now_ms() - int(args.days * DAY_MS)
-    count, fence = documents.purge(database, args.tenant, before_ms=before)
+    count, fence = purge(database, args.tenant, before_ms=before)
     result = {"tenant": args.tenant, "forgotten": count, "fence": fence}
     return 0, result, [f"{count:,} tombstones forgotten; fence {fence:,}"]
 

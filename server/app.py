@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -23,8 +24,11 @@ from edge_mrl_server.heads import MAX_HEAD_BYTES, Code, put_head
 from edge_mrl_server.openapi import DESCRIPTION
 from edge_mrl_server.service import Answer, Service, json_answer, one_vector, space
 from edge_mrl_server.snapshot import coded
-from edge_mrl_server.storage import accounts, documents
+from edge_mrl_server.storage import accounts, ranking
 from edge_mrl_server.storage.accounts import Enrolled
+from edge_mrl_server.storage.pull import Wanted, changes_after, note_pull
+from edge_mrl_server.storage.push import Push
+from edge_mrl_server.storage.push import push as apply
 
 __all__ = ["create_app"]
 
@@ -55,8 +59,8 @@ async def push(service: Service, request: Request) -> Answer:
         if not isinstance(cursor, int) or isinstance(cursor, bool) or not 0 <= cursor < 2**63:
             raise Refusal(400, "malformed", "cursor: expected the change pulled to, 0 for none")
         items = _items(message)
-        batch = documents.Push(space_id, items, message.vectors.shape[1], cursor)
-        results = await service.work(documents.push, service.database, principal, batch)
+        batch = Push(space_id, items, message.vectors.shape[1], cursor)
+        results = await service.work(apply, service.database, principal, batch)
     for result in results:
         service.metrics.items.labels(result.status).inc()
     service.metrics.vectors.inc(len(message.vectors))
@@ -73,29 +77,23 @@ async def pull(service: Service, request: Request) -> Answer:
     if vectors not in ("coarse", "full", "none"):
         raise Refusal(400, "malformed", "vectors: expected coarse, full or none")
     code = _code(request) if vectors == "coarse" else None
+    wanted = Wanted(since, limit, vectors != "none", query.get("text") == "1", fence)
 
     def load() -> Answer:
-        changes = documents.changes_after(
-            service.database,
-            principal.tenant,
-            since,
-            limit=limit,
-            vectors=vectors != "none",
-            text=query.get("text") == "1",
-            fence=fence,
-        )
-        items, like = changes.items, np.zeros((0, changes.full_dim or 1), np.float16)
+        changes = changes_after(service.database, principal.tenant, wanted)
+        items = changes.items
+        like: NDArray[Any] = np.zeros((0, changes.full_dim or 1), np.float16)
         if code is not None:
             head = service.heads.get(service.database, principal.tenant, code, changes.full_dim)
             items = [coded(item, code, head) for item in items]
-            like = np.zeros((0, code.dim), np.int8)  # type: ignore[assignment]
+            like = np.zeros((0, code.dim), np.int8)
         header = {
             "cursor": changes.cursor,
             "more": changes.more,
             "fence": changes.fence,
             "now_ms": now_ms(),
         }
-        documents.note_pull(service.database, principal, since)
+        note_pull(service.database, principal, since)
         return Answer(wire.encode_items(header, items, like=like), wire.CONTENT_TYPE)
 
     return await service.work(load)
@@ -129,7 +127,7 @@ async def rerank(service: Service, request: Request) -> Answer:
             raise Refusal(400, "malformed", str(error)) from error
         query = one_vector(message)
         scores = await service.work(
-            documents.rerank, service.database, principal.tenant, space_id, names, query
+            ranking.rerank, service.database, principal.tenant, space_id, names, query
         )
     missing = [name for name, score in zip(names, scores, strict=True) if score is None]
     return json_answer({"scores": scores, "missing": missing})
@@ -147,7 +145,7 @@ async def search(service: Service, request: Request) -> Answer:
             raise Refusal(400, "malformed", "text: expected true or false")
         query = one_vector(message)
         hits = await service.work(
-            documents.search, service.database, principal.tenant, space_id, query, k, text=text
+            ranking.search, service.database, principal.tenant, space_id, query, k, text=text
         )
     return json_answer({"hits": hits})
 

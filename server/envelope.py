@@ -108,7 +108,7 @@ class Envelope:
         except TimeoutError:
             # The client does not read; uvicorn closes the connection of an answer that is not complete.
             state["code"] = "slow_reader"
-        except Exception:
+        except Exception:  # noqa: BLE001 - it becomes an answer, and its trace is logged
             LOGGER.exception("internal error", extra={"fields": {"path": state.get("route")}})
             state["code"] = "internal"
             if not sent["status"]:

@@ -3,7 +3,7 @@
 EdgeMrlError
 ├── UnavailableError          exit 4   the database cannot be reached, is full, or is read-only just now
 └── DatabaseError             exit 2   a database that is not ours, or newer than this server
-Refusal                                an answer to a device: a status, a code and a message (FORMAT.md, "Wire")
+Refusal                                an answer to a device: status, code, message (FORMAT.md, "Wire")
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import BinaryIO
 
 import anyio.to_thread
@@ -17,7 +16,8 @@ from edge_mrl_server.snapshot import Snapshot
 __all__ = ["file_answer"]
 
 _CHUNK = 1 << 18
-#: A part is read at once, so that its digest can stand before it. Longer ones are cut: the device asks on.
+#: A part is read at once, so that its digest can stand before it. Longer ones are cut: the device
+#: asks on.
 MAX_PART = 8 << 20
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
@@ -81,6 +81,3 @@ def _tags(value: str) -> set[str]:
 
 def _empty(status: int, headers: dict[str, str]) -> Response:
     return Response(b"", status, headers | {"Content-Digest": digest(b"")})
-
-
-Paths = list[Path]

@@ -16,7 +16,7 @@ from edge_mrl_server.storage.database import Database
 
 __all__ = ["MAX_HEADS", "Code", "Head", "HeadCache", "put_head"]
 
-#: Heads of one tenant at most. A fleet has one for each kind of device, or one for each text it was fitted on.
+#: Heads of one tenant at most: one for each kind of device, or each text that one was fitted on.
 MAX_HEADS = 256
 MAX_HEAD_BYTES = 16 << 20
 _CACHED = 64

@@ -66,7 +66,7 @@ _CODE = [
 ]
 _JSON = "application/json"
 _OPEN: list[dict[str, Any]] = []
-_TOKEN = [{"token": []}]
+_TOKEN: list[dict[str, list[str]]] = [{"token": []}]
 
 DESCRIPTION: dict[str, Any] = {
     "openapi": "3.1.0",

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import anyio
 import anyio.to_thread
 import numpy as np
+from numpy.typing import NDArray
 from starlette.requests import ClientDisconnect, Request
 
 from edge_mrl.errors import WireError
@@ -31,13 +32,12 @@ from edge_mrl_server.metrics import Metrics
 from edge_mrl_server.settings import Settings
 from edge_mrl_server.snapshot import SnapshotCache
 from edge_mrl_server.storage import accounts
-from edge_mrl_server.storage.accounts import Principal
+from edge_mrl_server.storage.records import Principal
 from edge_mrl_server.storage.database import Database
 
 __all__ = ["Answer", "Service", "json_answer"]
 
 T = TypeVar("T")
-#: Requests from addresses without a token, and their failures, share this many names.
 _SPACE = re.compile(r"[0-9a-f]{64}")
 _SEQUENCE = re.compile(r"[0-9A-Za-z]{1,64}")
 
@@ -192,12 +192,12 @@ def space(request: Request) -> str:
     return value
 
 
-def one_vector(message: Message) -> np.ndarray[Any, np.dtype[np.float32]]:
+def one_vector(message: Message) -> NDArray[np.float32]:
     """The only vector of a query, float32[full_dim] of unit length."""
     vectors = message.vectors
     if vectors.dtype.kind != "f" or len(vectors) != 1:
         raise Refusal(400, "malformed", "expected one vector, float16 or float32")
-    query = vectors[0].astype(np.float32)
+    query: NDArray[np.float32] = vectors[0].astype(np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         length = float(np.linalg.norm(query))
     if not abs(length - 1) <= 0.01:

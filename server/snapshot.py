@@ -22,9 +22,9 @@ import numpy as np
 
 from edge_mrl.wire import Item, encode_items
 from edge_mrl_server.heads import Code, Head, HeadCache
-from edge_mrl_server.storage.accounts import get_tenant
+from edge_mrl_server.storage.accounts import require_tenant
 from edge_mrl_server.storage.database import Database
-from edge_mrl_server.storage.documents import live_pages
+from edge_mrl_server.storage.pull import live_pages
 
 __all__ = ["Snapshot", "SnapshotCache"]
 
@@ -113,8 +113,7 @@ class SnapshotCache:
             if known is not None:
                 self._files.move_to_end((tenant, etag or ""))
         with database.read() as session:
-            row = get_tenant(session, tenant)
-        assert row is not None
+            row = require_tenant(session, tenant)
         if known is not None and known.change >= row.fence:
             return known
         head = heads.get(database, tenant, code, row.full_dim)
@@ -140,8 +139,7 @@ class SnapshotCache:
         sha, size = hashlib.sha256(), 0
         path = Path(handle.name)
         try:
-            with handle as file:
-                row, pages = live_pages(database, tenant, text=text)
+            with handle as file, live_pages(database, tenant, text=text) as (row, pages):
                 first: dict[str, object] = {"cursor": row.change, "documents": row.documents}
                 like = np.zeros((0, code.dim), np.int8)
                 for page in _at_least_one(pages):

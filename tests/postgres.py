@@ -56,7 +56,7 @@ class Postgres:
     """One server: its folder, its port, its life.
 
     Args:
-        folder: An empty or missing folder, which is made the unprivileged user's; or a standby's base backup.
+        folder: An empty or missing folder; it is made the unprivileged user's.
         port: Where it listens on loopback; None takes a free one.
         config: Settings beside ``SMALL``.
     """

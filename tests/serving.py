@@ -23,7 +23,7 @@ from edge_mrl.clock import COUNTER_BITS, now_ms
 from edge_mrl.wire import CONTENT_TYPE, Item, digest, encode_items, encode_message, matches_digest
 from tests.processes import COMMAND
 
-__all__ = ["Caller", "Reply", "Serving", "admin", "enroll", "serving", "units"]
+__all__ = ["SPACE", "Caller", "Reply", "Serving", "admin", "enroll", "item", "serving", "units"]
 
 SPACE = "5" * 64
 STOP_S = 30.0
@@ -44,7 +44,7 @@ class Serving:
 
     def __init__(self, database: str | Path, *arguments: str, port: int = 0) -> None:
         self.database = str(database)
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
         command = [*COMMAND, "serve", "--database", self.database, "--port", str(port), "--json"]
         self.process = subprocess.Popen(
             [*command, *arguments],

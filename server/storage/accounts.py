@@ -19,13 +19,11 @@ from edge_mrl.clock import now_ms
 from edge_mrl.errors import UsageError
 from edge_mrl_server.errors import Refusal
 from edge_mrl_server.storage.database import Session
+from edge_mrl_server.storage.records import COLUMNS, Principal, Tenant
 
 __all__ = [
-    "COLUMNS",
     "TENANT_NAME",
     "Enrolled",
-    "Principal",
-    "Tenant",
     "authenticate",
     "confirm",
     "create_code",
@@ -35,17 +33,13 @@ __all__ = [
     "get_tenant",
     "list_devices",
     "list_tenants",
+    "require_tenant",
     "revoke",
     "rotate",
     "set_limits",
 ]
 
 TENANT_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
-#: In the order of ``Tenant``'s attributes.
-COLUMNS = (
-    "tenant, space_id, full_dim, change, fence, fence_stamp, fence_device, documents, tombstones, "
-    "passages, limits, created_ms"
-)
 TOKEN_PREFIX = "emrl"  # noqa: S105 - what a token starts with, so that leaked ones are recognised
 TOKEN_BYTES = 32
 TOKEN_LIFE_MS = 90 * 86_400_000
@@ -54,53 +48,6 @@ CODE_LIFE_MS = 86_400_000
 MAX_NAME_CHARS = 100
 #: What a tenant may be limited in: numbers above 0.
 LIMITS = ("documents", "devices", "device_requests_per_s", "tenant_requests_per_s")
-
-
-@dataclass(frozen=True, slots=True)
-class Tenant:
-    """A tenant: documents, devices and a space of their own.
-
-    Attributes:
-        name: Its key.
-        space_id: The space that it was bound to by its first vectors; None before.
-        full_dim: The dimensions of that space's vectors.
-        change: The last change number.
-        fence: The last change among forgotten tombstones; 0 if none was.
-        fence_stamp: The stamp of the newest version among forgotten tombstones.
-        fence_device: The device of that version.
-        documents: How many are live.
-        tombstones: How many are remembered as deleted.
-        passages: How many vectors.
-        limits: See ``LIMITS``; a JSON object.
-        created_ms: When it was made.
-    """
-
-    name: str
-    space_id: str | None
-    full_dim: int | None
-    change: int
-    fence: int
-    fence_stamp: int
-    fence_device: str
-    documents: int
-    tombstones: int
-    passages: int
-    limits: str
-    created_ms: int
-
-    def limit(self, name: str) -> float | None:
-        """The limit of that name, if there is one."""
-        value: float | None = json.loads(self.limits).get(name)
-        return value
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Who sent a request, as its token says."""
-
-    tenant: str
-    device: str
-    limits: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +91,18 @@ def get_tenant(session: Session, name: str) -> Tenant | None:
     return Tenant(*rows[0]) if rows else None
 
 
+def require_tenant(session: Session, name: str) -> Tenant:
+    """The tenant that a token named: none is ever deleted.
+
+    Raises:
+        UsageError: There is none; someone typed it.
+    """
+    tenant = get_tenant(session, name)
+    if tenant is None:
+        raise UsageError(f"no tenant {name}: `edge-mrl admin tenants list` lists them")
+    return tenant
+
+
 def list_tenants(session: Session, *, limit: int = 1_000) -> list[Tenant]:
     """The tenants by name, ``limit`` at most."""
     sql = f"SELECT {COLUMNS} FROM tenants ORDER BY tenant LIMIT ?"  # noqa: S608
@@ -156,10 +115,8 @@ def set_limits(session: Session, name: str, limits: Mapping[str, float | None]) 
     Raises:
         UsageError: There is no such tenant or limit.
     """
-    row = session.lock_tenant(name)
-    if row is None:
-        raise UsageError(f"no tenant {name}: `edge-mrl admin tenants list` lists them")
-    tenant = Tenant(*row)
+    session.lock_tenant(name)
+    tenant = require_tenant(session, name)
     for key, value in limits.items():
         if key not in LIMITS or (value is not None and not value > 0):
             raise UsageError(
@@ -168,9 +125,7 @@ def set_limits(session: Session, name: str, limits: Mapping[str, float | None]) 
     merged = json.loads(tenant.limits) | dict(limits)
     kept = {key: value for key, value in merged.items() if value is not None}
     session.run("UPDATE tenants SET limits = ? WHERE tenant = ?", json.dumps(kept), name)
-    changed = get_tenant(session, name)
-    assert changed is not None
-    return changed
+    return require_tenant(session, name)
 
 
 def create_code(session: Session, tenant: str, *, life_ms: int = CODE_LIFE_MS) -> str:
@@ -179,8 +134,7 @@ def create_code(session: Session, tenant: str, *, life_ms: int = CODE_LIFE_MS) -
     Raises:
         UsageError: There is no such tenant.
     """
-    if get_tenant(session, tenant) is None:
-        raise UsageError(f"no tenant {tenant}: `edge-mrl admin tenants list` lists them")
+    require_tenant(session, tenant)
     secret = base64.b32encode(secrets.token_bytes(CODE_BYTES)).decode().lower()
     code = f"{tenant}_{secret}"
     now = now_ms()

@@ -8,26 +8,30 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl_server.storage.database import Session
+from edge_mrl_server.storage.records import Tenant
 
 __all__ = ["BitCache"]
 
 #: Tenants whose bits are kept: the last used, together at most so large.
 MAX_BYTES = 256 << 20
-#: Documents whose full vectors are looked at, at least: sqlite's own benchmarks of such a
-#: shortlist of signs find the true nearest ten among a thousand in more than 99 of 100 searches.
+#: Documents whose full vectors are looked at, at least.
 SHORTLIST = 1_000
 PAGE = 2_000
 
 
 @dataclass(eq=False)
 class _Bits:
-    """A tenant's bits as of a change. Rows of what was replaced stay, without a name, until it is built anew."""
+    """A tenant's bits as of a change.
+
+    Rows of what was replaced stay, without a name, until all are read anew.
+    """
 
     change: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -47,26 +51,25 @@ class BitCache:
         self._tenants: OrderedDict[str, _Bits] = OrderedDict()
 
     def shortlist(
-        self, session: Session, tenant: str, query: NDArray[np.float32], k: int, *, change: int
+        self, session: Session, tenant: Tenant, query: NDArray[np.float32], k: int
     ) -> list[str]:
         """Names of the documents whose signs are nearest to the query's.
 
         Args:
             session: A transaction, to read what is new since the last search.
-            tenant: Whose.
+            tenant: Whose, as this transaction sees it.
             query: float32[full_dim].
             k: How many are wanted in the end.
-            change: The tenant's last change in this transaction.
         """
         with self._lock:
-            entry = self._tenants.setdefault(tenant, _Bits())
-            self._tenants.move_to_end(tenant)
+            entry = self._tenants.setdefault(tenant.name, _Bits())
+            self._tenants.move_to_end(tenant.name)
         with entry.lock:
-            if entry.change > change or entry.dead * 2 > max(entry.used, PAGE):
+            if entry.change > tenant.change or entry.dead * 2 > max(entry.used, PAGE):
                 _reset(entry)  # a transaction from before the cache, or one half of it is useless
-            _catch_up(entry, session, tenant, change)
+            _catch_up(entry, session, tenant.name, tenant.change)
             names = _nearest(entry, query, max(SHORTLIST, 10 * k))
-        self._evict(tenant)
+        self._evict(tenant.name)
         return names
 
     def _evict(self, keep: str) -> None:
@@ -104,8 +107,7 @@ def _forget(entry: _Bits, name: str) -> None:
     entry.dead += count
 
 
-def _append(entry: _Bits, arrays: object) -> None:
-    assert isinstance(arrays, dict)
+def _append(entry: _Bits, arrays: Mapping[str, NDArray[np.float16]]) -> None:
     for name, vectors in arrays.items():
         entry.rows[name] = (len(entry.names), len(vectors))
         entry.names += [name] * len(vectors)
@@ -137,12 +139,9 @@ def _nearest(entry: _Bits, query: NDArray[np.float32], count: int) -> list[str]:
     distances = np.zeros(entry.used, np.uint16)
     for word in range(len(wanted)):
         distances += np.bitwise_count(entry.bits[: entry.used, word] ^ wanted[word])
-    if entry.used > count:
-        # Those without a name take places too: there are not more of them than of the others.
-        near = np.argpartition(distances, min(2 * count, entry.used) - 1)[: 2 * count]
-        near = near[np.argsort(distances[near], kind="stable")]
-    else:
-        near = np.arange(entry.used)
+    # A document may have several passages near, and rows without a name may be among the nearest.
+    take = min(entry.used, 2 * count + entry.dead)
+    near = np.argpartition(distances, take - 1)[:take]
+    near = near[np.argsort(distances[near], kind="stable")]
     names = dict.fromkeys(entry.names[place] for place in near.tolist())
-    names.pop(None, None)
     return [name for name in names if name is not None][:count]

@@ -7,43 +7,17 @@ are kept, and how the nearest are found.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Database", "Row", "Session", "Written", "open_database"]
+from edge_mrl_server.storage.records import Row, Tenant, Written
 
-Row = tuple[Any, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Written:
-    """A version of a document on its way into the database.
-
-    Attributes:
-        id: The document's name.
-        stamp: Its version's stamp.
-        change: The change number that it gets.
-        vectors: float16[n, full_dim]; n is 0 where it was deleted.
-        deleted: Whether this is a tombstone.
-        text: UTF-8, or None.
-        spans: uint32 start and end of each passage, or None.
-        metadata: JSON in UTF-8, or None.
-    """
-
-    id: str
-    stamp: int
-    change: int
-    vectors: NDArray[np.float16]
-    deleted: bool
-    text: bytes | None
-    spans: bytes | None
-    metadata: bytes | None
+__all__ = ["Database", "Session", "open_database"]
 
 
 class Session(Protocol):
@@ -61,8 +35,8 @@ class Session(Protocol):
     def pack(self, values: Sequence[str]) -> object:
         """The parameter for ``among``."""
 
-    def lock_tenant(self, tenant: str) -> Row | None:
-        """A tenant's columns (``accounts.COLUMNS``), its row locked until the transaction ends."""
+    def lock_tenant(self, name: str) -> Tenant | None:
+        """A tenant, its row locked until the transaction ends."""
 
     def upsert(self, tenant: str, device: str, versions: Sequence[Written]) -> int:
         """Write versions that are above what is there; returns how many were."""
@@ -75,17 +49,13 @@ class Session(Protocol):
     def vectors(self, tenant: str, ids: Sequence[str]) -> Mapping[str, NDArray[np.float16]]:
         """float16[n, full_dim] of each document that has vectors."""
 
-    def search(
-        self, tenant: str, query: NDArray[np.float32], k: int, *, passages: int, change: int
-    ) -> list[tuple[str, float]]:
+    def search(self, tenant: Tenant, query: NDArray[np.float32], k: int) -> list[tuple[str, float]]:
         """The ``k`` documents whose best passages are nearest, with cosines, best first.
 
         Args:
-            tenant: Whose.
+            tenant: Whose, as this transaction sees it.
             query: float32[full_dim], unit length.
             k: How many at most.
-            passages: How many passages the tenant has.
-            change: The tenant's last change, in this transaction.
         """
 
 
@@ -107,7 +77,7 @@ class Database(Protocol):
     def close(self) -> None:
         """Close every connection."""
 
-    def __enter__(self) -> Database:
+    def __enter__(self) -> Self:
         """Itself."""
 
     def __exit__(self, *_: object) -> None:
@@ -133,9 +103,3 @@ def open_database(url: str, *, connections: int = 8) -> Database:
     from edge_mrl_server.storage.sqlite import SqliteDatabase
 
     return SqliteDatabase(Path(url))
-
-
-def batches(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    """Slices of at most ``size``."""
-    for start in range(0, len(values), size):
-        yield values[start : start + size]

@@ -10,7 +10,7 @@ __all__ = ["MIGRATIONS", "TYPES"]
 
 #: What stands in the statements below for each database.
 TYPES = {
-    # NOT NULL and CHECKs aside, SQLite's types are what it stores; BINARY order of UTF-8 is by code point.
+    # Both compare UTF-8 byte by byte, and so by code point.
     "sqlite": {"text": "TEXT", "bytes": "BLOB", "long": "INTEGER", "truth": "INTEGER"},
     "postgres": {
         "text": 'TEXT COLLATE "C"',
@@ -108,7 +108,7 @@ _POSTGRES_VECTORS = """CREATE TABLE passages (
         PRIMARY KEY (tenant, id, position)
     )"""
 
-#: Names and statements, in order, by database. A released migration never changes; a new one goes at the end.
+#: Names and statements, in order. A released migration never changes; a new one goes at the end.
 MIGRATIONS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "sqlite": (("0001-tenants-documents-vectors", (*_FIRST, _SQLITE_VECTORS)),),
     "postgres": (

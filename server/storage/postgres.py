@@ -6,9 +6,9 @@ Every commit is flushed, here and on the synchronous standbys that there are, be
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, LiteralString, cast
+from typing import Any, LiteralString, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from edge_mrl.clock import now_ms
 from edge_mrl.errors import MissingDependencyError, reason
 from edge_mrl_server.errors import DatabaseError, UnavailableError
-from edge_mrl_server.storage.accounts import COLUMNS
-from edge_mrl_server.storage.database import Row, Session, Written
+from edge_mrl_server.storage.database import Session
 from edge_mrl_server.storage.migrations import MIGRATIONS, statements
+from edge_mrl_server.storage.records import COLUMNS, Row, Tenant, Written
 
 try:
     import psycopg
@@ -73,13 +73,13 @@ class PostgresSession:
         """A list becomes an array."""
         return list(values)
 
-    def lock_tenant(self, tenant: str) -> Row | None:
+    def lock_tenant(self, name: str) -> Tenant | None:
         """A tenant's row, locked."""
         rows = self.rows(
             f"SELECT {COLUMNS} FROM tenants WHERE tenant = ? FOR NO KEY UPDATE",  # noqa: S608
-            tenant,
+            name,
         )
-        return rows[0] if rows else None
+        return Tenant(*rows[0]) if rows else None
 
     def upsert(self, tenant: str, device: str, versions: Sequence[Written]) -> int:
         """Write what is newer."""
@@ -130,20 +130,19 @@ class PostgresSession:
             cursor.execute(sql, (tenant, list(ids)))
             return {name: _from_network(data, count) for name, data, count in cursor}
 
-    def search(
-        self, tenant: str, query: NDArray[np.float32], k: int, *, passages: int, change: int
-    ) -> list[tuple[str, float]]:
-        """All vectors of a small tenant; a larger one's by the index over prefixes, where there is one."""
+    def search(self, tenant: Tenant, query: NDArray[np.float32], k: int) -> list[tuple[str, float]]:
+        """All vectors of a small tenant; a larger one's by the index over prefixes, if there is one."""
         text = _as_text(query)
-        if passages > EXACT_PASSAGES and len(query) >= PREFIX and self._has_index():
-            hits = self._search_by_prefix(tenant, text, k)
-            if len(hits) >= k:
+        if tenant.passages > EXACT_PASSAGES and len(query) >= PREFIX and self._has_index():
+            hits = self._search_by_prefix(tenant.name, text, k)
+            # The index gives up after some ten thousand rows of other tenants.
+            if len(hits) >= min(k, tenant.documents):
                 return hits
         rows = self.rows(
             "SELECT id, max(1 - (vector <=> ?::halfvec)) AS score FROM passages "
             "WHERE tenant = ? GROUP BY id ORDER BY score DESC, id LIMIT ?",
             text,
-            tenant,
+            tenant.name,
             k,
         )
         return [(name, float(score)) for name, score in rows]
@@ -163,7 +162,7 @@ class PostgresSession:
         self.run("SET LOCAL hnsw.iterative_scan = 'relaxed_order'")
         self.run(f"SET LOCAL hnsw.ef_search = {min(count, 1000)}")
         rows = self.rows(
-            "WITH near AS MATERIALIZED (SELECT id, vector FROM passages WHERE tenant = ? "
+            "WITH near AS MATERIALIZED (SELECT id, vector FROM passages WHERE tenant = ? "  # noqa: S608
             f"AND vector_dims(vector) >= {PREFIX} "
             f"ORDER BY subvector(vector, 1, {PREFIX})::halfvec({PREFIX}) <=> "
             f"subvector(?::halfvec, 1, {PREFIX})::halfvec({PREFIX}) LIMIT ?) "
@@ -179,9 +178,7 @@ class PostgresSession:
 
     def _execute(self, sql: str, arguments: Sequence[object]) -> psycopg.Cursor[Row]:
         # Statements are constants of this package; values are always parameters.
-        return self._connection.execute(
-            cast("LiteralString", sql.replace("?", "%s")), arguments or None
-        )
+        return self._connection.execute(sql.replace("?", "%s"), arguments or None)
 
 
 class PostgresDatabase:
@@ -249,7 +246,7 @@ class PostgresDatabase:
         """Close every connection."""
         self._pool.close()
 
-    def __enter__(self) -> PostgresDatabase:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -260,7 +257,7 @@ class PostgresDatabase:
             connection.autocommit = True
             try:
                 connection.execute("SET statement_timeout = 0")
-                connection.execute(cast("LiteralString", sql))
+                connection.execute(sql)
             finally:
                 if not connection.closed:
                     connection.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
@@ -300,7 +297,7 @@ def _migrate(connection: psycopg.Connection[Row]) -> None:
         raise DatabaseError("the database was written by a newer edge-mrl: update this one")
     for number in range(version, len(steps)):
         for sql in statements("postgres", number):
-            connection.execute(cast("LiteralString", sql))
+            connection.execute(sql)
         connection.execute(
             "INSERT INTO migrations VALUES (%s, %s, %s)", (number + 1, steps[number][0], now_ms())
         )
@@ -378,6 +375,3 @@ def _translated() -> Iterator[None]:
         psycopg_pool.PoolClosed,
     ) as error:
         raise UnavailableError(f"PostgreSQL: {reason(error)}") from error
-
-
-Check = Callable[[psycopg.Connection[Row]], None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import queue
 import sqlite3
@@ -10,16 +11,17 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl.clock import now_ms
 from edge_mrl_server.errors import DatabaseError, UnavailableError
-from edge_mrl_server.storage.accounts import COLUMNS
 from edge_mrl_server.storage.bits import BitCache
-from edge_mrl_server.storage.database import Row, Session, Written
+from edge_mrl_server.storage.database import Session
 from edge_mrl_server.storage.migrations import MIGRATIONS, statements
+from edge_mrl_server.storage.records import COLUMNS, Row, Tenant, Written
 
 __all__ = ["APPLICATION_ID", "SqliteDatabase"]
 
@@ -52,14 +54,12 @@ class SqliteSession:
 
     def pack(self, values: Sequence[str]) -> object:
         """A JSON list."""
-        import json
-
         return json.dumps(list(values), ensure_ascii=False)
 
-    def lock_tenant(self, tenant: str) -> Row | None:
+    def lock_tenant(self, name: str) -> Tenant | None:
         """A tenant's row; the transaction has the whole file locked."""
-        rows = self.rows(f"SELECT {COLUMNS} FROM tenants WHERE tenant = ?", tenant)  # noqa: S608
-        return rows[0] if rows else None
+        rows = self.rows(f"SELECT {COLUMNS} FROM tenants WHERE tenant = ?", name)  # noqa: S608
+        return Tenant(*rows[0]) if rows else None
 
     def upsert(self, tenant: str, device: str, versions: Sequence[Written]) -> int:
         """Write what is newer."""
@@ -107,7 +107,7 @@ class SqliteSession:
     def vectors(self, tenant: str, ids: Sequence[str]) -> Mapping[str, NDArray[np.float16]]:
         """float16[n, full_dim] by id."""
         sql = (
-            "SELECT v.id, v.vectors, d.passages FROM vectors v JOIN documents d "
+            "SELECT v.id, v.vectors, d.passages FROM vectors v JOIN documents d "  # noqa: S608
             f"ON d.tenant = v.tenant AND d.id = v.id WHERE v.tenant = ? AND v.id {self.among}"
         )
         return {
@@ -115,14 +115,12 @@ class SqliteSession:
             for name, data, count in self.rows(sql, tenant, self.pack(ids))
         }
 
-    def search(
-        self, tenant: str, query: NDArray[np.float32], k: int, *, passages: int, change: int
-    ) -> list[tuple[str, float]]:
+    def search(self, tenant: Tenant, query: NDArray[np.float32], k: int) -> list[tuple[str, float]]:
         """One bit of every dimension first, then the full vectors of the nearest."""
-        ids = self._bits.shortlist(self, tenant, query, k, change=change)
+        ids = self._bits.shortlist(self, tenant, query, k)
         best: dict[str, float] = {}
         for start in range(0, len(ids), LOOKUP):
-            for name, array in self.vectors(tenant, ids[start : start + LOOKUP]).items():
+            for name, array in self.vectors(tenant.name, ids[start : start + LOOKUP]).items():
                 whole = array.astype(np.float32)
                 lengths = np.linalg.norm(whole, axis=1) * np.linalg.norm(query)
                 best[name] = float((whole @ query / lengths).max())
@@ -197,7 +195,7 @@ class SqliteDatabase:
             while True:
                 self._readers.get_nowait().close()
 
-    def __enter__(self) -> SqliteDatabase:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

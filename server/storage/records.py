@@ -1,0 +1,92 @@
+"""What the databases hold, as values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["COLUMNS", "Principal", "Row", "Tenant", "Written"]
+
+Row = tuple[Any, ...]
+#: In the order of ``Tenant``'s attributes.
+COLUMNS = (
+    "tenant, space_id, full_dim, change, fence, fence_stamp, fence_device, documents, tombstones, "
+    "passages, limits, created_ms"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A tenant: documents, devices and a space of their own.
+
+    Attributes:
+        name: Its key.
+        space_id: The space that it was bound to by its first vectors; None before.
+        full_dim: The dimensions of that space's vectors.
+        change: The last change number.
+        fence: The last change among forgotten tombstones; 0 if none was.
+        fence_stamp: The stamp of the newest version among forgotten tombstones.
+        fence_device: The device of that version.
+        documents: How many are live.
+        tombstones: How many are remembered as deleted.
+        passages: How many vectors.
+        limits: See ``LIMITS``; a JSON object.
+        created_ms: When it was made.
+    """
+
+    name: str
+    space_id: str | None
+    full_dim: int | None
+    change: int
+    fence: int
+    fence_stamp: int
+    fence_device: str
+    documents: int
+    tombstones: int
+    passages: int
+    limits: str
+    created_ms: int
+
+    def limit(self, name: str) -> float | None:
+        """The limit of that name, if there is one."""
+        value: float | None = json.loads(self.limits).get(name)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who sent a request, as its token says."""
+
+    tenant: str
+    device: str
+    limits: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Written:
+    """A version of a document on its way into the database.
+
+    Attributes:
+        id: The document's name.
+        stamp: Its version's stamp.
+        change: The change number that it gets.
+        vectors: float16[n, full_dim]; n is 0 where it was deleted.
+        deleted: Whether this is a tombstone.
+        text: UTF-8, or None.
+        spans: uint32 start and end of each passage, or None.
+        metadata: JSON in UTF-8, or None.
+    """
+
+    id: str
+    stamp: int
+    change: int
+    vectors: NDArray[np.float16]
+    deleted: bool
+    text: bytes | None
+    spans: bytes | None
+    metadata: bytes | None
