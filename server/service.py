@@ -32,8 +32,8 @@ from edge_mrl_server.metrics import Metrics
 from edge_mrl_server.settings import Settings
 from edge_mrl_server.snapshot import SnapshotCache
 from edge_mrl_server.storage import accounts
-from edge_mrl_server.storage.records import Principal
 from edge_mrl_server.storage.database import Database
+from edge_mrl_server.storage.records import Principal
 
 __all__ = ["Answer", "Service", "json_answer"]
 

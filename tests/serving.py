@@ -52,6 +52,7 @@ class Serving:
             stderr=self._log,
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
         )
+        self._logged = ""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, self.log()
@@ -68,7 +69,9 @@ class Serving:
 
     def log(self) -> str:
         """What it wrote to standard error."""
-        return os.pread(self._log.fileno(), 1 << 26, 0).decode("utf-8", "replace")
+        if not self._log.closed:
+            self._logged = os.pread(self._log.fileno(), 1 << 26, 0).decode("utf-8", "replace")
+        return self._logged
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """End it; returns its exit code."""
@@ -79,6 +82,8 @@ class Serving:
         finally:
             if self.process.stdout is not None:
                 self.process.stdout.close()
+            self.log()
+            self._log.close()
 
     def kill(self) -> None:
         """SIGKILL."""

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge_mrl_server.storage import Database, accounts, open_database
+from tests import postgres
+from tests.serving import Caller, Serving, enroll, serving
+
+
+class Place:
+    """A database with a server before it, both alive for the whole session."""
+
+    _numbers = itertools.count(1)
+
+    def __init__(self, kind: str, url: str, database: Database, server: Serving) -> None:
+        self.kind = kind
+        self.url = url
+        self.database = database
+        self.server = server
+        self._callers: list[Caller] = []
+
+    def tenant(self) -> str:
+        """A new tenant."""
+        name = f"t{next(self._numbers)}"
+        with self.database.write() as session:
+            accounts.create_tenant(session, name)
+        return name
+
+    def code(self, tenant: str) -> str:
+        """A new enrolment code."""
+        with self.database.write() as session:
+            return accounts.create_code(session, tenant)
+
+    def device(self, tenant: str | None = None) -> Caller:
+        """A new device, of a new tenant where none is named."""
+        caller = enroll(self.server.url, self.code(tenant or self.tenant()))
+        self._callers.append(caller)
+        return caller
+
+    def close(self) -> None:
+        """Close the connections of this test."""
+        for caller in self._callers:
+            caller.close()
+        self._callers.clear()
+
+
+@pytest.fixture(scope="session")
+def pg() -> Iterator[postgres.Postgres]:
+    """A PostgreSQL of this session's own."""
+    try:
+        context = postgres.started()
+        server = context.__enter__()
+    except postgres.UnavailableError as error:
+        pytest.skip(str(error))
+    yield server
+    context.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def sqlite_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    path = str(tmp_path_factory.mktemp("server") / "server.db")
+    with serving(path) as server, open_database(path) as database:
+        yield Place("sqlite", path, database, server)
+
+
+@pytest.fixture(scope="session")
+def postgres_place(pg: postgres.Postgres) -> Iterator[Place]:
+    with serving(pg.url) as server, open_database(pg.url) as database:
+        yield Place("postgres", pg.url, database, server)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    """The same tests on both databases."""
+    found: Place = request.getfixturevalue(f"{request.param}_place")
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def sqlite_path(tmp_path: Path) -> Path:
+    return tmp_path / "server.db"
