@@ -20,45 +20,47 @@ from edge_mrl_server.storage import open_database
 
 __all__ = ["Process", "listen"]
 
-#: From a connection, or the end of an answer, to the end of a request's head.
-HEAD_TIMEOUT_S = 20.0
 KEEP_ALIVE_S = 75
 SHUTDOWN_S = 20
 BACKLOG = 512
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class _Protocol(H11Protocol):
-    """Ends connections whose request's head does not come: uvicorn has no limit for the first."""
+def _protocol(patience_s: float) -> type[H11Protocol]:
+    """Uvicorn's HTTP with an end to requests whose head does not come: it has none for the first.
 
-    _patience: asyncio.TimerHandle | None = None
+    Args:
+        patience_s: Seconds from a connection, or the first byte of a further request, to the head's end.
+    """
 
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._patience = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
+    class Protocol(H11Protocol):
+        _timer: asyncio.TimerHandle | None = None
 
-    def data_received(self, data: bytes) -> None:
-        idle = self.cycle is None or self.cycle.response_complete
-        super().data_received(data)
-        began = self.cycle is not None and not self.cycle.response_complete
-        if began:
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._timer = self.loop.call_later(patience_s, self._give_up)
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.cycle is not None and not self.cycle.response_complete:
+                self._stop_waiting()
+            elif self._timer is None:
+                self._timer = self.loop.call_later(patience_s, self._give_up)
+
+        def connection_lost(self, exc: Exception | None) -> None:
             self._stop_waiting()
-        elif idle and self._patience is None:
-            # The first bytes of another request on this connection.
-            self._patience = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
+            super().connection_lost(exc)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_waiting()
-        super().connection_lost(exc)
+        def _stop_waiting(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
 
-    def _stop_waiting(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+        def _give_up(self) -> None:
+            self._timer = None
+            self.transport.close()
 
-    def _give_up(self) -> None:
-        self._patience = None
-        self.transport.close()
+    return Protocol
 
 
 class _Server(uvicorn.Server):
@@ -93,7 +95,7 @@ class Process:
         try:
             config = uvicorn.Config(
                 create_app(service),
-                http=_Protocol,
+                http=_protocol(self._settings.body_timeout_s),
                 ws="none",
                 lifespan="off",
                 log_config=None,

@@ -6,8 +6,12 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_mrl.errors import NetworkError, UsageError
+
+if TYPE_CHECKING:
+    from edge_mrl_server.settings import Settings
 
 __all__ = ["DEFAULT_PORT", "HELP", "add_arguments", "run"]
 
@@ -25,6 +29,13 @@ speaks TLS before it: tokens must not travel in the clear (docs/server.md).
 exit codes: 0 stopped by a signal, 2 wrong usage or database, 3 a missing package,
             4 the database cannot be reached
 """
+#: Name, default, unit and meaning.
+_LIMITS = (
+    ("--device-rate", 100.0, "N", "requests a second of one device"),
+    ("--tenant-rate", 2_000.0, "N", "requests a second of one tenant"),
+    ("--in-flight-mb", 128.0, "MIB", "bodies being received at once"),
+    ("--body-timeout", 20.0, "S", "seconds without a byte after which a slow client is left"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +60,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache", type=Path, metavar="DIR", help="folder for snapshots (default: a temporary one)"
     )
+    limits = parser.add_argument_group("limits")
+    for name, default, unit, text in _LIMITS:
+        limits.add_argument(
+            name,
+            type=_positive,
+            default=default,
+            metavar=unit,
+            help=f"{text} (default: {default:g})",
+        )
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object when it is listening"
     )
@@ -59,7 +79,6 @@ def run(args: argparse.Namespace) -> int:
     """Serve until a signal comes."""
     from edge_mrl_server.logs import configure
     from edge_mrl_server.process import Process, listen
-    from edge_mrl_server.settings import Settings
 
     if not 0 <= args.port < 65_536:
         raise UsageError(f"port {args.port}: expected 0 to 65535")
@@ -71,8 +90,28 @@ def run(args: argparse.Namespace) -> int:
         raise NetworkError(f"{args.host}:{args.port}: {error.strerror or error}") from error
     with sock:
         _announce(args, sock.getsockname()[1], code)
-        Process(Settings(database=args.database, cache=args.cache)).run([sock])
+        Process(_settings(args)).run([sock])
     return 0
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    from edge_mrl_server.settings import Settings
+
+    return Settings(
+        database=args.database,
+        cache=args.cache,
+        device_rate=args.device_rate,
+        tenant_rate=args.tenant_rate,
+        in_flight_bytes=int(args.in_flight_mb * (1 << 20)),
+        body_timeout_s=args.body_timeout,
+    )
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e9:
+        raise ValueError(text)
+    return value
 
 
 def _first_code(url: str) -> str | None:

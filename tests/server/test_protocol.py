@@ -243,7 +243,7 @@ def test_forgotten_deletions_fence_off_whoever_has_not_seen_them(place: Place) -
     # Of a document that the server knows, versions decide.
     assert device.statuses(item("d25", after=-11_000), cursor=0) == ["stale"]
     # From 0 page by page: the first answer's fence opens the way.
-    items, message = pulled(device, 0, limit=5)
+    _, message = pulled(device, 0, limit=5)
     assert message.header["fence"] == 50
     assert message.header["cursor"] < 50
     assert pull(device, message.header["cursor"], limit=5).code == "fenced"
