@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edge_mrl.bundle import MANIFEST, dump_manifest, read_manifest
+from edge_mrl.bundle import MANIFEST, dump_manifest, make_code, read_manifest
+from edge_mrl.codes import Packing
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = GOLDEN / "tiny-bert-16"
@@ -33,6 +34,15 @@ def rewrite_manifest(bundle: Path, change: Callable[[dict[str, Any]], None]) -> 
     blank = (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode()
     digest = hashlib.sha256(blank).hexdigest()
     (bundle / MANIFEST).write_bytes(blank.replace(b"0" * 64, digest.encode(), 1))
+
+
+def keep_codes_as(bundle: Path, packing: Packing) -> Path:
+    """Make a copy's stores keep other codes than int8, as an export with ``--code`` does."""
+    manifest = read_manifest(bundle)
+    code = make_code(manifest.head.id, manifest.dim, scale=manifest.code.scale, packing=packing)
+    changed = dataclasses.replace(manifest, version=2, code=code)
+    (bundle / MANIFEST).write_bytes(dump_manifest(changed))
+    return bundle
 
 
 def refresh_file(bundle: Path, name: str) -> None:

@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from edge_mrl.codes import (
     CODE_KINDS,
     CODE_MAX,
+    Packing,
     asymmetric,
     code_bytes,
     int4_step,
@@ -45,9 +46,20 @@ def table_below(title: str) -> list[list[str]]:
 
 def int4_vectors() -> list[tuple[float, list[int], bytes, list[int]]]:
     return [
-        (float(step), _integers(codes), bytes.fromhex(packed.strip("` ")), _integers(levels))
+        (float(step), _integers(codes), _bytes(packed), _integers(levels))
         for step, codes, packed, levels in table_below("Test vectors for int4:")
     ]
+
+
+def centred_vectors() -> list[tuple[int, list[int], list[int], bytes, list[int]]]:
+    return [
+        (int(step), _integers(centre), _integers(codes), _bytes(bits), _integers(levels))
+        for step, centre, codes, bits, levels in table_below("1-bit around a centre:")
+    ]
+
+
+def _bytes(text: str) -> bytes:
+    return bytes.fromhex(text.strip("` "))
 
 
 def _integers(text: str) -> list[int]:
@@ -79,7 +91,19 @@ def test_int4_codes_match_the_vectors_of_the_format(
     assert unpack(stored, len(codes), "int4").tolist() == [levels]
 
 
+@pytest.mark.parametrize(("step", "centre", "codes", "bits", "levels"), centred_vectors())
+def test_centred_bits_match_the_vectors_of_the_format(
+    step: int, centre: list[int], codes: list[int], bits: bytes, levels: list[int]
+) -> None:
+    packing = Packing("1bit", float(step), tuple(centre))
+    assert packing.fits(len(codes))
+    stored = packing.pack(np.array([codes], np.int8))
+    assert stored.tobytes() == bits
+    assert packing.unpack(stored, len(codes)).tolist() == [levels]
+
+
 def test_format_has_test_vectors() -> None:
+    assert len(centred_vectors()) == 2
     assert len(format_vectors()) == 6
     assert len(int4_vectors()) == 5
 

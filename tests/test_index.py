@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_mrl import Document, Encoder, Hit, Index
+from edge_mrl import Document, Encoder, Hit, Index, search
 from edge_mrl import index as index_module
 from edge_mrl.codes import similarity
-from edge_mrl.errors import BindingError, UsageError
+from edge_mrl.errors import BindingError, DamagedError, UsageError
+from edge_mrl.funnel import Funnel
 from edge_mrl.index import Stored
 from edge_mrl.passages import PassageRule, split
 from edge_mrl.store import Counts
-from tests.bundles import TINY, TINY_COARSE, copy_bundle
+from tests.bundles import TINY, TINY_COARSE, copy_bundle, keep_codes_as
+from tests.stores import PACKINGS, levels, packing
 
 WORDS = ["the", "cat", "and", "a", "dog", "barking", "of", "training", "model", "0", "1", "2"]
 #: Float32 of the twin below against the index's whole numbers.
@@ -52,6 +55,123 @@ def test_index_equals_encoding_everything_and_sorting(path: Path) -> None:
             document = documents[hit.metadata["number"]]
             assert (hit.id, hit.text) == (document.id, document.text)
             assert hit.score == pytest.approx(scores[hit.metadata["number"]], abs=SCORE_TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", PACKINGS[1:])
+def test_index_of_fewer_bits_scores_levels_with_the_querys_whole_code(
+    kind: str, path: Path, tmp_path: Path
+) -> None:
+    kept = packing(kind, 16)
+    bundle = keep_codes_as(copy_bundle(tmp_path / "bundle"), kept)
+    documents, queries = make_documents(60, words=6), ["the cat", "training of a model"]
+    with Index.open(path, bundle=bundle, max_tokens=46) as index, Encoder.open(TINY) as encoder:
+        index.put(documents)
+        found = index.search_many(queries, k=9)
+        assert index.stats()["code_bytes"] == {"int4": 8}.get(kind, 2)
+        left = encoder.encode(queries, kind="query").coarse
+        right = encoder.encode([d.text for d in documents]).coarse
+        scores = similarity(left, levels(right, kept))
+        for hits, row in zip(found, scores, strict=True):
+            best = -np.sort(-row)[:9]
+            assert [hit.score for hit in hits] == pytest.approx(best, abs=SCORE_TOLERANCE)
+
+
+def test_reindexing_goes_from_one_kind_of_code_to_another_and_back(
+    path: Path, tmp_path: Path
+) -> None:
+    documents = make_documents(30)
+    with Index.open(path, bundle=TINY) as index:
+        index.put(documents)
+        index.tune("16x1:20,16x8")
+        first = index.search("the cat", k=30)
+        for kind in PACKINGS[1:]:
+            bundle = copy_bundle(tmp_path / kind)
+            keep_codes_as(bundle, packing(kind, 16))
+            assert index.reindex(bundle) == 30
+            assert index.binding.packing == packing(kind, 16)
+            assert index.tuned is None  # it was for other codes
+            assert index.check().sound
+            with Index.open(tmp_path / f"{kind}.db", bundle=bundle) as fresh:
+                fresh.put(documents)
+                assert fresh.search("the cat", k=30) == index.search("the cat", k=30)
+        index.reindex(TINY)
+        assert index.search("the cat", k=30) == first
+
+
+def test_bundle_that_keeps_other_codes_is_refused(path: Path, tmp_path: Path) -> None:
+    Index.open(path, bundle=TINY).close()
+    bits = keep_codes_as(copy_bundle(tmp_path / "bits"), packing("1bit", 16))
+    with pytest.raises(BindingError, match="made with another code"):
+        Index.open(path, bundle=bits)
+
+
+def test_store_remembers_the_stages_that_it_was_tuned_to(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def noting(*args: Any, funnel: Funnel, **options: Any) -> Any:
+        asked.append(str(funnel))
+        return search.nearest(*args, funnel=funnel, **options)
+
+    monkeypatch.setattr("edge_mrl.ranking.nearest", noting)
+    with Index.open(path, bundle=TINY) as index:
+        index.put(make_documents(30))
+        index.tune("16x1:20,16x8")
+        index.search("the cat")
+        index.search("the cat", width=7)
+        index.search("the cat", stages="16x1:5,8x8:3,16x8")
+    with Index.open(path) as index:
+        assert str(index.tuned) == "16x1:20,16x8"
+        assert index.stats()["stages"] == "16x1:20,16x8"
+        index.search("the cat")
+        index.tune(None)
+        index.search("the cat")
+    tuned, default = "16x1:20,16x8", "16x1:5000,16x8"
+    assert asked == [tuned, "16x1:7,16x8", "16x1:5,8x8:3,16x8", tuned, default]
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ("128x1:5,128x8", "ends with 128x8, but the store keeps int8 codes of 16 dimensions"),
+        ("16x1:5,16x8:3,full", "ends with full vectors"),
+        ("16x1", "end with 16x8"),
+        ("nonsense", "expected DIMSxBITS:WIDTH"),
+    ],
+)
+def test_stages_that_do_not_suit_the_store_are_refused(
+    stages: str, message: str, path: Path
+) -> None:
+    with Index.open(path, bundle=TINY) as index:
+        index.put(make_documents(3))
+        for use in (index.tune, lambda text: index.search("the cat", stages=text)):
+            with pytest.raises(UsageError, match=message):
+                use(stages)
+        with pytest.raises(UsageError, match="width and stages"):
+            index.search("the cat", width=5, stages="16x1:5,16x8")
+        assert index.tuned is None
+
+
+def test_stages_say_how_many_full_vectors_rank(path: Path) -> None:
+    documents = make_documents(200, words=6)
+    with Index.open(path, bundle=TINY, keep_full="fp16") as index:
+        index.put(documents)
+        coarse = index.search("the cat", k=3, stages="16x1:200,16x8:3,full")
+        deep = index.search("the cat", k=3, stages="16x1:200,16x8:200,full")
+        assert deep == index.search("the cat", k=200)[:3] != coarse
+
+
+def test_tuned_stages_that_are_damaged_are_reported(path: Path) -> None:
+    with Index.open(path, bundle=TINY) as index:
+        index.put(make_documents(3))
+        index.tune("16x1:20,16x8")
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE settings SET value = '16x1:1,16x8'")
+    connection.commit()
+    connection.close()
+    with Index.open(path) as index, pytest.raises(DamagedError, match="setting 'funnel'"):
+        index.search("the cat")
 
 
 def test_search_for_one_is_search_many_for_one(path: Path) -> None:
