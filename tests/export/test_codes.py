@@ -1,0 +1,113 @@
+"""Exports whose stores keep other codes than int8."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_mrl.bundle import read_manifest
+from edge_mrl.cli import main
+from edge_mrl.codes import INT8, Packing, int4_step
+from edge_mrl.documents import Document
+from edge_mrl.encoder import Encoder
+from edge_mrl.errors import UsageError
+from edge_mrl.head import read_head
+from edge_mrl.index import Index
+from edge_mrl.verify import verify
+from edge_mrl_export.build import export
+from edge_mrl_export.head import FEW_PASSAGES
+from edge_mrl_export.recipe import Recipe
+from tests.export import tiny
+from tests.export.test_head import ORTHONORMAL, sentences
+
+pytestmark = pytest.mark.slow
+
+DIM = 16
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.sentence_folder(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("corpus") / "notes.txt"
+    path.write_text("\n".join(sentences(FEW_PASSAGES + 20)), "utf-8")
+    return path
+
+
+def test_int4_has_the_step_that_suits_its_dimensions(model: Path, tmp_path: Path) -> None:
+    plain = export(str(model), tmp_path / "int8", Recipe(dim=DIM, head="prefix")).manifest
+    manifest = export(
+        str(model), tmp_path / "int4", Recipe(dim=DIM, head="prefix", code="int4")
+    ).manifest
+    assert (plain.version, plain.code.packing) == (1, INT8)
+    assert (manifest.version, manifest.code.packing) == (2, Packing("int4", int4_step(DIM)))
+    assert manifest.code_id != plain.code_id
+    assert manifest.head == plain.head
+    assert verify(tmp_path / "int4").passed
+
+
+def test_one_bit_codes_are_turned_and_centred_on_the_users_text(
+    model: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = tmp_path / "bundle"
+    options = ["--code", "1bit", "--head", "prefix", "--corpus", str(corpus), "--json"]
+    assert main(["export", str(model), "--dim", str(DIM), *options, "-o", str(bundle)]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["code"], facts["code_bytes"]) == ("1bit", 2)
+    assert facts["head"]["turned_for_bits"] == FEW_PASSAGES + 20
+    recipe = Recipe(dim=DIM, head="prefix", code="1bit", corpus=corpus)
+    twin = export(str(model), tmp_path / "twin", recipe).path  # equal text gives equal bytes
+    assert all((twin / path.name).read_bytes() == path.read_bytes() for path in bundle.iterdir())
+    manifest = read_manifest(bundle)
+    assert (manifest.version, manifest.head.kind) == (2, "rotation")
+    assert verify(bundle).passed
+    matrix = read_head(bundle, manifest)
+    assert matrix is not None
+    assert np.abs(matrix.T @ matrix - np.eye(DIM)).max() < ORTHONORMAL
+    assert (matrix[DIM:] == 0).all()  # within the span of the prefix
+    packing = manifest.code.packing
+    assert packing.centre is not None
+    with Encoder.open(bundle) as encoder:
+        codes = encoder.encode(corpus.read_text("utf-8").splitlines()).coarse
+    # The graph's int8 products against the source's own fp32.
+    np.testing.assert_allclose(packing.centre, codes.mean(axis=0), atol=2.0)
+    documents = [Document(str(n), text) for n, text in enumerate(sentences(50, seed=3))]
+    with Index.open(tmp_path / "notes.db", bundle=bundle) as index:
+        index.put(documents)
+        chosen = random.Random(2).sample(documents, 10)
+        ranks = [
+            [hit.id for hit in index.search(document.text, k=50)].index(document.id)
+            for document in chosen
+        ]
+        # 16 bits tell 50 texts apart well enough for a text to find itself.
+        assert np.mean(ranks) < 3
+        assert index.stats()["code_bytes"] == 2
+
+
+def test_one_bit_codes_without_text_are_signs_and_say_so(model: Path, tmp_path: Path) -> None:
+    recipe = Recipe(dim=DIM, head="prefix", code="1bit")
+    done = export(str(model), tmp_path / "bits", recipe)
+    assert done.manifest.code.packing == Packing("1bit")
+    assert any("1-bit codes keep more with --corpus" in note for note in done.report["notes"])
+
+
+def test_own_matrix_is_not_turned(model: Path, corpus: Path, tmp_path: Path) -> None:
+    width = 32
+    matrix = np.random.default_rng(0).standard_normal((width, DIM)).astype(np.float32)
+    np.save(tmp_path / "own.npy", matrix)
+    recipe = Recipe(dim=DIM, head=str(tmp_path / "own.npy"), code="1bit", corpus=corpus)
+    done = export(str(model), tmp_path / "bits", recipe)
+    assert (read_head(tmp_path / "bits", done.manifest) == matrix).all()
+    assert done.manifest.code.packing.centre is not None
+
+
+def test_unknown_code_is_refused() -> None:
+    with pytest.raises(UsageError, match="'int2', expected one of int8, int4, 1bit"):
+        Recipe(code="int2")
