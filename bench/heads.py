@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from bench.machine import RESULTS, save
 from bench.metrics import bootstrap_ratio, evaluate
-from bench.plots import Axis, Line, Panel, svg
 from bench.retrieval import ROOT, SETS, DataSet, read_set, source_vectors
 from edge_mrl.codes import normalize
 from edge_mrl.head import derive_codes
 from edge_mrl.progress import Progress
+from edge_mrl_export.plots import Axis, Line, Panel, svg
 
 Float = NDArray[np.float32]
 Rows = NDArray[np.intp]
@@ -165,7 +165,7 @@ def _shipped(model: Path) -> Float:
 
 def measure(sets: dict[str, _Set], shipped: Float, dims: tuple[int, ...]) -> dict[str, Any]:
     """By set, by head, by dimensions; and how long the fits took."""
-    from edge_mrl_export.trial import Trial
+    from edge_mrl.trial import Trial
 
     results: dict[str, Any] = {name: {} for name in sets}
     seconds: dict[str, list[float]] = {}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import edge_mrl
 from edge_mrl.bundle import (
@@ -102,6 +103,16 @@ class _Plan:
         return self.recipe.resolved_dim(self.source)
 
     @property
+    def baked(self) -> NDArray[np.float32] | None:
+        """The matrix in the graph, float32[D, dim]: for a prefix the identity, None if nothing is cut.
+
+        So every graph has a place for a head, where a device can put its own.
+        """
+        if self.head.matrix is None and self.dim < self.source.width:
+            return np.eye(self.source.width, self.dim, dtype=np.float32)
+        return self.head.matrix
+
+    @property
     def max_tokens(self) -> int:
         """Longest input."""
         return self.recipe.resolved_max_tokens(self.source)
@@ -179,9 +190,9 @@ def _build(plan: _Plan, scratch: Path, folder: Path, clock: _Clock) -> tuple[Man
     for fixed_steps in (True, False):
         lowered = _build_graph(plan, scratch, clock, fixed_steps=fixed_steps)
         clock.stage("write")
+        write_head(plan.head.matrix, folder)
         write_graph(lowered.model, folder)
         write_json(plan.vocabulary.tokenizer, folder / TOKENIZER)
-        write_head(plan.head.matrix, folder)
         manifest = _manifest(plan, lowered.precision)
         fidelity = _measure(plan, folder, manifest, clock)
         if passes(fidelity) or "fixed" not in lowered.precision.activations:
@@ -236,7 +247,7 @@ def _build_graph(plan: _Plan, scratch: Path, clock: _Clock, *, fixed_steps: bool
         dim=plan.dim,
         width=source.width,
         layer_norm=plan.layer_norm,
-        head=plan.head.matrix,
+        head=plan.baked,
         scale=CODE_SCALE,
         coarse_only=recipe.coarse_only,
     )(model)

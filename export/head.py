@@ -1,9 +1,9 @@
-"""The head of a bundle: chosen by name, read from a file, or fitted on the user's own text."""
+"""The head of a bundle: chosen by name, read from a file, or fitted on text: the user's own, or ours."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl.errors import UsageError
-from edge_mrl_export.calibration import FEWEST_TEXTS
-from edge_mrl_export.fit import STEPS
+from edge_mrl.fit import steps
+from edge_mrl.pieces import MOST_PIECES, cut_pieces
+from edge_mrl.trial import MOST_PASSAGES, Pairs, Short, Trial, best_kind, split, spread
+from edge_mrl_export.calibration import FEWEST_TEXTS, shipped_passages
 from edge_mrl_export.pairs import read_pairs
-from edge_mrl_export.recipe import Recipe
+from edge_mrl_export.recipe import FITTED_HEADS, Recipe
 from edge_mrl_export.source import Source
 from edge_mrl_export.stages import Stages
-from edge_mrl_export.trial import Pairs, Trial, split
 
-__all__ = ["FEW_PASSAGES", "MOST_PASSAGES", "ChosenHead", "choose_head", "read_matrix"]
+__all__ = ["FEW_PASSAGES", "ChosenHead", "choose_head", "read_matrix"]
 
 Float = NDArray[np.float32]
 
-#: Text is encoded and fitted on up to here, evenly spread: more adds time and next to nothing else.
-MOST_PASSAGES = 10_000
 #: Below this a fit is poor, and the user is told; below half of it, ``auto`` does not try.
 FEW_PASSAGES = 200
-#: A less simple head must be better by this on held-out text to be taken.
-MARGIN = 0.002
 #: Texts that the source encodes between two steps of the progress bar.
 ENCODED_TOGETHER = 64
 
@@ -70,27 +67,44 @@ def choose_head(source: Source, recipe: Recipe, texts: Sequence[str], stages: St
         return ChosenHead("prefix", None, {"kind": "prefix", "why": reason})
     if given is not None and not texts:
         return ChosenHead("matrix", given, {"kind": "matrix", "why": "--head names a file"})
-    if recipe.pairs is None and len(texts) < FEWEST_TEXTS:
+    own = bool(texts) or recipe.pairs is not None
+    if recipe.pairs is None and own and len(texts) < FEWEST_TEXTS:
         raise UsageError(
             f"the corpus has {len(texts)} different texts, expected at least {FEWEST_TEXTS} for a head"
         )
-    trial = _encoded(source, recipe, texts, stages)
+    trial = _encoded(source, recipe, texts if own else shipped_passages(), stages)
+    kinds = _kinds(recipe, own=own)
+    chosen = _tried(trial, kinds, given, recipe, stages)
+    text = "your text" if own else "text that comes with edge-mrl; your own, by --corpus, is better"
+    facts = {**chosen.facts, "fitted_on": text}
+    return replace(chosen, facts=facts, notes=_notes(len(trial.full)) if own else ())
+
+
+def _tried(
+    trial: Trial, kinds: Sequence[str], given: Float | None, recipe: Recipe, stages: Stages
+) -> ChosenHead:
+    """Fit heads of these kinds, judge them, and fit what is taken once more on all text."""
     candidates: dict[str, Float | None] = {"prefix": None}
     if given is not None:
         candidates["matrix"] = given
-    for kind in _kinds(recipe):
-        stages.stage(f"fit {kind} head", None if kind == "pca" else sum(STEPS))
+    count = sum(steps(*trial.shape))
+    for kind in kinds:
+        stages.stage(f"fit {kind} head", None if kind == "pca" else count)
         candidates[kind] = trial.fit(kind, stages.advance)
     stages.stage("measure heads on held-out text", len(candidates))
     scores = {}
     for kind, matrix in candidates.items():
         scores[kind] = trial.score(matrix)
         stages.advance()
-    kind = _best(scores) if recipe.head == "auto" else list(candidates)[-1]
+    kind = best_kind(scores) if recipe.head == "auto" else list(candidates)[-1]
     why = "best on held-out text" if recipe.head == "auto" else f"--head {recipe.head_name}"
+    matrix = candidates[kind]
+    if kind in FITTED_HEADS:
+        stages.stage(f"fit {kind} head on all text", None if kind == "pca" else count)
+        matrix = trial.fit_on_all(kind, stages.advance)
     facts = {"kind": kind, "why": why, **trial.facts(), "measured": trial.measured}
     facts["held_out"] = {name: round(score, 4) for name, score in scores.items()}
-    return ChosenHead(kind, candidates[kind], facts, _notes(len(trial.full)))
+    return ChosenHead(kind, matrix, facts)
 
 
 def _why_prefix(source: Source, recipe: Recipe, dim: int, texts: int) -> str | None:
@@ -106,26 +120,17 @@ def _why_prefix(source: Source, recipe: Recipe, dim: int, texts: int) -> str | N
         return f"trained with Matryoshka representation learning, as {told}{known}"
     if dim == source.width:
         return "nothing is cut"
-    if recipe.pairs is None and texts == 0:
-        return "no --corpus to fit on"
-    if recipe.pairs is None and texts < FEW_PASSAGES // 2:
+    if recipe.pairs is None and 0 < texts < FEW_PASSAGES // 2:
         return f"{texts} passages are too few to fit on (at least {FEW_PASSAGES // 2})"
     return None
 
 
-def _kinds(recipe: Recipe) -> tuple[str, ...]:
+def _kinds(recipe: Recipe, *, own: bool) -> tuple[str, ...]:
     """What is fitted, the simplest first."""
     if recipe.head == "auto":
-        return ("pca", "rotation", "linear")
+        # On text that is not the user's, a rotation is the head that loses least elsewhere.
+        return ("pca", "rotation", "linear") if own else ("rotation",)
     return () if recipe.head_path else (recipe.head,)
-
-
-def _best(scores: Mapping[str, float]) -> str:
-    best, *others = scores
-    for kind in others:
-        if scores[kind] > scores[best] + MARGIN:
-            best = kind
-    return best
 
 
 def _notes(passages: int) -> tuple[str, ...]:
@@ -141,12 +146,17 @@ def _encoded(source: Source, recipe: Recipe, texts: Sequence[str], stages: Stage
     pairs = [] if recipe.pairs is None else read_pairs(recipe.pairs)
     documents = list(dict.fromkeys(document for _, document in pairs))
     rows = {document: row for row, document in enumerate(documents)}
-    known = [*documents, *(t for t in _spread(texts) if t not in rows)]
+    known = [*documents, *(t for t in spread(texts, MOST_PASSAGES) if t not in rows)]
     stages.stage("encode text for the head", -(-len(known) // ENCODED_TOGETHER))
     full = _encode(source, recipe, known, "document", stages)
     layer_norm = recipe.resolved_layer_norm(source)
-    supervised = None
-    if pairs:
+    supervised, short = None, None
+    if not pairs:
+        pieces = cut_pieces(known, min(MOST_PIECES, 2 * len(known)))
+        stages.stage("encode pieces for the head", -(-len(pieces) // ENCODED_TOGETHER))
+        vectors = _encode(source, recipe, [piece for _, piece in pieces], "query", stages)
+        short = Short(vectors, np.array([row for row, _ in pieces], dtype=np.intp))
+    else:
         stages.stage("encode queries for the head", -(-len(pairs) // ENCODED_TOGETHER))
         queries = _encode(source, recipe, [query for query, _ in pairs], "query", stages)
         supervised = Pairs(
@@ -156,13 +166,7 @@ def _encoded(source: Source, recipe: Recipe, texts: Sequence[str], stages: Stage
         )
     stages.stage("find neighbours")
     nested = recipe.resolved_nested(source)
-    return Trial.of(full, nested, layer_norm=layer_norm, pairs=supervised)
-
-
-def _spread(texts: Sequence[str]) -> list[str]:
-    """At most ``MOST_PASSAGES`` of the texts, evenly spread."""
-    picks = np.linspace(0, len(texts) - 1, min(len(texts), MOST_PASSAGES)).round().astype(int)
-    return [texts[i] for i in picks]
+    return Trial.of(full, nested, layer_norm=layer_norm, short=short, pairs=supervised)
 
 
 def _encode(

@@ -98,28 +98,44 @@ def _sync(path: Path) -> None:
 
 
 def write_graph(model: ir.Model, folder: Path) -> None:
-    """Write model.onnx, and its large weights to model.onnx.data, each aligned to 64 bytes."""
+    """Write model.onnx, and its large weights to model.onnx.data, each aligned to 64 bytes.
+
+    A weight that is head.npy's matrix is not written again: the graph reads it from there. So a device
+    that writes another head.npy changes the graph's head with it.
+    """
     offset = 0
+    head = _head_values(folder)
     with (folder / WEIGHTS).open("wb") as file:
         for value in list(model.graph.initializers.values()):
             tensor = value.const_value
-            if tensor is None or tensor.nbytes < EXTERNAL_BYTES:
+            if tensor is None:
                 continue
-            file.write(b"\0" * (-offset % ALIGNMENT))
-            offset += -offset % ALIGNMENT
             data = tensor.tobytes()
-            file.write(data)
-            value.const_value = ir.ExternalTensor(
-                WEIGHTS,
-                offset,
-                len(data),
-                tensor.dtype,
-                shape=tensor.shape,  # type: ignore[arg-type]
-                name=str(value.name),
-                base_dir=folder,
-            )
-            offset += len(data)
+            if data == head:
+                at = (folder / HEAD).stat().st_size - len(data)
+                value.const_value = _external(tensor, str(value.name), folder, HEAD, at)
+            elif len(data) >= EXTERNAL_BYTES:
+                file.write(b"\0" * (-offset % ALIGNMENT))
+                offset += -offset % ALIGNMENT
+                file.write(data)
+                value.const_value = _external(tensor, str(value.name), folder, WEIGHTS, offset)
+                offset += len(data)
     ir.save(model, folder / GRAPH)
+
+
+def _head_values(folder: Path) -> bytes | None:
+    """The bytes of head.npy behind its header, which ends at a multiple of 64; None without a head."""
+    path = folder / HEAD
+    return np.load(path).tobytes() if path.exists() else None
+
+
+def _external(
+    tensor: ir.TensorProtocol, name: str, folder: Path, file: str, offset: int
+) -> ir.ExternalTensor:
+    shape: Any = tensor.shape
+    return ir.ExternalTensor(
+        file, offset, tensor.nbytes, tensor.dtype, shape=shape, name=name, base_dir=folder
+    )
 
 
 def write_head(matrix: NDArray[np.float32] | None, folder: Path) -> None:

@@ -43,7 +43,7 @@ def encode_source(folder: Path, kind: str = "document") -> np.ndarray:
 
 
 def assert_parity(folder: Path, tmp_path: Path, *, precision: str = "fp32") -> None:
-    recipe = Recipe(dim=16, precision=precision)
+    recipe = Recipe(dim=16, precision=precision, head="prefix")
     bundle = export(str(folder), tmp_path / f"bundle-{precision}", recipe).path
     expected = encode_source(folder)
     with Encoder.open(bundle) as encoder:
@@ -146,7 +146,7 @@ def test_layer_norm_comes_before_the_cut(tmp_path: Path) -> None:
     torch.manual_seed(3)
     dense = Dense(tiny.WIDTH, 24)  # without it, BERT's own last layer norm leaves nothing to centre
     folder = tiny.sentence_folder(tmp_path / "source", modules=(dense,))
-    recipe = Recipe(dim=16, precision="fp32", layer_norm=True)
+    recipe = Recipe(dim=16, precision="fp32", layer_norm=True, head="prefix")
     bundle = export(str(folder), tmp_path / "bundle", recipe).path
     full = torch.from_numpy(encode_source(folder))
     # The published recipe: layer norm, cut, normalise. Its eps matters at this length of vector, so none.

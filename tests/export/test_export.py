@@ -10,7 +10,7 @@ import onnx
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from edge_mrl.bundle import GRAPH, WEIGHTS, read_manifest
+from edge_mrl.bundle import GRAPH, HEAD, WEIGHTS, read_manifest
 from edge_mrl.encoder import Encoder
 from edge_mrl.errors import UsageError
 from edge_mrl.verify import cosines, verify
@@ -54,7 +54,7 @@ def test_weights_are_outside_the_graph_and_aligned(tmp_path: Path) -> None:
     assert external
     for tensor in external:
         entry = {item.key: item.value for item in tensor.external_data}
-        assert entry["location"] == WEIGHTS
+        assert entry["location"] in (WEIGHTS, HEAD)
         assert int(entry["offset"]) % 64 == 0
     assert all(len(t.raw_data) < 1024 for t in graph.initializer if t not in external)
 
@@ -62,7 +62,9 @@ def test_weights_are_outside_the_graph_and_aligned(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dim", [1, 7, 32])
 def test_any_dim_up_to_the_models_works(dim: int, tmp_path: Path) -> None:
     folder = tiny.sentence_folder(tmp_path / "source")
-    bundle = export(str(folder), tmp_path / "bundle", Recipe(dim=dim, precision="fp32")).path
+    bundle = export(
+        str(folder), tmp_path / "bundle", Recipe(dim=dim, precision="fp32", head="prefix")
+    ).path
     with Encoder.open(bundle) as encoder:
         encoding = encoder.encode(TEXTS)
     assert encoding.full is not None
@@ -166,8 +168,10 @@ def test_corpus_calibrates_and_changes_the_graph_alone(tmp_path: Path) -> None:
     folder = tiny.sentence_folder(tmp_path / "source")
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("\n".join(f"line {i} of the corpus, and words" for i in range(60)), "utf-8")
-    default = export(str(folder), tmp_path / "default", Recipe(dim=16)).manifest
-    own = export(str(folder), tmp_path / "own", Recipe(dim=16, corpus=corpus)).manifest
+    default = export(str(folder), tmp_path / "default", Recipe(dim=16, head="prefix")).manifest
+    own = export(
+        str(folder), tmp_path / "own", Recipe(dim=16, corpus=corpus, head="prefix")
+    ).manifest
     assert own.quality["texts"] == 60
     assert (own.space_id, own.code_id) == (default.space_id, default.code_id)
 
@@ -206,7 +210,8 @@ def test_graph_with_fixed_steps_below_a_gate_is_made_again_per_token(
 def test_minilm_meets_its_targets(minilm_bundle: Path) -> None:
     manifest = read_manifest(minilm_bundle)
     total = sum(path.stat().st_size for path in minilm_bundle.iterdir())
-    assert total <= 23_000_000
+    assert total <= 23_200_000  # of which the head takes 0.2
+    assert manifest.head.kind == "rotation"
     assert (
         manifest.precision.integer_products == 36
     )  # 6 layers of q, k, v, output and two of the FFN

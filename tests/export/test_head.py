@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
-from edge_mrl.bundle import HEAD, read_manifest
+from edge_mrl.bundle import GRAPH, HEAD, WEIGHTS, read_manifest
 from edge_mrl.codes import normalize
 from edge_mrl.documents import Document
 from edge_mrl.encoder import Encoder
@@ -144,6 +145,23 @@ def test_full_is_untouched_by_a_head(rotated: Export, plain: Export) -> None:
     assert HEAD not in plain.manifest.files
 
 
+def test_graph_has_one_place_for_a_head_also_behind_a_prefix(
+    rotated: Export, plain: Export
+) -> None:
+    matrix = read_head(rotated.path)
+    assert matrix is not None
+    identity = np.eye(tiny.WIDTH, DIM, dtype=np.float32)
+    for bundle, file, baked in ((rotated.path, HEAD, matrix), (plain.path, WEIGHTS, identity)):
+        graph = onnx.load(bundle / GRAPH, load_external_data=False).graph
+        places = [{e.key: e.value for e in t.external_data} for t in graph.initializer]
+        holding = [
+            (at["location"], (bundle / at["location"]).read_bytes()[int(at["offset"]) :])
+            for at in places
+            if at and int(at["length"]) == baked.nbytes
+        ]
+        assert [name for name, data in holding if data.startswith(baked.tobytes())] == [file]
+
+
 def test_equal_text_gives_equal_bytes(
     rotated: Export, model: Path, corpus: Path, tmp_path: Path
 ) -> None:
@@ -156,7 +174,7 @@ def test_equal_text_gives_equal_bytes(
 def test_report_says_what_was_fitted_and_measured(rotated: Export, plain: Export) -> None:
     head = rotated.report["head"]
     assert (head["kind"], head["why"]) == ("rotation", "--head rotation")
-    assert (head["passages_fitted"], head["passages_held_out"]) == (208, 52)
+    assert (head["passages_fitted"], head["passages_held_out"]) == (260, 52)
     assert head["nested"] == [8]
     assert set(head["held_out"]) == {"prefix", "rotation"}
     assert head["held_out"]["rotation"] > head["held_out"]["prefix"]
@@ -265,7 +283,6 @@ def test_auto_takes_what_held_out_text_says(
 @pytest.mark.parametrize(
     ("passages", "head", "why"),
     [
-        (0, "auto", "no --corpus"),
         (90, "auto", "90 passages are too few"),
         (150, "auto", "best on held-out text"),
         (60, "pca", "--head pca"),
@@ -281,6 +298,17 @@ def test_little_text_is_told(
     warned = any(f"little text, {passages} passages" in note for note in chosen.notes)
     assert warned == (chosen.kind != "prefix")
     assert passages < FEW_PASSAGES
+
+
+def test_without_text_a_rotation_is_fitted_on_ours(tmp_path: Path) -> None:
+    behind = static_model(tmp_path / "behind", rows_of([0.01] * 8 + [1.0] * 16))
+    chosen = choose_head(load_source(str(behind)), Recipe(dim=8), [], Silent())
+    assert (chosen.kind, chosen.notes) == ("rotation", ())
+    assert "comes with edge-mrl" in chosen.facts["fitted_on"]
+    assert chosen.facts["held_out"]["rotation"] > chosen.facts["held_out"]["prefix"] + 0.3
+    assert set(chosen.facts["held_out"]) == {"prefix", "rotation"}
+    in_front = static_model(tmp_path / "in-front", rows_of([1.0] * 8 + [0.0] * 16))
+    assert choose_head(load_source(str(in_front)), Recipe(dim=8), [], Silent()).kind == "prefix"
 
 
 def test_repeated_text_is_no_text(tmp_path: Path) -> None:
@@ -446,7 +474,7 @@ def test_supervised_head_is_fitted_to_pairs_and_judged_on_others(tmp_path: Path)
     recipe = Recipe(dim=8, precision="fp32", head="linear", pairs=pairs)
     bundle = export(str(folder), tmp_path / "bundle", recipe)
     head = bundle.report["head"]
-    assert (head["pairs_fitted"], head["pairs_held_out"]) == (320, 80)
+    assert (head["pairs_fitted"], head["pairs_held_out"]) == (400, 80)
     assert "reciprocal rank" in head["measured"]
     assert head["held_out"]["linear"] > head["held_out"]["prefix"] + 0.2
     assert bundle.manifest.head.kind == "linear"
@@ -495,7 +523,7 @@ def test_command_line_fits_and_tells(model: Path, corpus: Path, tmp_path: Path) 
     assert set(head["held_out"]) == {"prefix", "linear"}
     shown = run(*base, "--force", cwd=tmp_path)
     assert "linear (--head linear)" in shown.stdout
-    assert "held-out passages as queries" in shown.stdout
+    assert "52 held-out passages" in shown.stdout
     inspected = subprocess.run(
         [sys.executable, "-m", "edge_mrl", "inspect", tmp_path / "model-16"],
         capture_output=True,

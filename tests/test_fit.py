@@ -7,9 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edge_mrl.codes import normalize
-from edge_mrl.head import derive_codes, head_inputs
-from edge_mrl_export.fit import (
-    STEPS,
+from edge_mrl.fit import (
     Batch,
     Passages,
     fit_linear,
@@ -17,10 +15,10 @@ from edge_mrl_export.fit import (
     fit_to_pairs,
     pca,
     slopes,
+    steps,
 )
-from edge_mrl_export.trial import agreement
-
-pytestmark = pytest.mark.slow  # the package that holds these needs the export dependencies
+from edge_mrl.head import derive_codes, head_inputs
+from edge_mrl.trial import agreement, found_again
 
 Float = NDArray[np.float32]
 #: Columns that float32 holds orthonormal, after some hundred products.
@@ -69,6 +67,40 @@ def kept(vectors: Float, matrix: Float | None, dim: int = DIM) -> float:
 def cosines(vectors: Float, matrix: Float) -> Float:
     unit = normalize(vectors @ matrix)
     return unit @ unit.T
+
+
+def objective(passages: Passages, matrix: Float, sizes: tuple[int, ...]) -> float:
+    """What a fit lowers, for 200 passages among all."""
+    anchors = passages.vectors[:200]
+    powers = anchors @ passages.vectors.T / passages.temperature
+    powers[np.arange(200), np.arange(200)] = -np.inf
+    target = np.exp(powers - powers.max(axis=1, keepdims=True))
+    target /= target.sum(axis=1, keepdims=True)
+    batch = Batch(anchors, passages.vectors, target, np.arange(200), passages.temperature)
+    return slopes(batch.through(matrix), sizes)[0]
+
+
+def test_pieces_are_kept_in_order_where_they_are_given() -> None:
+    # Queries differ in 8 directions that all passages share: a fit on passages alone drops those.
+    chance = np.random.default_rng(7)
+    basis = np.linalg.qr(chance.standard_normal((WIDTH, WIDTH)))[0]
+    wide, narrow = np.r_[0:16], np.r_[16:24]
+
+    def texts(count: int, places: NDArray[np.intp]) -> Float:
+        values = np.zeros((count, WIDTH))
+        values[:, wide] = 0.3 * chance.standard_normal((count, 16))
+        values[:, places] += chance.standard_normal((count, len(places)))
+        return normalize((values @ basis).astype(np.float32))
+
+    passages = texts(900, np.r_[0:24])
+    asked, held_out = texts(600, narrow), texts(300, narrow)
+    kept_by = []
+    for known in (Passages.of(passages), Passages.of(passages, asked)):
+        matrix = fit_linear(known, (DIM,))
+        codes = (derive_codes(v, matrix, dim=DIM) for v in (held_out, passages))
+        query_codes, passage_codes = codes
+        kept_by.append(found_again(held_out, query_codes, passages, passage_codes))
+    assert kept_by[1] > 1.4 * kept_by[0]
 
 
 def test_slopes_are_those_of_differences() -> None:
@@ -128,13 +160,13 @@ def test_shorter_prefixes_cost_the_whole_code_nothing(
 ) -> None:
     alone = fit_rotation(passages, (DIM,))
     np.testing.assert_allclose(cosines(vectors, rotation), cosines(vectors, alone), atol=1e-3)
-    assert kept(vectors, rotation, 2) > kept(vectors, alone, 2) + 0.02
+    assert objective(passages, rotation, (2, 4)) < objective(passages, alone, (2, 4)) - 0.01
 
 
 def test_each_step_is_reported(passages: Passages) -> None:
     done: list[None] = []
     fit_linear(passages, (DIM,), advance=lambda: done.append(None))
-    assert len(done) == sum(STEPS)
+    assert len(done) == sum(steps(WIDTH, DIM))
 
 
 @pytest.mark.parametrize("centre", [False, True])
