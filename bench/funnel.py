@@ -1,9 +1,9 @@
 """What the funnel's first stage costs, on real text: ``python -m bench.funnel --bundle DIR``.
 
 Recall of the funnel at several widths against its exact twin, over the same int8 codes and through a
-real store. Sets: scifact (abstracts, asked by its claims) and load-en (short texts, asked by others of
-them that are not in the store; equal texts count once). Where a store has few rows for the width
-(EXACT_BELOW), the funnel scores all of them.
+real store; and of funnels that begin with the first 64 bits alone. Sets: scifact (abstracts, asked by its
+claims) and load-en (short texts, asked by others of them that are not in the store; equal texts count
+once). Where a store has few rows for the width (EXACT_BELOW), the funnel scores all of them.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from bench.machine import RESULTS, save
 from bench.search import ONE_THREAD
 from edge_mrl.documents import Document
 from edge_mrl.encoder import Encoder
+from edge_mrl.funnel import Funnel
 from edge_mrl.passages import PassageRule
 from edge_mrl.progress import Progress
 from edge_mrl.search import EXACT_BELOW, nearest
@@ -42,6 +43,9 @@ ROOT = Path(__file__).parent.parent
 CACHE = ROOT / "build" / "bench-funnel"
 DATA = ROOT.parent / "shared" / "data"
 WIDTHS = (100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
+#: Rows that a first stage over 64 bits passes on to one over all bits, which passes on 5,000.
+FIRST_WIDTHS = (10_000, 20_000, 50_000)
+LAST = 5_000
 KS = (10, 100)
 #: Texts of load-en that are asked and not stored.
 HELD_OUT = 500
@@ -184,7 +188,14 @@ def measure(documents: Path, queries: Path) -> dict[str, Any]:
     try:
         with _filled(folder / "bench.store", codes) as store, store.reading() as view:
             exact, exact_ms = _answers(view, asked, exact=True)
-            widths = {str(width): _at_width(view, asked, width, exact) for width in WIDTHS}
+            widths = {
+                str(width): _at_width(view, asked, exact, width, width=width) for width in WIDTHS
+            }
+            dim = codes.shape[1]
+            texts = [f"64x1:{width},{dim}x1:{LAST},{dim}x8" for width in FIRST_WIDTHS if dim > 64]
+            stages = {
+                text: _at_width(view, asked, exact, LAST, funnel=Funnel.of(text)) for text in texts
+            }
     finally:
         shutil.rmtree(folder)
     return {
@@ -192,6 +203,7 @@ def measure(documents: Path, queries: Path) -> dict[str, Any]:
         "queries": len(asked),
         "exact_ms": exact_ms,
         "widths": widths,
+        "stages": stages,
     }
 
 
@@ -205,11 +217,15 @@ def _filled(path: Path, codes: NDArray[np.int8]) -> Store:
 
 
 def _at_width(
-    view: View, queries: NDArray[np.int8], width: int, exact: dict[int, list[set[int]]]
+    view: View,
+    queries: NDArray[np.int8],
+    exact: dict[int, list[set[int]]],
+    last: int,
+    **how: Any,
 ) -> dict[str, Any]:
-    """Recall against the exact answers, and milliseconds by k."""
-    found, ms = _answers(view, queries, width=width)
-    row: dict[str, Any] = {"scores_all": view.codes.live <= EXACT_BELOW * max(width, min(KS))}
+    """Recall against the exact answers, and milliseconds by k; ``last`` is the width of all bits."""
+    found, ms = _answers(view, queries, **how)
+    row: dict[str, Any] = {"scores_all": view.codes.live <= EXACT_BELOW * max(last, min(KS))}
     for k in KS:
         hits = sum(len(a & b) for a, b in zip(found[k], exact[k], strict=True))
         row[f"recall_at_{k}"] = round(hits / sum(map(len, exact[k])), 4)
@@ -245,6 +261,9 @@ def table(results: dict[str, dict[str, Any]]) -> str:
             recalls = "".join(f"{row[f'recall_at_{at}']:>12.4f}" for at in KS)
             note = "  (all rows are scored)" if row["scores_all"] else ""
             lines.append(f"{int(width):>8,}{recalls}{row['ms'][str(k)]:>9.3f}{note}")
+        for text, row in found["stages"].items():
+            recalls = "".join(f"{row[f'recall_at_{at}']:>12.4f}" for at in KS)
+            lines.append(f"{'':>8}{recalls}{row['ms'][str(k)]:>9.3f}  {text}")
         lines.append(f"{'exact':>8}{'':>24}{found['exact_ms'][str(k)]:>9.3f}")
     return "\n".join(lines).lstrip("\n")
 

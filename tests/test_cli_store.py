@@ -277,6 +277,33 @@ def test_questions_come_from_the_keyboard_until_an_empty_line(store: Path) -> No
     assert output.splitlines()[0].endswith(b"  y")
 
 
+# --- stages
+
+
+def test_search_goes_by_the_stages_that_are_named(store: Path) -> None:
+    hits = answer("search", "the cat", "--store", store, "--stages", "16x1:5,8x8:4,16x8")["hits"]
+    assert hits == answer("search", "the cat", "--store", store, "--exact")["hits"][: len(hits)]
+    assert hits[0]["id"] == "y"
+    for wrong, message in (
+        ("16x1:5,16x4", b"ends with 16x4, but the store keeps int8 codes of 16 dimensions"),
+        ("16x1", b"end with 16x8"),
+        ("16", b"expected DIMSxBITS:WIDTH"),
+    ):
+        result = run("search", "the cat", "--store", store, "--stages", wrong)
+        assert result.returncode == 2
+        assert message in result.stderr
+
+
+def test_stats_tell_codes_and_tuned_stages(store: Path) -> None:
+    with Index.open(store) as index:
+        index.tune("16x1:20,16x8")
+    facts = answer("stats", "--store", store)
+    assert (facts["code"], facts["code_bytes"], facts["stages"]) == ("int8", 16, "16x1:20,16x8")
+    shown = good("stats", "--store", store).stdout
+    assert b"16 dimensions int8, 16 B a passage" in shown
+    assert b"16x1:20,16x8" in shown
+
+
 # --- reindex
 
 

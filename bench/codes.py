@@ -1,0 +1,335 @@
+"""Bytes against quality: ``python -m bench.codes``.
+
+On folders in BEIR's layout, with the fp32 source's own vectors, and codes made from them as a graph and a
+store do (FORMAT.md, "Codes"). For each set: the model's own dimensions cut off, and a rotation fitted on
+the set's documents; each at several dimensions, kept as float32, int8, int4, 1 bit (signs) and 1 bit
+turned and centred on at most 2,000 of the documents, as ``--code 1bit --corpus`` does. No fit sees
+a query or a judgement. Queries keep float32 or int8 (asymmetric scoring), or are packed as the documents
+are (symmetric). Each figure is the share kept of the full fp32 vectors' nDCG@10, of the codes alone and
+with full vectors reranking their best 50; and, for the funnel's rows, of a store's search in stages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.machine import RESULTS, save
+from bench.metrics import bootstrap_ratio
+from bench.retrieval import ROOT, SETS, read_set, source_vectors
+from edge_mrl import search
+from edge_mrl.balance import balanced, centre_of
+from edge_mrl.codefile import Layout
+from edge_mrl.codes import INT8, Packing, int4_step, normalize
+from edge_mrl.codetable import CodeTable, Part
+from edge_mrl.funnel import Funnel
+from edge_mrl.head import derive_codes
+from edge_mrl.progress import Progress
+from edge_mrl_export.metrics import judge
+from edge_mrl_export.packing import MOST_TEXTS
+from edge_mrl_export.plots import Axis, Line, Panel, svg
+
+Float = NDArray[np.float32]
+Codes = NDArray[np.int8]
+Rows = NDArray[np.intp]
+DIMS = (16, 32, 64, 128, 256, 384)
+RERANKED = 50
+MAX_TOKENS = 256
+#: Rows that the funnel's Hamming stages pass on here: of the same order to the sets' thousands of
+#: documents as 20,000 and 5,000 are to a million.
+WIDE, NARROW = 1_000, 250
+#: Queries of a set that the funnel is asked: each is one search.
+FUNNEL_QUERIES = 300
+SHORTEST = 8
+KINDS = ("float32", "int8", "int4", "1bit", "1bit, turned")
+
+
+def main() -> int:
+    """Measure, print a table, write bench/results/codes.json and codes.svg."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        "--model", type=Path, help="source model folder (default: the installed MiniLM)"
+    )
+    parser.add_argument("--data", type=Path, action="append", help="folder, repeatable")
+    parser.add_argument("--dim", type=int, action="append", help=f"default: {DIMS}")
+    args = parser.parse_args()
+    folders = args.data or [ROOT.parent / "shared" / "data" / name for name in SETS]
+    folders = [folder for folder in folders if (folder / "qrels" / "test.tsv").exists()]
+    if not folders:
+        print("codes skipped, no data: give --data FOLDER in BEIR's layout", file=sys.stderr)
+        return 2 if args.data else 0
+    from edge_mrl_export.locate import installed_default
+
+    model = args.model or installed_default()
+    if model is None:
+        print("no source model: give --model FOLDER", file=sys.stderr)
+        return 2
+    dims = tuple(args.dim or DIMS)
+    results = {}
+    for folder in folders:
+        data = read_set(folder)
+        documents, queries = (
+            source_vectors(model, texts, kind, MAX_TOKENS)
+            for texts, kind in ((data.documents, "document"), (data.queries, "query"))
+        )
+        results[folder.name] = Bench(documents, queries, data.relevance).measure(folder.name, dims)
+    settings = {
+        "model": model.name,
+        "dims": list(dims),
+        "reranked": RERANKED,
+        "stages": [WIDE, NARROW],
+    }
+    path = save("codes", settings, results)
+    print(table(results, dims))
+    print(f"written to {path.relative_to(ROOT)}")
+    if len(dims) > 1:
+        picture = RESULTS / "codes.svg"
+        picture.write_text(plot(results, dims), encoding="utf-8")
+        print(f"written to {picture.relative_to(ROOT)}")
+    return 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """Documents as a store keeps them, with the queries' codes.
+
+    Attributes:
+        queries: int8[q, dim].
+        documents: int8[n, dim], before they are packed.
+        packing: What is kept of them.
+    """
+
+    queries: Codes
+    documents: Codes
+    packing: Packing
+
+    @property
+    def levels(self) -> Codes:
+        """int8[n, dim]: what a score sees of the documents."""
+        return self._levels(self.documents)
+
+    @property
+    def packed_queries(self) -> Codes:
+        """int8[q, dim]: what a score would see of queries that are packed too."""
+        return self._levels(self.queries)
+
+    def _levels(self, codes: Codes) -> Codes:
+        return self.packing.unpack(self.packing.pack(codes), codes.shape[1])
+
+    def table(self) -> CodeTable:
+        """The documents as a store's search reads them; keys are rows + 1."""
+        layout = Layout(self.documents.shape[1], packing=self.packing)
+        packed = self.packing.pack(self.documents)
+        keys = np.arange(1, len(packed) + 1, dtype=np.uint32)
+
+        def load(first: int, after: int) -> Any:
+            return layout.pack(packed[first:after], keys[first:after], first)
+
+        parts = [
+            Part(first, load(first, min(first + layout.rows, len(packed))), mapped=True)
+            for first in range(0, len(packed), layout.rows)
+        ]
+        nothing = np.empty(0, np.int64)
+        return CodeTable(
+            layout, parts, nothing, load=load, names=lambda some: {k: f"{k:09}" for k in some}
+        )
+
+
+class Bench:
+    """A set as vectors of the source, with judgements.
+
+    Args:
+        documents: float32[n, D].
+        queries: float32[q, D].
+        relevance: For each query, the gain of each relevant document's row.
+    """
+
+    def __init__(self, documents: Float, queries: Float, relevance: list[dict[int, float]]) -> None:
+        self.documents, self.queries, self.relevance = documents, queries, relevance
+        self.base = self._ndcg(best(queries, documents))
+        self.some = np.linspace(0, len(documents) - 1, min(len(documents), MOST_TEXTS)).astype(int)
+
+    def measure(self, name: str, dims: tuple[int, ...]) -> dict[str, Any]:
+        """Rows by head, dimensions, what is kept, and what queries keep; and the seconds of the fits."""
+        seconds: dict[str, float] = {}
+        heads: dict[str, Any] = {}
+        with Progress(f"{name}: codes", 2 * len(dims)) as bar:
+            for dim in dims:
+                for head, matrix in self._heads(dim, seconds):
+                    heads.setdefault(head, {})[str(dim)] = self._rows(matrix, dim)
+                    bar.advance(1)
+        counts = {"documents": len(self.documents), "queries": len(self.queries)}
+        return {**counts, "fit_seconds": seconds, "heads": heads}
+
+    def _heads(self, dim: int, seconds: dict[str, float]) -> Iterator[tuple[str, Float | None]]:
+        """The cut, and where something is cut off, a rotation fitted on the set's documents."""
+        from edge_mrl.trial import Trial
+
+        yield "cut", None
+        if dim < self.documents.shape[1]:
+            start = time.perf_counter()
+            fitted = Trial.of(self.documents, _halves(dim)).fit("rotation")
+            seconds[str(dim)] = round(time.perf_counter() - start, 1)
+            yield "rotation, own text", fitted
+
+    def _rows(self, matrix: Float | None, dim: int) -> dict[str, Any]:
+        """Rows by what is kept and what queries keep."""
+        queries, documents = (
+            normalize(vectors[:, :dim] if matrix is None else vectors @ matrix)
+            for vectors in (self.queries, self.documents)
+        )
+        rows = {"float32": {"float32": self._kept(queries, documents)}}
+        for kind, head, kept in self._packed(matrix, dim):
+            levels = kept.levels
+            exact = queries if head is None or head is matrix else normalize(self.queries @ head)
+            rows[kind] = {
+                "float32": self._kept(exact, levels),
+                "int8": self._kept(kept.queries, levels),
+            }
+            if kept.packing is not INT8:
+                rows[kind]["symmetric"] = self._kept(kept.packed_queries, levels)
+            rows[kind] |= self._funnels(kept)
+        return rows
+
+    def _packed(self, matrix: Float | None, dim: int) -> Iterator[tuple[str, Float | None, Kept]]:
+        """What is kept, the head that its codes are made with, and the codes."""
+        both = self.queries, self.documents
+        plain = [derive_codes(v, matrix, dim=dim, layer_norm=False) for v in both]
+        for packing in (INT8, Packing("int4", int4_step(dim)), Packing("1bit")):
+            yield packing.kind, matrix, Kept(plain[0], plain[1], packing)
+        head = balanced(self.documents[self.some], matrix, dim=dim, layer_norm=False)
+        turned = [derive_codes(v, head, dim=dim, layer_norm=False) for v in both]
+        yield "1bit, turned", head, Kept(turned[0], turned[1], centre_of(turned[1][self.some]))
+
+    def _funnels(self, kept: Kept) -> dict[str, Any]:
+        """A store's search in two and in three stages, against the exact search of the same codes."""
+        dim, whole = kept.documents.shape[1], {"int8": 8, "int4": 4}.get(kept.packing.kind, 1)
+        texts = {"two stages": f"{dim}x1:{NARROW},{dim}x{whole}"}
+        if dim > 64:
+            texts["three stages"] = f"64x1:{WIDE},{dim}x1:{NARROW},{dim}x{whole}"
+        table, rows = kept.table(), {}
+        asked = slice(0, FUNNEL_QUERIES)
+        for name, text in texts.items():
+            stages = Funnel.of(text)
+            found = np.array(
+                [
+                    [match.row for match in _search(table, query, stages)]
+                    for query in kept.queries[asked]
+                ],
+                np.intp,
+            )
+            scores = judge(found, self.relevance[asked]).ndcg_at_10
+            rows[name] = {"stages": text, "kept": bootstrap_ratio(scores, self.base[asked])}
+        return rows
+
+    def _kept(self, queries: Float | Codes, documents: Float | Codes) -> dict[str, Any]:
+        """Shares of the full vectors' nDCG@10 that some vectors keep, alone and reranked."""
+        found = best(normalize(queries.astype(np.float32)), normalize(documents.astype(np.float32)))
+        return {
+            "kept": bootstrap_ratio(self._ndcg(found), self.base),
+            "kept_reranked": bootstrap_ratio(self._ndcg(self._reranked(found)), self.base),
+        }
+
+    def _reranked(self, found: Rows) -> Rows:
+        """The same rows in the order of the full vectors."""
+        ordered = np.empty_like(found)
+        for query, rows in enumerate(found):
+            exact = self.documents[rows] @ self.queries[query]
+            ordered[query] = rows[np.argsort(-exact, kind="stable")]
+        return ordered
+
+    def _ndcg(self, found: Rows) -> NDArray[np.float64]:
+        return judge(found[:, :10], self.relevance).ndcg_at_10
+
+
+def _search(table: CodeTable, query: Codes, stages: Funnel) -> list[search.Match]:
+    """The ten best by the stages, also where a small store would score everything."""
+    return search._funnel(query, table, None, table.live, 10, stages)  # noqa: SLF001 - see above
+
+
+def best(queries: Float, documents: Float) -> Rows:
+    """intp[q, 50]: the rows with the largest cosines, best first."""
+    found = []
+    for start in range(0, len(queries), 512):
+        scores = queries[start : start + 512] @ documents.T
+        rows = np.argpartition(-scores, RERANKED - 1, axis=1)[:, :RERANKED]
+        rows.sort(axis=1)
+        order = np.argsort(-np.take_along_axis(scores, rows, axis=1), axis=1, kind="stable")
+        found.append(np.take_along_axis(rows, order, axis=1))
+    return np.concatenate(found)
+
+
+def _halves(dim: int) -> tuple[int, ...]:
+    sizes = [dim]
+    while sizes[0] % 2 == 0 and sizes[0] // 2 >= SHORTEST:
+        sizes.insert(0, sizes[0] // 2)
+    return tuple(sizes)
+
+
+def size_bytes(dim: int, kind: str) -> int:
+    """Bytes of a passage's code."""
+    bits = {"float32": 32, "int8": 8, "int4": 4}.get(kind, 1)
+    return -(-dim * bits // 8)
+
+
+def mean(
+    results: dict[str, Any], head: str, dim: int, kind: str, query: str, field: str = "kept"
+) -> float | None:
+    """Over the sets; None where a set has no such row."""
+    rows = [found["heads"].get(head, {}).get(str(dim), {}) for found in results.values()]
+    cells = [row.get(kind, {}).get(query, {}).get(field) for row in rows]
+    if not all(cells):
+        return None
+    return float(np.mean([cell["ratio"] for cell in cells]))
+
+
+def table(results: dict[str, Any], dims: tuple[int, ...]) -> str:
+    """Means over the sets, by head, dimensions, and what is kept."""
+    columns = ("float32", "int8", "symmetric", "two stages", "three stages")
+    title = "".join(f"{name:>14}" for name in (*columns, "reranked"))
+    lines = [f"{'share of nDCG@10 kept; query:':<32}{'bytes':>6}{title}"]
+    for head in ("cut", "rotation, own text"):
+        for dim in dims:
+            for kind in KINDS:
+                values = [mean(results, head, dim, kind, query) for query in columns]
+                query = "float32" if kind == "float32" else "int8"
+                values.append(mean(results, head, dim, kind, query, "kept_reranked"))
+                if any(values):
+                    cells = "".join(f"{v:>14.1%}" if v else " " * 14 for v in values)
+                    lines.append(f"{f'{head}, {dim} {kind}':<32}{size_bytes(dim, kind):>6}{cells}")
+    return "\n".join(lines)
+
+
+def plot(results: dict[str, Any], dims: tuple[int, ...]) -> str:
+    """The share kept against bytes: by cutting and by a fitted head; alone, and reranked."""
+    x = Axis("bytes of a passage's code (log)", (2, 8, 32, 128, 512, 2048))
+    y = Axis("nDCG@10 kept of the full fp32 vectors, %", (40, 50, 60, 70, 80, 90, 100), log=False)
+    panels = []
+    for head, title in (("cut", "cut"), ("rotation, own text", "rotation fitted on own text")):
+        for field, how in (("kept", "codes alone"), ("kept_reranked", f"best {RERANKED} reranked")):
+            lines = []
+            for kind in KINDS:
+                query = "float32" if kind == "float32" else "int8"
+                points = []
+                for dim in dims:
+                    source = "cut" if dim == max(dims) else head  # nothing is cut: nothing to fit
+                    value = mean(results, source, dim, kind, query, field)
+                    if value is not None and 100 * value >= y.ticks[0]:
+                        points.append((float(size_bytes(dim, kind)), 100 * value))
+                lines.append(Line(kind, points))
+            panels.append(Panel(f"{title}: {how}", x, y, lines))
+    return svg(panels)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
