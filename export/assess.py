@@ -29,7 +29,7 @@ from edge_mrl_export.page import Page
 from edge_mrl_export.plots import Axis, Line, Panel, svg
 from edge_mrl_export.vectors import Cache, Subject, is_bundle, open_bundle, open_source
 
-__all__ = ["Assessment", "assess", "kept_panel", "opened", "percent_axis"]
+__all__ = ["Assessment", "assess", "kept_panel", "lines", "opened", "percent_axis"]
 
 STAGES = ("alone", "funnel", *(f"rerank {width}" for width in WIDTHS))
 HOW = (
@@ -69,14 +69,14 @@ class Assessment:
     def text(self) -> str:
         """Tables for people."""
         subject = self.subject
-        lines = [f"{subject.name}: {subject.model.name}, against the {subject.base.name}"]
-        lines += [f"note: {note}" for note in subject.notes]
+        out = [f"{subject.name}: {subject.model.name}, against the {subject.base.name}"]
+        out += [f"note: {note}" for note in subject.notes]
         for found in self.sets:
-            lines += ["", _title(found), *_lines(*_table(found))]
+            out += ["", _title(found), *lines(*_table(found))]
         for pairs in self.pairs:
-            lines += ["", f"{pairs['name']}: Spearman over {pairs['pairs']:,} pairs"]
-            lines += _lines(*_pairs_table(pairs))
-        return "\n".join([*lines, "", HOW] if self.sets else lines)
+            out += ["", f"{pairs['name']}: Spearman over {pairs['pairs']:,} pairs"]
+            out += lines(*_pairs_table(pairs))
+        return "\n".join([*out, "", HOW] if self.sets else out)
 
     def plots(self) -> dict[str, str]:
         """SVG by name, one for each set."""
@@ -206,7 +206,7 @@ def _pairs_table(pairs: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return ["dimensions", *KINDS], [row + [""] * (1 + len(KINDS) - len(row)) for row in rows]
 
 
-def _lines(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def lines(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns as wide as what is in them; the first to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     return [

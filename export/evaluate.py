@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.codes import CODE_KINDS, code_bytes, int4_step, normalize, pack, unpack
+from edge_mrl.codes import CODE_KINDS, INT8, Packing, code_bytes, int4_step, normalize
 from edge_mrl.errors import UsageError
 from edge_mrl.head import derive_codes
 from edge_mrl_export.datasets import Retrieval, Similarity
@@ -24,11 +24,14 @@ from edge_mrl_export.vectors import Cache, Encoded, Subject
 __all__ = [
     "KINDS",
     "WIDTHS",
+    "Coding",
     "Evaluation",
     "Row",
     "Vectors",
     "evaluate",
     "evaluate_pairs",
+    "levels",
+    "own_coding",
     "usual_dims",
 ]
 
@@ -48,6 +51,26 @@ JUDGED = 10
 #: Scores held at a time: 64 MB.
 CHUNK_VALUES = 2**24
 SHORTEST_DIM = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coding:
+    """How a code of some dimensions is made.
+
+    Attributes:
+        head: float32[D, at least dim], or None for the prefix.
+        packing: What is kept of its int8 code.
+    """
+
+    head: Float | None
+    packing: Packing = INT8
+
+    @classmethod
+    def plain(cls, head: Float | None, dim: int, kind: str, *, scale: float = 1.0) -> Coding:
+        """A code of a kind without anything fitted on text; of float32, the packing plays no part."""
+        if kind == "int4":
+            return cls(head, Packing(kind, int4_step(dim, scale=scale)))
+        return cls(head, Packing(kind) if kind == "1bit" else INT8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +189,7 @@ def evaluate(
     dims: Sequence[int],
     *,
     kinds: Sequence[str] = KINDS,
-    heads: Callable[[int], Float | None] | None = None,
+    codings: Callable[[int, str], Coding] | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Measure retrieval for every dimension, kind and stage.
@@ -177,7 +200,7 @@ def evaluate(
         vectors: Theirs.
         dims: Dimensions of codes.
         kinds: What is kept of a dimension.
-        heads: float32[D, at least dim] for some dimensions, in place of the subject's head.
+        codings: How codes of some dimensions and kind are made, in place of the subject's way.
         advance: Called after each dimension and kind.
 
     Raises:
@@ -199,9 +222,10 @@ def evaluate(
         full = scale.row(width, "float32", "full", found)
     rows = []
     for dim in dims:
-        head = _head(subject, dim, heads)
+        _check_dim(subject, dim)
         for kind in kinds:
-            for stage, found in _stages(subject, vectors, own, head, dim, kind):
+            coding = codings(dim, kind) if codings else own_coding(subject, dim, kind)
+            for stage, found in _stages(subject, vectors, own, coding, dim, kind):
                 rows.append(scale.row(dim, kind, stage, found))
             advance()
     return Evaluation(
@@ -249,50 +273,57 @@ def _own_judgement(exact: Rows) -> list[dict[int, float]]:
     ]
 
 
-def _head(subject: Subject, dim: int, heads: Callable[[int], Float | None] | None) -> Float | None:
+def _check_dim(subject: Subject, dim: int) -> None:
     width = subject.model.width
     if not 1 <= dim <= width:
         raise UsageError(f"{dim} dimensions: expected 1 to {width}, as {subject.name} gives")
-    if heads is not None:
-        return None if dim == width else heads(dim)
-    if subject.head is None or dim <= subject.head.shape[1]:
-        return subject.head
-    if dim == width:
-        return None  # nothing is cut: the full vector itself
-    raise UsageError(
-        f"{dim} dimensions: the bundle's head gives {subject.head.shape[1]}; choose up to that, "
-        f"or {width}, the full vector"
-    )
+
+
+def own_coding(subject: Subject, dim: int, kind: str) -> Coding:
+    """The bundle's own code, or a shorter prefix of it, or all of the full vector.
+
+    Raises:
+        UsageError: The bundle's head does not give so many dimensions.
+    """
+    _check_dim(subject, dim)
+    head, width = subject.head, subject.model.width
+    if (dim, kind) == (subject.dim, subject.packing.kind):
+        return Coding(head, subject.packing)
+    if head is not None and dim > head.shape[1]:
+        if dim < width:
+            raise UsageError(
+                f"{dim} dimensions: the bundle's head gives {head.shape[1]}; choose up to that, "
+                f"or {width}, the full vector"
+            )
+        head = None  # nothing is cut: the full vector itself
+    return Coding.plain(head, dim, kind, scale=subject.scale)
 
 
 def _stages(
     subject: Subject,
     vectors: Vectors,
     own: Rows | None,
-    head: Float | None,
+    coding: Coding,
     dim: int,
     kind: str,
 ) -> Iterator[tuple[str, Rows]]:
     """Rankings of one code: by itself, behind the funnel, and put in order by full vectors."""
-    queries, documents = _coded(subject, vectors, head, dim, kind)
+    pair = (vectors.queries, vectors.documents)
+    if kind == "float32":
+        queries, documents = (_cut(subject, side.full, coding.head, dim) for side in pair)
+    else:
+        codes = [_codes(subject, side, coding.head, dim) for side in pair]
+        queries, documents = (
+            normalize(codes[0].astype(np.float32)),
+            levels(codes[1], coding.packing),
+        )
     coarse = _ranked(queries, documents, own)
     yield "alone", coarse
     if kind != "float32":
-        yield "funnel", _funnel(queries, documents, own)
+        bits = [coding.packing.bits(side) for side in codes]
+        yield "funnel", _funnel(queries, documents, bits, own)
     for width in WIDTHS:
         yield f"rerank {width}", _reranked(coarse, vectors, width)
-
-
-def _coded(
-    subject: Subject, vectors: Vectors, head: Float | None, dim: int, kind: str
-) -> tuple[Float, Float]:
-    """float32 of unit length that order as the codes do: those of queries, and of documents."""
-    pair = (vectors.queries, vectors.documents)
-    if kind == "float32":
-        left, right = (_cut(subject, side.full, head, dim) for side in pair)
-        return left, right
-    ints = [_codes(subject, side, head, dim) for side in pair]
-    return normalize(ints[0].astype(np.float32)), levels(ints[1], kind, scale=subject.scale)
 
 
 def _codes(subject: Subject, texts: Encoded, head: Float | None, dim: int) -> NDArray[np.int8]:
@@ -304,17 +335,9 @@ def _codes(subject: Subject, texts: Encoded, head: Float | None, dim: int) -> ND
     )
 
 
-def levels(codes: NDArray[np.int8], kind: str, *, scale: float = 1.0) -> Float:
-    """float32[n, dim] of unit length: what stored codes of a kind stand for.
-
-    Args:
-        codes: int8[n, dim].
-        kind: One of CODE_KINDS.
-        scale: The code's.
-    """
-    dim = codes.shape[1]
-    stored = pack(codes, kind, step=int4_step(dim, scale=scale))
-    return normalize(unpack(stored, dim, kind).astype(np.float32))
+def levels(codes: NDArray[np.int8], packing: Packing) -> Float:
+    """float32[n, dim] of unit length: what is left of int8[n, dim] codes in a store."""
+    return normalize(packing.unpack(packing.pack(codes), codes.shape[1]).astype(np.float32))
 
 
 def _cut(subject: Subject, full: Float, head: Float | None, dim: int) -> Float:
@@ -347,10 +370,11 @@ def _leave_out(scores: Float, own: Rows | None, some: slice) -> None:
         scores[np.arange(len(rows)), rows] = -np.inf
 
 
-def _funnel(queries: Float, documents: Float, own: Rows | None) -> Rows:
+def _funnel(
+    queries: Float, documents: Float, bits: Sequence[NDArray[np.uint8]], own: Rows | None
+) -> Rows:
     """The 1-bit codes' nearest rows, in the order of the codes."""
     width = min(len(documents), max(FUNNEL_LEAST, len(documents) // FUNNEL_SHARE))
-    bits = [np.packbits(v > 0, axis=1) for v in (queries, documents)]
     found = np.full((len(queries), DEPTH), -1, np.intp)
     for query, vector in enumerate(queries):
         far = np.bitwise_count(bits[1] ^ bits[0][query]).sum(axis=1, dtype=np.int32)
@@ -397,9 +421,9 @@ def evaluate_pairs(
         own = [subject.model.vectors(cache, side, "document") for side in texts]
     rows = []
     for dim in dims:
-        head = _head(subject, dim, None)
         for kind in KINDS:
-            sides = [_side(subject, side, head, dim, kind) for side in own]
+            coding = own_coding(subject, dim, kind)
+            sides = [_side(subject, side, coding, dim, kind) for side in own]
             rows.append({"dim": dim, "kind": kind, "spearman": correlation(sides[0], sides[1])})
     return {
         "name": data.name,
@@ -410,7 +434,7 @@ def evaluate_pairs(
     }
 
 
-def _side(subject: Subject, texts: Encoded, head: Float | None, dim: int, kind: str) -> Float:
+def _side(subject: Subject, texts: Encoded, coding: Coding, dim: int, kind: str) -> Float:
     if kind == "float32":
-        return _cut(subject, texts.full, head, dim)
-    return levels(_codes(subject, texts, head, dim), kind, scale=subject.scale)
+        return _cut(subject, texts.full, coding.head, dim)
+    return levels(_codes(subject, texts, coding.head, dim), coding.packing)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl.bundle import MANIFEST, Manifest
+from edge_mrl.codes import INT8, Packing
 from edge_mrl.encoder import Encoder
 from edge_mrl.errors import UsageError
 from edge_mrl.head import head_inputs, read_head
@@ -183,6 +184,9 @@ class Subject:
         layer_norm: Whether the head reads centred vectors.
         scale: The code's.
         dim: The bundle's own dimensions, or None.
+        packing: What its stores keep of a code.
+        command: What ``edge-mrl export`` calls the source.
+        matryoshka: Whether the source was trained for short prefixes.
         notes: What the reader should know.
     """
 
@@ -193,6 +197,9 @@ class Subject:
     layer_norm: bool = False
     scale: float = 1.0
     dim: int | None = None
+    packing: Packing = INT8
+    command: str = ""
+    matryoshka: bool = False
     notes: tuple[str, ...] = ()
 
     def head_inputs(self, full: Float) -> Float:
@@ -237,6 +244,8 @@ def open_bundle(encoder: Encoder, source: str | None) -> Subject:
         layer_norm=manifest.head.layer_norm,
         scale=manifest.code.scale,
         dim=manifest.dim,
+        packing=manifest.code.packing,
+        command=manifest.source.model,
         notes=(note,) if note else (),
     )
 
@@ -295,7 +304,14 @@ def open_source(model: str | None, max_tokens: int | None = None) -> Subject:
         yield Encoded(source.encode(texts, kind=kind, max_tokens=limit))
 
     full = FullModel("fp32 source", _source_key(source.space_id(), limit), source.width, encode)
-    return Subject(name=source.name, model=full, base=full, layer_norm=source.layer_norm)
+    return Subject(
+        name=source.name,
+        model=full,
+        base=full,
+        layer_norm=source.layer_norm,
+        command=model or source.model,
+        matryoshka=source.mrl_dims is not None,
+    )
 
 
 def _source_key(space_id: str, max_tokens: int) -> str:

@@ -1,0 +1,114 @@
+"""What codes cost on a device: bytes on the medium, in memory and on the line, and time to search."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mrl.codefile import Layout, Segment
+from edge_mrl.codes import INT8, Packing, code_bytes, int4_step, normalize, quantize
+from edge_mrl.codetable import CodeTable, Part
+from edge_mrl.search import nearest
+from edge_mrl.wire import Item, encode_items
+
+__all__ = ["MEASURED_ROWS", "Cost", "code_table", "cost", "search_seconds"]
+
+#: Random codes that are searched: enough that the funnel's first stage is most of the work.
+MEASURED_ROWS = 100_000
+QUERIES = 5
+#: Documents in a frame, and an id as people have them.
+FRAME, ID = 256, "notes/2026/{:08d}"
+SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of one passage in each document, for so many documents.
+
+    Attributes:
+        code_bytes: A code by itself.
+        storage_bytes: Codes in the database and in the code file; texts, metadata and the index of words
+            come on top, and are the same for every choice.
+        memory_bytes: What every search reads or makes: bits of all rows, and their distances.
+        search_s: One search on one thread here, measured on random codes, scaled by the rows.
+        push_bytes: A document's full vector to a server, as float16.
+        pull_bytes: A document's code from a server, as int8 (packed on the device).
+    """
+
+    code_bytes: int
+    storage_bytes: int
+    memory_bytes: int
+    search_s: float
+    push_bytes: int
+    pull_bytes: int
+
+
+def cost(dim: int, kind: str, *, width: int, documents: int, seconds_per_row: float) -> Cost:
+    """Work out what a code costs.
+
+    Args:
+        dim: Its dimensions.
+        kind: One of ``edge_mrl.codes.CODE_KINDS``.
+        width: Dimensions of the full vector.
+        documents: How many, with a passage each.
+        seconds_per_row: From ``search_seconds``.
+    """
+    layout = _layout(dim, kind)
+    distance = 1 if dim < np.iinfo(np.uint8).max else 2
+    return Cost(
+        code_bytes=code_bytes(dim, kind),
+        storage_bytes=documents * code_bytes(dim, kind) + layout.file_bytes(documents),
+        memory_bytes=documents * (8 * layout.words + distance),
+        search_s=seconds_per_row * documents,
+        push_bytes=_frame_bytes(np.zeros((1, width), np.float16)),
+        pull_bytes=_frame_bytes(np.zeros((1, dim), np.int8)),
+    )
+
+
+def search_seconds(dim: int, kind: str, *, rows: int = MEASURED_ROWS) -> float:
+    """Seconds of a search by the store's own funnel for each of its rows, the median of a few."""
+    chance = np.random.default_rng(SEED)
+    codes = quantize(normalize(chance.standard_normal((rows, dim), dtype=np.float32)))
+    layout = _layout(dim, kind)
+    table = code_table(codes, layout.packing)
+    times = []
+    for query in range(QUERIES + 1):
+        start = time.perf_counter()
+        nearest(codes[query][None], table, k=10, width=max(1, rows // 200))
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:]) / rows  # the first one warms up
+
+
+def code_table(codes: NDArray[np.int8], packing: Packing = INT8) -> CodeTable:
+    """Codes int8[n, dim] as a store in memory has them; row i is document i."""
+    layout = Layout(codes.shape[1], packing=packing)
+    keys = np.arange(len(codes), dtype=np.uint32)
+    segment = layout.pack(packing.pack(codes), keys, 0)
+    part = Part(0, segment, mapped=False)
+    names = {int(key): f"{key:08d}" for key in keys} if len(keys) <= MEASURED_ROWS else {}
+    return CodeTable(
+        layout,
+        [part],
+        np.empty(0, np.int64),
+        load=_nothing_to_load,
+        names=lambda some: {int(key): names.get(int(key), f"{key:08d}") for key in some},
+    )
+
+
+def _nothing_to_load(first: int, after: int) -> Segment:
+    raise RuntimeError(f"rows {first} to {after} are in memory, and not read again")
+
+
+def _layout(dim: int, kind: str) -> Layout:
+    step = int4_step(dim) if kind == "int4" else None
+    return Layout(dim, packing=Packing(kind, step))
+
+
+def _frame_bytes(vector: NDArray[np.float16] | NDArray[np.int8]) -> int:
+    """Bytes on the line for a document, a full frame shared by all that are in it."""
+    items = [Item(ID.format(number), stamp=1 << 60, vectors=vector) for number in range(FRAME)]
+    return round(len(encode_items({}, items, like=vector)) / FRAME)
