@@ -329,7 +329,8 @@ def advise(
     notes = [*subject.notes, note]
     short = [s for s in sets if s.queries < FEW_QUERIES]
     notes += [f"{s.name} has {s.queries} queries: intervals are wide" for s in short]
-    return Advice(subject, question, choices, alone, best if smaller else None, sets, tuple(notes))
+    reranked = best if smaller else None
+    return Advice(subject, question, choices, alone, reranked, sets, rotated, tuple(notes))
 
 
 def _choices(
