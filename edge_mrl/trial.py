@@ -27,6 +27,7 @@ __all__ = [
     "agreement",
     "best_kind",
     "found_again",
+    "nested_sizes",
     "split",
     "spread",
 ]
@@ -40,6 +41,8 @@ Rows = NDArray[np.intp]
 MOST_PASSAGES = 10_000
 #: A less simple head must be better by this on held-out text to be taken.
 MARGIN = 0.002
+#: The shortest prefix that a head is fitted for by itself.
+SHORTEST_NESTED = 8
 #: Held out: a fifth, and at most so many, which gives the agreement to half a percent.
 HELD_OUT, MOST_HELD_OUT = 0.2, 1000
 #: What agreement looks at: the shortlist's size that users read.
@@ -221,6 +224,14 @@ def best_kind(scores: Mapping[str, float]) -> str:
         if scores[kind] > scores[best] + MARGIN:
             best = kind
     return best
+
+
+def nested_sizes(dim: int) -> tuple[int, ...]:
+    """Prefix sizes that a head is fitted for by itself: the code's own and its halves, ascending."""
+    sizes = [dim]
+    while sizes[-1] % 2 == 0 and sizes[-1] // 2 >= SHORTEST_NESTED:
+        sizes.append(sizes[-1] // 2)
+    return tuple(reversed(sizes))
 
 
 def spread(items: Sequence[Item], count: int) -> list[Item]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edge_mrl.codes import code_bytes
 from edge_mrl.errors import UsageError
+from edge_mrl.trial import nested_sizes
 from edge_mrl_export.source import Source
 
 __all__ = ["DEFAULT_DIM", "FITTED_HEADS", "PRECISIONS", "TARGETS", "Recipe"]
@@ -20,8 +21,6 @@ TARGETS = {"arm64": False, "x86-64-vnni": False, "x86-64": True}
 FITTED_HEADS = ("pca", "rotation", "linear")
 #: Beginning and end marks leave no room for text below this.
 FEWEST_TOKENS = 4
-#: The shortest prefix that a head is fitted for by itself.
-SHORTEST_NESTED = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +28,8 @@ class Recipe:
     """The choices behind one bundle.
 
     Attributes:
-        dim: Dimensions of the coarse code; None for 128, or the model's own if that is smaller.
+        dim: Dimensions of the coarse code; None for 128, or the model's own if that is smaller or the
+            code has 1 bit for each.
         precision: "int8", "int4" or "fp32".
         code: What a store keeps of documents' codes: one of ``edge_mrl.codes.CODE_KINDS``.
         target: Processor that int8 products are made for, a key of TARGETS.
@@ -117,7 +117,7 @@ class Recipe:
             UsageError: More than the model has.
         """
         if self.dim is None:
-            return min(DEFAULT_DIM, source.width)
+            return source.width if self.code == "1bit" else min(DEFAULT_DIM, source.width)
         if self.dim > source.width:
             raise UsageError(
                 f"--dim is {self.dim}, but {source.name} gives {source.width} dimensions: "
@@ -133,10 +133,7 @@ class Recipe:
         """
         dim = self.resolved_dim(source)
         if self.nested is None:
-            sizes = [dim]
-            while sizes[-1] % 2 == 0 and sizes[-1] // 2 >= SHORTEST_NESTED:
-                sizes.append(sizes[-1] // 2)
-            return tuple(reversed(sizes))
+            return nested_sizes(dim)
         if max(self.nested) > dim:
             raise UsageError(
                 f"--nested names {max(self.nested)} dimensions, but the code has {dim}: "

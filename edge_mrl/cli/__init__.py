@@ -33,11 +33,12 @@ COMMANDS = {
     "check": "check every byte of a store that matters",
     "compact": "give the space of deleted documents back",
     "reindex": "change a store to another bundle",
+    "adapt": "fit a store's codes to its own text, on this machine",
     "bench": "measure speed and memory on this machine",
     "doctor": "say what is wrong with this machine, a bundle or a store",
 }
 #: Those that load a bundle in this process.
-EMBEDDING = frozenset({"embed", "index", "reindex", "search"})
+EMBEDDING = frozenset({"adapt", "embed", "index", "reindex", "search"})
 #: Sub-commands of other parts, found by entry point.
 EXTRAS = {
     "export": "turn a text-embedding model into a small, verified bundle",
