@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from edge_mrl.documents import Document
     from edge_mrl.encoder import Encoder, Encoding
     from edge_mrl.index import Hit, Index
+    from edge_mrl.sync import SyncClient
     from edge_mrl.verify import Verification
 
 __version__ = "0.1.0"
 
-__all__ = ["Document", "Encoder", "Encoding", "Hit", "Index", "Verification"]
+__all__ = ["Document", "Encoder", "Encoding", "Hit", "Index", "SyncClient", "Verification"]
 
 # From 1.29 on, ONNX Runtime reports its use to its maker unless told not to before it is loaded: it
 # makes a device id and a database in the user's cache, and a thread that uploads. Nothing here does.
@@ -29,6 +30,7 @@ _HOMES = {
     "Encoding": "encoder",
     "Hit": "index",
     "Index": "index",
+    "SyncClient": "sync",
     "Verification": "verify",
 }
 

@@ -21,11 +21,13 @@ EdgeMrlError
 ├── MissingDependencyError    exit 3   an optional package is not installed
 ├── WireError                 exit 4   bytes from another machine that are no message of ours
 └── NetworkError              exit 4   a server or hub could not be reached
+    └── ServerError                    a server was reached, and said no
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 __all__ = [
     "BindingError",
@@ -42,6 +44,7 @@ __all__ = [
     "NetworkError",
     "NotAStoreError",
     "OutOfMemoryError",
+    "ServerError",
     "StepError",
     "StoreBusyError",
     "StoreError",
@@ -142,9 +145,41 @@ class WireError(EdgeMrlError):
 
 
 class NetworkError(EdgeMrlError):
-    """A server or a model hub could not be reached."""
+    """A server or a model hub could not be reached.
+
+    Attributes:
+        retry_after_s: How long it asks to be left alone, in seconds; None if it said nothing.
+    """
 
     exit_code = 4
+
+    def __init__(self, message: str = "", *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ServerError(NetworkError):
+    """A server was reached, and said no.
+
+    Attributes:
+        status: The HTTP status.
+        code: The server's word for it (FORMAT.md, "Wire").
+        details: What else it said, by name.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        code: str = "unknown",
+        details: Mapping[str, Any] | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.status = status
+        self.code = code
+        self.details = dict(details or {})
 
 
 def reason(error: BaseException) -> str:

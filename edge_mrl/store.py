@@ -35,6 +35,7 @@ from edge_mrl.errors import (
 )
 from edge_mrl.filters import field_rows
 from edge_mrl.funnel import Funnel
+from edge_mrl.outbox import Change, note, queue_bytes, read_enrolment
 from edge_mrl.passages import PassageRule
 from edge_mrl.records import (
     KEEP_FULL,
@@ -59,6 +60,7 @@ __all__ = ["Binding", "Counts", "Entry", "Store", "bind", "text_hash"]
 
 #: How long a write waits for another process's; they last milliseconds, a large batch a second.
 BUSY_TIMEOUT_S = 10.0
+_NO_TEXT = text_hash("")
 #: Keys are 32-bit in the code file. A key is used once: this is four billion changed documents.
 MAX_KEY = 2**32 - 1
 
@@ -186,8 +188,11 @@ class Store:
         kept = [(document, encode_metadata(document)) for document in unchanged]
         with self.writing() as state:
             self._require_unchanged()
+            self._keep_within_bounds(rows)
             after = self._put_rows(rows, state)
-            stale = [pair[0] for pair in kept if not self._put_metadata(*pair)]
+            changed: list[str] = []
+            stale = [pair[0] for pair in kept if not self._put_metadata(*pair, changed)]
+            self._note([(row.document.id, row.size_bytes) for row in rows], changed)
             if rows:
                 write_state(self._connection, replace(after, changes=state.changes + 1))
         with self._lock, self._reporting():
@@ -198,11 +203,40 @@ class Store:
         """Delete documents with all that belongs to them; returns how many were there."""
         names = list(dict.fromkeys(_strings(ids)))
         with self.writing() as state:
-            keys = [row[0] for row in self._select("key", "id", names)]
+            rows = self._select("key, id", "id", names)
+            keys = [key for key, _ in rows]
+            gone = [Change(name, deleted=True) for _, name in rows]
             self._remove(keys)
+            note(self._connection, gone)
             if keys:
                 write_state(self._connection, replace(state, changes=state.changes + 1))
         return len(keys)
+
+    def take(
+        self, decide: Callable[[sqlite3.Connection], tuple[Sequence[Entry], Sequence[str]]]
+    ) -> None:
+        """Store what another device wrote, in one transaction; nothing of it is queued.
+
+        Args:
+            decide: Called within the transaction; returns documents to put and ids to delete. What
+                else it writes is part of the transaction.
+
+        Raises:
+            UsageError: Codes of the wrong type or shape.
+            BindingError: Another process has changed the store's bundle.
+            StoreError: Nothing was stored.
+        """
+        with self.writing() as state:
+            self._require_unchanged()
+            entries, gone = decide(self._connection)
+            keys = [row[0] for row in self._select("key", "id", gone)]
+            self._remove(keys)
+            rows = [_Row(entry, self.binding, self._kept_of_others) for entry in entries]
+            after = self._put_rows(rows, state)
+            if rows or keys:
+                write_state(self._connection, replace(after, changes=state.changes + 1))
+        with self._lock, self._reporting():
+            self._cache.keep_up(after)
 
     def forget_full(self, ids: Iterable[str]) -> int:
         """Delete the full vectors of documents that a server has; returns of how many.
@@ -218,9 +252,15 @@ class Store:
             return max(done.rowcount, 0) if keys else 0
 
     def hashes(self, ids: Sequence[str]) -> dict[str, bytes]:
-        """Text hashes of those documents that are there."""
+        """Text hashes of those documents that are there with their text.
+
+        One that came from another device without it has another text than the empty one it shows.
+        """
         with self._lock, self._reporting():
-            return {row[0]: row[1] for row in self._select("id, hash", "id", ids)}
+            rows = self._select("id, hash, key", "id", ids)
+            empty = [key for _, digest, key in rows if digest == _NO_TEXT]
+            without = {row[0] for row in self._select("document", "document", empty, "passages")}
+            return {name: digest for name, digest, key in rows if key not in without}
 
     def get(self, ids: Iterable[str]) -> dict[str, Document]:
         """Those of the documents that are there, by id, in the order asked for.
@@ -412,7 +452,37 @@ class Store:
         query = "DELETE FROM fields WHERE name = ? AND kind = ? AND value = ? AND document = ?"
         self._connection.executemany(query, [(*row, key) for row in rows])
 
-    def _put_metadata(self, document: Document, metadata: str) -> bool:
+    @property
+    def _kept_of_others(self) -> str | None:
+        """What is kept of the full vectors of other devices' documents: the server has them."""
+        return None if self.keep_full == "until-synced" else self.keep_full
+
+    def _keep_within_bounds(self, rows: list[_Row]) -> None:
+        """Leave the vectors out that would make the queue too large; they can be made again."""
+        enrolment = read_enrolment(self._connection) if rows else None
+        if enrolment is None or self.keep_full != "until-synced":
+            return
+        room = enrolment.max_queue - queue_bytes(self._connection)
+        for row in rows:
+            if row.size_bytes > room:
+                row.full = None
+            room -= row.size_bytes
+
+    def _note(self, written: list[tuple[str, int]], changed: list[str]) -> None:
+        """Queue documents that were written, and those of whom other metadata is to be sent."""
+        changes = [Change(name, deleted=False, size_bytes=size) for name, size in written]
+        enrolment = read_enrolment(self._connection) if changed else None
+        if enrolment is not None and enrolment.with_text:
+            for name in changed:
+                query = (
+                    "SELECT ifnull(max(length(vectors)), 0) FROM fulls JOIN documents "
+                    "ON key = document WHERE id = ?"
+                )
+                size = self._connection.execute(query, (name,)).fetchone()[0]
+                changes.append(Change(name, deleted=False, size_bytes=size))
+        note(self._connection, changes)
+
+    def _put_metadata(self, document: Document, metadata: str, changed: list[str]) -> bool:
         """Write metadata and source of a document if its text is still this one."""
         digest = text_hash(document.text)
         query = "SELECT key, metadata, source FROM documents WHERE id = ? AND hash = ?"
@@ -420,6 +490,8 @@ class Store:
         if row is None:
             return False
         key, old, source = row
+        if old != metadata:
+            changed.append(document.id)
         if (old, source) != (metadata, document.source):
             self._remove_fields(key, old)
             crc = document_check(key, document.id, metadata, document.source, digest)
@@ -494,6 +566,11 @@ class _Row:
         self.codes = encode_codes(entry, binding)
         self.full = _full_bytes(entry, binding, keep_full)
         self.key = self.first_row = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the full vectors that wait in the store."""
+        return 0 if self.full is None else len(self.full)
 
     def documents(self) -> tuple[Any, ...]:
         document = self.document

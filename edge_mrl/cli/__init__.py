@@ -34,6 +34,8 @@ COMMANDS = {
     "compact": "give the space of deleted documents back",
     "reindex": "change a store to another bundle",
     "adapt": "fit a store's codes to its own text, on this machine",
+    "enroll": "make a store a device of a server",
+    "sync": "keep a store and a server level",
     "bench": "measure speed and memory on this machine",
     "doctor": "say what is wrong with this machine, a bundle or a store",
 }

@@ -1,0 +1,278 @@
+"""``edge-mrl sync``: keep a store and a server level."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from edge_mrl.cli.stores import add_store
+from edge_mrl.errors import NetworkError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edge_mrl.sync import Outcome, Status, SyncClient, Target
+
+__all__ = ["HELP", "add_arguments", "run"]
+
+HELP = "keep a store and a server level"
+_EPILOG = """\
+Sends what was put and deleted since the last time, then brings what other devices wrote. Nothing is
+lost by an interruption, whenever it comes, and nothing sent twice counts twice. Enrol the store first
+(`edge-mrl enroll`).
+
+--with-text sends text and metadata too, from now on; everything is sent once more with them. Vectors
+alone are not anonymous: text can be guessed from them (docs/sync.md).
+
+Some versions cannot be sent: what the server refuses, or what was deleted elsewhere meanwhile. They are
+listed with --dead-letters, sent again with --retry, and forgotten with --drop.
+
+--qdrant pushes to a collection of your own Qdrant instead (QDRANT_API_KEY is its key).
+
+examples:
+  edge-mrl sync --store notes.db
+  edge-mrl sync --store notes.db --watch
+  edge-mrl sync --store notes.db --status --json
+  edge-mrl sync --store notes.db --qdrant http://localhost:6333 --collection notes
+
+exit codes: 0 done, also where a policy or --max-bytes ended it early; 2 wrong usage, or an unusable
+store; 4 network, or a server that refuses: what is queued stays so
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the sub-command's arguments."""
+    parser.epilog = _EPILOG
+    add_store(parser)
+    parser.add_argument("--server", metavar="URL", help="the same server's new address")
+    parser.add_argument("--ca", metavar="FILE", help="certificates to trust from now on")
+    parser.add_argument("--watch", action="store_true", help="keep syncing until interrupted")
+    parser.add_argument(
+        "--interval",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="with --watch, seconds between two looks for what others wrote (default: 60)",
+    )
+    parser.add_argument(
+        "--max-wait",
+        type=float,
+        default=300.0,
+        metavar="S",
+        help="with --watch, the longest wait after failures (default: 300)",
+    )
+    parser.add_argument("--push-only", action="store_true", help="send, and do not pull")
+    parser.add_argument("--with-text", action="store_true", help="send text and metadata too")
+    parser.add_argument("--max-bytes", type=int, metavar="N", help="most bytes in one run")
+    parser.add_argument("--qdrant", metavar="URL", help="push to a Qdrant server instead")
+    parser.add_argument("--collection", metavar="NAME", help="with --qdrant, the collection")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--status", action="store_true", help="say what waits, and why; send nothing")
+    what.add_argument("--dead-letters", action="store_true", help="list what cannot be sent")
+    what.add_argument(
+        "--retry", nargs="*", metavar="ID", help="send dead letters again; all without an id"
+    )
+    what.add_argument(
+        "--drop", nargs="*", metavar="ID", help="forget dead letters; all without an id"
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON object a run")
+    parser.add_argument("--quiet", action="store_true", help="no progress or summary")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Sync, or say where it stands."""
+    if (args.qdrant is None) != (args.collection is None):
+        raise UsageError("--qdrant and --collection belong together")
+    if args.max_bytes is not None and args.max_bytes < 1:
+        raise UsageError(f"--max-bytes {args.max_bytes}: expected at least 1")
+    if args.interval <= 0 or args.max_wait <= 0:
+        raise UsageError("--interval and --max-wait: expected seconds above 0")
+    if args.status or args.dead_letters or args.drop is not None or args.retry is not None:
+        return _look(args)
+    _change(args)
+    with _open(args) as client:
+        if args.with_text and not client.status().with_text:
+            client.set_with_text(with_text=True)
+        return _watch(client, args) if args.watch else _once(client, args)
+
+
+def _open(args: argparse.Namespace) -> SyncClient:
+    from edge_mrl.policy import Policy
+    from edge_mrl.sync import SyncClient
+
+    target: Target | None = None
+    if args.qdrant is not None:
+        from edge_mrl.qdrant import open_target
+
+        target = open_target(args.store, args.qdrant, args.collection, ca=args.ca)
+    policy = Policy(max_bytes=args.max_bytes)
+    return SyncClient.open(args.store, policy=policy, push_only=args.push_only, target=target)
+
+
+def _change(args: argparse.Namespace) -> None:
+    """Take over a new address, or new certificates."""
+    if args.qdrant is not None or (args.server is None and args.ca is None):
+        return
+    from edge_mrl.store import Store
+    from edge_mrl.sync import move
+
+    with Store.open(args.store) as store:
+        move(store, server=args.server, ca=args.ca)
+
+
+def _look(args: argparse.Namespace) -> int:
+    from edge_mrl import replica
+    from edge_mrl.cli.output import count
+    from edge_mrl.index import Index
+    from edge_mrl.sync import retry_letters, status_of
+
+    with Index.open(args.store) as index:
+        store = index.store
+        if args.status:
+            _print_status(status_of(store), args)
+        elif args.dead_letters:
+            _print_letters(replica.dead_letters(store), args)
+        elif args.drop is not None:
+            dropped = replica.drop_letters(store, args.drop or None)
+            _say(args, {"dropped": dropped}, f"{count(dropped, 'dead letter')} forgotten")
+        else:
+            queued = retry_letters(store, lambda: index.encoder, args.retry or None)
+            _say(args, {"queued": queued}, f"{count(queued, 'document')} queued again")
+    return 0
+
+
+def _once(client: SyncClient, args: argparse.Namespace) -> int:
+    from edge_mrl.progress import Progress
+
+    started = time.monotonic()
+    waiting = client.status().queue.items
+    with Progress("syncing", waiting, quiet=args.quiet) as bar:
+        seen = 0
+
+        def step(outcome: Outcome) -> None:
+            nonlocal seen
+            sent = outcome.pushed + outcome.stale + outcome.dead
+            bar.advance(sent - seen, note=_figures(outcome))
+            seen = sent
+
+        outcome = client.sync_once(step=step)
+    _warn(outcome, client, args)
+    _print_outcome(outcome, client.status(), args, time.monotonic() - started)
+    return 0 if outcome.cause in (None, "policy") else NetworkError.exit_code
+
+
+def _watch(client: SyncClient, args: argparse.Namespace) -> int:
+    import signal
+    import threading
+
+    end = threading.Event()
+    last: list[Outcome] = []
+
+    def notify(outcome: Outcome) -> None:
+        moved = outcome.pushed or outcome.pulled or outcome.deleted or outcome.dead
+        if moved or not outcome.done or not last:
+            _print_outcome(outcome, client.status(), args, None)
+        _warn(outcome, client, args)
+        last[:] = [outcome]
+        if outcome.cause == "refused":
+            end.set()
+
+    before = signal.signal(signal.SIGTERM, lambda *_: end.set())
+    try:
+        client.start(interval_s=args.interval, max_wait_s=args.max_wait, notify=notify)
+        while not end.wait(0.5):  # in short turns, so that an interrupt is noticed everywhere
+            pass
+        client.stop()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    refused = bool(last) and last[0].cause == "refused"
+    return NetworkError.exit_code if refused else 0
+
+
+def _warn(outcome: Outcome, client: SyncClient, args: argparse.Namespace) -> None:
+    from edge_mrl.cli.output import count
+
+    if outcome.waiting is None or args.quiet:
+        return
+    left = count(client.status().queue.items, "document")
+    print(f"edge-mrl: waiting: {outcome.waiting}; {left} still queued", file=sys.stderr, flush=True)
+
+
+def _figures(outcome: Outcome) -> str:
+    from edge_mrl.cli.output import size
+
+    moved = f"{outcome.pushed:,} sent, {outcome.pulled:,} received"
+    return f"{moved}, {size(outcome.bytes_sent + outcome.bytes_received)}"
+
+
+def _print_outcome(
+    outcome: Outcome, status: Status, args: argparse.Namespace, seconds: float | None
+) -> None:
+    from edge_mrl.cli.output import duration, print_json
+
+    facts: dict[str, Any] = dataclasses.asdict(outcome)
+    facts |= {"queued": status.queue.items, "dead_letters": status.dead}
+    if args.json:
+        print_json(facts)
+        return
+    if args.quiet:
+        return
+    took = "" if seconds is None else f" in {duration(seconds)}"
+    parts = [_figures(outcome) + took]
+    for name, value in (("deleted", outcome.deleted), ("superseded", outcome.stale)):
+        if value:
+            parts.append(f"{value:,} {name}")
+    if status.dead:
+        parts.append(f"{status.dead:,} cannot be sent (`edge-mrl sync --dead-letters`)")
+    print("; ".join(parts), flush=True)
+
+
+def _print_status(status: Status, args: argparse.Namespace) -> None:
+    from edge_mrl.cli.output import count, print_json, size, table
+
+    if args.json:
+        print_json(dataclasses.asdict(status))
+        return
+    queue = status.queue
+    waits = count(queue.items, "document")
+    if queue.items:
+        waits += f", {size(queue.size_bytes)} of vectors, the oldest of {_when(queue.oldest_ms)}"
+    rows = [
+        ("server", status.server),
+        ("device", f"{status.device} of {status.tenant}"),
+        ("sends", "vectors, text and metadata" if status.with_text else "vectors alone"),
+        ("queued", waits),
+        ("dead", count(status.dead, "version")),
+        ("pulled to", f"change {status.cursor:,}"),
+        ("last sync", _when(status.success_ms)),
+    ]
+    print(table(rows))
+
+
+def _print_letters(letters: Sequence[Any], args: argparse.Namespace) -> None:
+    from edge_mrl.cli.output import print_json, snippet
+
+    if args.json:
+        print_json({"dead_letters": [dataclasses.asdict(letter) for letter in letters]})
+        return
+    for letter in letters:
+        text = "" if letter.document is None else snippet(letter.document.text, chars=60)
+        print(f"{letter.reason:<18}{_when(letter.since_ms)}  {letter.id}  {text}".rstrip())
+
+
+def _say(args: argparse.Namespace, facts: dict[str, Any], text: str) -> None:
+    from edge_mrl.cli.output import print_json
+
+    if args.json:
+        print_json(facts)
+    elif not args.quiet:
+        print(text)
+
+
+def _when(time_ms: int | None) -> str:
+    if time_ms is None:
+        return "never"
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time_ms / 1000))

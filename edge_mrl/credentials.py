@@ -1,0 +1,89 @@
+"""A store's token: in a file beside the store, not in it: a copied store is no second device."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from edge_mrl.errors import StoreError, UsageError
+
+__all__ = ["Credentials", "credentials_path"]
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a server knows a device by.
+
+    Attributes:
+        server: The server's address.
+        tenant: Whose documents these are.
+        device: The device's name there.
+        token: The secret.
+        expires_ms: When it ends, in milliseconds since 1970; None if it does not.
+        ca: A file of certificates to trust instead of the system's.
+        insecure: Whether http:// to other machines was allowed.
+    """
+
+    server: str
+    tenant: str
+    device: str
+    token: str
+    expires_ms: int | None = None
+    ca: str | None = None
+    insecure: bool = False
+
+    def __repr__(self) -> str:
+        """Without the secret: what is printed ends up in logs."""
+        return f"Credentials({self.server!r}, {self.tenant!r}, {self.device!r})"
+
+    @classmethod
+    def read(cls, store: Path) -> Credentials | None:
+        """Those of a store; None if there are none.
+
+        Raises:
+            StoreError: The file cannot be read, or is none of ours.
+        """
+        path = credentials_path(store)
+        try:
+            values = json.loads(path.read_text("utf-8"))
+            found = cls(**values)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+        except (ValueError, TypeError) as error:
+            raise StoreError(f"{path} is damaged: delete it and enrol again") from error
+        named = (found.server, found.tenant, found.device, found.token)
+        if not all(isinstance(value, str) and value for value in named):
+            raise StoreError(f"{path} is damaged: delete it and enrol again")
+        return found
+
+    def write(self, store: Path) -> None:
+        """Replace the file, readable by its owner alone; whole or not at all.
+
+        Raises:
+            UsageError: It cannot be written.
+        """
+        path = credentials_path(store)
+        part = path.with_name(f"{path.name}.{os.getpid()}")
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                part.unlink()
+            file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(file, "w", encoding="utf-8") as stream:
+                json.dump(asdict(self), stream, indent=1)
+                stream.flush()
+                os.fsync(stream.fileno())
+            part.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                part.unlink()
+            raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def credentials_path(store: Path) -> Path:
+    """Where a store's token is."""
+    return store.with_name(f"{store.name}-sync.json")
