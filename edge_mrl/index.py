@@ -47,7 +47,7 @@ class Hit:
         text: The passage.
         start: Where it starts in the document's text, in characters.
         end: Where it ends.
-        score: By vector, the cosine of query and passage, in [-1, 1], of their int8 codes, or of the
+        score: By vector, the cosine of query and passage, in [-1, 1], of their codes, or of the
             full vectors where the store keeps them; by keyword, BM25; hybrid, the sum of
             1 / (60 + rank) over both rankings.
         metadata: The document's metadata.

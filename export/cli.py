@@ -22,7 +22,7 @@ examples:
   edge-mrl export ./my-model --corpus notes/ --prune-vocab 16000
   edge-mrl export onnx/model.onnx --pooling mean
   edge-mrl export --corpus notes/ --head rotation   codes that suit your text
-  edge-mrl export --corpus notes/ --dim 384 --code 1bit   48 bytes a passage
+  edge-mrl export --corpus notes/ --code 1bit       48 bytes a passage, all 384 dimensions
   edge-mrl export --target x86-64                   for PCs without VNNI instructions
 
 exit codes: 0 done, 1 too far from the source (nothing written), 2 wrong usage or model,
@@ -45,13 +45,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", type=Path, metavar="DIR", help="folder to make (default: NAME-DIM)"
     )
     parser.add_argument(
-        "--dim", type=int, metavar="N", help="dimensions of the coarse code (default: 128)"
+        "--dim",
+        type=int,
+        metavar="N",
+        help="dimensions of the coarse code (default: 128; 1bit: all)",
     )
     parser.add_argument(
         "--code",
         choices=("int8", "int4", "1bit"),
         default="int8",
-        help="what a store keeps of a document: int8 (default), a byte a dimension; int4, half; 1bit, an "
+        help="what a store keeps of a passage: int8 (default), a byte a dimension; int4, half; 1bit, an "
         "eighth, best with all dimensions and --corpus",
     )
     precision = parser.add_mutually_exclusive_group()
@@ -169,7 +172,7 @@ def run(args: argparse.Namespace) -> int:
         pairs=args.pairs,
         allow_low_fidelity=args.allow_low_fidelity,
     )
-    output = args.output or _default_output(args.model, recipe.dim)
+    output = args.output or _default_output(args.model, recipe.dim, recipe.code)
     try:
         result = export(args.model, output, recipe, force=args.force, stages=bar)
     finally:
@@ -182,9 +185,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _default_output(model: str | None, dim: int | None) -> Path:
+def _default_output(model: str | None, dim: int | None, code: str) -> Path:
     name = "all-MiniLM-L6-v2" if model is None else Path(model).resolve().name.removesuffix(".onnx")
-    return Path(f"{name}-{dim or 128}")
+    size = "" if dim is None and code == "1bit" else f"-{dim or 128}"
+    return Path(f"{name}{size}" + ("" if code == "int8" else f"-{code}"))
 
 
 def _data(result: Export) -> dict[str, Any]:

@@ -19,8 +19,10 @@ from edge_mrl.head import read_head
 from edge_mrl.index import Index
 from edge_mrl.verify import verify
 from edge_mrl_export.build import export
+from edge_mrl_export.cli import _default_output
 from edge_mrl_export.head import FEW_PASSAGES
 from edge_mrl_export.recipe import Recipe
+from edge_mrl_export.source import load_source
 from tests.export import tiny
 from tests.export.test_head import ORTHONORMAL, sentences
 
@@ -94,6 +96,7 @@ def test_one_bit_codes_are_turned_and_centred_on_the_users_text(
 def test_one_bit_codes_without_text_are_signs_and_say_so(model: Path, tmp_path: Path) -> None:
     recipe = Recipe(dim=DIM, head="prefix", code="1bit")
     done = export(str(model), tmp_path / "bits", recipe)
+    assert recipe.resolved_dim(load_source(str(model))) == DIM
     assert done.manifest.code.packing == Packing("1bit")
     assert any("1-bit codes keep more with --corpus" in note for note in done.report["notes"])
 
@@ -106,6 +109,16 @@ def test_own_matrix_is_not_turned(model: Path, corpus: Path, tmp_path: Path) -> 
     done = export(str(model), tmp_path / "bits", recipe)
     assert (read_head(tmp_path / "bits", done.manifest) == matrix).all()
     assert done.manifest.code.packing.centre is not None
+
+
+def test_one_bit_codes_have_all_dimensions_by_default(model: Path) -> None:
+    source = load_source(str(model))
+    assert Recipe(code="1bit").resolved_dim(source) == source.width
+    names = [
+        str(_default_output("org/model", dim, code))
+        for dim, code in ((None, "int8"), (None, "int4"), (None, "1bit"), (64, "1bit"))
+    ]
+    assert names == ["model-128", "model-128-int4", "model-1bit", "model-64-1bit"]
 
 
 def test_unknown_code_is_refused() -> None:
