@@ -12,7 +12,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edge_mrl.clock import now_ms
 from edge_mrl.wire import digest
 from edge_mrl_server.errors import Refusal, UnavailableError
 from edge_mrl_server.logs import LOGGER
@@ -36,7 +35,7 @@ def endpoint(service: Service, handler: Handler) -> Callable[[Request], Awaitabl
             answer = await handler(service, request)
         except Refusal as refusal:
             answer = _refused(refusal)
-            _remember(service, request, refusal)
+            request.state.code = refusal.code
         except UnavailableError as error:
             LOGGER.error("database unavailable", extra={"fields": {"error": str(error)}})
             request.state.code = "busy"
@@ -159,18 +158,3 @@ def _refused(refusal: Refusal) -> Answer:
         headers["Connection"] = "close"
     answer = json_answer({"error": error}, status=refusal.status)
     return Answer(answer.body, answer.media_type, answer.status, headers)
-
-
-def _remember(service: Service, request: Request, refusal: Refusal) -> None:
-    request.state.code = refusal.code
-    principal = getattr(request.state, "principal", None)
-    service.metrics.refusals.append(
-        (
-            now_ms(),
-            request.state.route,
-            refusal.status,
-            refusal.code,
-            getattr(principal, "tenant", ""),
-            getattr(principal, "device", ""),
-        )
-    )

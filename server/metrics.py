@@ -1,8 +1,6 @@
-"""Counters for Prometheus, and the last refusals for the operator's page."""
+"""Counters for Prometheus and the operator's page."""
 
 from __future__ import annotations
-
-from collections import deque
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -47,5 +45,3 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=self.registry,
         )
-        #: When, route, status, code, tenant, device.
-        self.refusals: deque[tuple[int, str, int, str, str, str]] = deque(maxlen=100)

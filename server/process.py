@@ -10,15 +10,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
+from prometheus_client import CollectorRegistry, multiprocess
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edge_mrl_server.app import create_app
 from edge_mrl_server.metrics import Metrics
+from edge_mrl_server.operator import create_operator_app
 from edge_mrl_server.service import Service
 from edge_mrl_server.settings import Settings
 from edge_mrl_server.storage import open_database
 
-__all__ = ["Process", "listen"]
+__all__ = ["listen", "serve_devices", "serve_operator"]
 
 KEEP_ALIVE_S = 75
 SHUTDOWN_S = 20
@@ -76,41 +78,50 @@ class _Server(uvicorn.Server):
                 signal.signal(sign, handler)
 
 
-class Process:
-    """Serves until a signal comes.
+def serve_devices(settings: Settings, sock: socket.socket, *, max_connections: int = 2_000) -> None:
+    """Serve the protocol until SIGTERM or SIGINT; then finish what runs.
 
     Args:
         settings: How.
+        sock: A listening socket.
         max_connections: Above so many, new ones are told to come again.
     """
-
-    def __init__(self, settings: Settings, *, max_connections: int = 2_000) -> None:
-        self._settings = settings
-        self._max_connections = max_connections
-
-    def run(self, sockets: list[socket.socket]) -> None:
-        """Serve on listening sockets until SIGTERM or SIGINT; then finish what runs."""
-        database = open_database(self._settings.database, connections=self._settings.threads)
-        service = Service(database, self._settings, Metrics())
+    with open_database(settings.database, connections=settings.threads) as database:
+        service = Service(database, settings, Metrics())
         try:
-            config = uvicorn.Config(
+            config = _config(
                 create_app(service),
-                http=_protocol(self._settings.body_timeout_s),
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                limit_concurrency=self._max_connections,
-                timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=SHUTDOWN_S,
-                h11_max_incomplete_event_size=16_384,
+                http=_protocol(settings.body_timeout_s),
+                limit_concurrency=max_connections,
             )
-            _Server(config).run(sockets)
+            _Server(config).run([sock])
         finally:
             service.snapshots.close()
-            database.close()
+
+
+def serve_operator(settings: Settings, sock: socket.socket) -> None:
+    """Serve the operator's page until SIGTERM or SIGINT."""
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    with open_database(settings.database, connections=2) as database:
+        config = _config(create_operator_app(database, registry), limit_concurrency=50)
+        _Server(config).run([sock])
+
+
+def _config(app: Any, **options: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+        h11_max_incomplete_event_size=16_384,
+        **options,
+    )
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+import tempfile
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +21,7 @@ __all__ = ["DEFAULT_PORT", "HELP", "add_arguments", "run"]
 
 HELP = "serve the devices of one or many tenants"
 DEFAULT_PORT = 8077
+MAX_WORKERS = 256
 _EPILOG = """\
 examples:
   edge-mrl serve                                      SQLite, this machine alone
@@ -58,6 +63,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"port; 0 takes a free one (default: {DEFAULT_PORT})",
     )
     parser.add_argument(
+        "--admin-port",
+        type=int,
+        metavar="N",
+        help="port of the operator's page and /metrics, on 127.0.0.1 alone; 0 takes a free one "
+        "(default: none)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes; more than one pays with PostgreSQL alone (default: 1)",
+    )
+    parser.add_argument(
         "--cache", type=Path, metavar="DIR", help="folder for snapshots (default: a temporary one)"
     )
     limits = parser.add_argument_group("limits")
@@ -77,20 +96,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal comes."""
-    from edge_mrl_server.logs import configure
-    from edge_mrl_server.process import Process, listen
+    # Before numpy is loaded: its products are small here, and the threads belong to requests.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    _check(args)
+    with tempfile.TemporaryDirectory(prefix="edge-mrl-metrics-") as folder:
+        # Read when prometheus_client is loaded: all processes count into files of this folder.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        return _run(args)
 
-    if not 0 <= args.port < 65_536:
-        raise UsageError(f"port {args.port}: expected 0 to 65535")
+
+def _check(args: argparse.Namespace) -> None:
+    for name, port in (("--port", args.port), ("--admin-port", args.admin_port or 0)):
+        if not 0 <= port < 65_536:
+            raise UsageError(f"{name} {port}: expected 0 to 65535")
+    if not 1 <= args.workers <= MAX_WORKERS:
+        raise UsageError(f"--workers {args.workers}: expected 1 to {MAX_WORKERS}")
+    if not hasattr(os, "fork") and (args.workers > 1 or args.admin_port is not None):
+        raise UsageError("--workers and --admin-port need Linux or macOS")
+
+
+def _run(args: argparse.Namespace) -> int:
+    from prometheus_client import multiprocess
+
+    from edge_mrl_server.logs import configure
+    from edge_mrl_server.process import listen, serve_devices, serve_operator
+    from edge_mrl_server.supervisor import supervise
+
     configure(quiet=args.quiet)
+    settings = _settings(args)
     code = _first_code(args.database)
-    try:
-        sock = listen(args.host, args.port)
-    except OSError as error:
-        raise NetworkError(f"{args.host}:{args.port}: {error.strerror or error}") from error
-    with sock:
-        _announce(args, sock.getsockname()[1], code)
-        Process(_settings(args)).run([sock])
+    with ExitStack() as stack:
+        try:
+            sock = stack.enter_context(listen(args.host, args.port))
+            own = None
+            if args.admin_port is not None:
+                own = stack.enter_context(listen("127.0.0.1", args.admin_port))
+        except OSError as error:
+            raise NetworkError(f"cannot listen: {error.strerror or error}") from error
+        _announce(args, sock.getsockname()[1], own.getsockname()[1] if own else None, code)
+        jobs = [partial(serve_devices, settings, sock)] * args.workers
+        if own is not None:
+            jobs.append(partial(serve_operator, settings, own))
+        if len(jobs) == 1:
+            jobs[0]()
+        else:
+            supervise(jobs, buried=multiprocess.mark_process_dead)
     return 0
 
 
@@ -129,13 +179,19 @@ def _first_code(url: str) -> str | None:
             return accounts.create_code(session, "default")
 
 
-def _announce(args: argparse.Namespace, port: int, code: str | None) -> None:
+def _announce(
+    args: argparse.Namespace, port: int, admin_port: int | None, code: str | None
+) -> None:
     host = f"[{args.host}]" if ":" in args.host else args.host
     url = f"http://{host}:{port}"
+    page = f"http://127.0.0.1:{admin_port}" if admin_port else None
     if args.json:
-        print(json.dumps({"url": url, "tenant": code and "default", "code": code}), flush=True)
+        said = {"url": url, "admin_url": page, "tenant": code and "default", "code": code}
+        print(json.dumps(said), flush=True)
         return
     print(f"listening on {url}", flush=True)
+    if page is not None:
+        print(f"operator's page on {page}, for this machine alone", flush=True)
     if code is not None:
         print(
             "enrol the first device of tenant default within a day:\n"

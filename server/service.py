@@ -38,6 +38,7 @@ from edge_mrl_server.storage.records import Principal
 __all__ = ["Answer", "Service", "json_answer"]
 
 T = TypeVar("T")
+THREAD_WAIT_S = 10.0
 _SPACE = re.compile(r"[0-9a-f]{64}")
 _SEQUENCE = re.compile(r"[0-9A-Za-z]{1,64}")
 
@@ -74,10 +75,22 @@ class Service:
         self._threads = anyio.CapacityLimiter(settings.threads)
 
     async def work(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
-        """Run what blocks in one of a few threads."""
-        return await anyio.to_thread.run_sync(
-            lambda: function(*arguments, **options), limiter=self._threads
-        )
+        """Run what blocks in one of a few threads.
+
+        Raises:
+            Refusal: All are busy, and stay so: a commit waits for a standby as long as there is none.
+        """
+        try:
+            with anyio.fail_after(THREAD_WAIT_S):
+                await self._threads.acquire_on_behalf_of(token := object())
+        except TimeoutError as error:
+            raise Refusal(503, "busy", "too much is going on: wait", retry_after_s=2) from error
+        try:
+            return await anyio.to_thread.run_sync(
+                lambda: function(*arguments, **options), limiter=anyio.CapacityLimiter(1)
+            )
+        finally:
+            self._threads.release_on_behalf_of(token)
 
     async def admit(self, request: Request) -> Principal:
         """Check what every request with a token must have.

@@ -39,6 +39,7 @@ class Serving:
 
     Attributes:
         url: Where it listens.
+        admin_url: Where the operator's page is, if it was asked for.
         code: An enrolment code of tenant ``default``, where the database was new.
     """
 
@@ -58,6 +59,7 @@ class Serving:
         assert line, self.log()
         said = json.loads(line)
         self.url: str = said["url"]
+        self.admin_url: str | None = said["admin_url"]
         self.code: str | None = said["code"]
 
     @property

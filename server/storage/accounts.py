@@ -37,6 +37,7 @@ __all__ = [
     "revoke",
     "rotate",
     "set_limits",
+    "totals",
 ]
 
 TENANT_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
@@ -107,6 +108,16 @@ def list_tenants(session: Session, *, limit: int = 1_000) -> list[Tenant]:
     """The tenants by name, ``limit`` at most."""
     sql = f"SELECT {COLUMNS} FROM tenants ORDER BY tenant LIMIT ?"  # noqa: S608
     return [Tenant(*row) for row in session.rows(sql, limit)]
+
+
+def totals(session: Session) -> dict[str, int]:
+    """How many tenants, devices that are not revoked, documents and passages there are."""
+    tenants, documents, passages = session.rows(
+        "SELECT count(*), coalesce(sum(documents), 0), coalesce(sum(passages), 0) FROM tenants"
+    )[0]
+    devices = session.rows("SELECT count(*) FROM devices WHERE revoked_ms IS NULL")[0][0]
+    counts = {"tenants": tenants, "devices": devices, "documents": documents, "passages": passages}
+    return {name: int(value) for name, value in counts.items()}
 
 
 def set_limits(session: Session, name: str, limits: Mapping[str, float | None]) -> Tenant:
