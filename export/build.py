@@ -42,6 +42,7 @@ from edge_mrl.errors import GateError
 from edge_mrl.head import head_id, read_head
 from edge_mrl.verify import Verification, verify
 from edge_mrl_export.calibration import calibration_texts, read_corpus
+from edge_mrl_export.curve import curve_of_texts
 from edge_mrl_export.gates import GATES, Fidelity, check_gates, measure, passes
 from edge_mrl_export.golden import GOLDEN_TEXTS, golden_vectors
 from edge_mrl_export.graph import source_graph
@@ -54,6 +55,7 @@ from edge_mrl_export.passes.positions import TrimPositions
 from edge_mrl_export.passes.vocabulary import SelectRows
 from edge_mrl_export.recipe import TARGETS, Recipe
 from edge_mrl_export.report import report_data, report_html
+from edge_mrl_export.sizes import usual_sizes
 from edge_mrl_export.source import Source, load_source
 from edge_mrl_export.stages import Silent, Stages
 from edge_mrl_export.vocabulary import Vocabulary, choose_vocabulary
@@ -179,13 +181,26 @@ def export(
     )
     plan = _Plan(source, recipe, vocabulary, texts, head, packing)
     with tempfile.TemporaryDirectory(prefix="edge-mrl-") as scratch, staging(output) as folder:
-        manifest, fidelity = _build(plan, Path(scratch), folder, clock)
-        manifest, report = _complete(plan, folder, manifest, fidelity, clock)
+        manifest, measured = _build(plan, Path(scratch), folder, clock)
+        manifest, report = _complete(plan, folder, manifest, measured, clock)
         publish(folder, output)
-    return Export(output, manifest, fidelity, report, clock.seconds())
+    return Export(output, manifest, measured.fidelity, report, clock.seconds())
 
 
-def _build(plan: _Plan, scratch: Path, folder: Path, clock: _Clock) -> tuple[Manifest, Fidelity]:
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What the written bundle was found to be.
+
+    Attributes:
+        fidelity: To the source.
+        by_dimension: What prefixes of the code keep, see ``curve``.
+    """
+
+    fidelity: Fidelity
+    by_dimension: dict[str, Any]
+
+
+def _build(plan: _Plan, scratch: Path, folder: Path, clock: _Clock) -> tuple[Manifest, _Measured]:
     """Write a graph that passes its gates; if one with fixed steps does not, one that codes per token."""
     for fixed_steps in (True, False):
         lowered = _build_graph(plan, scratch, clock, fixed_steps=fixed_steps)
@@ -194,12 +209,12 @@ def _build(plan: _Plan, scratch: Path, folder: Path, clock: _Clock) -> tuple[Man
         write_graph(lowered.model, folder)
         write_json(plan.vocabulary.tokenizer, folder / TOKENIZER)
         manifest = _manifest(plan, lowered.precision)
-        fidelity = _measure(plan, folder, manifest, clock)
-        if passes(fidelity) or "fixed" not in lowered.precision.activations:
+        measured = _measure(plan, folder, manifest, clock)
+        if passes(measured.fidelity) or "fixed" not in lowered.precision.activations:
             break
     if not plan.recipe.allow_low_fidelity:
-        check_gates(fidelity, plan.recipe.precision)
-    return manifest, fidelity
+        check_gates(measured.fidelity, plan.recipe.precision)
+    return manifest, measured
 
 
 class _Clock:
@@ -308,7 +323,7 @@ def _tools() -> dict[str, str]:
     return {"edge-mrl": edge_mrl.__version__, **versions}
 
 
-def _measure(plan: _Plan, folder: Path, manifest: Manifest, clock: _Clock) -> Fidelity:
+def _measure(plan: _Plan, folder: Path, manifest: Manifest, clock: _Clock) -> _Measured:
     """Run the written files through the real runtime, against the source run by its own library."""
     sample = plan.vocabulary.unchanged(_spread(plan.texts, GATE_TEXTS))
     if not sample:
@@ -321,7 +336,11 @@ def _measure(plan: _Plan, folder: Path, manifest: Manifest, clock: _Clock) -> Fi
     with Encoder.open(folder) as encoder:
         _check_ids(encoder, plan.source, plan.vocabulary, sample)
         head = read_head(folder, encoder.manifest)
-        return measure(encoder, sample, reference, head=head, advance=clock.advance)
+        fidelity = measure(encoder, sample, reference, head=head, advance=clock.advance)
+    curve = plan.head.facts.get("by_dimension") or curve_of_texts(
+        reference, plan.head.kind, head, dim=plan.dim, layer_norm=plan.layer_norm
+    )
+    return _Measured(fidelity, curve)
 
 
 def _check_ids(
@@ -340,10 +359,10 @@ def _check_ids(
 
 
 def _complete(
-    plan: _Plan, folder: Path, manifest: Manifest, fidelity: Fidelity, clock: _Clock
+    plan: _Plan, folder: Path, manifest: Manifest, measured: _Measured, clock: _Clock
 ) -> tuple[Manifest, dict[str, Any]]:
     """Golden vectors, report and final manifest, then a last look as a user's machine would take it."""
-    vocabulary, head = plan.vocabulary, plan.head
+    vocabulary, head, fidelity = plan.vocabulary, plan.head, measured.fidelity
     clock.stage("golden vectors and report")
     with Encoder.open(folder) as encoder:
         same = set(vocabulary.unchanged([text for _, text in GOLDEN_TEXTS]))
@@ -354,10 +373,13 @@ def _complete(
     facts = {
         "fidelity": dataclasses.asdict(fidelity),
         "gates": {"enforced": not plan.recipe.allow_low_fidelity, **GATES},
-        "head": head.facts,
+        "baked": plan.source.baked(),
+        "head": {name: fact for name, fact in head.facts.items() if name != "by_dimension"},
+        "quality_by_dimension": measured.by_dimension,
         "code": {"stored": plan.packing.kind, "bytes": plan.packing.bytes(plan.dim)},
         "vocabulary": vocabulary.facts(),
         "sizes_bytes": {name: entry.size_bytes for name, entry in file_entries(folder).items()},
+        "weights_elsewhere": usual_sizes(plan.source),
         "notes": [*plan.source.notes, *vocabulary.notes, *head.notes],
     }
     report = report_data(manifest, facts)

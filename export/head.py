@@ -15,17 +15,28 @@ from edge_mrl.fit import steps
 from edge_mrl.pieces import MOST_PIECES, cut_pieces
 from edge_mrl.trial import MOST_PASSAGES, Pairs, Short, Trial, best_kind, split, spread
 from edge_mrl_export.calibration import FEWEST_TEXTS, shipped_passages
+from edge_mrl_export.curve import curve_of_trial
 from edge_mrl_export.pairs import read_pairs
 from edge_mrl_export.recipe import FITTED_HEADS, Recipe
 from edge_mrl_export.source import Source
 from edge_mrl_export.stages import Stages
+from edge_mrl_export.vocabulary import whole_words
 
-__all__ = ["FEW_PASSAGES", "ChosenHead", "choose_head", "read_matrix"]
+__all__ = ["FEW_PASSAGES", "ChosenHead", "choose_head", "read_matrix", "shipped_texts"]
 
 Float = NDArray[np.float32]
 
 #: Below this a fit is poor, and the user is told; below half of it, ``auto`` does not try.
 FEW_PASSAGES = 200
+#: What is fitted on without text of the user's own, for the report.
+SHIPPED = (
+    "passages that come with edge-mrl, and words of the model's vocabulary; your own text, by --corpus, "
+    "is better"
+)
+#: Words of the vocabulary beside those passages. They reach where a few hundred passages do not: with
+#: 4,000 a rotation kept 94.6 to 95.0 % of all-MiniLM-L6-v2's nDCG@10 at 128 dimensions over six sets,
+#: depending on which, and 94.3 % without.
+WORDS, WORDS_EACH = 4000, 6
 #: Texts that the source encodes between two steps of the progress bar.
 ENCODED_TOGETHER = 64
 
@@ -72,12 +83,19 @@ def choose_head(source: Source, recipe: Recipe, texts: Sequence[str], stages: St
         raise UsageError(
             f"the corpus has {len(texts)} different texts, expected at least {FEWEST_TEXTS} for a head"
         )
-    trial = _encoded(source, recipe, texts if own else shipped_passages(), stages)
+    trial = _encoded(source, recipe, texts if own else shipped_texts(source), stages)
     kinds = _kinds(recipe, own=own)
     chosen = _tried(trial, kinds, given, recipe, stages)
-    text = "your text" if own else "text that comes with edge-mrl; your own, by --corpus, is better"
+    text = "your text" if own else SHIPPED
     facts = {**chosen.facts, "fitted_on": text}
     return replace(chosen, facts=facts, notes=_notes(len(trial.full)) if own else ())
+
+
+def shipped_texts(source: Source) -> list[str]:
+    """What a head is fitted on where the user gives no text: our passages, and the model's own words."""
+    passages = shipped_passages()
+    words = whole_words(source.tokenizer, min(WORDS, WORDS_EACH * len(passages)))
+    return list(dict.fromkeys([*passages, *words]))
 
 
 def _tried(
@@ -99,11 +117,13 @@ def _tried(
     kind = best_kind(scores) if recipe.head == "auto" else list(candidates)[-1]
     why = "best on held-out text" if recipe.head == "auto" else f"--head {recipe.head_name}"
     matrix = candidates[kind]
+    by_dimension = curve_of_trial(trial, {"prefix": None, kind: matrix})
     if kind in FITTED_HEADS:
         stages.stage(f"fit {kind} head on all text", None if kind == "pca" else count)
         matrix = trial.fit_on_all(kind, stages.advance)
     facts = {"kind": kind, "why": why, **trial.facts(), "measured": trial.measured}
     facts["held_out"] = {name: round(score, 4) for name, score in scores.items()}
+    facts["by_dimension"] = by_dimension
     return ChosenHead(kind, matrix, facts)
 
 

@@ -123,6 +123,23 @@ class Source:
                 value = tensor.detach().to(torch.float32) if tensor.is_floating_point() else tensor
                 yield f"{prefix}.{name}", value.cpu().numpy()
 
+    def baked(self) -> list[str]:
+        """What follows the network, in order, in words."""
+        steps = []
+        for module in self.modules:
+            name = type(module).__name__.lower()
+            if name == "pooling":
+                modes = module.pooling_mode
+                name = f"{modes if isinstance(modes, str) else ' + '.join(modes)} pooling"
+            elif name == "dense":
+                name = f"dense layer, {module.in_features} to {module.out_features} dimensions"
+            elif name == "layernorm":
+                name = "layer norm"
+            elif name == "normalize":
+                name = "unit length"
+            steps.append(name)
+        return steps or ["mean of the tokens' rows"]
+
     def space_id(self) -> str:
         """SHA-256 that names the embedding space of ``full`` (FORMAT.md, "Space")."""
         digest = hashlib.sha256()
