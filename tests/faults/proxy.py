@@ -11,7 +11,6 @@ import http.client
 import random
 import socket
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,10 +31,19 @@ FAULTS = (
     "corrupt_request",
     "corrupt_answer",
     "stall",
+    "stall_answer",
     "unavailable",
 )
 UPSTREAM_S = 20.0
+#: Every other late request comes after all others: when the network is well again.
+LATE_S = (0.05, 1.0)
 _HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "host"})
+#: What is changed by a bit where a request has no body, as of a pull.
+_HEADERS = ("Authorization", "Edge-MRL-Space", "Edge-MRL-Sequence", "Edge-MRL-Protocol")
+
+
+#: Faults that end an exchange before the server could answer.
+_LOST = frozenset({"drop_request", "late", "stall", "truncate_request", "unavailable"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,10 @@ class Proxy:
         rate: Share of exchanges with a fault.
         stall_s: How long a stalled exchange hangs: longer than the client waits.
         faults: Those that may happen.
+
+    Attributes:
+        exchanges: Requests that came while it failed on purpose.
+        met: Faults that really happened, by kind; "server_down" where there was nobody to ask.
     """
 
     def __init__(
@@ -95,6 +107,8 @@ class Proxy:
         self._refusals = 0
         self._older: dict[str, list[Answer]] = {}
         self._closed = threading.Event()
+        self._healed = threading.Event()
+        self._late: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self._threads: list[threading.Thread] = []
         self._spawn(self._accept)
@@ -105,13 +119,18 @@ class Proxy:
         return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def heal(self) -> None:
-        """Let everything through from now on."""
+        """Let everything through from now on; what is late is delivered when this returns."""
         with self._lock:
             self.rate, self._refusals = 0.0, 0
+            late, self._late = self._late, []
+        self._healed.set()
+        for thread in late:
+            thread.join(UPSTREAM_S)
 
     def close(self) -> None:
         """Stop listening; late deliveries are over when this returns."""
         self._closed.set()
+        self._healed.set()
         with contextlib.suppress(OSError):  # wakes the thread that accepts
             socket.create_connection(self._listener.getsockname(), 1).close()
         self._listener.close()
@@ -129,11 +148,12 @@ class Proxy:
     ) -> None:
         self.close()
 
-    def _spawn(self, work: Callable[..., None], *arguments: object) -> None:
+    def _spawn(self, work: Callable[..., None], *arguments: object) -> threading.Thread:
         thread = threading.Thread(target=work, args=arguments, daemon=True)
         self._threads = [t for t in self._threads if t.is_alive()]
         self._threads.append(thread)
         thread.start()
+        return thread
 
     def _accept(self) -> None:
         while not self._closed.is_set():
@@ -156,10 +176,10 @@ class Proxy:
                 if request is None or not self._exchange(client, request):
                     return
 
-    def _draw(self) -> tuple[str | None, float, random.Random]:
-        """The fault of the next exchange, a delay, and chance of its own."""
+    def _draw(self) -> tuple[str | None, random.Random]:
+        """The fault of the next exchange, and chance of its own."""
         with self._lock:
-            self.exchanges += 1
+            self.exchanges += not self._healed.is_set()
             fault = None
             if self._refusals:
                 self._refusals -= 1
@@ -168,35 +188,53 @@ class Proxy:
                 fault = self._chance.choice(self._faults)
                 if fault == "unavailable":
                     self._refusals = self._chance.randrange(5)
-            if fault:
-                self.met[fault] += 1
-            return fault, self._chance.uniform(0.05, 1.0), random.Random(self._chance.random())
+            return fault, random.Random(self._chance.random())
+
+    def _count(self, fault: str) -> None:
+        """Count a fault that has really happened."""
+        with self._lock:
+            self.met[fault] += not self._healed.is_set()
 
     def _exchange(self, client: socket.socket, request: Request) -> bool:
         """Do one exchange; whether the connection goes on."""
-        fault, delay_s, chance = self._draw()
-        if fault == "stall":
-            time.sleep(self._stall_s)
-            return False
-        if fault in ("drop_request", "late"):
-            if fault == "late":
-                self._spawn(self._deliver, request, delay_s)
-            return False
-        if fault == "unavailable":
-            headers = (("retry-after", str(chance.randrange(2))), ("content-type", "text/plain"))
-            return _send(client, Answer(503, "Service Unavailable", headers, b"storm").data())
-        if fault == "truncate_request":
-            self._send_part(request, chance)
-            return False
-        if fault == "corrupt_request" and request.body:
-            body = _flip(request.body, chance)
-            request = Request(request.method, request.path, request.headers, body)
+        fault, chance = self._draw()
+        if fault in _LOST:
+            self._count(fault)
+            return self._lose(client, request, fault, chance)
+        if fault == "corrupt_request":
+            self._count(fault)
+            request = _corrupt(request, chance)
         if fault == "duplicate":
+            self._count(fault)
             self._forward(request)
         answer = self._forward(request)
-        if answer is None or fault == "lose_answer":
+        if answer is None:
+            if fault not in ("corrupt_request", "duplicate"):  # which are counted already
+                self._count("server_down")
+            return False
+        if fault in ("lose_answer", "stall_answer"):
+            self._count(fault)
+            self._closed.wait(self._stall_s if fault == "stall_answer" else 0)
             return False
         return self._reply(client, request, answer, fault, chance)
+
+    def _lose(
+        self, client: socket.socket, request: Request, fault: str, chance: random.Random
+    ) -> bool:
+        """Exchanges that end before the server could answer."""
+        if fault == "stall":
+            self._closed.wait(self._stall_s)
+        elif fault == "late":
+            delay_s = chance.uniform(*LATE_S) if chance.random() < 0.5 else UPSTREAM_S
+            thread = self._spawn(self._deliver, request, delay_s)
+            with self._lock:
+                self._late.append(thread)
+        elif fault == "truncate_request":
+            self._send_part(request, chance)
+        elif fault == "unavailable":
+            headers = (("retry-after", str(chance.randrange(2))), ("content-type", "text/plain"))
+            return _send(client, Answer(503, "Service Unavailable", headers, b"storm").data())
+        return False
 
     def _reply(
         self,
@@ -211,19 +249,24 @@ class Proxy:
             older = chance.choice(before) if before else None
             before.append(answer)
             del before[:-8]
-        if fault == "old_answer" and older is not None:
-            answer = older
         data = answer.data()
-        if fault == "truncate_answer":
+        if fault == "old_answer" and older is not None:
+            self._count(fault)
+            data = older.data()
+        elif fault == "truncate_answer":
+            self._count(fault)
             _send(client, data[: chance.randrange(1, len(data))])
             return False
-        if fault == "corrupt_answer" and answer.body:
-            data = data[: -len(answer.body)] + _flip(answer.body, chance)
+        elif fault == "corrupt_answer":
+            self._count(fault)
+            # Half of them in the body, however short that is beside the head.
+            head = 0 if not answer.body or chance.random() < 0.5 else len(data) - len(answer.body)
+            return _send(client, data[:head] + _flip(data[head:], chance)) and False
         return _send(client, data)
 
     def _deliver(self, request: Request, delay_s: float) -> None:
         """Bring a request that its sender has given up, after others."""
-        self._closed.wait(delay_s)
+        self._healed.wait(delay_s)
         self._forward(request)
 
     def _forward(self, request: Request) -> Answer | None:
@@ -270,6 +313,27 @@ def _send(client: socket.socket, data: bytes) -> bool:
     except OSError:
         return False
     return True
+
+
+def _corrupt(request: Request, chance: random.Random) -> Request:
+    """The request with a bit of its body changed, or of a header.
+
+    Not of its first line: nothing but TLS protects that.
+    """
+    if request.body and chance.random() < 0.8:
+        return Request(request.method, request.path, request.headers, _flip(request.body, chance))
+    name = chance.choice(_HEADERS).lower()
+    changed = tuple(
+        (key, _flip_text(value, chance) if key.lower() == name else value)
+        for key, value in request.headers
+    )
+    return Request(request.method, request.path, changed, request.body)
+
+
+def _flip_text(value: str, chance: random.Random) -> str:
+    """The value of a header with one bit changed, and still one line."""
+    data = _flip(value.encode("latin-1"), chance)
+    return "".join(c if c.isprintable() else "?" for c in data.decode("latin-1"))
 
 
 def _flip(data: bytes, chance: random.Random) -> bytes:

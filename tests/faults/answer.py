@@ -1,0 +1,301 @@
+"""The model answer, from what stores acknowledged alone; and the comparison of every document with it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mrl import Encoder
+from edge_mrl.head import derive_codes
+from edge_mrl.maintain import check
+from edge_mrl.passages import PassageRule, split
+from edge_mrl.replica import DELETED_ELSEWHERE, DeadLetter, dead_letters, queue
+from edge_mrl.store import Store
+from tests.faults.databases import Held
+from tests.faults.device import PASSAGE
+from tests.faults.plan import Op
+
+__all__ = ["Answer", "Content", "Copy", "Made", "make_vectors"]
+
+#: A vector of float16 is off by half a unit in the last place, 0.00025; the encoder's float32 by less than
+#: a millionth. Vectors of two texts of the plans differ by more than 0.01 in some element.
+VECTOR_TOLERANCE = 1e-3
+#: A code made from a float16 vector may be rounded to the other side.
+CODE_TOLERANCE = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A live document as it should be, and the device that wrote it."""
+
+    text: str
+    metadata: Mapping[str, Any]
+    writer: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """What the encoder gives for a text: float32[n, full_dim] and int8[n, dim]."""
+
+    full: NDArray[np.float32]
+    codes: NDArray[np.int8]
+
+
+@dataclass(slots=True)
+class Copy:
+    """A device's store, opened after the end: what it holds, and each version that it ever had."""
+
+    name: str
+    device: str
+    documents: dict[str, Any]
+    codes: dict[str, NDArray[np.int8]]
+    fulls: dict[str, NDArray[np.float32]]
+    kept: str | None
+    waiting: int
+    letters: list[DeadLetter]
+    history: dict[str, list[tuple[int, str, bool, int]]]
+    problems: list[str]
+
+    @classmethod
+    def read(cls, path: Path, name: str, device: str) -> Copy:
+        """Open a store as an application does, and check it."""
+        with Store.open(path) as store:
+            problems = [f"{name}: {text}" for text in check(store).problems]
+            letters, waiting = dead_letters(store), queue(store).items
+            with store.reading() as view, store.locked() as (connection, _):
+                rows = connection.execute("SELECT key, id FROM documents").fetchall()
+                keys = [key for key, _ in rows]
+                documents, fulls = view.documents(keys), view.fulls(keys)
+                codes = _codes(connection, store.binding.dim)
+                history = _history(connection)
+        names = dict(rows)
+        if len({name for _, name in rows}) != len(rows):
+            problems.append(f"{name}: an id is there twice")
+        return cls(
+            name,
+            device,
+            {document.id: document for document in documents.values()},
+            {names[key]: value for key, value in codes.items()},
+            {names[key]: value for key, value in fulls.items()},
+            store.keep_full,
+            waiting,
+            letters,
+            history,
+            problems,
+        )
+
+
+def _codes(connection: sqlite3.Connection, dim: int) -> dict[int, NDArray[np.int8]]:
+    rows = connection.execute("SELECT document, codes FROM passages")
+    return {key: np.frombuffer(data, np.int8).reshape(-1, dim) for key, data in rows}
+
+
+def _history(connection: sqlite3.Connection) -> dict[str, list[tuple[int, str, bool, int]]]:
+    found: dict[str, list[tuple[int, str, bool, int]]] = {}
+    sql = "SELECT id, stamp, device, deleted, acknowledged FROM seen_versions ORDER BY rowid"
+    try:
+        rows = connection.execute(sql).fetchall()
+    except sqlite3.OperationalError:  # a store that no device of the plan wrote
+        return {}
+    for name, stamp, device, deleted, acknowledged in rows:
+        found.setdefault(name, []).append((stamp, device, bool(deleted), acknowledged))
+    return found
+
+
+@dataclass(slots=True)
+class Answer:
+    """What was acknowledged, and what follows from it.
+
+    Attributes:
+        with_text: Whether text and metadata are sent.
+        purged: Whether the server forgot tombstones.
+    """
+
+    with_text: bool
+    purged: bool = False
+    _ops: dict[str, dict[int, list[tuple[Op, bool]]]] = field(default_factory=dict)
+
+    def note(self, device: int, op: Op, *, last: bool) -> None:
+        """A write that a store has acknowledged.
+
+        Args:
+            device: Whose.
+            op: What.
+            last: Whether the version that the store had of the document then was that of this write.
+        """
+        self._ops.setdefault(op.id, {}).setdefault(device, []).append((op, last))
+
+    @property
+    def count(self) -> int:
+        """How many writes."""
+        return sum(len(ops) for by in self._ops.values() for ops in by.values())
+
+    def contents(self, copies: Mapping[int, Copy]) -> tuple[dict[str, Content | None], list[str]]:
+        """Every document ever written, as it should be now (None: deleted), and problems found.
+
+        Where one device alone wrote an id, its last write counts. Where several did, the one with the
+        last version, as the stores' own history has it.
+        """
+        problems: list[str] = []
+        found: dict[str, Content | None] = {}
+        for name, by_device in self._ops.items():
+            if len(by_device) == 1:
+                ((device, ops),) = by_device.items()
+                found[name] = _content(ops[-1][0], device)
+                continue
+            versions = {}
+            for device, ops in by_device.items():
+                last = [op for op, mine in ops if mine]
+                version = _last_own(copies[device], name)
+                if version is not None and last:
+                    versions[version] = _content(last[-1], device)
+                elif last and last[-1].kind != "delete":
+                    problems.append(f"{name}: no version for what device {device} wrote")
+            winner = found[name] = versions[max(versions)] if versions else None
+            if winner is not None and self.purged and _letter(copies[winner.writer], name):
+                found[name] = None  # written while its deletion was forgotten: kept as a letter
+        return found, problems
+
+    def compare_server(
+        self, held: Held, contents: Mapping[str, Content | None], made: Mapping[str, Made]
+    ) -> list[str]:
+        """What is wrong in a server's database."""
+        problems: list[str] = []
+        live = {row.id: row for row in held.rows if not row.deleted}
+        dead = {row.id for row in held.rows if row.deleted}
+        if len(live) + len(dead) != len(held.rows):
+            problems.append("server: an id is there twice")
+        if len({row.change for row in held.rows}) != len(held.rows):
+            problems.append("server: a change number was given twice")
+        problems += _differences("server", live, contents)
+        for name in live.keys() & {name for name, c in contents.items() if c is not None}:
+            content, row = contents[name], live[name]
+            assert content is not None
+            said = (row.text, row.metadata)
+            expected = (content.text, dict(content.metadata)) if self.with_text else (None, None)
+            if said != expected:
+                problems.append(f"server: {name}: {said!r:.100}, expected {expected!r:.100}")
+            vectors = held.vectors.get(name, np.zeros((0, 1), np.float16))
+            problems += _compare(f"server: {name}", vectors, made[content.text].full)
+        problems += [f"server: vectors of {name}, which is not there" for name in held.vectors.keys() - live.keys()]  # fmt: skip
+        counted = len(live), len(dead), sum(len(v) for v in held.vectors.values())
+        if counted != (held.documents, held.tombstones, held.passages):
+            problems.append(
+                f"server: it counts {held.documents} documents, {held.tombstones} tombstones and "
+                f"{held.passages} passages, there are {counted}"
+            )
+        return problems
+
+    def compare_copy(
+        self, copy: Copy, number: int | None, contents: Mapping[str, Content | None],
+        made: Mapping[str, Made],
+    ) -> list[str]:  # fmt: skip
+        """What is wrong in a device's store; ``number`` is the device's, None for a fresh one."""
+        problems = [*copy.problems, *_differences(copy.name, copy.documents, contents)]
+        if copy.waiting:
+            problems.append(f"{copy.name}: {copy.waiting} documents still wait")
+        for letter in copy.letters:
+            shared = len(self._ops.get(letter.id, {})) > 1
+            if letter.reason != DELETED_ELSEWHERE or not shared:
+                problems.append(f"{copy.name}: a dead letter, {letter.id}: {letter.reason}")
+        if copy.kept == "until-synced" and copy.fulls:
+            problems.append(f"{copy.name}: {len(copy.fulls)} documents' vectors are still kept")
+        for name in copy.documents.keys() & {n for n, c in contents.items() if c is not None}:
+            content = contents[name]
+            assert content is not None
+            problems += self._compare_document(copy, name, content, made[content.text], number)
+        for name, versions in copy.history.items():
+            problems += _backwards(copy, name, versions)
+        return problems
+
+    def _compare_document(
+        self, copy: Copy, name: str, content: Content, made: Made, number: int | None
+    ) -> list[str]:
+        where, document = f"{copy.name}: {name}", copy.documents[name]
+        said, expected = (document.text, document.metadata), (content.text, dict(content.metadata))
+        if self.with_text or content.writer == number:
+            if said != expected:
+                return [f"{where}: {said!r:.100}, expected {expected!r:.100}"]
+        elif document.text not in ("", content.text):
+            return [f"{where}: text {document.text!r:.60}, expected none or {content.text!r:.60}"]
+        codes = copy.codes.get(name, np.zeros((0, made.codes.shape[1]), np.int8))
+        problems = _compare(f"{where}: codes", codes, made.codes, CODE_TOLERANCE)
+        if copy.kept == "fp16" and len(made.full):
+            full = copy.fulls.get(name, np.zeros((0, 1), np.float32))
+            problems += _compare(where, full, made.full)
+        return problems
+
+
+def make_vectors(encoder: Encoder, texts: Iterable[str]) -> dict[str, Made]:
+    """What the encoder gives for texts: the codes from float16 vectors, as all but the writer have them."""
+    rule = PassageRule(PASSAGE["max_tokens"], PASSAGE["overlap"])
+    ordered = sorted(set(texts))
+    spans = [split(encoder, text, rule) for text in ordered]
+    pieces = [text[a:b] for text, cut in zip(ordered, spans, strict=True) for a, b in cut]
+    full = encoder.encode(pieces).full if pieces else np.zeros((0, encoder.manifest.full_dim or 1))
+    assert full is not None
+    full = full.astype(np.float32)
+    manifest = encoder.manifest
+    codes = derive_codes(
+        full.astype(np.float16).astype(np.float32),
+        None,
+        dim=manifest.dim,
+        layer_norm=manifest.head.layer_norm,
+        scale=manifest.code.scale,
+    )
+    made, at = {}, 0
+    for text, cut in zip(ordered, spans, strict=True):
+        made[text] = Made(full[at : at + len(cut)], codes[at : at + len(cut)])
+        at += len(cut)
+    return made
+
+
+def _content(op: Op, device: int) -> Content | None:
+    return None if op.kind == "delete" else Content(op.text, op.metadata, device)
+
+
+def _last_own(copy: Copy, name: str) -> tuple[int, str] | None:
+    own = [row for row in copy.history.get(name, ()) if row[1] == copy.device]
+    return own[-1][:2] if own else None
+
+
+def _letter(copy: Copy, name: str) -> bool:
+    return any(letter.id == name for letter in copy.letters)
+
+
+def _differences(
+    where: str, live: Mapping[str, Any], contents: Mapping[str, Content | None]
+) -> list[str]:
+    expected = {name for name, content in contents.items() if content is not None}
+    lost, extra = sorted(expected - live.keys()), sorted(live.keys() - expected)
+    problems = [f"{where}: LOST {name}" for name in lost]
+    return problems + [f"{where}: RESURRECTED {name}" for name in extra]
+
+
+def _compare(
+    where: str,
+    got: NDArray[Any],
+    expected: NDArray[Any],
+    tolerance: float = VECTOR_TOLERANCE,
+) -> list[str]:
+    if len(got) != len(expected):
+        return [f"{where}: {len(got)} passages, expected {len(expected)}"]
+    if not len(got):
+        return []
+    off = float(np.abs(got.astype(np.float32) - expected.astype(np.float32)).max())
+    return [f"{where}: vectors of another text (off by {off:.3f})"] if off > tolerance else []
+
+
+def _backwards(copy: Copy, name: str, versions: list[tuple[int, str, bool, int]]) -> list[str]:
+    """Versions never run backwards, but for one's own that no server had yet (a wrong clock)."""
+    for before, after in zip(versions, versions[1:], strict=False):
+        unsent = before[1] == after[1] == copy.device and before[3] < before[0]
+        if after[:2] < before[:2] and not unsent:
+            return [f"{copy.name}: {name}: version {after[:2]} replaced {before[:2]}"]
+    return []

@@ -1,0 +1,152 @@
+"""The databases that servers run on in the harness: to make, to kill, and to read behind their backs."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.postgres import Postgres
+
+__all__ = ["Database", "Held", "PostgresCluster", "Row", "SqliteFiles", "held"]
+
+TENANT = "default"
+_DOCUMENTS = "SELECT id, stamp, device, change, deleted, passages, text, metadata FROM documents"
+_TENANT = (
+    "SELECT change, documents, tombstones, passages, fence FROM tenants WHERE tenant = 'default'"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A document's row in a server's database."""
+
+    id: str
+    stamp: int
+    device: str
+    change: int
+    deleted: bool
+    passages: int
+    text: str | None
+    metadata: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """All that a server's database holds: documents, vectors by id, and its own counts."""
+
+    rows: list[Row]
+    vectors: dict[str, NDArray[np.float16]]
+    change: int
+    documents: int
+    tombstones: int
+    passages: int
+    fence: int
+
+
+class Database(Protocol):
+    """A place for servers' databases."""
+
+    kind: str
+    #: Whether it is a process of its own.
+    dies: bool
+
+    def new(self, name: str) -> str:
+        """Make a database; what ``edge-mrl serve --database`` is told."""
+
+    def read(self, url: str) -> Held:
+        """What is in a database."""
+
+    def kill(self) -> None:
+        """SIGKILL to all its processes."""
+
+    def start(self) -> None:
+        """Start it again."""
+
+
+class SqliteFiles:
+    """SQLite: files in a folder; it dies with the server."""
+
+    kind = "sqlite"
+    dies = False
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def new(self, name: str) -> str:
+        return str(self._folder / f"{name}.db")
+
+    def read(self, url: str) -> Held:
+        connection = sqlite3.connect(url)
+        try:
+            found = connection.execute(_DOCUMENTS).fetchall()
+            vectors = connection.execute("SELECT id, vectors FROM vectors").fetchall()
+            tenant = connection.execute(_TENANT).fetchone()
+        finally:
+            connection.close()
+        counts = {row[0]: row[5] for row in found}
+        arrays = {
+            name: np.frombuffer(data, "<f2").reshape(counts.get(name) or 1, -1)
+            for name, data in vectors
+        }
+        return held(found, arrays, tenant)
+
+    def kill(self) -> None:
+        raise NotImplementedError
+
+    def start(self) -> None:
+        raise NotImplementedError
+
+
+class PostgresCluster:
+    """A PostgreSQL with a database for each server."""
+
+    kind = "postgresql"
+    dies = True
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+
+    def new(self, name: str) -> str:
+        return self._postgres.make_database(name)
+
+    def read(self, url: str) -> Held:
+        import psycopg
+
+        with psycopg.connect(url) as connection:
+            found = connection.execute(_DOCUMENTS).fetchall()
+            sql = "SELECT id, vector::text FROM passages ORDER BY id, position"
+            parts: dict[str, list[Any]] = {}
+            for name, text in connection.execute(sql):
+                parts.setdefault(name, []).append(json.loads(text))
+            tenant = connection.execute(_TENANT).fetchone()
+        assert tenant is not None
+        return held(found, {k: np.array(v, np.float16) for k, v in parts.items()}, tenant)
+
+    def kill(self) -> None:
+        self._postgres.kill()
+
+    def start(self) -> None:
+        self._postgres.start()
+
+
+def held(
+    found: list[tuple[Any, ...]], vectors: dict[str, NDArray[np.float16]], tenant: tuple[Any, ...]
+) -> Held:
+    """What was read, in one form."""
+    rows = [
+        Row(
+            *row[:4],
+            bool(row[4]),
+            row[5],
+            None if row[6] is None else bytes(row[6]).decode(),
+            None if row[7] is None else json.loads(bytes(row[7])),
+        )
+        for row in found
+    ]
+    return Held(rows, vectors, *tenant)

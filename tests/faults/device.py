@@ -1,0 +1,238 @@
+"""A device: a process of its own with a real store, which says what its store has acknowledged.
+
+It is forked from a process that has imported everything, so that a hundred lives are cheap.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+# Not used here by name: what a forked process finds loaded.
+import onnxruntime  # noqa: F401
+import tokenizers  # noqa: F401
+
+from edge_mrl import Document, Index
+from edge_mrl.errors import NetworkError, StoreBusyError
+from edge_mrl.outbox import known_versions
+from edge_mrl.sync import Outcome, SyncClient, enroll, move
+from edge_mrl.transport import Timeouts
+from tests.faults.plan import DevicePlan, Op, Step
+
+__all__ = ["HISTORY", "Task", "live"]
+
+#: Passages are short, so that small texts have several.
+PASSAGE = {"max_tokens": 16, "overlap": 4}
+TIMEOUTS = Timeouts(connect_s=0.7, read_s=0.7, whole_s=2.0)
+ENROL_S = 20.0
+#: Written by triggers, in the store's own transactions: every version that a store ever had.
+HISTORY = """
+CREATE TABLE IF NOT EXISTS seen_versions (
+    id TEXT NOT NULL, stamp INTEGER NOT NULL, device TEXT NOT NULL, deleted INTEGER NOT NULL,
+    acknowledged INTEGER NOT NULL
+);
+CREATE TRIGGER IF NOT EXISTS see_version AFTER INSERT ON versions BEGIN
+    INSERT INTO seen_versions VALUES (new.id, new.stamp, new.device, new.deleted, new.acknowledged);
+END;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A life of a device.
+
+    Attributes:
+        store: Its store.
+        bundle: The bundle.
+        plan: What it does.
+        first: The first step that was not reported.
+        clock_ns: How far its clock is off.
+        direct: The server's address.
+        proxy: What it is told that the server's address is.
+        codes: Enrolment codes.
+        with_text: Whether text is sent.
+        forgets: Break it on purpose: it forgets what it has sent before it was acknowledged.
+    """
+
+    store: Path
+    bundle: Path
+    plan: DevicePlan
+    first: int
+    clock_ns: int
+    direct: str
+    proxy: str
+    codes: tuple[str, ...]
+    with_text: bool
+    forgets: bool = False
+
+
+def live(pipe: Connection, task: Task) -> None:
+    """The process: reports are tuples, a word first."""
+    _set_clock(task.clock_ns)
+    try:
+        with _open(task) as index:
+            _Device(pipe, task, index).run()
+    except BaseException:
+        pipe.send(("crashed", traceback.format_exc()))
+        sys.exit(1)
+
+
+def _set_clock(offset_ns: int) -> None:
+    real_ns = time.time_ns
+    time.time_ns = lambda: real_ns() + offset_ns
+    time.time = lambda: (real_ns() + offset_ns) / 1e9
+
+
+def _open(task: Task) -> Index:
+    index = Index.open(task.store, task.bundle, threads=1, keep_full=task.plan.keep_full, **PASSAGE)
+    connection = sqlite3.connect(task.store, timeout=10)
+    connection.executescript(HISTORY)
+    connection.close()
+    return index
+
+
+class _Device:
+    def __init__(self, pipe: Connection, task: Task, index: Index) -> None:
+        self._pipe = pipe
+        self._task = task
+        self._index = index
+        self._client: SyncClient | None = None
+        self._ran = threading.Condition()
+        self._outcomes: list[Outcome] = []
+
+    def run(self) -> None:
+        """Do what is planned, then what the harness says."""
+        steps = self._task.plan.steps
+        if self._task.first > self._task.plan.enrol_at:
+            self._enrol()
+        for number in range(self._task.first, len(steps)):
+            if number == self._task.plan.enrol_at:
+                self._enrol()
+            self._pipe.send(("done", number, self._do(steps[number])))
+        if self._client is None:
+            self._enrol()
+        self._pipe.send(("finished",))
+        self._level()
+        assert self._client is not None
+        self._client.close()
+        self._pipe.send(("bye",))
+
+    def _do(self, step: Step) -> list[tuple[Op, bool]]:
+        """A step; returns what was written, and whether it changed anything."""
+        if step.wait_s:
+            time.sleep(step.wait_s)
+        elif step.sync:
+            if self._client is not None and not self._task.plan.runner:
+                self._client.sync_once(attempts=2)
+        else:
+            return [self._tell(op) for op in self._write(step.ops)]
+        return []
+
+    def _write(self, ops: tuple[Op, ...]) -> list[Op]:
+        index = self._index
+        if ops[0].kind == "delete":
+            index.delete([ops[0].id])
+            return list(ops)
+        if ops[0].kind == "meta":
+            found = index.get([ops[0].id]).get(ops[0].id)
+            if found is None:
+                return []
+            ops = (replace(ops[0], text=found.text),)
+        index.put([Document(op.id, op.text, op.metadata) for op in ops])
+        return list(ops)
+
+    def _tell(self, op: Op) -> tuple[Op, bool]:
+        """A write that the store has acknowledged, and whether its version is the last here."""
+        with self._index.store.locked() as (connection, _):
+            known = known_versions(connection, [op.id]).get(op.id)
+        if known is None:  # not enrolled yet
+            return op, True
+        assert self._client is not None
+        mine = known.version.device == self._client.status().device
+        return op, mine and known.deleted == (op.kind == "delete")
+
+    def _enrol(self) -> None:
+        task, store = self._task, self._index.store
+        started = time.monotonic()
+        codes = iter(task.codes)
+        while not _enrolled(store.path):
+            try:
+                enroll(
+                    store, task.direct, next(codes), name=f"device {store.path.stem}",
+                    with_text=task.with_text, max_queue=task.plan.max_queue,
+                )  # fmt: skip
+            except NetworkError:
+                if time.monotonic() - started > ENROL_S:
+                    raise
+                time.sleep(0.1)
+        move(store, server=task.proxy)
+        self._client = SyncClient.open(self._index, timeouts=TIMEOUTS)
+        if task.forgets:
+            _forget_too_early(store)
+        if task.plan.runner:
+            self._client.start(interval_s=0.3, max_wait_s=0.5, notify=self._note)
+        self._pipe.send(("enrolled", self._client.status().device))
+
+    def _note(self, outcome: Outcome) -> None:
+        with self._ran:
+            self._outcomes.append(outcome)
+            self._ran.notify_all()
+
+    def _level(self) -> None:
+        """Sync until told to stop, and say each time what still waits.
+
+        The harness's last word is repeated, so that it knows which syncs began after that.
+        """
+        assert self._client is not None
+        word: Any = None
+        while word != "stop":
+            while self._pipe.poll(0.02 if word else None):
+                word = self._pipe.recv()
+            if word != "stop":
+                outcome = self._sync()
+                status = self._client.status()
+                said = outcome.waiting, outcome.cause
+                self._pipe.send(("level", word, status.queue.items, outcome.done, said))
+
+    def _sync(self) -> Outcome:
+        assert self._client is not None
+        if not self._task.plan.runner:
+            try:
+                return self._client.sync_once(attempts=1)
+            except StoreBusyError as error:
+                return Outcome(waiting=str(error), cause="store")
+        with self._ran:
+            # The run that ends next may have begun before now; the one behind it has not.
+            for _ in range(2):
+                before = len(self._outcomes)
+                self._client.sync_now()
+                self._ran.wait_for(lambda n=before: len(self._outcomes) > n, 30)
+            return self._outcomes[-1]
+
+
+def _enrolled(path: Path) -> bool:
+    return path.with_name(f"{path.name}-sync.json").exists()
+
+
+def _forget_too_early(store: Any) -> None:
+    """The fault that an outbox is there to prevent: rows leave it when they are sent."""
+    from edge_mrl import replica
+
+    real = replica.outgoing
+
+    def outgoing(*args: Any, **options: Any) -> Any:
+        found = real(*args, **options)
+        with store.writing(), store.locked() as (connection, _):
+            connection.executemany(
+                "DELETE FROM outbox WHERE id = ? AND stamp = ?", [(o.id, o.stamp) for o in found]
+            )
+        return found
+
+    replica.outgoing = outgoing

@@ -1,0 +1,193 @@
+"""What devices do, and what is done to them, drawn from a seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+__all__ = ["Blow", "DevicePlan", "Op", "Plan", "Step", "make_plan"]
+
+WORDS = ["harbour", "lantern", "copper", "meadow", "thunder", "violin", "glacier", "pepper", "orchard", "compass", "velvet", "signal", "canyon", "ribbon", "furnace", "sparrow", "marble", "anchor", "cinnamon", "tunnel", "bicycle", "planet", "kettle", "shadow", "rivers", "quartz", "ladder", "pillow", "engine", "cactus", "letter", "mirror", "bottle", "garden", "winter", "rocket", "salmon", "basket", "ginger", "hammer", "island", "jungle", "kitten", "magnet", "needle", "oyster", "pencil", "rabbit", "saddle", "tomato"]
+DAY_NS = 86_400 * 10**9
+#: Clocks that devices have: right, some minutes off (a server takes five), a day off, either way.
+CLOCKS_NS = (0, 0, 240 * 10**9, -600 * 10**9, DAY_NS, DAY_NS, -DAY_NS, -DAY_NS)
+KEPT = ("until-synced", "until-synced", None, "fp16", "int8")
+OWN_IDS = 14
+SHARED_IDS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """A write: put (text and metadata), meta (metadata alone), delete."""
+
+    kind: Literal["put", "meta", "delete"]
+    id: str
+    text: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Writes that are one call, or a sync, or a wait."""
+
+    ops: tuple[Op, ...] = ()
+    sync: bool = False
+    wait_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePlan:
+    """What one device does.
+
+    Attributes:
+        steps: In order; after a kill it goes on with the first that it has not reported.
+        enrol_at: The step before which it is enrolled; what it wrote before is queued then.
+        clocks_ns: How far its clock is off, for each of its lives in turn.
+        keep_full: What its store keeps of full vectors.
+        runner: Whether a thread syncs beside the writes, instead of the steps that say so.
+        max_queue: Bytes of vectors that may wait; beyond, they are made again.
+        joins_s: When it starts.
+    """
+
+    steps: tuple[Step, ...]
+    enrol_at: int
+    clocks_ns: tuple[int, ...]
+    keep_full: str | None
+    runner: bool
+    max_queue: int
+    joins_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Blow:
+    """A SIGKILL, or forgetting tombstones, at a moment; what was killed starts again ``down_s`` later."""
+
+    at_s: float
+    what: Literal["device", "server", "database", "purge"]
+    device: int = 0
+    down_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A seed's whole schedule."""
+
+    devices: tuple[DevicePlan, ...]
+    blows: tuple[Blow, ...]
+    rate: float
+    with_text: bool
+
+
+def make_plan(seed: int, *, database_dies: bool) -> Plan:
+    """The schedule of a seed.
+
+    Args:
+        seed: Which.
+        database_dies: Whether there is a database process to kill.
+    """
+    rng = random.Random(seed)
+    with_text = rng.random() < 0.5
+    count = rng.choice((2, 3, 3))
+    devices = [
+        _device(rng, number, with_text=with_text, late=number == 2) for number in range(count)
+    ]
+    blows = [
+        Blow(rng.uniform(0.2, 3.0), "device", rng.randrange(count), rng.uniform(0, 0.3))
+        for _ in range(rng.randint(1, 4))
+    ]
+    blows += [
+        Blow(rng.uniform(0.3, 2.5), "server", down_s=rng.uniform(0, 0.3))
+        for _ in range(rng.randint(1, 2))
+    ]
+    if database_dies and rng.random() < 0.6:
+        blows.append(Blow(rng.uniform(0.3, 2.0), "database", down_s=rng.uniform(0, 0.3)))
+    if rng.random() < 0.3:
+        blows.append(Blow(rng.uniform(1.0, 3.0), "purge"))
+    return Plan(
+        tuple(devices),
+        tuple(sorted(blows, key=lambda blow: blow.at_s)),
+        rng.uniform(0.25, 0.45),
+        with_text,
+    )
+
+
+def _device(rng: random.Random, number: int, *, with_text: bool, late: bool) -> DevicePlan:
+    writer = _Writer(rng, number, with_text=with_text)
+    runner = rng.random() < 0.4
+    steps: list[Step] = []
+    while len(steps) < 60:
+        kind = rng.random()
+        if kind < 0.08:  # offline for a while
+            steps += [Step((writer.op(),)) for _ in range(rng.randint(5, 15))]
+        elif kind < 0.14:
+            steps.append(Step(tuple(writer.burst(rng.randint(10, 40)))))
+        elif kind < 0.44:
+            steps.append(Step(sync=True))
+        elif kind < 0.56:
+            steps.append(Step(wait_s=rng.uniform(0.0, 0.1)))
+        else:
+            steps.append(Step((writer.op(),)))
+    first = rng.choice(CLOCKS_NS)
+    # A clock is set right, or wrong, only by what ends the process.
+    clocks = tuple(first if rng.random() < 0.7 else rng.choice(CLOCKS_NS) for _ in range(20))
+    return DevicePlan(
+        tuple(steps),
+        rng.choice((0, 0, 3, 8)),
+        clocks,
+        rng.choice(KEPT),
+        runner,
+        rng.choice((256 << 20, 256 << 20, 1_000)),
+        rng.uniform(0.8, 1.6) if late else 0.0,
+    )
+
+
+class _Writer:
+    """Draws writes: most to ids that this device alone writes, some to ids that all do."""
+
+    def __init__(self, rng: random.Random, number: int, *, with_text: bool) -> None:
+        self._rng = rng
+        self._number = number
+        self._with_text = with_text
+        self._count = 0
+        self._live: set[str] = set()
+
+    def op(self) -> Op:
+        """A write to an id that may be there already."""
+        name, shared = self._name()
+        kind = self._rng.random()
+        if kind < 0.25 and (shared or name in self._live):
+            self._live.discard(name)
+            return Op("delete", name)
+        # Where no text is sent, a device cannot write another's document back with other metadata.
+        if kind < 0.4 and (name in self._live) and (not shared or self._with_text):
+            return Op("meta", name, metadata=self._metadata())
+        return self._put(name)
+
+    def burst(self, size: int) -> list[Op]:
+        """Puts of many documents at once."""
+        names = [f"d{self._number}/b{self._rng.randrange(60)}" for _ in range(size)]
+        return [self._put(name) for name in dict.fromkeys(names)]
+
+    def _name(self) -> tuple[str, bool]:
+        if self._rng.random() < 0.3:
+            return f"s/{self._rng.randrange(SHARED_IDS)}", True
+        place = self._rng.randrange(OWN_IDS)
+        strange = " é/🙂" if place == 3 else ""
+        return f"d{self._number}/{place}{strange}", False
+
+    def _put(self, name: str) -> Op:
+        self._live.add(name)
+        return Op("put", name, self._text(), self._metadata())
+
+    def _text(self) -> str:
+        self._count += 1
+        if self._rng.random() < 0.04:
+            return ""  # a document without passages
+        words = self._rng.choices(WORDS, k=self._rng.choice((3, 6, 12, 40)))
+        return f"{' '.join(words)} {self._number} {self._count}"
+
+    def _metadata(self) -> dict[str, Any]:
+        self._count += 1
+        return {"n": self._count, "of": f"d{self._number}"}
