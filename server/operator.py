@@ -43,11 +43,13 @@ dl div { background: var(--soft); border-radius: .5rem; padding: .5rem .75rem; }
 dt { font-size: .85rem; opacity: .8; } dd { margin: 0; font-size: 1.2rem; overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; }
 caption { text-align: left; opacity: .8; padding-bottom: .25rem; }
-th, td { text-align: left; padding: .35rem .6rem .35rem 0; border-bottom: 1px solid var(--line);
-  overflow-wrap: anywhere; vertical-align: top; }
+th, td { text-align: left; padding: .35rem 1rem .35rem 0; border-bottom: 1px solid var(--line);
+  vertical-align: top; }
+th:last-child, td:last-child { padding-right: 0; }
+.w { overflow-wrap: anywhere; min-width: 8rem; } span { min-width: 0; }
 .n { text-align: right; font-variant-numeric: tabular-nums; }
 .bad { color: var(--bad); } .good { color: var(--good); }
-code { font-size: .9em; }
+code { font-size: .9em; overflow-wrap: anywhere; }
 @media (max-width: 40rem) {
   thead { position: absolute; clip-path: inset(50%); width: 1px; height: 1px; overflow: hidden; }
   tr { display: block; border: 1px solid var(--line); border-radius: .5rem; margin: .5rem 0;
@@ -55,11 +57,12 @@ code { font-size: .9em; }
   td, th { display: flex; justify-content: space-between; gap: 1rem; border: 0; padding: .15rem 0;
     text-align: right; }
   td::before, th[scope=row]::before { content: attr(data-name); opacity: .8; text-align: left;
-    font-weight: normal; }
+    font-weight: normal; flex: none; }
 }
 """
 _POLICY = (
-    "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'; style-src "
+    "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
+    "style-src "
     f"'sha256-{b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'"
 )
 
@@ -163,14 +166,14 @@ def _devices(tenant: Tenant, devices: Sequence[dict[str, object]]) -> str:
     for device in devices:
         behind = tenant.change - int(str(device["pulled"]))
         if device["revoked_ms"]:
-            state = _Cell("revoked", "bad")
+            state = _Cell("revoked", "n bad")
         elif device["pulled_ms"] is None:
             state = _Cell("never pulled", "n")
         else:
             state = _Cell(f"{behind:,}" if behind > 0 else "0", "n" if behind > 0 else "n good")
         rows.append(
             (
-                _Cell(_plain(str(device["name"])) or "without a name"),
+                _Cell(_plain(str(device["name"])) or "without a name", "w"),
                 _Cell(str(device["device"])),
                 state,
                 _Cell(_ago(device["pulled_ms"])),
@@ -202,10 +205,15 @@ def _errors(registry: CollectorRegistry) -> str:
 
 
 def _table(caption: str, names: Sequence[str], rows: Iterable[Sequence[_Cell]]) -> str:
-    body = "".join(_row(names, row) for row in rows)
-    if not body:
+    rows = list(rows)
+    if not rows:
         return "<p>None.</p>"
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+    body = "".join(_row(names, row) for row in rows)
+    kinds = [' class="n"' if cell.kind.startswith("n") else "" for cell in rows[0]]
+    head = "".join(
+        f'<th scope="col"{kind}>{escape(name)}</th>'
+        for name, kind in zip(names, kinds, strict=True)
+    )
     return (
         f"<table><caption>{escape(caption)}</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

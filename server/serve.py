@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
 
 from edge_mrl.errors import NetworkError, UsageError
 
@@ -99,6 +101,9 @@ def run(args: argparse.Namespace) -> int:
     # Before numpy is loaded: its products are small here, and the threads belong to requests.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _check(args)
+    # Until there are requests to finish, a signal ends this at once, and in order.
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sign, _leave)
     with tempfile.TemporaryDirectory(prefix="edge-mrl-metrics-") as folder:
         # Read when prometheus_client is loaded: all processes count into files of this folder.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
@@ -113,6 +118,10 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(f"--workers {args.workers}: expected 1 to {MAX_WORKERS}")
     if not hasattr(os, "fork") and (args.workers > 1 or args.admin_port is not None):
         raise UsageError("--workers and --admin-port need Linux or macOS")
+
+
+def _leave(sign: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+    raise SystemExit(0)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -244,5 +244,5 @@ def started(
         server.create()
         yield server
     finally:
-        server.stop(how="immediate")
+        server.stop()
         shutil.rmtree(folder, ignore_errors=True)

@@ -64,13 +64,27 @@ def pg() -> Iterator[postgres.Postgres]:
 def sqlite_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     path = str(tmp_path_factory.mktemp("server") / "server.db")
     with serving(path) as server, open_database(path) as database:
-        yield Place("sqlite", path, database, server)
+        place = Place("sqlite", path, database, server)
+        yield place
+        place.close()
+        _check_log(server)
 
 
 @pytest.fixture(scope="session")
 def postgres_place(pg: postgres.Postgres) -> Iterator[Place]:
     with serving(pg.url) as server, open_database(pg.url) as database:
-        yield Place("postgres", pg.url, database, server)
+        place = Place("postgres", pg.url, database, server)
+        yield place
+        place.close()
+        _check_log(server)
+
+
+def _check_log(server: Serving) -> None:
+    """Whatever the tests have sent, nothing failed inside."""
+    log = server.log()
+    assert '"event": "request"' in log
+    assert '"internal' not in log
+    assert '"status": 500' not in log
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -84,3 +98,12 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
 @pytest.fixture
 def sqlite_path(tmp_path: Path) -> Path:
     return tmp_path / "server.db"
+
+
+@pytest.fixture
+def pg_url(pg: postgres.Postgres) -> str:
+    """An empty database."""
+    return pg.make_database(f"db{next(_databases)}")
+
+
+_databases = itertools.count(1)

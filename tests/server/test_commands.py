@@ -1,0 +1,323 @@
+"""``edge-mrl serve`` and ``edge-mrl admin``, in processes of their own."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import sqlite3
+import threading
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from edge_mrl.wire import CONTENT_TYPE, digest, encode_items
+from edge_mrl_server.app import ROUTES
+from edge_mrl_server.errors import DatabaseError
+from edge_mrl_server.storage import accounts, open_database
+from edge_mrl_server.storage.migrations import MIGRATIONS
+from tests.browser import Browser
+from tests.processes import good, run, wait_until
+from tests.server.conftest import Place
+from tests.serving import Caller, admin, enroll, item, serving, units
+
+
+def test_empty_database_gets_a_tenant_and_a_line_to_type(sqlite_path: Path) -> None:
+    with serving(sqlite_path) as server:
+        assert server.code is not None
+        device = enroll(server.url, server.code)
+        assert device.statuses(item("a")) == ["applied"]
+        device.close()
+        assert server.stop() == 0
+    with serving(sqlite_path) as server:
+        assert server.code is None
+        assert server.stop(signal.SIGINT) == 0
+
+
+def test_served_line_for_people_enrols(sqlite_path: Path) -> None:
+    import subprocess
+
+    from tests.processes import COMMAND
+
+    command = [*COMMAND, "serve", "--database", str(sqlite_path), "--port", "0", "--quiet"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(3)]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    url = lines[0].split()[-1]
+    assert lines[2].startswith(f"  edge-mrl enroll --server {url} --code default_")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["serve", "--port", "70000"], 2, "--port 70000: expected 0 to 65535"),
+        (["serve", "--workers", "0"], 2, "--workers 0: expected 1 to"),
+        (["serve", "--body-timeout", "-1"], 2, "--body-timeout"),
+        (["serve", "--database", "no/such/folder.db"], 4, "unable to open"),
+        (["admin", "tenants"], 2, "VERB"),
+        (["admin", "codes", "create", "nobody"], 2, "no tenant nobody"),
+        (["admin", "tenants", "create", "No Good"], 2, "expected 1 to 40"),
+        (["admin", "tenants", "limit", "default", "size=1"], 2, "limit size"),
+        (["admin", "tenants", "limit", "default", "documents"], 2, "NAME=N"),
+        (["admin", "purge", "nobody", "--days", "1"], 2, "no tenant nobody"),
+        (["admin", "index", "create"], 2, "SQLite has no such index"),
+        (["admin", "tokens", "revoke", "default", "x"], 1, ""),
+    ],
+)
+def test_wrong_usage_is_said_and_nothing_else(
+    arguments: list[str], code: int, message: str, tmp_path: Path
+) -> None:
+    with (
+        open_database(str(tmp_path / "edge-mrl-server.db")) as database,
+        database.write() as session,
+    ):
+        accounts.create_tenant(session, "default")
+    result = run(*arguments, cwd=tmp_path)
+    assert result.returncode == code, result.stderr
+    assert message in result.stderr.decode()
+    assert b"Traceback" not in result.stderr
+
+
+def test_port_that_is_taken_is_said(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = run("serve", "--port", port, "--database", tmp_path / "s.db", "--json")
+    assert result.returncode == 4
+    assert json.loads(result.stdout)["error"]["kind"] == "NetworkError"
+
+
+def test_administration_does_what_it_says(sqlite_path: Path) -> None:
+    assert admin(sqlite_path, "tenants", "create", "acme") == {"tenant": "acme"}
+    code = admin(sqlite_path, "codes", "create", "acme", "--hours", "1")["code"]
+    limits = admin(sqlite_path, "tenants", "limit", "acme", "documents=5", "devices=2")["limits"]
+    assert limits == {"documents": 5, "devices": 2}
+    assert admin(sqlite_path, "tenants", "limit", "acme", "devices=")["limits"] == {"documents": 5}
+    with serving(sqlite_path) as server:
+        device = enroll(server.url, code, "phone \x1b[2J")
+        gone = item("gone", after=-5_000, deleted=True)
+        assert device.statuses(item("a", n=2), gone) == ["applied", "applied"]
+        device.call("GET", "/v1/pull?since=1&vectors=none")
+        (listed,) = admin(sqlite_path, "devices", "list", "acme")["devices"]
+        assert (listed["device"], listed["behind"]) == (device.device, 1)
+        text = good("admin", "devices", "list", "acme", "--database", sqlite_path).stdout.decode()
+        assert "1 changes behind" in text
+        assert "\x1b" not in text
+        (tenant,) = admin(sqlite_path, "tenants", "list")["tenants"]
+        assert (tenant["documents"], tenant["tombstones"], tenant["passages"]) == (1, 1, 2)
+        purged = admin(sqlite_path, "purge", "acme", "--days", "0")
+        assert purged == {"tenant": "acme", "forgotten": 1, "fence": 2}
+        assert admin(sqlite_path, "tokens", "revoke", "acme", device.device)["revoked"]
+        assert device.call("GET", "/v1/pull?since=1&vectors=none").status == 401
+        device.close()
+
+
+def test_counts_of_a_tenant_are_those_of_its_rows(place: Place) -> None:
+    device = place.device(tenant := place.tenant())
+    device.statuses(*(item(f"{n}", n=n % 4) for n in range(9)))
+    device.statuses(
+        item("3", after=1, deleted=True), item("4", after=1, n=3), item("x", deleted=True)
+    )
+    device.statuses(item("3", after=2, n=2), item("5", after=-9_000), item("x", after=5, n=1))
+    device.statuses(item("8", after=1, deleted=True))
+    with place.database.read() as session:
+        found = accounts.require_tenant(session, tenant)
+        sql = (
+            "SELECT coalesce(sum(CASE WHEN deleted THEN 0 ELSE 1 END), 0), "
+            "coalesce(sum(CASE WHEN deleted THEN 1 ELSE 0 END), 0), sum(passages) "
+            "FROM documents WHERE tenant = ?"
+        )
+        counted = tuple(int(n) for n in session.rows(sql, tenant)[0])
+    assert (found.documents, found.tombstones, found.passages) == counted
+
+
+# --- files
+
+
+def test_foreign_database_is_refused_untouched(tmp_path: Path) -> None:
+    path = tmp_path / "photos.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE photos (x)")
+    connection.close()
+    text = tmp_path / "notes.txt"
+    text.write_text("no database at all, but long enough to look at " * 50)
+    for file in (path, text):
+        before = file.read_bytes()
+        with pytest.raises(DatabaseError):
+            open_database(str(file))
+        assert file.read_bytes() == before
+
+
+def test_newer_database_is_refused(sqlite_path: Path) -> None:
+    open_database(str(sqlite_path)).close()
+    connection = sqlite3.connect(sqlite_path)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(DatabaseError, match="newer"):
+        open_database(str(sqlite_path))
+
+
+def test_migrations_are_recorded(place: Place) -> None:
+    with place.database.read() as session:
+        rows = session.rows("SELECT version, name FROM migrations ORDER BY version")
+    names = [name for name, _ in MIGRATIONS[place.kind]]
+    assert rows == list(enumerate(names, 1))
+
+
+# --- processes
+
+
+def test_request_that_runs_is_finished_and_new_ones_are_refused(sqlite_path: Path) -> None:
+    with serving(sqlite_path) as server:
+        assert server.code is not None
+        device = enroll(server.url, server.code)
+        body = encode_items({"cursor": 0}, [item("a")], like=units(0))
+        head = (
+            f"POST /v1/push HTTP/1.1\r\nHost: x\r\nEdge-MRL-Protocol: 1\r\nEdge-MRL-Sequence: 1\r\n"
+            f"Edge-MRL-Space: {device.space}\r\nAuthorization: Bearer {device.token}\r\n"
+            f"Content-Type: {CONTENT_TYPE}\r\nContent-Digest: {digest(body)}\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        device.close()
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock:
+            sock.sendall(head.encode() + body[:9])
+            time.sleep(0.3)
+            server.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: not answers(server.port))
+            assert server.process.poll() is None
+            sock.sendall(body[9:])
+            answer = sock.recv(65_536)
+        assert b"HTTP/1.1 200 OK" in answer
+        assert b'"applied"' in answer
+        assert server.stop() == 0
+
+
+def answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def test_workers_share_a_port_are_counted_together_and_come_back(pg_url: str) -> None:
+    arguments = ["--workers", "2", "--admin-port", "0"]
+    with serving(pg_url, *arguments) as server:
+        assert server.admin_url is not None
+        assert server.code is not None
+        device = enroll(server.url, server.code)
+        for turn in range(20):
+            fresh = Caller(server.url, device.token)
+            assert fresh.statuses(item(f"{turn}")) == ["applied"]
+            fresh.close()
+        wait_until(lambda: counted(server.admin_url, "edge_mrl_items_total{") == 20)
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+        pids = [int(pid) for pid in children.read_text().split()]
+        assert len(pids) == 3
+        os.kill(pids[0], signal.SIGKILL)
+        wait_until(lambda: len(children.read_text().split()) == 3)
+        for turn in range(10):
+            fresh = Caller(server.url, device.token)
+            assert fresh.statuses(item(f"again-{turn}")) == ["applied"]
+            fresh.close()
+        device.close()
+        assert server.stop() == 0
+        for pid in pids:
+            assert not Path(f"/proc/{pid}").exists()
+
+
+def counted(url: str | None, start: str) -> float:
+    status, body = fetch(url, "/metrics")
+    assert status == 200
+    return sum(float(line.split()[-1]) for line in body.splitlines() if line.startswith(start))
+
+
+def fetch(url: str | None, path: str, **headers: str) -> tuple[int, str]:
+    parts = urlsplit(url or "")
+    connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=20)
+    connection.request("GET", path, headers=headers)
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    connection.close()
+    return answer.status, text
+
+
+def test_operators_page_shows_devices_and_runs_nothing(sqlite_path: Path, browser: Browser) -> None:
+    with serving(sqlite_path, "--admin-port", "0") as server:
+        assert server.admin_url is not None
+        assert server.code is not None
+        evil = "<script>document.title='x'</script><img src=x onerror=alert(1)>\u202e"
+        device = enroll(server.url, server.code, evil)
+        code = admin(sqlite_path, "codes", "create", "default")["code"]
+        other = enroll(server.url, code, "kitchen")
+        device.statuses(*(item(f"{n}") for n in range(1_234 // 4)), cursor=0)
+        other.call("GET", "/v1/pull?since=300&vectors=none")
+        device.call("GET", "/v1/pull?since=x")
+        for width in (390, 1280):
+            seen = browser.visit(server.admin_url, width=width)
+            assert (seen.errors, seen.scroll_width) == ([], width)
+            assert [u for u in seen.requests if not u.startswith(("data:", server.admin_url))] == []
+            assert seen.smallest_text >= 13
+            assert seen.weakest_contrast >= 4.5
+            text = seen.text
+            for words in ("default", "308", "kitchen", evil[:20], "never pulled", "malformed"):
+                assert words in text, (words, text)
+            assert seen.evaluate("document.title") == "edge-mrl server"
+            assert seen.evaluate("document.scripts.length") == 0
+            row = seen.evaluate(
+                "[...document.querySelectorAll('tr')].find(r => r.innerText.includes('kitchen'))"
+                ".innerText"
+            )
+            assert "8" in row.split()
+        assert fetch(server.admin_url, "/", Host="evil.example")[0] == 400
+        assert fetch(server.admin_url, "/?tenant='%20OR%201=1")[0] == 200
+        assert fetch(server.admin_url, "/v1/push")[0] == 404
+        assert fetch(server.url, "/metrics")[0] == 404
+        for caller in (device, other):
+            caller.close()
+
+
+# --- description
+
+
+def test_description_names_every_route_and_no_other(sqlite_place: Place) -> None:
+    caller = Caller(sqlite_place.server.url)
+    described = caller.call("GET", "/openapi.json").json
+    caller.close()
+    assert described["openapi"].startswith("3.1")
+    found = {(p, m.upper()) for p, methods in described["paths"].items() for m in methods}
+    assert found == {(path, method) for path, method, _ in ROUTES}
+    for path, methods in described["paths"].items():
+        for operation in methods.values():
+            named = {p["name"] for p in operation.get("parameters", []) if p["in"] == "path"}
+            assert named == ({"head"} if "{head}" in path else set())
+            open_to_all = path in ("/v1/enroll", "/healthz", "/readyz", "/openapi.json")
+            assert bool(operation["security"]) != open_to_all
+
+
+def test_reading_goes_on_while_someone_writes(sqlite_place: Place) -> None:
+    device = sqlite_place.device(tenant := sqlite_place.tenant())
+    device.statuses(item("a"))
+    held = threading.Event()
+    release = threading.Event()
+
+    def hold() -> None:
+        with sqlite_place.database.write() as session:
+            session.lock_tenant(tenant)
+            held.set()
+            release.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        assert held.wait(10)
+        reply = device.query("/v1/rerank", {"ids": ["a"]}, units(1)[0])
+        assert reply.json["missing"] == []
+    finally:
+        release.set()
+        thread.join()
