@@ -2,10 +2,11 @@
 
 On folders in BEIR's layout, with the fp32 source's own vectors, and codes made from them as a graph does
 (FORMAT.md, "Codes"). For each set and each number of dimensions: cut, PCA, rotation and linear map
-fitted on the set's own documents, a rotation fitted on the other sets' documents, and one fitted on text
-that comes with this repository. No fit sees a query or a judgement. Each row is the share of the full
-vectors' nDCG@10 that int8 codes keep by themselves, and with full vectors reranking their best 50.
-"mixed" is one index of all sets.
+fitted on the set's own documents (the last on all of them, as an export does), a rotation fitted on the
+other sets' documents, and the one that bundles carry which are made without text. No fit sees a query
+or a judgement. Each row is the share of the full vectors' nDCG@10 that int8 codes keep by themselves, and with
+full vectors reranking their best 50. "mixed" is one index of all sets. At last, Spearman's correlation of
+codes' cosines with people's scores of similar sentences (STS-B), by head.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from bench.metrics import bootstrap_ratio, evaluate
 from bench.retrieval import ROOT, SETS, DataSet, read_set, source_vectors
 from edge_mrl.codes import normalize
 from edge_mrl.head import derive_codes
+from edge_mrl.pieces import MOST_PIECES, cut_pieces
 from edge_mrl.progress import Progress
+from edge_mrl.trial import MOST_PASSAGES, Short, Trial, nested_sizes, spread
 from edge_mrl_export.plots import Axis, Line, Panel, svg
 
 Float = NDArray[np.float32]
@@ -36,8 +39,8 @@ RERANKED = 50
 MAX_TOKENS = 256
 #: Passages taken of each of the other sets, so that none outweighs the rest.
 OTHERS = 1200
-SHIPPED = ROOT / "demo" / "corpus.jsonl"
-SHORTEST = 8
+PIECES_OF_OTHERS = 1500
+SIMILAR = ROOT.parent / "shared" / "data" / "stsb" / "en-test.jsonl"
 
 
 def main() -> int:
@@ -66,7 +69,7 @@ def main() -> int:
     sets = {folder.name: _Set.of(read_set(folder), model) for folder in folders}
     if len(sets) > 1:
         sets["mixed"] = _mixed(list(sets.values()))
-    results = measure(sets, _shipped(model), dims)
+    results = measure(sets, _shipped(model), model, dims)
     settings = {"model": model.name, "dims": list(dims), "reranked": RERANKED, "code": "int8"}
     path = save("heads", settings, results)
     print(table(results, dims))
@@ -85,10 +88,14 @@ class _Set:
         documents: float32[n, D].
         queries: float32[q, D].
         relevance: For each query, the gain of each relevant document's row.
+        pieces: Of the documents.
     """
 
-    def __init__(self, documents: Float, queries: Float, relevance: list[dict[int, float]]) -> None:
-        self.documents, self.queries, self.relevance = documents, queries, relevance
+    def __init__(
+        self, documents: Float, queries: Float, relevance: list[dict[int, float]], pieces: Short
+    ) -> None:
+        self.documents, self.queries = documents, queries
+        self.relevance, self.pieces = relevance, pieces
         self.base = self._ndcg(_best(queries, documents))
 
     @classmethod
@@ -98,7 +105,7 @@ class _Set:
             source_vectors(model, texts, kind, MAX_TOKENS)
             for texts, kind in ((data.documents, "document"), (data.queries, "query"))
         ]
-        return cls(vectors[0], vectors[1], data.relevance)
+        return cls(vectors[0], vectors[1], data.relevance, _pieces(data.documents, model))
 
     def kept(self, matrix: Float | None, dim: int) -> dict[str, Any]:
         """Shares of the full vectors' nDCG@10 that int8 codes keep, alone and reranked."""
@@ -147,76 +154,137 @@ def _best(queries: Float, documents: Float) -> Rows:
 
 def _mixed(sets: list[_Set]) -> _Set:
     """All sets in one index."""
-    starts = np.cumsum([0, *(len(s.documents) for s in sets)])
+    starts = np.cumsum([0, *(len(s.documents) for s in sets)])[:-1]
     relevance = [
         {row + int(start): gain for row, gain in gains.items()}
-        for start, s in zip(starts, sets, strict=False)
+        for start, s in zip(starts, sets, strict=True)
         for gains in s.relevance
     ]
     documents = np.concatenate([s.documents for s in sets])
-    return _Set(documents, np.concatenate([s.queries for s in sets]), relevance)
+    queries = np.concatenate([s.queries for s in sets])
+    return _Set(documents, queries, relevance, _joined([s.pieces for s in sets], starts))
 
 
-def _shipped(model: Path) -> Float:
-    """float32[n, D] of the text that comes with this repository."""
-    texts = [json.loads(line)["text"] for line in SHIPPED.read_text("utf-8").splitlines()]
-    return source_vectors(model, texts, "document", MAX_TOKENS)
+def _joined(pieces: list[Short], starts: Rows) -> Short:
+    origins = [p.origins + start for p, start in zip(pieces, starts, strict=True)]
+    return Short(np.concatenate([p.full for p in pieces]), np.concatenate(origins))
 
 
-def measure(sets: dict[str, _Set], shipped: Float, dims: tuple[int, ...]) -> dict[str, Any]:
-    """By set, by head, by dimensions; and how long the fits took."""
-    from edge_mrl.trial import Trial
+def _shipped(model: Path) -> Trial:
+    """What bundles made without text are fitted on."""
+    from edge_mrl_export.head import shipped_texts
+    from edge_mrl_export.source import load_source
 
+    texts = shipped_texts(load_source(str(model)))
+    return _trial(source_vectors(model, texts, "document", MAX_TOKENS), _pieces(texts, model))
+
+
+def _pieces(texts: list[str], model: Path) -> Short:
+    """Pieces of passages, as an export cuts them."""
+    pieces = cut_pieces(texts, min(MOST_PIECES, 2 * len(texts)))
+    vectors = source_vectors(model, [piece for _, piece in pieces], "query", MAX_TOKENS)
+    return Short(vectors, np.array([row for row, _ in pieces], dtype=np.intp))
+
+
+def _trial(documents: Float, pieces: Short) -> Trial:
+    """All that is fitted on; at most as many passages as an export takes."""
+    rows = np.array(spread(range(len(documents)), MOST_PASSAGES))
+    places = np.full(len(documents), -1)
+    places[rows] = np.arange(len(rows))
+    origins = places[pieces.origins]
+    kept = origins >= 0
+    return Trial.of(documents[rows], (1,), short=Short(pieces.full[kept], origins[kept]))
+
+
+def measure(
+    sets: dict[str, _Set], shipped: Trial, model: Path, dims: tuple[int, ...]
+) -> dict[str, Any]:
+    """By set, by head, by dimensions; how long the fits took; and what similarity keeps."""
     results: dict[str, Any] = {name: {} for name in sets}
     seconds: dict[str, list[float]] = {}
-    own = {name: Trial.of(data.documents, (1,)) for name, data in sets.items()}
-    others = {
-        name: Trial.of(_others(sets, name), (1,))
-        for name in sets
-        if name != "mixed" and len(sets) > 1
-    }
-    demo = Trial.of(shipped, (1,))
+    own = {name: _trial(data.documents, data.pieces) for name, data in sets.items()}
+    singles = [name for name in sets if name != "mixed"]
+    others = {name: _others(sets, name) for name in singles if len(singles) > 1}
+    similar = _Similar.of(model) if SIMILAR.exists() else None
+    similarity: dict[str, dict[str, float]] = {}
     with Progress("heads", len(dims) * len(sets)) as bar:
         for dim in dims:
-            nested = _halves(dim)
-            of_demo = replace(demo, nested=nested).fit("rotation")
+            nested = nested_sizes(dim)
+            of_shipped = replace(shipped, nested=nested).fit_on_all("rotation")
             for name, data in sets.items():
-                rows = results[name]
-                trial = replace(own[name], nested=nested)
                 heads: dict[str, Float | None] = {"cut": None}
                 for kind in ("pca", "rotation", "linear"):
                     start = time.perf_counter()
-                    heads[f"{kind}, own text"] = trial.fit(kind)
+                    heads[f"{kind}, own text"] = replace(own[name], nested=nested).fit_on_all(kind)
                     took = seconds.setdefault(f"{name}, {kind}", [])
                     took.append(round(time.perf_counter() - start, 1))
                 if name in others:
                     other = replace(others[name], nested=nested)
-                    heads["rotation, other text"] = other.fit("rotation")
-                heads["rotation, demo's text"] = of_demo
+                    heads["rotation, other text"] = other.fit_on_all("rotation")
+                heads["rotation, as shipped"] = of_shipped
                 for head, matrix in heads.items():
-                    row = data.kept(matrix, dim)
-                    rows.setdefault(head, {})[str(dim)] = row | {
-                        "held_out": round(trial.score(matrix), 4)
-                    }
+                    results[name].setdefault(head, {})[str(dim)] = data.kept(matrix, dim)
                 bar.advance(1)
+            if similar is not None:
+                for head, matrix in {"cut": None, "rotation, as shipped": of_shipped}.items():
+                    similarity.setdefault(head, {})[str(dim)] = similar.spearman(matrix, dim)
     counts = {
         name: {"documents": len(s.documents), "queries": len(s.queries)} for name, s in sets.items()
     }
-    return {"sets": counts, "kept": results, "fit_seconds": seconds}
+    found = {"sets": counts, "kept": results, "fit_seconds": seconds}
+    if similar is not None:
+        similarity["full"] = {"": similar.spearman(None, similar.vectors.shape[1])}
+        found["similarity"] = similarity
+    return found
 
 
-def _others(sets: dict[str, _Set], name: str) -> Float:
-    """Some documents of each of the other sets."""
+class _Similar:
+    """Pairs of sentences with people's scores (STS-B)."""
+
+    def __init__(self, vectors: Float, scores: Float) -> None:
+        self.vectors, self.scores = vectors, scores
+
+    @classmethod
+    def of(cls, model: Path) -> _Similar:
+        pairs = [json.loads(line) for line in SIMILAR.read_text("utf-8").splitlines()]
+        texts = [pair[side] for side in ("s1", "s2") for pair in pairs]
+        vectors = source_vectors(model, texts, "document", MAX_TOKENS)
+        return cls(vectors, np.array([float(pair["score"]) for pair in pairs], np.float32))
+
+    def spearman(self, matrix: Float | None, dim: int) -> float:
+        """Of the int8 codes' cosines."""
+        codes = normalize(derive_codes(self.vectors, matrix, dim=dim).astype(np.float32))
+        left, right = np.split(codes, 2)
+        return round(spearman((left * right).sum(axis=1), self.scores), 4)
+
+
+def spearman(left: NDArray[Any], right: NDArray[Any]) -> float:
+    """The correlation of ranks; equal values share the mean of theirs."""
+    return float(np.corrcoef(_ranks(left), _ranks(right))[0, 1])
+
+
+def _ranks(values: NDArray[Any]) -> NDArray[np.float64]:
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    ranks: NDArray[np.float64] = (ends - (counts - 1) / 2)[places]
+    return ranks
+
+
+def _others(sets: dict[str, _Set], name: str) -> Trial:
+    """Some documents of each of the other sets, with pieces of them."""
     chance = np.random.default_rng(0)
-    documents = [s.documents for other, s in sets.items() if other not in (name, "mixed")]
-    return np.concatenate([v[chance.permutation(len(v))[:OTHERS]] for v in documents])
-
-
-def _halves(dim: int) -> tuple[int, ...]:
-    sizes = [dim]
-    while sizes[0] % 2 == 0 and sizes[0] // 2 >= SHORTEST:
-        sizes.insert(0, sizes[0] // 2)
-    return tuple(sizes)
+    documents, pieces, starts, start = [], [], [], 0
+    for data in (s for other, s in sets.items() if other not in (name, "mixed")):
+        rows = chance.permutation(len(data.documents))[:OTHERS]
+        places = np.full(len(data.documents), -1)
+        places[rows] = np.arange(len(rows))
+        origins = places[data.pieces.origins]
+        kept = np.flatnonzero(origins >= 0)[:PIECES_OF_OTHERS]
+        documents.append(data.documents[rows])
+        pieces.append(Short(data.pieces.full[kept], origins[kept]))
+        starts.append(start)
+        start += len(rows)
+    return _trial(np.concatenate(documents), _joined(pieces, np.array(starts)))
 
 
 def _mean(results: dict[str, Any], head: str, dim: int, field: str = "kept") -> float | None:
@@ -246,13 +314,16 @@ def table(results: dict[str, Any], dims: tuple[int, ...]) -> str:
             lines.append(
                 f"{head:<30}" + "".join(f"{s:>12}" for s in shown) + "   " + ", ".join(ends)
             )
+    for head, by_dim in results.get("similarity", {}).items():
+        shown = ", ".join(f"{dim} {rho:.4f}".strip() for dim, rho in by_dim.items())
+        lines.append(f"{f'STS-B, Spearman: {head}':<40} {shown}")
     return "\n".join(lines)
 
 
 def plot(results: dict[str, Any], dims: tuple[int, ...]) -> str:
     """The share kept against dimensions: the sets' mean, and the mixed index."""
     kept = results["kept"]
-    heads = list(next(iter(kept.values())))[:5]
+    heads = list(next(iter(kept.values())))
     x = Axis("dimensions (bytes) of the int8 code", tuple(float(d) for d in dims))
     y = Axis(
         "nDCG@10 kept of the full fp32 vectors, %", (30, 40, 50, 60, 70, 80, 90, 100), log=False

@@ -15,7 +15,7 @@ __all__ = ["MOST_PIECES", "cut_pieces"]
 #: Pieces that are cut at most: embedding them must not take longer than the passages did.
 MOST_PIECES = 6000
 #: Words of a piece, and characters, where there are no spaces between words.
-SHORTEST, LONGEST, LONGEST_CHARS = 3, 24, 200
+SHORTEST, LONGEST, CHARS, LONGEST_CHARS = 3, 24, 16, 200
 #: Words of a run. Where a passage has more than one sentence, every other piece is a sentence: of the
 #: two kinds together, more of real queries' top 10 was kept than of either alone.
 RUN = (3, 14)
@@ -42,13 +42,15 @@ def cut_pieces(passages: Sequence[str], count: int, *, seed: int = 0) -> list[tu
             break
         row = rows[turn % len(rows)]
         piece = _piece(passages[row], chance)
-        if piece:
+        if piece and piece != passages[row]:  # else it would say what the passage says
             found.setdefault(piece, row)
     return sorted((row, piece) for piece, row in found.items())
 
 
 def _piece(passage: str, chance: random.Random) -> str:
-    sentences = [s for s in _SENTENCE.split(passage) if len(s.split()) >= SHORTEST]
+    sentences = [
+        s for s in _SENTENCE.split(passage) if len(s.split()) >= SHORTEST or len(s) >= CHARS
+    ]
     if len(sentences) > 1 and chance.random() < 0.5:
         words = chance.choice(sentences).split()[:LONGEST]
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from edge_mrl.trial import spread
 from edge_mrl_export.prune import keep_tokens, prune, unreachable
 
-__all__ = ["Vocabulary", "choose_vocabulary"]
+__all__ = ["Vocabulary", "choose_vocabulary", "whole_words"]
+
+#: Marks of a token that starts a word, in vocabularies that mark those and not the others.
+WORD_STARTS = ("\u0120", "\u2581")
+#: Shorter tokens are mostly parts of words.
+SHORTEST_WORD = 4
+
+
+def whole_words(tokenizer: Mapping[str, Any], count: int) -> list[str]:
+    """Words that a model has a token for, at most ``count``, evenly spread over the alphabet.
+
+    Args:
+        tokenizer: Parsed tokenizer.json.
+        count: How many.
+    """
+    tokens = Tokenizer.from_str(json.dumps(tokenizer)).get_vocab()
+    marked = any(token.startswith(WORD_STARTS) for token in tokens)
+    words = {t[1:] if marked else t for t in tokens if not marked or t.startswith(WORD_STARTS)}
+    known = sorted(w for w in words if w.isalpha() and len(w) >= SHORTEST_WORD)
+    return spread(known, count)
 
 
 @dataclass(frozen=True, slots=True)
