@@ -40,7 +40,7 @@ from edge_mrl_export.plots import Axis, Line, Panel, svg
 Float = NDArray[np.float32]
 Codes = NDArray[np.int8]
 Rows = NDArray[np.intp]
-DIMS = (16, 32, 64, 128, 256, 384)
+DIMS = (16, 32, 64, 128, 192, 256, 384)
 RERANKED = 50
 MAX_TOKENS = 256
 #: Rows that the funnel's Hamming stages pass on here: of the same order to the sets' thousands of
