@@ -1,7 +1,7 @@
 # make demo    the main job on real input, end to end
 # make test    all tests (what CI runs)
 # make check   lint, types and the quick tests, for the inner loop
-# make bench   measure, and write bench/results/ (also bench-encoder, bench-store, bench-search)
+# make bench   measure, and write bench/results/ (also bench-encoder, bench-store, bench-codes, bench-search)
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV := .venv
@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := true
 
-.PHONY: help demo test check lint types quick arm pythons bench bench-encoder bench-store bench-search bench-arm clean
+.PHONY: help demo test check lint types quick arm pythons bench bench-encoder bench-store bench-codes bench-search bench-arm clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -69,6 +69,9 @@ bench-encoder: $(BUNDLE)/edge_mrl.json ## Encoders beside their peers, each in i
 bench-store: $(BUNDLE)/edge_mrl.json ## What a store costs from 10k to 3M passages; recall of the funnel (10 minutes)
 	$(BIN)/python -m bench.growth
 	$(BIN)/python -m bench.funnel --bundle $(BUNDLE)
+
+bench-codes: $(INSTALLED) ## Bytes of codes against the quality that they keep (8 minutes)
+	$(BIN)/python -m bench.codes
 
 bench-search: $(INSTALLED) ## Search beside its peers, each in its own environment (2 GB, 30 minutes)
 	$(BIN)/python -m bench.search

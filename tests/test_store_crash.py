@@ -140,7 +140,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
-@pytest.mark.parametrize(("kind", "kills"), [("int8", KILLS), ("int4", 20), ("1bit", 20)])
+@pytest.mark.parametrize(("kind", "kills"), [("int8", KILLS), ("int4", 12), ("1bit", 12)])
 def test_killed_writer_loses_nothing_it_acknowledged(
     kind: str, kills: int, small: None, tmp_path: Path
 ) -> None:
