@@ -49,6 +49,17 @@ class Session(Protocol):
     def vectors(self, tenant: str, ids: Sequence[str]) -> Mapping[str, NDArray[np.float16]]:
         """float16[n, full_dim] of each document that has vectors."""
 
+    def scores(
+        self, tenant: str, ids: Sequence[str], query: NDArray[np.float32]
+    ) -> Mapping[str, float]:
+        """The cosine of the best passage of each document that has vectors.
+
+        Args:
+            tenant: Whose.
+            ids: Names of documents.
+            query: float32[full_dim].
+        """
+
     def search(self, tenant: Tenant, query: NDArray[np.float32], k: int) -> list[tuple[str, float]]:
         """The ``k`` documents whose best passages are nearest, with cosines, best first.
 

@@ -128,6 +128,19 @@ class PostgresSession:
             cursor.execute(sql, (tenant, list(ids)))
             return {name: _from_network(data, count) for name, data, count in cursor}
 
+    def scores(
+        self, tenant: str, ids: Sequence[str], query: NDArray[np.float32]
+    ) -> Mapping[str, float]:
+        """Computed where the vectors are: fetching them takes half as long again."""
+        rows = self.rows(
+            "SELECT id, max(1 - (vector <=> ?::halfvec)) FROM passages "
+            "WHERE tenant = ? AND id = ANY(?) GROUP BY id",
+            _as_text(query),
+            tenant,
+            list(ids),
+        )
+        return dict(rows)
+
     def search(self, tenant: Tenant, query: NDArray[np.float32], k: int) -> list[tuple[str, float]]:
         """All vectors of a small tenant; a larger one's by the index over prefixes, if there is one."""
         text = _as_text(query)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,8 +33,9 @@ def rerank(
     with database.read() as session:
         tenant = require_tenant(session, tenant_name)
         _check_query(tenant, space_id, query)
-        found = session.vectors(tenant_name, list(dict.fromkeys(ids)))
-    return _best(found, ids, query.astype(np.float32))
+        names = list(dict.fromkeys(ids))
+        found = session.scores(tenant_name, names, query.astype(np.float32))
+    return [round(found[name], 6) if name in found else None for name in ids]
 
 
 def search(
@@ -65,21 +66,6 @@ def _check_query(tenant: Tenant, space_id: str, query: NDArray[Any]) -> None:
         raise Refusal(
             400, "malformed", f"a query of {len(query)} dimensions, expected {tenant.full_dim}"
         )
-
-
-def _best(
-    found: Mapping[str, NDArray[np.float16]], ids: Sequence[str], query: NDArray[np.float32]
-) -> list[float | None]:
-    if not found:
-        return [None] * len(ids)
-    names = list(found)
-    counts = [len(found[name]) for name in names]
-    whole = np.concatenate([found[name] for name in names]).astype(np.float32)
-    lengths = np.sqrt(np.einsum("ij,ij->i", whole, whole)) * np.linalg.norm(query)
-    cosines = whole @ query / lengths
-    starts = np.cumsum([0, *counts[:-1]])
-    best = dict(zip(names, np.maximum.reduceat(cosines, starts).tolist(), strict=True))
-    return [None if name not in best else round(best[name], 6) for name in ids]
 
 
 def _content(text: bytes | None, metadata: bytes | None) -> dict[str, Any]:

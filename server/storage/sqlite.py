@@ -115,15 +115,25 @@ class SqliteSession:
             for name, data, count in self.rows(sql, tenant, self.pack(ids))
         }
 
+    def scores(
+        self, tenant: str, ids: Sequence[str], query: NDArray[np.float32]
+    ) -> Mapping[str, float]:
+        """All vectors in one product."""
+        found = self.vectors(tenant, ids)
+        if not found:
+            return {}
+        whole = np.concatenate(list(found.values())).astype(np.float32)
+        lengths = np.linalg.norm(whole, axis=1) * np.linalg.norm(query)
+        starts = np.cumsum([0, *(len(array) for array in found.values())][:-1])
+        best = np.maximum.reduceat(whole @ query / lengths, starts)
+        return dict(zip(found, best.tolist(), strict=True))
+
     def search(self, tenant: Tenant, query: NDArray[np.float32], k: int) -> list[tuple[str, float]]:
         """One bit of every dimension first, then the full vectors of the nearest."""
         ids = self._bits.shortlist(self, tenant, query, k)
         best: dict[str, float] = {}
         for start in range(0, len(ids), LOOKUP):
-            for name, array in self.vectors(tenant.name, ids[start : start + LOOKUP]).items():
-                whole = array.astype(np.float32)
-                lengths = np.linalg.norm(whole, axis=1) * np.linalg.norm(query)
-                best[name] = float((whole @ query / lengths).max())
+            best |= self.scores(tenant.name, ids[start : start + LOOKUP], query)
         return sorted(best.items(), key=lambda hit: (-hit[1], hit[0]))[:k]
 
 
