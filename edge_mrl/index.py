@@ -5,23 +5,29 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from edge_mrl import maintain, reindex
+import numpy as np
+
+from edge_mrl import maintain, reindex, replica
 from edge_mrl.bundle import Manifest, read_manifest
 from edge_mrl.encoder import Encoder
-from edge_mrl.errors import BindingError, BundleError, DamagedError, UsageError
+from edge_mrl.errors import BindingError, BundleError, DamagedError, EdgeMrlError, UsageError
 from edge_mrl.funnel import Funnel
 from edge_mrl.keywords import best_passage
 from edge_mrl.passages import PassageRule, passage_rule, split
-from edge_mrl.ranking import Mode, Options, Ranked, Vectors, rank
+from edge_mrl.ranking import RESCORE_DEPTH, Mode, Options, Ranked, Vectors, rank
+from edge_mrl.rerank import DEFAULT_MARGIN, Answer, Reranker, Scorer, doubt, merge
 from edge_mrl.store import Binding, Counts, Entry, Store, text_hash
+from edge_mrl.wire import MAX_IDS
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from edge_mrl.documents import Document
     from edge_mrl.maintain import Compaction, Health
     from edge_mrl.view import Place, View
@@ -34,6 +40,9 @@ BATCH_DOCUMENTS = 256
 BATCH_CHARS = 100_000
 #: Documents that reindexing commits together.
 REINDEX_DOCUMENTS = 64
+#: How long a server has to order a shortlist, in milliseconds: above what a good link takes, below
+#: what a person notices.
+RERANK_MS = 150.0
 #: How often another process may change the bundle while one call is under way.
 MOST_CHANGES = 3
 
@@ -101,6 +110,7 @@ class Index:
         self._encoder = encoder
         self._open_encoder = open_encoder
         self._lock = threading.Lock()
+        self._reranker: Reranker | None = None
 
     @classmethod
     def open(
@@ -239,7 +249,7 @@ class Index:
         """Count documents and passages."""
         return self._store.count()
 
-    def search(
+    def search(  # noqa: PLR0913 - what may be chosen for one search
         self,
         query: str,
         k: int = 10,
@@ -249,11 +259,31 @@ class Index:
         exact: bool = False,
         width: int | None = None,
         stages: Funnel | str | None = None,
-    ) -> list[Hit]:
-        """Find the k documents that answer a query best: ``search_many`` for one."""
-        return self.search_many(
-            [query], k=k, filter=filter, mode=mode, exact=exact, width=width, stages=stages
-        )[0]
+        rerank: Scorer | Literal["auto", "always"] | None = None,
+        deadline_ms: float = RERANK_MS,
+    ) -> Answer[Hit]:
+        """Find the k documents that answer a query best: ``search_many`` for one.
+
+        Args:
+            query: See ``search_many``, as for all others but the last two.
+            k: Most documents.
+            filter: Which documents count.
+            mode: How to rank.
+            exact: Score every code.
+            width: Rows that the 1-bit stage passes on.
+            stages: Which codes are compared.
+            rerank: Who orders the best 100 by full vectors: a ``SyncClient``, or the server that the
+                store is enrolled with, "always" or, with "auto", where the local scores leave the order
+                in doubt (see ``edge_mrl.rerank.calibrate_margin``). In mode "vector" alone.
+            deadline_ms: How long the server has; then the local order is the answer.
+
+        Returns:
+            The hits. ``ranked_by`` says whose order it is, ``reason`` why it is the local one.
+        """
+        options = Options(k, mode, filter, exact, width, _funnel(stages))
+        if rerank is None:
+            return Answer(self._search([query], options)[0][0])
+        return self._search_with(rerank, query, options, deadline_ms / 1000)
 
     def search_many(
         self,
@@ -292,17 +322,10 @@ class Index:
             UsageError: k or width is below 1, or the filter or the stages are none.
             DamagedError: What was found is not what was stored.
         """
-        funnel = Funnel.of(stages) if isinstance(stages, str) else stages
-        options = Options(k, mode, filter, exact, width, funnel)
         if isinstance(queries, str | bytes):
             raise TypeError("queries is a single string: pass a list of strings, e.g. [query]")
-        for _ in range(MOST_CHANGES):
-            vectors, code = self._encode_queries(queries, options)
-            with self._store.reading() as view:
-                if code not in (None, self._store.binding.code):
-                    continue  # another process has changed the bundle in this moment
-                return answers(view, queries, vectors, options)
-        raise BindingError(f"{self.path} changes its bundle again and again: try later")
+        options = Options(k, mode, filter, exact, width, _funnel(stages))
+        return self._search(queries, options)[0]
 
     def tune(self, stages: Funnel | str | None) -> None:
         """Remember stages for all searches that name none, until the bundle is changed.
@@ -384,6 +407,8 @@ class Index:
 
     def close(self) -> None:
         """Close the store and the bundle."""
+        if self._reranker is not None:
+            self._reranker.close()
         if self._encoder is not None:
             self._encoder.close()
         self._store.close()
@@ -431,6 +456,76 @@ class Index:
                     raise
         raise AssertionError("unreachable")
 
+    def _search(
+        self, queries: Sequence[str], options: Options
+    ) -> tuple[list[list[Hit]], list[Vectors | None]]:
+        """Hits for each query, and the queries' vectors."""
+        for _ in range(MOST_CHANGES):
+            vectors, code = self._encode_queries(queries, options)
+            with self._store.reading() as view:
+                if code not in (None, self._store.binding.code):
+                    continue  # another process has changed the bundle in this moment
+                return answers(view, queries, vectors, options), vectors
+        raise BindingError(f"{self.path} changes its bundle again and again: try later")
+
+    def _search_with(
+        self, rerank: Scorer | str, query: str, options: Options, deadline_s: float
+    ) -> Answer[Hit]:
+        """Search, and have the best ordered by somebody who has the full vectors."""
+        if options.mode != "vector":
+            raise UsageError(f'rerank goes with mode "vector", not {options.mode!r}')
+        if isinstance(rerank, str) and rerank not in ("auto", "always"):
+            raise UsageError(f'rerank is {rerank!r}, expected "auto", "always" or a SyncClient')
+        found, vectors = self._search([query], replace(options, k=max(options.k, RESCORE_DEPTH)))
+        hits, vector = found[0], vectors[0]
+        local: Answer[Hit] = Answer(hits[: options.k])
+        if not hits:
+            return local
+        if vector is None or vector.full is None:
+            local.reason = "the bundle gives no full vectors"
+            return local
+        if rerank == "auto" and doubt([hit.score for hit in hits]) <= self._margin():
+            local.reason = "the local order is not in doubt"
+            return local
+        scorer = self._own_reranker() if isinstance(rerank, str) else rerank
+        try:
+            ids = [hit.id for hit in hits[:MAX_IDS]]
+            theirs = scorer.rerank(ids, vector.full, deadline_s=deadline_s)
+        except EdgeMrlError as error:
+            local.reason = str(error)
+            return local
+        scores = merge(
+            [(hit.id, hit.score) for hit in hits],
+            theirs,
+            lambda names: self._own_scores(names, vector.full),
+        )
+        if scores is None:
+            local.reason = "the server knows too few of these documents"
+            return local
+        ordered = [replace(hit, score=scores[hit.id]) for hit in hits]
+        ordered.sort(key=lambda hit: -hit.score)  # equal scores stay in the local order
+        return Answer(ordered[: options.k], ranked_by="server")
+
+    def _own_scores(self, names: Sequence[str], query: NDArray[np.float32]) -> dict[str, float]:
+        """Exact scores of documents whose full vectors are here: those that wait to be sent."""
+        scores: dict[str, float] = {}
+        with self._store.reading() as view:
+            keys = self._store.keys(names)
+            for key, rows in view.fulls(list(keys)).items():
+                lengths = np.maximum(np.linalg.norm(rows, axis=1), 1e-12)
+                scores[keys[key]] = float((rows @ query / lengths).max())
+        return scores
+
+    def _margin(self) -> float:
+        found = replica.enrolment(self._store)
+        return DEFAULT_MARGIN if found is None or found.margin is None else found.margin
+
+    def _own_reranker(self) -> Reranker:
+        with self._lock:
+            if self._reranker is None:
+                self._reranker = Reranker(self.path, self._store.binding.space_id)
+            return self._reranker
+
     def _encode_queries(
         self, queries: Sequence[str], options: Options
     ) -> tuple[list[Vectors | None], tuple[str, str] | None]:
@@ -442,6 +537,10 @@ class Index:
         fulls = [None] * len(queries) if encoding.full is None else list(encoding.full)
         pairs = zip(encoding.coarse, fulls, strict=True)
         return [Vectors(coarse, full) for coarse, full in pairs], _code(encoder)
+
+
+def _funnel(stages: Funnel | str | None) -> Funnel | None:
+    return Funnel.of(stages) if isinstance(stages, str) else stages
 
 
 def embed(

@@ -279,6 +279,11 @@ class Store:
         with self._lock, self._reporting():
             return self._ids(keys)
 
+    def keys(self, ids: Sequence[str]) -> dict[int, str]:
+        """Ids by key, of those documents that are there."""
+        with self._lock, self._reporting():
+            return dict(self._select("key, id", "id", ids))
+
     def ids_of_sources(self) -> Iterator[tuple[str, str]]:
         """Ids and sources of the documents that were read from files, in parts, by source."""
         query = (

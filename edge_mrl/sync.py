@@ -10,7 +10,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
@@ -36,6 +36,7 @@ from edge_mrl.pull import Puller
 from edge_mrl.remote import Remote
 from edge_mrl.remote import enroll as ask_to_enroll
 from edge_mrl.replica import DeadLetter, Outgoing, Queue, Verdict
+from edge_mrl.rerank import Reranker
 from edge_mrl.store import Store
 from edge_mrl.transport import Timeouts, Transport, server_address
 from edge_mrl.wire import MAX_BODY_BYTES, MAX_ITEMS, Item, encode_items
@@ -276,6 +277,8 @@ class SyncClient:
         self._waiting: str | None = None
         self._body_bytes = MAX_BODY_BYTES
         self._runner: _Runner | None = None
+        self._rerank_lock = threading.Lock()
+        self._reranker: Reranker | None = None
 
     @classmethod
     def open(
@@ -424,9 +427,24 @@ class SyncClient:
         """Choose whether text and metadata are sent; everything is then sent once more with them."""
         replica.set_with_text(self._store, with_text=with_text)
 
+    def rerank(
+        self, ids: Sequence[str], query: NDArray[np.float32], *, deadline_s: float
+    ) -> Mapping[str, float]:
+        """Scores of documents by the server's full vectors: what ``Index.search(rerank=client)`` asks.
+
+        Does not wait for a sync that is going on. See ``edge_mrl.rerank.Reranker``.
+        """
+        with self._rerank_lock:
+            if self._reranker is None:
+                self._reranker = Reranker(self._store.path, self._store.binding.space_id)
+            reranker = self._reranker
+        return reranker.rerank(ids, query, deadline_s=deadline_s)
+
     def close(self) -> None:
         """End the thread and close what was opened here."""
         self.stop()
+        if self._reranker is not None:
+            self._reranker.close()
         with self._lock:
             if self._remote is not None:
                 self._remote.close()

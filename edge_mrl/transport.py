@@ -110,6 +110,7 @@ class Transport:
         ca: A file of certificates to trust instead of the system's.
         insecure: Allow http:// to other machines.
         timeouts: How long to wait.
+        plain: The server is none of ours: its answers have no digest and no sequence.
 
     Raises:
         UsageError: The address or the file of certificates cannot be used.
@@ -122,7 +123,9 @@ class Transport:
         ca: str | None = None,
         insecure: bool = False,
         timeouts: Timeouts | None = None,
+        plain: bool = False,
     ) -> None:
+        self._plain = plain
         self.server = server_address(server, insecure=insecure)
         self.timeouts = timeouts or Timeouts()
         self.bytes_sent = 0
@@ -208,12 +211,10 @@ class Transport:
         return self._believe(answer, sequence)
 
     def _headers(self, sequence: str, body: bytes | None) -> dict[str, str]:
-        headers = {
-            "Edge-MRL-Protocol": PROTOCOL,
-            "Edge-MRL-Sequence": sequence,
-            "User-Agent": f"edge-mrl/{__version__}",
-            "Accept-Encoding": "identity",
-        }
+        headers = {"User-Agent": f"edge-mrl/{__version__}", "Accept-Encoding": "identity"}
+        if self._plain:
+            return headers
+        headers |= {"Edge-MRL-Protocol": PROTOCOL, "Edge-MRL-Sequence": sequence}
         if body is not None:
             headers["Content-Digest"] = digest(body)
         return headers
@@ -279,8 +280,8 @@ class Transport:
     def _believe(self, answer: Answer, sequence: str) -> Answer:
         """The answer, if it is whole, to this request, and not a refusal."""
         headers = answer.headers
-        right = headers.get("edge-mrl-sequence") == sequence
-        if right:
+        right = self._plain or headers.get("edge-mrl-sequence") == sequence
+        if right and not self._plain:
             right = matches_digest(answer.body, headers.get("content-digest"))
         if 300 <= answer.status < 400:
             raise ServerError(
@@ -334,6 +335,8 @@ def _refusal(server: str, answer: Answer) -> ServerError:
     except NetworkError:
         error = None
     details: dict[str, Any] = error if isinstance(error, dict) else {}
+    if not details:
+        details = {"message": answer.body[:MOST_SAID].decode("utf-8", "replace")}
     code = str(details.get("code", "unknown"))
     message = str(details.get("message", ""))
     said = f"{message[:MOST_SAID]} ({code})" if message else code

@@ -9,13 +9,14 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge_mrl.cli.stores import FILTER_HELP, add_filter, add_store
 from edge_mrl.errors import UsageError
 
 if TYPE_CHECKING:
     from edge_mrl.index import Hit, Index
+    from edge_mrl.rerank import Answer
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -23,9 +24,9 @@ HELP = "find the documents that answer a question"
 SNIPPET_LINES = 2
 MODES = ("vector", "keyword", "hybrid")
 _EPILOG = f"""\
-Documents come by their best passage, which is shown. Everything happens on this machine. Quote the
-question, so that it is one argument; without one, questions are read line by line, from the keyboard
-or from a pipe.
+Documents come by their best passage, which is shown. Everything happens on this machine, unless
+--rerank asks the server that the store is enrolled with. Quote the question, so that it is one argument;
+without one, questions are read line by line, from the keyboard or from a pipe.
 
 --mode vector ranks by meaning (the score is a cosine), keyword by words (BM25; "phrases" and prefix*
 are understood; no model is loaded), hybrid by both (reciprocal rank fusion).
@@ -70,6 +71,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIMSxBITS:N,...",
         help="which codes are compared, of how many passages: 64x1:20000,128x1:5000,128x8 (default: "
         "what the store was tuned to)",
+    )
+    parser.add_argument(
+        "--rerank",
+        nargs="?",
+        choices=("auto", "always"),
+        const="auto",
+        help="have the server order the best by full vectors: always, or (auto, the default) where "
+        "the local order is in doubt; without an answer in time the local order stands",
+    )
+    parser.add_argument(
+        "--deadline",
+        type=float,
+        default=150.0,
+        metavar="MS",
+        help="with --rerank, how long the server has (default: 150)",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: one per core)")
     parser.add_argument("--low-memory", action="store_true", help="smallest memory, slower")
@@ -130,11 +146,13 @@ def _answer(index: Index, args: argparse.Namespace, query: str, started: float) 
         mode=args.mode,
         exact=args.exact,
         width=args.width,
+        rerank=args.rerank,
+        deadline_ms=args.deadline,
         stages=args.stages,
     )
     seconds = time.monotonic() - started
     if args.json:
-        _print_json(query, hits, seconds)
+        _print_json(query, hits, seconds, reranked=args.rerank is not None)
         sys.stdout.flush()
         return
     _print_text(hits)
@@ -143,13 +161,19 @@ def _answer(index: Index, args: argparse.Namespace, query: str, started: float) 
         where = f"{count(counts.passages, 'passage')} of {count(counts.documents, 'document')}"
         note = ", start-up included" if args.query is not None else ""
         print(f"searched {where} in {duration(seconds)}{note}", file=sys.stderr)
+        if args.rerank is not None:
+            why = f": {hits.reason}" if hits.reason else ""
+            print(f"{hits.ranked_by} order{why}", file=sys.stderr)
 
 
-def _print_json(query: str, hits: list[Hit], seconds: float) -> None:
+def _print_json(query: str, hits: Answer[Hit], seconds: float, *, reranked: bool) -> None:
     from edge_mrl.cli.output import print_json
 
     rows = [{"rank": rank, **dataclasses.asdict(hit)} for rank, hit in enumerate(hits, start=1)]
-    print_json({"query": query, "hits": rows, "seconds": round(seconds, 3)})
+    facts: dict[str, Any] = {"query": query, "hits": rows, "seconds": round(seconds, 3)}
+    if reranked:
+        facts |= {"ranked_by": hits.ranked_by, "reason": hits.reason}
+    print_json(facts)
 
 
 def _print_text(hits: list[Hit]) -> None:
