@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 KILLS = 200
+#: How long writers write before they are killed, in all; fewer kills come later each.
+WRITING_S = 6.0
 DAMAGES = 300
 DIM = 64
 BINDING = Binding("space-1", "code-1", DIM, 1.0, "/bundles/one")
@@ -150,7 +152,7 @@ def test_killed_writer_loses_nothing_it_acknowledged(
     model: dict[str, int] = {}
     next_number, filed = 0, 0
     for kill in range(kills):
-        last = run_and_kill(path, next_number, rng.uniform(0, 0.06))
+        last = run_and_kill(path, next_number, rng.uniform(0, 2 * WRITING_S / kills))
         for number in range(next_number, last + 1):
             model = expect(model, number)
         with Store.open(path) as store:
