@@ -4,9 +4,9 @@ On folders in BEIR's layout, with the fp32 source's own vectors, and codes made 
 (FORMAT.md, "Codes"). For each set and each number of dimensions: cut, PCA, rotation and linear map
 fitted on the set's own documents (the last on all of them, as an export does), a rotation fitted on the
 other sets' documents, and the one that bundles carry which are made without text. No fit sees a query
-or a judgement. Each row is the share of the full vectors' nDCG@10 that int8 codes keep by themselves, and with
-full vectors reranking their best 50. "mixed" is one index of all sets. At last, Spearman's correlation of
-codes' cosines with people's scores of similar sentences (STS-B), by head.
+or a judgement. Each row is the share of the full vectors' nDCG@10 that int8 codes keep by themselves,
+and with full vectors reranking their best 50. "mixed" is one index of all sets. At last, Spearman's
+correlation of codes' cosines with people's scores of similar sentences (STS-B), by head.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ def _trial(documents: Float, pieces: Short) -> Trial:
     places[rows] = np.arange(len(rows))
     origins = places[pieces.origins]
     kept = origins >= 0
-    return Trial.of(documents[rows], (1,), short=Short(pieces.full[kept], origins[kept]))
+    return Trial.of(documents[rows], (1,), short=Short(pieces.full[kept], origins[kept])).on_all()
 
 
 def measure(
@@ -210,17 +210,17 @@ def measure(
     with Progress("heads", len(dims) * len(sets)) as bar:
         for dim in dims:
             nested = nested_sizes(dim)
-            of_shipped = replace(shipped, nested=nested).fit_on_all("rotation")
+            of_shipped = replace(shipped, nested=nested).fit("rotation")
             for name, data in sets.items():
                 heads: dict[str, Float | None] = {"cut": None}
                 for kind in ("pca", "rotation", "linear"):
                     start = time.perf_counter()
-                    heads[f"{kind}, own text"] = replace(own[name], nested=nested).fit_on_all(kind)
+                    heads[f"{kind}, own text"] = replace(own[name], nested=nested).fit(kind)
                     took = seconds.setdefault(f"{name}, {kind}", [])
                     took.append(round(time.perf_counter() - start, 1))
                 if name in others:
                     other = replace(others[name], nested=nested)
-                    heads["rotation, other text"] = other.fit_on_all("rotation")
+                    heads["rotation, other text"] = other.fit("rotation")
                 heads["rotation, as shipped"] = of_shipped
                 for head, matrix in heads.items():
                     results[name].setdefault(head, {})[str(dim)] = data.kept(matrix, dim)
@@ -315,8 +315,8 @@ def table(results: dict[str, Any], dims: tuple[int, ...]) -> str:
                 f"{head:<30}" + "".join(f"{s:>12}" for s in shown) + "   " + ", ".join(ends)
             )
     for head, by_dim in results.get("similarity", {}).items():
-        shown = ", ".join(f"{dim} {rho:.4f}".strip() for dim, rho in by_dim.items())
-        lines.append(f"{f'STS-B, Spearman: {head}':<40} {shown}")
+        by_size = ", ".join(f"{dim} {rho:.4f}".strip() for dim, rho in by_dim.items())
+        lines.append(f"{f'STS-B, Spearman: {head}':<40} {by_size}")
     return "\n".join(lines)
 
 

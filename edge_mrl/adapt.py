@@ -111,7 +111,7 @@ def adapt(index: Index, *, output: Path | None = None, stage: Stage | None = Non
     trial = _trial(vectors, manifest, stage)
     kind, tried = _try_heads(trial, read_head(bundle, manifest), stage)
     advance = stage(f"fit {kind} head on all passages", _steps(trial, kind))
-    head = _coded(trial, trial.fit_on_all(kind, advance), kind, manifest)
+    head = _coded(trial, trial.on_all().fit(kind, advance), kind, manifest)
     stage("write and verify the bundle", None)
     named = head_id(head.matrix, layer_norm=manifest.head.layer_norm)
     folder = output or bundle.with_name(f"{_stem(bundle, manifest)}-{named[:8]}")

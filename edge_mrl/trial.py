@@ -8,7 +8,7 @@ end is fitted once more, on all of the text.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -150,35 +150,32 @@ class Trial:
         Returns:
             float32[D, dim].
         """
-        fitted = None if self.pairs is None else self.pairs.fitted
-        return self._fit(kind, self.passages, fitted, advance)
-
-    def fit_on_all(self, kind: str, advance: Advance = lambda: None) -> Float:
-        """The same of all text, with nothing held out."""
-        if self.pairs is not None:
-            return self._fit(kind, self.passages, np.arange(len(self.pairs.answers)), advance)
-        passages = _passages(
-            self.full, self.short, np.arange(len(self.full)), layer_norm=self.layer_norm
-        )
-        return self._fit(kind, passages, None, advance)
-
-    def _fit(self, kind: str, passages: Passages, pairs: Rows | None, advance: Advance) -> Float:
-        dim = self.nested[-1]
+        passages, dim = self.passages, self.nested[-1]
         if kind == "pca":
             plain = [pca(passages.vectors, dim, centre=centre) for centre in (False, True)]
             return max(plain, key=self.score)
         if kind == "rotation":
             return fit_rotation(passages, self.nested, seed=SEED, advance=advance)
-        if self.pairs is None or pairs is None:
+        if self.pairs is None:
             return fit_linear(passages, self.nested, seed=SEED, advance=advance)
+        fitted = self.pairs.fitted
         return fit_to_pairs(
-            head_inputs(self.pairs.full[pairs], layer_norm=self.layer_norm),
-            self.pairs.answers[pairs],
+            head_inputs(self.pairs.full[fitted], layer_norm=self.layer_norm),
+            self.pairs.answers[fitted],
             passages,
             self.nested,
             seed=SEED,
             advance=advance,
         )
+
+    def on_all(self) -> Trial:
+        """The same to fit on all text, with nothing held out: its scores say nothing any more."""
+        if self.pairs is not None:
+            rows = np.arange(len(self.pairs.answers))
+            return replace(self, pairs=replace(self.pairs, fitted=rows))
+        rows = np.arange(len(self.full))
+        passages = _passages(self.full, self.short, rows, layer_norm=self.layer_norm)
+        return replace(self, passages=passages)
 
     def score(self, matrix: Float | None) -> float:
         """How good a head is on what no fit has seen, from 0 to 1."""

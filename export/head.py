@@ -120,7 +120,7 @@ def _tried(
     by_dimension = curve_of_trial(trial, {"prefix": None, kind: matrix})
     if kind in FITTED_HEADS:
         stages.stage(f"fit {kind} head on all text", None if kind == "pca" else count)
-        matrix = trial.fit_on_all(kind, stages.advance)
+        matrix = trial.on_all().fit(kind, stages.advance)
     facts = {"kind": kind, "why": why, **trial.facts(), "measured": trial.measured}
     facts["held_out"] = {name: round(score, 4) for name, score in scores.items()}
     facts["by_dimension"] = by_dimension
