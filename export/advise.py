@@ -41,7 +41,7 @@ from edge_mrl_export.page import Page
 from edge_mrl_export.plots import svg
 from edge_mrl_export.vectors import Cache, Subject
 
-__all__ = ["Advice", "Choice", "Question", "advise"]
+__all__ = ["Advice", "Choice", "Question", "advise", "decide"]
 
 Float = NDArray[np.float32]
 
@@ -51,6 +51,8 @@ MOST_PASSAGES = 10_000
 FEWEST_TO_FIT = 100
 #: Below so many queries an interval is wider than most tolerances.
 FEW_QUERIES = 100
+#: A shortlist tells of larger stores if it is at most one in so many of the documents here.
+SHORTLIST_SHARE = 50
 #: Choices that are named where none is good enough.
 NEAREST = 3
 SEED = 0
@@ -322,15 +324,63 @@ def advise(
             for d, v in zip(data, vectors, strict=True)
         ]
     choices = _choices(subject, question, sets, quiet=quiet)
-    good = [c for c in choices if c.within(question.tolerance) and c.affordable(question.budget)]
+    return decide(subject, question, choices, sets, rotated=rotated, notes=(*subject.notes, note))
+
+
+def decide(
+    subject: Subject,
+    question: Question,
+    choices: Sequence[Choice],
+    sets: Sequence[Evaluation],
+    *,
+    rotated: Sequence[int] = (),
+    notes: Sequence[str] = (),
+) -> Advice:
+    """Choose among what was measured.
+
+    Args:
+        subject: The model.
+        question: What is wanted.
+        choices: What there is, from the smallest.
+        sets: The measurements.
+        rotated: Dimensions whose codes come from a rotation that was fitted.
+        notes: What the reader should know.
+    """
+    widest = _widest(question, sets)
+    good = [
+        c
+        for c in choices
+        if c.rerank <= widest and c.within(question.tolerance) and c.affordable(question.budget)
+    ]
     alone = next((c for c in good if not c.rerank), None)
     best = next(iter(good), None)
     smaller = alone is None or (best and best.cost.code_bytes < alone.cost.code_bytes)
-    notes = [*subject.notes, note]
+    told = list(notes)
+    if widest < WIDTHS[-1]:
+        least = min(found.documents for found in sets)
+        told.append(
+            f"measured among {least:,} documents; more compete among {question.documents:,}. A shortlist "
+            f"of more than {widest} is nearly a search by full vectors here, and is not recommended by it"
+        )
     short = [s for s in sets if s.queries < FEW_QUERIES]
-    notes += [f"{s.name} has {s.queries} queries: intervals are wide" for s in short]
+    told += [f"{s.name} has {s.queries} queries: intervals are wide" for s in short]
     reranked = best if smaller else None
-    return Advice(subject, question, choices, alone, reranked, sets, rotated, tuple(notes))
+    return Advice(
+        subject=subject,
+        question=question,
+        choices=list(choices),
+        alone=alone,
+        reranked=reranked,
+        sets=list(sets),
+        rotated=tuple(rotated),
+        notes=tuple(told),
+    )
+
+
+def _widest(question: Question, sets: Sequence[Evaluation]) -> int:
+    """The widest shortlist that says something about so many documents."""
+    least = min(found.documents for found in sets)
+    return WIDTHS[-1] if question.documents <= 2 * least else least // SHORTLIST_SHARE
 
 
 def _choices(
@@ -396,7 +446,7 @@ def _codings(
     with Progress("fit heads", len(cut), quiet=quiet) as bar:
         for dim in cut:
             trial = Trial.of(full, _halved(dim), layer_norm=subject.layer_norm)
-            heads[dim] = trial.fit_on_all("rotation")
+            heads[dim] = trial.fit("rotation")
             bar.advance()
     made = {
         (dim, kind): _fitted(subject, full, heads[dim], dim, kind)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil, floor, log2
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from edge_mrl_export.vectors import Cache, Subject, is_bundle, open_bundle, open
 
 __all__ = ["Assessment", "assess", "kept_panel", "lines", "opened", "percent_axis"]
 
+#: Of an axis: the letters of more would run into each other on a phone.
+MOST_STEPS = 5
 STAGES = ("alone", "funnel", *(f"rerank {width}" for width in WIDTHS))
 HOW = (
     f"kept: share of the full fp32 vectors' nDCG@10, with the 95 % interval of {BOOTSTRAP_ROUNDS:,} "
@@ -98,7 +101,7 @@ class Assessment:
         for note in subject.notes:
             page.note(note)
         for found in self.sets:
-            page.heading(_title(found))
+            page.heading(found.name, _title(found))
             page.plots(_panels(found))
             page.figures(*_table(found))
         for pairs in self.pairs:
@@ -239,12 +242,11 @@ def kept_panel(title: str, rows: Sequence[Row], stage: str) -> Panel:
         ]
         values += [kept for _, kept in points]
         sizes += [size for size, _ in points]
-        lines.append(Line(kind, points))
-    powers = [2.0**power for power in range(1, 20)]
-    first = max(i for i, power in enumerate(powers) if power <= min(sizes))
-    last = min(i for i, power in enumerate(powers) if power >= max(sizes))
-    ticks = tuple(powers[first : last + 1 : max(1, (last - first) // 8)])
-    ticks = ticks if ticks[-1] >= max(sizes) else (*ticks, powers[last])
+        if points:
+            lines.append(Line(kind, points))
+    first, last = floor(log2(min(sizes))), max(ceil(log2(max(sizes))), floor(log2(min(sizes))) + 1)
+    step = -(-(last - first) // MOST_STEPS)
+    ticks = tuple(2.0**power for power in range(first, last + step, step))
     return Panel(title, Axis("bytes of a code", ticks), percent_axis(values), lines)
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from edge_mrl.errors import NetworkError, UsageError, reason
 
-__all__ = ["installed_default", "locate"]
+__all__ = ["DEFAULT_MODEL", "installed_default", "locate"]
+
+DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 #: The hub's names: an owner and a model, of letters, digits, "-", "_" and ".".
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")

@@ -23,7 +23,8 @@ h1{font-size:1.6rem;line-height:1.2}h2{font-size:1.2rem;margin:2rem 0 .3rem}
 table{border-collapse:collapse;width:100%}
 td,th{text-align:left;padding:.3rem .5rem;border-bottom:1px solid var(--rule);vertical-align:top}
 th{font-weight:600}.facts td+td,.figures td+td,.figures th+th{text-align:right}
-.figures td+td{white-space:nowrap}td{font-variant-numeric:tabular-nums}
+.facts td:first-child{width:45%;overflow-wrap:normal}
+.figures td,.figures th{white-space:nowrap;overflow-wrap:normal}td{font-variant-numeric:tabular-nums}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:1rem}
 figure{margin:.5rem 0;max-width:36rem}svg{display:block;width:100%;height:auto}
 pre{white-space:pre-wrap;border:1px solid var(--rule);padding:.6rem;font-size:.9rem}

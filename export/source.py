@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 
 from edge_mrl.errors import UsageError, reason
 from edge_mrl_export.card import read_licence, read_mrl_dims
+from edge_mrl_export.locate import DEFAULT_MODEL
 from edge_mrl_export.model2vec import Model2Vec, is_model2vec
 from edge_mrl_export.reference import OnnxTransformer
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Source", "load_source"]
 
-DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 #: Models without a limit of their own (static ones) are cut here, so that one text cannot fill the RAM.
 UNLIMITED_TOKENS = 8192
 #: Model types whose published recipe takes a layer norm before the cut (Nomic Embed v1.5).

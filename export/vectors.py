@@ -253,8 +253,7 @@ def open_bundle(encoder: Encoder, source: str | None) -> Subject:
 def _source_of(manifest: Manifest, source: str | None) -> tuple[FullModel | None, str | None]:
     """The fp32 source of a bundle; loaded only for vectors that the cache has not."""
     from edge_mrl.errors import NetworkError
-    from edge_mrl_export.locate import locate
-    from edge_mrl_export.source import DEFAULT_MODEL
+    from edge_mrl_export.locate import DEFAULT_MODEL, locate
 
     named = source
     if named is None and manifest.source.model != DEFAULT_MODEL:
