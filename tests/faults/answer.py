@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,8 +24,8 @@ from tests.faults.plan import Op
 
 __all__ = ["Answer", "Content", "Copy", "Made", "make_vectors"]
 
-#: A vector of float16 is off by half a unit in the last place, 0.00025; the encoder's float32 by less than
-#: a millionth. Vectors of two texts of the plans differ by more than 0.01 in some element.
+#: A vector of float16 is off by half a unit in the last place, 0.00025; the encoder's float32 by less
+#: than a millionth. Vectors of two texts of the plans differ by more than 0.01 in some element.
 VECTOR_TOLERANCE = 1e-3
 #: A code made from a float16 vector may be rounded to the other side.
 CODE_TOLERANCE = 1
@@ -183,7 +184,8 @@ class Answer:
                 problems.append(f"server: {name}: {said!r:.100}, expected {expected!r:.100}")
             vectors = held.vectors.get(name, np.zeros((0, 1), np.float16))
             problems += _compare(f"server: {name}", vectors, made[content.text].full)
-        problems += [f"server: vectors of {name}, which is not there" for name in held.vectors.keys() - live.keys()]  # fmt: skip
+        stray = held.vectors.keys() - live.keys()
+        problems += [f"server: vectors of {name}, which is not there" for name in stray]
         counted = len(live), len(dead), sum(len(v) for v in held.vectors.values())
         if counted != (held.documents, held.tombstones, held.passages):
             problems.append(
@@ -233,7 +235,7 @@ class Answer:
 
 
 def make_vectors(encoder: Encoder, texts: Iterable[str]) -> dict[str, Made]:
-    """What the encoder gives for texts: the codes from float16 vectors, as all but the writer have them."""
+    """What the encoder gives for texts; codes from float16 vectors, as all but the writer have them."""
     rule = PassageRule(PASSAGE["max_tokens"], PASSAGE["overlap"])
     ordered = sorted(set(texts))
     spans = [split(encoder, text, rule) for text in ordered]
@@ -294,7 +296,7 @@ def _compare(
 
 def _backwards(copy: Copy, name: str, versions: list[tuple[int, str, bool, int]]) -> list[str]:
     """Versions never run backwards, but for one's own that no server had yet (a wrong clock)."""
-    for before, after in zip(versions, versions[1:], strict=False):
+    for before, after in itertools.pairwise(versions):
         unsent = before[1] == after[1] == copy.device and before[3] < before[0]
         if after[:2] < before[:2] and not unsent:
             return [f"{copy.name}: {name}: version {after[:2]} replaced {before[:2]}"]

@@ -79,7 +79,7 @@ def live(pipe: Connection, task: Task) -> None:
     try:
         with _open(task) as index:
             _Device(pipe, task, index).run()
-    except BaseException:
+    except Exception:  # noqa: BLE001 - the harness is told
         pipe.send(("crashed", traceback.format_exc()))
         sys.exit(1)
 
