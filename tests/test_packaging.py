@@ -47,7 +47,11 @@ def test_distributions_are_fit_to_publish(dist: Path) -> None:
 def test_wheel_is_pure_and_complete(wheel: Path) -> None:
     assert wheel.name.endswith("-py3-none-any.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    for folder, package in (("edge_mrl", "edge_mrl"), ("export", "edge_mrl_export")):
+    for folder, package in (
+        ("edge_mrl", "edge_mrl"),
+        ("export", "edge_mrl_export"),
+        ("server", "edge_mrl_server"),
+    ):
         for path in (ROOT / folder).rglob("*.py"):
             assert f"{package}/{path.relative_to(ROOT / folder).as_posix()}" in names
     assert {"edge_mrl/py.typed", "edge_mrl_export/data/calibration.txt"} <= names
