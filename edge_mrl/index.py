@@ -477,11 +477,12 @@ class Index:
         if isinstance(rerank, str) and rerank not in ("auto", "always"):
             raise UsageError(f'rerank is {rerank!r}, expected "auto", "always" or a SyncClient')
         found, vectors = self._search([query], replace(options, k=max(options.k, RESCORE_DEPTH)))
-        hits, vector = found[0], vectors[0]
+        hits = found[0]
+        full = None if vectors[0] is None else vectors[0].full
         local: Answer[Hit] = Answer(hits[: options.k])
         if not hits:
             return local
-        if vector is None or vector.full is None:
+        if full is None:
             local.reason = "the bundle gives no full vectors"
             return local
         if rerank == "auto" and doubt([hit.score for hit in hits]) <= self._margin():
@@ -490,14 +491,14 @@ class Index:
         scorer = self._own_reranker() if isinstance(rerank, str) else rerank
         try:
             ids = [hit.id for hit in hits[:MAX_IDS]]
-            theirs = scorer.rerank(ids, vector.full, deadline_s=deadline_s)
+            theirs = scorer.rerank(ids, full, deadline_s=deadline_s)
         except EdgeMrlError as error:
             local.reason = str(error)
             return local
         scores = merge(
             [(hit.id, hit.score) for hit in hits],
             theirs,
-            lambda names: self._own_scores(names, vector.full),
+            lambda names: self._own_scores(names, full),
         )
         if scores is None:
             local.reason = "the server knows too few of these documents"

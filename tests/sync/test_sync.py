@@ -1,0 +1,427 @@
+"""Stores and a real server: nothing lost, nothing doubled, nothing that was deleted comes back."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import socket
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_mrl import replica
+from edge_mrl.credentials import Credentials, credentials_path
+from edge_mrl.documents import Document
+from edge_mrl.errors import NetworkError, ServerError, UsageError
+from edge_mrl.index import Index
+from edge_mrl.policy import Backoff, Conditions, Policy
+from edge_mrl.rerank import calibrate_margin, doubt, merge
+from edge_mrl.sync import SyncClient
+from edge_mrl.transport import Timeouts, Transport, server_address
+from edge_mrl.wire import encode_items
+from tests.bundles import TINY
+from tests.processes import COMMAND
+from tests.sync.conftest import Device, NewDevice
+
+DAY_MS = 86_400_000
+WORDS = ("the", "cat", "and", "a", "dog", "training", "of", "model", "testing", "it", "0", "1")
+
+
+def text(rng: random.Random) -> str:
+    return " ".join(rng.choices(WORDS, k=rng.randint(1, 12)))
+
+
+def rows(path: Path, table: str) -> int:
+    with sqlite3.connect(path) as connection:
+        count: int = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+    return count
+
+
+def codes(index: Index) -> dict[str, bytes]:
+    """The codes of every document, by id."""
+    with index.store.locked() as (connection, _):
+        found = connection.execute(
+            "SELECT id, codes FROM documents LEFT JOIN passages ON document = key"
+        )
+        return dict(found.fetchall())
+
+
+def alike(one: Device, other: Device) -> bool:
+    """Whether two devices have the same documents with the same codes.
+
+    Vectors travel as float16: a value on the border between two codes may be rounded the other way.
+    """
+    mine, theirs = codes(one.index), codes(other.index)
+    return mine.keys() == theirs.keys() and all(near(mine[name], theirs[name]) for name in mine)
+
+
+def near(one: bytes | None, other: bytes | None) -> bool:
+    rows = [np.frombuffer(data or b"", np.int8).astype(int) for data in (one, other)]
+    return len(rows[0]) == len(rows[1]) and bool((np.abs(rows[0] - rows[1]) <= 1).all())
+
+
+def versions(index: Index) -> dict[str, tuple[int, str, int]]:
+    with index.store.locked() as (connection, _):
+        found = connection.execute("SELECT id, stamp, device, deleted FROM versions")
+        return {row[0]: row[1:] for row in found}
+
+
+def settle(*devices: Device) -> None:
+    """Sync until nobody has anything new."""
+    for _ in range(3):
+        for device in devices:
+            outcome = device.here().client.sync_once()
+            assert outcome.done, outcome
+    assert [device.client.status().queue.items for device in devices] == [0] * len(devices)
+
+
+def test_store_that_is_not_enrolled_keeps_nothing_of_sync(tmp_path: Path) -> None:
+    with Index.open(tmp_path / "s.db", TINY) as index:
+        index.put([Document("a", "the cat")])
+        index.delete(["a"])
+        with pytest.raises(UsageError, match="not enrolled"):
+            SyncClient.open(index)
+    assert [rows(tmp_path / "s.db", t) for t in ("sync", "versions", "outbox", "dead")] == [0] * 4
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_devices_with_wrong_clocks_converge(seed: int, new_device: NewDevice) -> None:
+    rng = random.Random(seed)
+    one = new_device("one", ahead_ms=DAY_MS)
+    other = new_device("other", ahead_ms=-DAY_MS)
+    names = [f"d{number}" for number in range(8)]
+    for _ in range(25):
+        device = rng.choice((one, other)).here()
+        chance = rng.random()
+        if chance < 0.5:
+            device.index.put([Document(n, text(rng)) for n in rng.sample(names, 2)])
+        elif chance < 0.7:
+            device.index.delete([rng.choice(names)])
+        else:
+            device.client.sync_once()
+    settle(one, other)
+    assert versions(one.index) == versions(other.index)
+    assert alike(one, other)
+    # The last word is had by whoever writes last, however wrong the clocks are.
+    last = other.here().index
+    last.put([Document("last", "the cat")])
+    settle(other, one)
+    one.here().index.delete(["last"])
+    settle(one, other)
+    assert "last" not in codes(other.index)
+
+
+def test_text_and_metadata_travel_only_when_asked(new_device: NewDevice) -> None:
+    one, other = new_device("one"), new_device("other")
+    one.index.put([Document("a", "the cat and a dog", {"secret": 1})])
+    settle(one, other)
+    hit = other.index.search("the cat and a dog")[0]
+    assert (hit.id, hit.text, hit.metadata) == ("a", "", {})
+    assert hit.score == one.index.search("the cat and a dog")[0].score
+    one.client.set_with_text(with_text=True)
+    settle(one, other)
+    assert other.index.get(["a"])["a"] == Document("a", "the cat and a dog", {"secret": 1})
+    one.index.put([Document("a", "the cat and a dog", {"secret": 2})])
+    assert one.client.status().queue.items == 1  # only metadata changed
+    settle(one, other)
+    assert other.index.get(["a"])["a"].metadata == {"secret": 2}
+
+
+def test_acknowledgement_that_was_lost_does_no_harm(new_device: NewDevice) -> None:
+    device = new_device("one")
+    device.index.put([Document("a", "the cat"), Document("b", "a dog")])
+    device.client.sync_once()
+    device.index.put([Document("a", "a model"), Document("b", "testing it")])
+    remote = device.client._follow_credentials()
+    sent = replica.outgoing(device.index.store, limit=10)
+    from edge_mrl.wire import Item
+
+    items = [Item(one.id, one.stamp, one.vectors) for one in sent if one.vectors is not None]
+    remote.push(
+        encode_items({"cursor": 0}, items, like=items[0].vectors), 2
+    )  # and the answer is lost
+    device.index.put([Document("b", "0 1 2")])  # written between the sending and the answer
+    verdicts = [replica.Verdict(one.id, one.stamp, "applied") for one in sent]
+    replica.acknowledge(device.index.store, verdicts, offset_ms=0)
+    assert [one.id for one in replica.outgoing(device.index.store, limit=10)] == ["b"]
+    other = new_device("other")
+    settle(device, other)
+    assert alike(other, device)
+    assert rows(device.index.path, "fulls") == 0  # forgotten with the acknowledgement
+
+
+def test_unsent_document_that_was_deleted_elsewhere_stays_readable(new_device: NewDevice) -> None:
+    one, other = new_device("one", ahead_ms=-DAY_MS), new_device("other")
+    one.here().index.put([Document("a", "the cat")])
+    settle(one, other)
+    one.here().index.put([Document("a", "my own words", {"n": 1})])
+    time.sleep(0.01)
+    other.here().index.delete(["a"])
+    settle(other, one)
+    (letter,) = one.client.dead_letters()
+    assert (letter.reason, letter.document) == (
+        "deleted_elsewhere",
+        Document("a", "my own words", {"n": 1}),
+    )
+    assert one.client.retry() == 1
+    settle(one, other)
+    assert "a" in codes(other.index)
+    assert one.client.status().dead == 0
+
+
+def test_queue_that_is_too_large_drops_vectors_and_no_document(new_device: NewDevice) -> None:
+    device, other = new_device("one"), new_device("other")
+    with device.index.store.writing(), device.index.store.locked() as (connection, _):
+        from edge_mrl.outbox import read_enrolment, write_enrolment
+
+        found = read_enrolment(connection)
+        assert found is not None
+        write_enrolment(connection, replace(found, max_queue=200))
+    device.index.put([Document(str(n), f"the cat {n}") for n in range(20)])
+    waiting = device.client.status().queue
+    assert waiting.items == 20
+    assert 0 < waiting.size_bytes <= 200
+    settle(device, other)
+    assert alike(other, device)
+
+
+def test_copied_store_is_asked_to_enrol(new_device: NewDevice, tmp_path: Path) -> None:
+    device = new_device("one")
+    device.index.put([Document("a", "the cat")])
+    path = device.index.path
+    assert stat.S_IMODE(credentials_path(path).stat().st_mode) == 0o600
+    with sqlite3.connect(path) as connection, sqlite3.connect(tmp_path / "copy.db") as copy:
+        connection.backup(copy)
+    with pytest.raises(UsageError, match="is a copy"):
+        SyncClient.open(tmp_path / "copy.db")
+    found = Credentials.read(path)
+    assert found is not None
+    assert found.token not in repr(found)
+    replace(found, device="another").write(tmp_path / "copy.db")
+    with pytest.raises(UsageError, match="copied or restored"):
+        SyncClient.open(tmp_path / "copy.db")
+
+
+def test_refused_token_stops_with_its_reason_and_loses_nothing(new_device: NewDevice) -> None:
+    device = new_device("one")
+    device.index.put([Document("a", "the cat")])
+    found = Credentials.read(device.index.path)
+    assert found is not None
+    replace(found, token="wrong").write(device.index.path)
+    outcome = device.client.sync_once()
+    assert outcome.cause == "refused"
+    assert "401" in str(outcome.waiting)
+    found.write(device.index.path)
+    assert device.client.sync_once().pushed == 1
+
+
+def test_policy_holds_and_says_why(new_device: NewDevice) -> None:
+    device = new_device("one")
+    device.index.put([Document(str(n), "the cat") for n in range(9)])
+    conditions = Conditions(metered=True)
+    with SyncClient.open(device.index, conditions=lambda: conditions) as client:
+        assert client.sync_once().waiting == "the connection is metered"
+        assert client.status().waiting == "the connection is metered"
+        client.policy = Policy(max_bytes=2_000)
+        client._conditions = Conditions
+        client.sync_once()
+        for _ in range(9):
+            outcome = client.sync_once()
+            assert outcome.bytes_sent + outcome.bytes_received < 4_000
+        assert client.status().queue.items == 0
+        client._conditions = lambda: conditions
+        assert client.sync_once(now=True).waiting in (None, "this run's 2,000 bytes are used up")
+
+
+def test_runner_sends_what_is_written_without_being_asked(new_device: NewDevice) -> None:
+    device = new_device("one")
+    outcomes = []
+    device.client.start(interval_s=600, notify=outcomes.append)
+    for name in ("a", "b"):
+        device.index.put([Document(name, "the cat")])
+        end = time.monotonic() + 30
+        while device.client.status().queue.items and time.monotonic() < end:
+            time.sleep(0.05)
+        assert device.client.status().queue.items == 0
+    device.client.stop()
+    assert sum(outcome.pushed for outcome in outcomes) == 2
+
+
+KILLS = 4
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
+def test_killed_sync_loses_and_doubles_nothing(new_device: NewDevice) -> None:
+    device, other = new_device("one"), new_device("other")
+    rng = random.Random(7)
+    for kill in range(KILLS):
+        device.index.put([Document(f"{kill}-{n}", text(rng)) for n in range(300)])
+        device.index.delete([f"{kill - 1}-{n}" for n in range(100)])
+        command = [*COMMAND, "sync", "--store", str(device.index.path), "--quiet"]
+        with subprocess.Popen(command) as process:
+            time.sleep(rng.uniform(0.2, 1.2))
+            process.kill()
+    settle(device, other)
+    assert len(codes(other.index)) == KILLS * 300 - (KILLS - 1) * 100
+    assert alike(other, device)
+    assert other.index.check().sound
+    assert device.index.check().sound
+
+
+# --- the server's order
+
+
+def test_server_orders_and_a_silent_one_does_not_hold_a_search(new_device: NewDevice) -> None:
+    device = new_device("one")
+    rng = random.Random(3)
+    device.index.put([Document(str(n), text(rng)) for n in range(40)])
+    device.client.sync_once()
+    device.index.put([Document("fresh", "the cat and a dog")])  # the server lacks it
+    local = device.index.search("the cat and a dog", k=5)
+    assert local.ranked_by == "local"
+    found = device.index.search("the cat and a dog", k=5, rerank=device.client, deadline_ms=20_000)
+    assert (found.ranked_by, found.reason) == ("server", None)
+    query = device.index.encoder.encode(["the cat and a dog"], kind="query").full
+    assert query is not None
+    by_id = {hit.id: hit.score for hit in found}
+    texts = {name: document.text for name, document in device.index.get(by_id).items()}
+    full = device.index.encoder.encode(list(texts.values()), kind="document").full
+    assert full is not None
+    exact = dict(zip(texts, (full @ query[0]).tolist(), strict=True))
+    assert by_id == pytest.approx({name: exact[name] for name in by_id}, abs=2e-3)
+    assert [hit.score for hit in found] == sorted(by_id.values(), reverse=True)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        credentials = Credentials.read(device.index.path)
+        assert credentials is not None
+        where = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        replace(credentials, server=where).write(device.index.path)
+        with SyncClient.open(device.index) as client:
+            for word in ("did not answer within", "busy with an earlier"):
+                answer = device.index.search("a dog", rerank=client, deadline_ms=50)
+                assert word in str(answer.reason)
+                assert list(answer) == list(device.index.search("a dog"))
+    assert device.index.search("a dog", rerank="auto").ranked_by == "local"
+
+
+def test_scores_of_documents_that_a_server_lacks_fit_its_scale() -> None:
+    local = [(str(n), 1 - n / 10) for n in range(10)]
+    server = {str(n): 0.5 - n / 20 for n in range(10) if n != 4}
+    assert merge(local, server, lambda _: {}) == pytest.approx(server | {"4": 0.3})
+    assert merge(local, server, lambda _: {"4": 0.9}) == server | {"4": 0.9}
+    assert merge(local, {"1": 0.5}, lambda _: {}) is None
+
+
+def test_margin_keeps_the_quality_that_is_asked_for() -> None:
+    rng = random.Random(0)
+    gaps = [rng.random() for _ in range(400)]
+    lists = [[0.9, 0.9 - gap / 4, 0.5] for gap in gaps]
+    mine = [1.0 if gap > rng.random() * 0.5 else 0.4 for gap in gaps]
+    margin = calibrate_margin(lists, mine, [1.0] * 400, keep=0.99)
+    assert margin.kept >= 0.99
+    assert 0.3 < margin.calls_saved < 0.9
+    asked = [doubt(scores) > margin.margin for scores in lists]
+    assert sum(asked) == round(400 * (1 - margin.calls_saved))
+    assert doubt([0.9, 0.1]) < doubt([0.9, 0.89]) < doubt([0.9, 0.89, 0.89])
+
+
+# --- the wire, waiting, and start-up
+
+
+@pytest.mark.parametrize(
+    "url", ["http://example.org", "ftp://x", "https://u:p@x", "https://x:port"]
+)
+def test_address_that_gives_the_token_away_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="server"):
+        server_address(url)
+
+
+def answering(data: bytes) -> tuple[socket.socket, str]:
+    """A server that says one thing to everybody."""
+    import threading
+
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                peer, _ = listening.accept()
+            except OSError:
+                return
+            with peer:
+                peer.recv(1 << 16)
+                peer.sendall(data)
+
+    threading.Thread(target=serve, daemon=True).start()
+    return listening, f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", NetworkError),
+        (b"HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\n{}", NetworkError),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{}", NetworkError),
+        (b"HTTP/1.1 302 Go\r\nLocation: http://x\r\nContent-Length: 0\r\n\r\n", ServerError),
+        (b"SSH-2.0-OpenSSH\r\n", NetworkError),
+        (b"", NetworkError),
+    ],
+)
+def test_answer_that_is_not_whole_is_no_answer(data: bytes, kind: type[NetworkError]) -> None:
+    listening, url = answering(data)
+    with (
+        listening,
+        Transport(url, timeouts=Timeouts(whole_s=5)) as transport,
+        pytest.raises(NetworkError) as caught,
+    ):
+        transport.request("GET", "/healthz")
+    assert isinstance(caught.value, ServerError) == (kind is ServerError)
+
+
+def test_waiting_is_jittered_capped_and_at_least_what_was_asked() -> None:
+    backoff = Backoff(cap_s=8, rng=random.Random(1))
+    waits = [backoff.failed() for _ in range(200)]
+    assert max(waits) <= 8
+    assert len(set(waits)) == 200
+    assert max(waits[:2]) <= 2
+    assert backoff.failed(100) >= 100
+    backoff.succeeded()
+    assert backoff.failed() <= 1
+
+
+def test_syncing_loads_no_model(new_device: NewDevice) -> None:
+    device = new_device("one")
+    device.index.put([Document("a", "the cat")])
+    code = (
+        "import sys\nfrom edge_mrl.cli import main\n"
+        f"assert main(['sync', '--store', {str(device.index.path)!r}, '--quiet']) == 0\n"
+        "print([n for n in ('onnxruntime', 'tokenizers') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert device.client.status().queue.items == 0
+
+
+def test_command_says_what_is_still_queued(new_device: NewDevice, tmp_path: Path) -> None:
+    device = new_device("one")
+    device.index.put([Document("a", "the cat")])
+    path = str(device.index.path)
+    found = Credentials.read(device.index.path)
+    assert found is not None
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    command = [*COMMAND, "sync", "--store", path]
+    done = subprocess.run([*command, "--server", nowhere], capture_output=True, check=False)
+    assert done.returncode == 4
+    assert b"1 document still queued" in done.stderr
+    done = subprocess.run([*command, "--server", found.server], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"1 sent" in done.stdout
+    shutil.rmtree(tmp_path / "none", ignore_errors=True)
