@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := true
 
-.PHONY: help demo test check lint types quick arm pythons bench bench-encoder bench-store bench-codes bench-search bench-arm clean
+.PHONY: help demo test check lint types quick arm pythons faults bench bench-encoder bench-store bench-codes bench-search bench-arm clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ arm: $(INSTALLED) ## The tests on emulated ARM CPUs, which make test runs too (d
 
 pythons: $(INSTALLED) ## The wheel on each Python of this machine, and with its oldest dependencies
 	$(BIN)/python -m tests.pythons
+
+faults: $(INSTALLED) ## Sync through 200 schedules of faults and 10 fail-overs (25 minutes; docs/faults.md)
+	$(BIN)/python -m bench.faults
 
 $(BUNDLE)/edge_mrl.json: $(INSTALLED) $(shell find export edge_mrl -name '*.py')
 	$(BIN)/edge-mrl export --force -o $(BUNDLE)

@@ -142,6 +142,7 @@ class World:
         self.codes = self._make_codes()
         self.proxy = Proxy(("127.0.0.1", 1), seed=seed, rate=plan.rate, stall_s=STALL_S)
         self.server: Serving | None = None
+        self._logs: list[str] = []
         self._database_up = True
         self._purges: list[subprocess.Popen[bytes]] = []
         #: What is to be done, and when: restarts, beside the plan's blows.
@@ -291,6 +292,7 @@ class World:
             if self.server is None or self.server.process.poll() is not None:
                 return
             self.server.kill()
+            self._logs.append(self.server.log())
             self._due.append((now + blow.down_s, "serve", None))
         else:
             self.database.kill()
@@ -367,8 +369,9 @@ class World:
             self.database.start()
             self._database_up = True
         if self.server is not None:
-            log = self.server.log()
             self.server.stop()
+            self._logs.append(self.server.log())
+        for log in self._logs:
             if "internal error" in log:
                 self.report.problems.append(f"the server failed inside:\n{log[-3000:]}")
         self.report.kills = dict(self.kills)

@@ -205,6 +205,8 @@ def serves_on(database: Database, url: str, disk: Disk, tmp_path: Path) -> None:
             assert (reply.status, reply.code) == (503, "busy"), (reply, server.log()[-2000:])
             assert "retry-after" in reply.headers
             disk.leave(0)
+            read = caller.call("GET", "/v1/pull?since=0&limit=8&vectors=full")
+            assert read.status == 200, read  # what is there can still be read
             with SyncClient.open(index) as client:
                 count = refused_pushes(index, client)
                 disk.make_room()
