@@ -62,7 +62,8 @@ def choose_packing(
         stages.stage("turn directions for 1-bit codes", TURNS)
         matrix = balanced(full, head.matrix, dim=dim, layer_norm=layer_norm, advance=stages.advance)
         kind = "rotation" if head.kind == "prefix" else head.kind
-        facts = {**head.facts, "kind": kind, "turned_for_bits": len(full)}
+        why = f"{head.facts['why']}; turned for 1-bit codes"
+        facts = {**head.facts, "kind": kind, "why": why, "turned_for_bits": len(full)}
         head = dataclasses.replace(head, kind=kind, matrix=matrix, facts=facts)
     codes = derive_codes(full, matrix, dim=dim, layer_norm=layer_norm, scale=scale)
     return head, centre_of(codes)
