@@ -124,8 +124,13 @@ def _config(app: Any, **options: Any) -> uvicorn.Config:
     )
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one.
+def listen(host: str, port: int, *, patience_s: float = 20.0) -> socket.socket:
+    """A listening socket.
+
+    Args:
+        host: The address.
+        port: 0 takes a free one.
+        patience_s: Seconds after which a connection is ended whose other end takes no more bytes.
 
     Raises:
         OSError: The address is taken, or not ours.
@@ -135,6 +140,9 @@ def listen(host: str, port: int) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # Closing alone would wait for ever for what was written before to be read (Linux).
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * patience_s))
         sock.bind((host, port))
         sock.listen(BACKLOG)
     except BaseException:

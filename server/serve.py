@@ -136,7 +136,7 @@ def _run(args: argparse.Namespace) -> int:
     code = _first_code(args.database)
     with ExitStack() as stack:
         try:
-            sock = stack.enter_context(listen(args.host, args.port))
+            sock = stack.enter_context(listen(args.host, args.port, patience_s=args.body_timeout))
             own = None
             if args.admin_port is not None:
                 own = stack.enter_context(listen("127.0.0.1", args.admin_port))

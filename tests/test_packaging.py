@@ -54,7 +54,8 @@ def test_wheel_is_pure_and_complete(wheel: Path) -> None:
     ):
         for path in (ROOT / folder).rglob("*.py"):
             assert f"{package}/{path.relative_to(ROOT / folder).as_posix()}" in names
-    assert {"edge_mrl/py.typed", "edge_mrl_export/data/calibration.txt"} <= names
+    data = {f"edge_mrl_export/data/{name}.txt" for name in ("calibration", "passages")}
+    assert {"edge_mrl/py.typed", *data} <= names
     assert not [name for name in names if name.startswith(("tests/", "bench/", "demo/"))]
 
 
@@ -75,4 +76,6 @@ def test_runtime_works_alone_and_names_what_export_needs(wheel: Path, tmp_path: 
     assert "notes.txt" in call(edge, "search", "a cat", "--store", store).stdout
     refused = call(edge, "export", "-o", tmp_path / "bundle", code=3)
     assert 'pip install "edge-mrl[export]"' in refused.stderr
+    refused = call(edge, "serve", "--database", tmp_path / "server.db", code=3)
+    assert 'pip install "edge-mrl[server]"' in refused.stderr
     assert not (tmp_path / "bundle").exists()

@@ -579,6 +579,35 @@ def test_head_of_a_request_that_never_ends_is_given_up(small: Serving) -> None:
         assert answer(slow) == b""
 
 
+def test_client_that_does_not_read_is_left(small: Serving, device: Caller) -> None:
+    text = "x" * 150_000
+    for n in range(16):
+        many = [item(f"{n}-{m}", text=text, spans=[(0, 1)]) for m in range(6)]
+        assert set(device.statuses(*many)) == {"applied"}
+    head = (
+        f"GET {SNAPSHOT}&text=1 HTTP/1.1\r\nHost: x\r\nEdge-MRL-Protocol: 1\r\n"
+        f"Edge-MRL-Sequence: 1\r\nAuthorization: Bearer {device.token}\r\n\r\n"
+    )
+    before = sockets(small)
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        sock.connect(("127.0.0.1", small.port))
+        sock.sendall(head.encode())
+        wait_until(lambda: '"slow_reader"' in small.log())
+        # Its socket and what was to be sent are given back while it still holds on.
+        wait_until(lambda: sockets(small) == before)
+    assert '"internal' not in small.log()
+    assert device.call("GET", SNAPSHOT + "&text=1").status == 200
+
+
+def sockets(server: Serving) -> int:
+    count = 0
+    for name in Path(f"/proc/{server.process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            count += str(name.readlink()).startswith("socket:")
+    return count
+
+
 def _admin_code(server: Serving) -> str:
     from tests.serving import admin
 
