@@ -15,7 +15,8 @@ from edge_mrl.codefile import GENERATION_BYTES, SEGMENT_ROWS
 from edge_mrl.errors import DamagedError, StoreError
 from edge_mrl.filters import field_rows
 from edge_mrl.migrations import KEYWORD_COLUMNS
-from edge_mrl.records import decode_metadata, document_check, text_hash
+from edge_mrl.outbox import read_enrolment
+from edge_mrl.records import checksum, decode_metadata, document_check, text_hash
 from edge_mrl.schema import transaction
 from edge_mrl.view import read_funnel
 
@@ -108,6 +109,8 @@ def stats(store: Store) -> dict[str, Any]:
         state = read_state(connection)
         deleted = len(read_dead(connection))
         problem = cache.inspect(state)
+        enrolment = read_enrolment(connection)
+        queued = connection.execute("SELECT count(*) FROM outbox").fetchone()[0]
         tuned = read_funnel(connection)
     binding = store.binding
     return {
@@ -130,6 +133,8 @@ def stats(store: Store) -> dict[str, Any]:
         "waiting_passages": state.next_row - state.filed,
         "bytes": _sizes(store),
         "problem": problem,
+        "server": None if enrolment is None else enrolment.server,
+        "queued": queued,
         "reindexing": None if going is None else going.binding.bundle,
     }
 
@@ -165,6 +170,7 @@ def check(store: Store, *, repair: bool = False, advance: Advance | None = None)
         documents, ids = _documents(connection, found, advance)
         ids += _rows(connection, cache, found)
         ids += _fulls(connection, found)
+        found += _queue(connection)
         if (fields := _fields(connection)) is not None:
             indexes["fields"] = fields
         if (keywords := _keywords(connection)) is not None:
@@ -269,6 +275,38 @@ def _fulls(connection: sqlite3.Connection, found: list[str]) -> list[str]:
             ids.append(str(name))
             found.append(f"the full vectors of document {name!r} are not what was stored")
     return ids
+
+
+def _queue(connection: sqlite3.Connection) -> list[str]:
+    """What is wrong with what is to be sent, and with what is known of the server."""
+    found = []
+    try:
+        enrolled = read_enrolment(connection) is not None
+    except DamagedError as error:
+        return [f"sync: {error}"]
+    tables = (
+        ("versions", "id, stamp, device, deleted, acknowledged"),
+        ("outbox", "id, stamp, deleted, bytes"),
+        ("dead", "id, stamp, reason, since_ms, deleted, metadata, text"),
+    )
+    for table, columns in tables:
+        query = f"SELECT {columns}, crc FROM {table}"  # noqa: S608 - own names
+        bad = [row[0] for row in connection.execute(query) if checksum(*row[:-1]) != row[-1]]
+        found += [f"sync: {table} of document {name!r} is damaged" for name in bad[:MOST_NAMED]]
+    if not enrolled:
+        return found
+    unsendable = (
+        "SELECT outbox.id FROM outbox LEFT JOIN documents ON documents.id = outbox.id "
+        "WHERE NOT outbox.deleted AND key IS NULL"
+    )
+    unversioned = (
+        "SELECT documents.id FROM documents LEFT JOIN versions ON versions.id = documents.id "
+        "WHERE versions.id IS NULL OR versions.deleted"
+    )
+    for query in (unsendable, unversioned):
+        for (name,) in connection.execute(query).fetchmany(MOST_NAMED):
+            found.append(f"sync: document {name!r} and its version do not agree")
+    return found
 
 
 def _fields(connection: sqlite3.Connection) -> str | None:

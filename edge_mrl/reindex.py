@@ -17,6 +17,7 @@ from edge_mrl.codecache import read_state, write_state
 from edge_mrl.codefile import GENERATION_BYTES
 from edge_mrl.codes import Packing
 from edge_mrl.errors import UsageError
+from edge_mrl.outbox import rewind
 from edge_mrl.passages import PassageRule
 from edge_mrl.records import Binding, encode_codes, encode_full, encode_spans, text_hash
 from edge_mrl.store import bind
@@ -135,6 +136,8 @@ def finish(store: Store) -> bool:
         connection.execute("DELETE FROM reindexed")
         connection.execute("DELETE FROM reindexing")
         bind(connection, store.path, wanted.binding, wanted.rule, wanted.keep_full)
+        # What other devices wrote is here without its text: its new codes come from the server.
+        rewind(connection)
         now = read_state(connection)
         write_state(
             connection,

@@ -349,7 +349,9 @@ def acknowledge(store: Store, verdicts: Sequence[Verdict], *, offset_ms: int) ->
                 floor = max(floor, verdict.newer, verdict.stamp)
                 if verdict.id in known:
                     before = known[verdict.id]
-                    stamp = max(before.acknowledged, verdict.stamp)
+                    # A version that lost was never accepted, though the server knows the document.
+                    got = verdict.stamp - (verdict.status == "stale")
+                    stamp = max(before.acknowledged, got)
                     versions[verdict.id] = replace(before, acknowledged=stamp)
             elif verdict.status != "clock_ahead":
                 letters.append(verdict)
@@ -440,7 +442,7 @@ def apply(
                     versions[item.id] = replace(before, acknowledged=item.stamp)
                 continue
             versions[item.id] = Known(version, item.deleted, item.stamp)
-            local.take_off_queue(item)
+            local.take_off_queue(item, before)
             if entry is None:
                 gone.append(item.id)
             elif local.same(entry):
@@ -491,19 +493,18 @@ class _Local:
         columns = "document, codes"
         keys = list(self.keys.values())
         self._codes = dict(select_rows(connection, columns, "document", keys, "passages"))
-        queued = select_rows(connection, "id, deleted", "id", names, "outbox")
-        self._queued: dict[str, int] = dict(queued)
+        self._queued = {row[0] for row in select_rows(connection, "id", "id", names, "outbox")}
 
     def is_hollow(self, name: str) -> bool:
         """Whether a document is here without text and codes."""
         return name in self.keys and not self._rows[name][2] and self.keys[name] not in self._codes
 
-    def take_off_queue(self, item: Item) -> None:
+    def take_off_queue(self, item: Item, before: Known | None) -> None:
         """Give up a version that lost. What was written here and deleted elsewhere stays readable."""
-        if item.id not in self._queued:
-            return
-        self._connection.execute("DELETE FROM outbox WHERE id = ?", (item.id,))
-        if item.deleted and not self._queued[item.id] and item.id in self._rows:
+        if item.id in self._queued:
+            self._connection.execute("DELETE FROM outbox WHERE id = ?", (item.id,))
+        accepted = before is None or before.acknowledged >= before.version.stamp
+        if item.deleted and not accepted and item.id in self._rows:
             query = "SELECT metadata, text FROM documents WHERE id = ?"
             metadata, text = self._connection.execute(query, (item.id,)).fetchone()
             _write_letter(
@@ -523,7 +524,7 @@ class _Local:
         if here is None or not entry.spans or len(here) != len(there):
             return False
         if self._binding.packing != INT8:
-            return here == there
+            return bytes(here) == there
         # They travelled as float16: a value between two codes may be rounded the other way.
         rows = [np.frombuffer(data, np.int8).astype(np.int16) for data in (here, there)]
         return bool((np.abs(rows[0] - rows[1]) <= 1).all())
@@ -564,7 +565,7 @@ def reconcile(store: Store, there: Collection[str], *, cursor: int) -> int:
         local = _Local(connection, gone, store.binding)
         for name in gone:
             known = known_versions(connection, [name])[name]
-            local.take_off_queue(_tombstone(name, known.version.stamp))
+            local.take_off_queue(_tombstone(name, known.version.stamp), known)
         forget = [(name,) for name in gone]
         connection.executemany("DELETE FROM versions WHERE id = ?", forget)
         fresh = [name for name, acknowledged in rows if not acknowledged]

@@ -61,6 +61,8 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     if facts["stages"]:
         rows.append(("stages", facts["stages"]))
+    if facts["server"]:
+        rows.append(("synced", f"with {facts['server']}; {facts['queued']:,} queued"))
     if facts["reindexing"]:
         rows.append(("reindexing", f"interrupted, to {facts['reindexing']}: run it again to go on"))
     return rows
