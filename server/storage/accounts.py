@@ -161,36 +161,38 @@ def create_code(session: Session, tenant: str, *, life_ms: int = CODE_LIFE_MS) -
 
 
 def enroll(session: Session, code: str, name: str) -> Enrolled:
-    """Make a device out of a code, which ends with that.
+    """Make a device out of a code. The code ends when the device's token is first used.
+
+    Before that the same code gives the same device another token: the answer was lost on the way.
 
     Raises:
         Refusal: The code is none, was used, or has expired; or the tenant has all devices it may have.
     """
-    tenant = code.strip().partition("_")[0]
-    if not TENANT_NAME.fullmatch(tenant):
+    code = code.strip()
+    tenant = code.partition("_")[0]
+    # Its row is locked: whoever sends the same code at the same time comes after us.
+    found = session.lock_tenant(tenant) if TENANT_NAME.fullmatch(tenant) else None
+    if found is None:
         raise _bad_code()
-    used = session.run(
-        "DELETE FROM codes WHERE tenant = ? AND hash = ? AND expires_ms > ?",
+    where = "tenant = ? AND hash = ?"
+    rows = session.rows(
+        f"SELECT device FROM codes WHERE {where} AND expires_ms > ?",  # noqa: S608
         tenant,
-        _hash(code.strip()),
+        _hash(code),
         now_ms(),
     )
-    found = get_tenant(session, tenant)
-    if not used or found is None:
+    if not rows:
         raise _bad_code()
-    most = found.limit("devices")
-    sql = "SELECT count(*) FROM devices WHERE tenant = ? AND revoked_ms IS NULL"
-    if most is not None and session.rows(sql, tenant)[0][0] >= most:
-        raise Refusal(403, "forbidden", f"the tenant may have {most:.0f} devices: revoke one first")
-    device = secrets.token_hex(8)
-    session.run(
-        "INSERT INTO devices (tenant, device, name, created_ms) VALUES (?, ?, ?, ?)",
-        tenant,
-        device,
-        name[:MAX_NAME_CHARS],
-        now_ms(),
-    )
-    return _add_token(session, tenant, device, used=True)
+    device = rows[0][0]
+    if device is None:
+        device = _add_device(session, found, name)
+        session.run(
+            f"UPDATE codes SET device = ? WHERE {where}",  # noqa: S608
+            device,
+            tenant,
+            _hash(code),
+        )
+    return _add_token(session, tenant, device)
 
 
 def authenticate(session: Session, token: str) -> tuple[Principal, bool]:
@@ -221,22 +223,18 @@ def confirm(session: Session, principal: Principal, token: str) -> None:
     args = (principal.tenant, principal.device, _hash(token))
     if session.run(f"UPDATE tokens SET used = TRUE WHERE {where} = ?", *args):  # noqa: S608
         session.run(f"DELETE FROM tokens WHERE {where} <> ?", *args)  # noqa: S608
+        session.run("DELETE FROM codes WHERE tenant = ? AND device = ?", *args[:2])
 
 
 def rotate(session: Session, principal: Principal) -> Enrolled:
     """Another token for a device; the present one goes on until that is used."""
-    # Those of rotations whose answers were lost; a device that is kept from using one needs no more.
-    session.run(
-        "DELETE FROM tokens WHERE tenant = ? AND device = ? AND NOT used",
-        principal.tenant,
-        principal.device,
-    )
-    return _add_token(session, principal.tenant, principal.device, used=False)
+    return _add_token(session, principal.tenant, principal.device)
 
 
 def revoke(session: Session, tenant: str, device: str) -> bool:
     """End a device's tokens for good; returns whether there is such a device, not revoked before."""
-    session.run("DELETE FROM tokens WHERE tenant = ? AND device = ?", tenant, device)
+    for table in ("tokens", "codes"):
+        session.run(f"DELETE FROM {table} WHERE tenant = ? AND device = ?", tenant, device)  # noqa: S608
     return bool(
         session.run(
             "UPDATE devices SET revoked_ms = ? WHERE tenant = ? AND device = ? "
@@ -260,17 +258,34 @@ def list_devices(session: Session, tenant: str, *, limit: int = 1_000) -> list[d
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-def _add_token(session: Session, tenant: str, device: str, *, used: bool) -> Enrolled:
+def _add_device(session: Session, tenant: Tenant, name: str) -> str:
+    most = tenant.limit("devices")
+    sql = "SELECT count(*) FROM devices WHERE tenant = ? AND revoked_ms IS NULL"
+    if most is not None and session.rows(sql, tenant.name)[0][0] >= most:
+        raise Refusal(403, "forbidden", f"the tenant may have {most:.0f} devices: revoke one first")
+    device = secrets.token_hex(8)
+    session.run(
+        "INSERT INTO devices (tenant, device, name, created_ms) VALUES (?, ?, ?, ?)",
+        tenant.name,
+        device,
+        name[:MAX_NAME_CHARS],
+        now_ms(),
+    )
+    return device
+
+
+def _add_token(session: Session, tenant: str, device: str) -> Enrolled:
+    # Others that were never used belong to answers that were lost.
+    session.run("DELETE FROM tokens WHERE tenant = ? AND device = ? AND NOT used", tenant, device)
     secret = base64.urlsafe_b64encode(secrets.token_bytes(TOKEN_BYTES)).decode().rstrip("=")
     token = f"{TOKEN_PREFIX}_{tenant}_{secret}"
     now = now_ms()
     session.run(
         "INSERT INTO tokens (tenant, hash, device, used, created_ms, expires_ms) "
-        "VALUES (?, ?, ?, ?, ?, ?)",
+        "VALUES (?, ?, ?, FALSE, ?, ?)",
         tenant,
         _hash(token),
         device,
-        used,
         now,
         now + TOKEN_LIFE_MS,
     )

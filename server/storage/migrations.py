@@ -60,6 +60,7 @@ _FIRST = (
     """CREATE TABLE codes (
         tenant {text} NOT NULL,
         hash {bytes} NOT NULL,
+        device {text},
         created_ms {long} NOT NULL,
         expires_ms {long} NOT NULL,
         PRIMARY KEY (tenant, hash)

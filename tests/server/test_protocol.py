@@ -13,6 +13,7 @@ import pytest
 from edge_mrl.clock import COUNTER_BITS, format_stamp, now_ms
 from edge_mrl.head import derive_codes, head_id
 from edge_mrl.wire import Item, Message, decode_items, decode_message, digest, encode_message
+from edge_mrl_server.storage import accounts
 from edge_mrl_server.storage.push import purge
 from tests.server.conftest import Place
 from tests.serving import SPACE, Caller, Reply, enroll, item, units
@@ -150,8 +151,6 @@ def test_another_space_is_refused_with_both_ids_and_nothing_stored(place: Place)
 
 
 def test_tenant_may_have_as_many_documents_as_its_limit(place: Place) -> None:
-    from edge_mrl_server.storage import accounts
-
     device = place.device(tenant := place.tenant())
     with place.database.write() as session:
         accounts.set_limits(session, tenant, {"documents": 2})
@@ -372,13 +371,43 @@ def test_snapshot_of_an_empty_tenant_is_one_empty_frame(place: Place) -> None:
 
 
 def test_code_enrols_one_device(place: Place) -> None:
-    code = place.code(place.tenant())
-    first = enroll(place.server.url, code, name="küche \U0001f4f1")
+    code = place.code(tenant := place.tenant())
+    lost = enroll(place.server.url, code, name="küche \U0001f4f1")
+    # The answer did not arrive: the same code gives the same device, and the lost token ends.
+    first = enroll(place.server.url, code)
+    assert first.device == lost.device
+    assert pull(first).status == 200
+    assert pull(lost).status == 401
     body = json.dumps({"code": code, "name": "x"}).encode()
     reply = first.call("POST", "/v1/enroll", body, kind="application/json")
     assert (reply.status, reply.code) == (403, "forbidden")
     assert pull(first).status == 200
+    with place.database.read() as session:
+        assert len(accounts.list_devices(session, tenant)) == 1
     first.close()
+    lost.close()
+
+
+def test_revoked_device_does_not_come_back_by_its_code(place: Place) -> None:
+    code = place.code(tenant := place.tenant())
+    device = enroll(place.server.url, code)
+    with place.database.write() as session:
+        assert accounts.revoke(session, tenant, device.device)
+    body = json.dumps({"code": code, "name": "x"}).encode()
+    assert device.call("POST", "/v1/enroll", body, kind="application/json").status == 403
+    device.close()
+
+
+def test_tenant_may_have_as_many_devices_as_its_limit(place: Place) -> None:
+    place.device(tenant := place.tenant())
+    with place.database.write() as session:
+        accounts.set_limits(session, tenant, {"devices": 1})
+    caller = Caller(place.server.url)
+    body = json.dumps({"code": place.code(tenant), "name": "x"}).encode()
+    reply = caller.call("POST", "/v1/enroll", body, kind="application/json")
+    assert (reply.status, reply.code) == (403, "forbidden")
+    assert "may have 1 devices" in reply.json["error"]["message"]
+    caller.close()
 
 
 def test_rotated_token_ends_the_old_one_when_it_is_first_used(place: Place) -> None:
