@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := true
 
-.PHONY: help demo test check lint types quick arm pythons faults bench bench-encoder bench-store bench-codes bench-search bench-arm clean
+.PHONY: help demo test check lint types quick arm pythons faults bench bench-encoder bench-store bench-codes bench-search bench-sync bench-arm clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -78,6 +78,9 @@ bench-codes: $(INSTALLED) ## Bytes of codes against the quality that they keep (
 
 bench-search: $(INSTALLED) ## Search beside its peers, each in its own environment (2 GB, 30 minutes)
 	$(BIN)/python -m bench.search
+
+bench-sync: $(BUNDLE)/edge_mrl.json ## Sync of 100,000 documents with a server, on SQLite and PostgreSQL (4 minutes)
+	$(BIN)/python -m bench.sync --bundle $(BUNDLE)
 
 bench-arm: $(BUNDLE)/edge_mrl.json ## Instructions for a query and a document on emulated ARM CPUs
 	$(BIN)/python -m bench.arm --bundle $(BUNDLE) --record
