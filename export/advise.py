@@ -145,11 +145,16 @@ class Advice:
 
     def nearest(self) -> list[Choice]:
         """Where nothing is good enough: the best that fit, or the smallest that are good."""
-        fitting = [c for c in self.choices if c.affordable(self.question.budget)]
+        fitting = [c for c in self._telling() if c.affordable(self.question.budget)]
         if fitting:
             return sorted(fitting, key=lambda c: -c.chosen.low)[:NEAREST]
         good = [c for c in self.choices if c.within(self.question.tolerance)]
         return (good or self.choices)[:NEAREST]
+
+    def _telling(self) -> list[Choice]:
+        """Those whose shortlist says something about so many documents."""
+        widest = _widest(self.question, self.sets)
+        return [choice for choice in self.choices if choice.rerank <= widest]
 
     def command(self, choice: Choice) -> str:
         """The export that makes a choice."""
@@ -216,7 +221,7 @@ class Advice:
     def _shown(self) -> list[Choice]:
         """Those that no other beats in both bytes and quality, and the recommended."""
         front, best = [], -1.0
-        for choice in self.choices:
+        for choice in self._telling():
             if choice.confirmed.ratio > best or choice in (self.alone, self.reranked):
                 front.append(choice)
                 best = max(best, choice.confirmed.ratio)

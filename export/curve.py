@@ -16,9 +16,6 @@ __all__ = ["curve_of_texts", "curve_of_trial"]
 
 Float = NDArray[np.float32]
 
-#: Shorter prefixes are of no use to anybody.
-SHORTEST = 16
-
 
 def curve_of_trial(trial: Trial, heads: Mapping[str, Float | None]) -> dict[str, Any]:
     """Scores on held-out text of some heads' prefixes.
@@ -28,7 +25,7 @@ def curve_of_trial(trial: Trial, heads: Mapping[str, Float | None]) -> dict[str,
         heads: float32[D, dim] by kind, None for the prefix; fitted without the held-out text.
     """
     dim = trial.nested[-1]
-    dims = _dims(dim)
+    dims = list(nested_sizes(dim))
     scores = {
         kind: [round(replace(trial, nested=(size,)).score(matrix), 4) for size in dims]
         for kind, matrix in heads.items()
@@ -49,7 +46,7 @@ def curve_of_texts(
         layer_norm: Whether the head reads centred vectors.
     """
     rows = np.arange(len(full))
-    dims = _dims(dim)
+    dims = list(nested_sizes(dim))
     heads = {"prefix": None, kind: matrix}
     scores = {
         name: [
@@ -66,7 +63,3 @@ def curve_of_texts(
         "themselves"
     )
     return {"dims": dims, "kept": scores, "measured": measured}
-
-
-def _dims(dim: int) -> list[int]:
-    return [size for size in nested_sizes(dim) if size >= min(SHORTEST, dim)]

@@ -22,6 +22,7 @@ from edge_mrl_export.metrics import judge
 from edge_mrl_export.tune import tune, tuned_funnel
 from edge_mrl_export.vectors import Cache, Encoded, FullModel, Subject, open_bundle
 from tests.bundles import TINY, TINY_COARSE
+from tests.pages import look
 from tests.processes import good, run
 
 pytestmark = pytest.mark.slow
@@ -387,15 +388,3 @@ def test_commands_refuse_what_they_cannot_measure(tmp_path: Path) -> None:
         refused = run(*arguments)
         assert refused.returncode == 2, refused.stderr
         assert message in refused.stderr.decode()
-
-
-def look(browser: Any, path: Path) -> None:
-    """See a page as people do: on a phone and a desk, by day and by night, without a network."""
-    for width in (390, 1280):
-        for dark in (False, True):
-            page = browser.visit(path.resolve().as_uri(), width=width, dark=dark, offline=True)
-            assert page.errors == []
-            assert page.requests == []
-            assert page.scroll_width <= width
-            assert page.smallest_text >= 11
-            assert page.weakest_contrast >= 4.5
