@@ -9,24 +9,29 @@ import re
 import resource
 import shlex
 import shutil
+import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.bundles import copy_bundle
-from tests.processes import COMMAND
+from tests.processes import COMMAND, good, wait_until
+from tests.serving import serving
 
 ROOT = Path(__file__).parent.parent
 UNITS = ROOT / "packaging" / "systemd"
 SERVICE = UNITS / "edge-mrl-index@.service"
 TIMER = UNITS / "edge-mrl-index@.timer"
+SYNC = UNITS / "edge-mrl-sync@.service"
 SYSTEM = Path("/lib/systemd/system")
 #: The instance that systemd-analyze makes of a template.
 USER = "i"
-#: What systemd calls safe ends at 2.0 of 10; `--threshold` takes tenths.
-EXPOSURE = 15
+#: What systemd calls safe ends at 2.0 of 10; `--threshold` takes tenths. Sync may use the network.
+EXPOSURE = {SERVICE: 15, SYNC: 23}
 PR_SET_MDWE = 65  # Linux 6.3: no memory that can be written and run
 
 analyze = pytest.mark.skipif(
@@ -67,7 +72,8 @@ def system(root: Path) -> Path:
 
 
 def verify(root: Path) -> subprocess.CompletedProcess[str]:
-    command = ["systemd-analyze", "verify", f"--root={root}", SERVICE.name, TIMER.name]
+    units = sorted(unit.name for unit in UNITS.iterdir())
+    command = ["systemd-analyze", "verify", f"--root={root}", *units]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -100,8 +106,10 @@ def test_systemd_would_notice_a_mistake(
 
 
 @analyze
-def test_service_is_well_confined() -> None:
-    command = ["systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE}", SERVICE]
+@pytest.mark.parametrize("unit", EXPOSURE, ids=lambda unit: unit.stem)
+def test_service_is_well_confined(unit: Path) -> None:
+    threshold = f"--threshold={EXPOSURE[unit]}"
+    command = ["systemd-analyze", "security", "--offline=true", threshold, unit]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout[-300:] + found.stderr
 
@@ -138,9 +146,9 @@ def home(tmp_path: Path) -> Path:
     return folder
 
 
-def command(extra: dict[str, str] | None = None) -> list[str]:
+def command(extra: dict[str, str] | None = None, unit: Path = SERVICE) -> list[str]:
     """ExecStart as systemd runs it, with this interpreter: ${X} is one word, $X as many as it holds."""
-    found = settings(SERVICE)
+    found = settings(unit)
     values = dict(pair.split("=", 1) for pair in shlex.split(found["Environment"][0]))
     values |= extra or {}
     program, *words = found["ExecStart"][0].split()
@@ -156,12 +164,16 @@ def command(extra: dict[str, str] | None = None) -> list[str]:
     return [*COMMAND, *line]
 
 
+def data_limit(unit: Path = SERVICE) -> int:
+    """A service's LimitDATA, in bytes."""
+    size = settings(unit)["LimitDATA"][0]
+    assert size.endswith("M")
+    return int(size[:-1]) * 2**20
+
+
 def limit_data() -> None:
     """The service's LimitDATA, in this process."""
-    size = settings(SERVICE)["LimitDATA"][0]
-    assert size.endswith("M")
-    limit = int(size[:-1]) * 2**20
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_DATA, (data_limit(), data_limit()))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
@@ -193,6 +205,51 @@ def test_interrupted_run_counts_as_good() -> None:
     found = settings(SERVICE)
     assert found["KillSignal"] == ["SIGINT"]
     assert found["SuccessExitStatus"] == ["130"]  # what an interrupted command returns
+
+
+def test_sync_service_sends_what_is_indexed_and_ends_when_asked(home: Path, tmp_path: Path) -> None:
+    store = home / "edge-mrl" / "notes.db"
+    index = [*command(), "--quiet"]
+    subprocess.run(index, cwd=home, check=True)
+    with serving(tmp_path / "server.db") as server:
+        good("enroll", "--server", server.url, "--code", server.code, "--store", store)
+        sync = [*command({"EDGE_MRL_INTERVAL": "1"}, SYNC), "--json"]
+        limited = ["sh", "-c", f'ulimit -d {data_limit(SYNC) // 1024}; exec "$@"', "sh", *sync]
+        process = subprocess.Popen(limited, cwd=home, stdout=subprocess.PIPE)
+        try:
+            wait_until(lambda: _queued(store) == 0)
+            (home / "notes" / "new.md").write_text("a harbour at night", "utf-8")
+            subprocess.run(index, cwd=home, check=True)
+            wait_until(lambda: _queued(store) == 0)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            said = [json.loads(line) for line in process.communicate(timeout=60)[0].splitlines()]
+    assert process.returncode == 0
+    assert sum(line["pushed"] for line in said) == 3
+
+
+def _queued(store: Path) -> int:
+    with closing(sqlite3.connect(store)) as connection:
+        count: int = connection.execute("SELECT count(*) FROM outbox").fetchone()[0]
+        return count
+
+
+def test_sync_service_comes_back_and_may_use_the_network_alone() -> None:
+    found = settings(SYNC)
+    assert found["Restart"] == ["on-failure"]
+    assert "PrivateNetwork" not in found
+    assert found["RestrictAddressFamilies"] == ["AF_INET AF_INET6 AF_UNIX AF_NETLINK"]
+    assert found["ReadWritePaths"] == ["/home/%i/edge-mrl"]
+    assert settings(SYNC, "Install")["WantedBy"] == ["multi-user.target"]
+    # The same sandbox otherwise.
+    mine, other = (
+        {(name, value) for name, values in settings(unit).items() for value in values}
+        for unit in (SYNC, SERVICE)
+    )
+    assert {name for name, _ in other - mine if name.startswith(("Protect", "Restrict"))} == {
+        "RestrictAddressFamilies"
+    }
+    assert {pair for pair in other if pair[0] == "SystemCallFilter"} <= mine
 
 
 def allowed_calls() -> set[str]:
@@ -274,9 +331,11 @@ def test_commands_of_the_guide_run_in_the_home_that_it_makes(home: Path) -> None
 
 def test_guide_and_units_name_the_same_files() -> None:
     guide = (ROOT / "docs" / "raspberry-pi.md").read_text("utf-8")
-    assert "packaging/systemd/edge-mrl-index@.*" in guide
-    assert {unit.name for unit in UNITS.iterdir()} == {SERVICE.name, TIMER.name}
+    assert "packaging/systemd/edge-mrl-*@.*" in guide
+    assert {unit.name for unit in UNITS.iterdir()} == {SERVICE.name, TIMER.name, SYNC.name}
     assert "edge-mrl-index@$USER.timer" in guide
+    assert "edge-mrl-sync@$USER.service" in guide
+    assert "`EDGE_MRL_INTERVAL`" in guide
     named = {
         name for block in blocks("ini") for name in re.findall(r"^(\w+)=", block, re.MULTILINE)
     }
