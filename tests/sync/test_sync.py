@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from edge_mrl import replica
+from edge_mrl.clock import now_ms
 from edge_mrl.credentials import Credentials, credentials_path
 from edge_mrl.documents import Document
 from edge_mrl.errors import NetworkError, ServerError, UsageError
@@ -27,8 +28,11 @@ from edge_mrl.rerank import calibrate_margin, doubt, merge
 from edge_mrl.sync import SyncClient
 from edge_mrl.transport import Timeouts, Transport, server_address
 from edge_mrl.wire import encode_items
+from edge_mrl_server.storage import open_database
+from edge_mrl_server.storage.push import purge
 from tests.bundles import TINY
 from tests.processes import COMMAND
+from tests.serving import Serving
 from tests.sync.conftest import Device, NewDevice
 
 DAY_MS = 86_400_000
@@ -253,6 +257,29 @@ def test_runner_sends_what_is_written_without_being_asked(new_device: NewDevice)
         assert device.client.status().queue.items == 0
     device.client.stop()
     assert sum(outcome.pushed for outcome in outcomes) == 2
+
+
+def test_device_that_was_away_for_longer_than_deletions_are_kept(
+    new_device: NewDevice, server: Serving
+) -> None:
+    one, other = new_device("one"), new_device("other")
+    one.index.put([Document(name, text(random.Random(name))) for name in ("a", "b", "c")])
+    settle(one, other)
+    other.index.put([Document("b", "my own words"), Document("e", "written meanwhile")])
+    time.sleep(0.3)
+    one.index.delete(["a", "b"])
+    one.index.put([Document("d", "a dog")])
+    settle(one)
+    with open_database(server.database) as database:
+        forgotten, _ = purge(database, one.client.status().tenant, before_ms=now_ms() + DAY_MS)
+    assert forgotten == 2
+    settle(other, one)
+    assert set(codes(one.index)) == set(codes(other.index)) == {"c", "d", "e"}
+    assert alike(one, other)
+    (letter,) = other.client.dead_letters()
+    assert (letter.id, letter.reason) == ("b", "deleted_elsewhere")
+    assert letter.document == Document("b", "my own words")
+    assert other.index.check().sound
 
 
 KILLS = 4
