@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edge_mrl.codes import CODE_BITS
 from edge_mrl.codetable import CodeTable
 from edge_mrl.errors import UsageError
-from edge_mrl.funnel import WORD_DIMS, Funnel, Stage
+from edge_mrl.funnel import DEFAULT_WIDTH, WORD_DIMS, Funnel, Stage
 from edge_mrl.progress import Progress
 from edge_mrl.search import EXACT_BELOW, nearest
 from edge_mrl.store import Store
@@ -37,7 +37,7 @@ class Tuned:
     """What was chosen for a store.
 
     Attributes:
-        funnel: Its stages; None where every search scores all rows anyway.
+        funnel: Its stages; None where the store scores all rows without one.
         recall: Share of an exact search's ten best that it finds.
         rows: Passages of the store.
         queries: How many searches that was measured by.
@@ -102,13 +102,17 @@ def tuned_funnel(table: CodeTable, *, quiet: bool = False) -> Tuned:
             bar.advance(1, note=str(funnel))
             if recall >= RECALL:
                 return Tuned(funnel, round(recall, 4), rows, len(queries))
-    return Tuned(None, 1.0, rows, len(queries))
+    if (
+        rows <= EXACT_BELOW * DEFAULT_WIDTH
+    ):  # without a funnel of its own, the store scores all rows
+        return Tuned(None, 1.0, rows, len(queries))
+    return Tuned(Funnel((_last(table),)), 1.0, rows, len(queries))
 
 
 def _candidates(table: CodeTable) -> Iterator[Funnel]:
     """From the cheapest: fewer rows whose codes are read, then fewer bits of all rows."""
     layout = table.layout
-    last = Stage(layout.dim, CODE_BITS[layout.packing.kind])
+    last = _last(table)
     for width in WIDTHS:
         if EXACT_BELOW * width >= table.live:
             return
@@ -116,6 +120,11 @@ def _candidates(table: CodeTable) -> Iterator[Funnel]:
         if layout.dim > WORD_DIMS and EXACT_BELOW * WIDER * width < table.live:
             yield Funnel((Stage(WORD_DIMS, 1, WIDER * width), bits, last))
         yield Funnel((bits, last))
+
+
+def _last(table: CodeTable) -> Stage:
+    """Whole codes: by themselves, an exact search."""
+    return Stage(table.dim, CODE_BITS[table.layout.packing.kind])
 
 
 def _queries(table: CodeTable) -> NDArray[np.int8]:

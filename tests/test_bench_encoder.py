@@ -16,9 +16,9 @@ from bench.encoder_report import Work, folder_mb, spread, summary, tables
 from bench.encoder_rounds import Job, Lab, RoundResult
 from bench.environments import OWN, PEERS, Environment, installed_mb
 from bench.peak import Transformer
-from edge_mrl_export.plots import Column, dots
 from bench.texts import MOST_TOKENS, Texts, make
 from edge_mrl.encoder import Encoder
+from edge_mrl_export.plots import Column, dots
 from tests.bundles import TINY
 
 MINILM = Transformer(layers=6, hidden=384, intermediate=1536)

@@ -334,6 +334,9 @@ def test_funnel_is_tuned_until_it_finds_what_an_exact_search_finds() -> None:
     assert found.recall >= 0.99
     assert found.funnel.shortlist < 9_000 / 4
     assert tuned_funnel(code_table(quantize(normalize(vectors[:500])))).funnel is None
+    # Bits of codes without any structure find too little: then all codes are scored.
+    chaos = quantize(normalize(chance.standard_normal((20_100, 64), dtype=np.float32)))
+    assert str(tuned_funnel(code_table(chaos), quiet=True).funnel) == "64x8"
 
 
 def test_store_remembers_its_tuned_funnel_or_that_it_needs_none(tmp_path: Path) -> None:
