@@ -203,18 +203,33 @@ class Postgres:
         if process is None:
             return
         with contextlib.suppress(ProcessLookupError):
-            if group:
-                _kill_children(process.pid, sign)
+            # Stopped first: it would start other processes in place of those that die.
+            process.send_signal(signal.SIGSTOP if group else sign)
+        children = _children(process.pid) if group else []
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, sign)
+        with contextlib.suppress(ProcessLookupError):
             process.send_signal(sign)
         process.wait(START_S)
+        # A new server refuses the folder while one of the old one's processes is there.
+        deadline = time.monotonic() + START_S
+        while any(_lives(child) for child in children) and time.monotonic() < deadline:
+            time.sleep(0.01)
 
 
-def _kill_children(pid: int, sign: signal.Signals) -> None:
+def _children(pid: int) -> list[int]:
     """The server's own processes; each is its own session's leader, so no process group has them."""
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    for child in children.read_text().split() if children.exists() else []:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(child), sign)
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in listed.read_text().split()] if listed.exists() else []
+
+
+def _lives(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
 
 
 def _as_nobody(command: Sequence[object]) -> list[str]:

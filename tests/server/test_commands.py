@@ -9,7 +9,6 @@ import signal
 import socket
 import sqlite3
 import threading
-import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -181,17 +180,21 @@ def test_request_that_runs_is_finished_and_new_ones_are_refused(sqlite_path: Pat
             f"POST /v1/push HTTP/1.1\r\nHost: x\r\nEdge-MRL-Protocol: 1\r\nEdge-MRL-Sequence: 1\r\n"
             f"Edge-MRL-Space: {device.space}\r\nAuthorization: Bearer {device.token}\r\n"
             f"Content-Type: {CONTENT_TYPE}\r\nContent-Digest: {digest(body)}\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n"
+            f"Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
         )
         device.close()
         with socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock:
-            sock.sendall(head.encode() + body[:9])
-            time.sleep(0.3)
+            sock.sendall(head.encode())
+            # It says so when it reads the body: from then on the request runs.
+            assert sock.recv(100).startswith(b"HTTP/1.1 100")
+            sock.sendall(body[:9])
             server.process.send_signal(signal.SIGTERM)
             wait_until(lambda: not answers(server.port))
             assert server.process.poll() is None
             sock.sendall(body[9:])
-            answer = sock.recv(65_536)
+            answer = b""
+            while data := sock.recv(65_536):
+                answer += data
         assert b"HTTP/1.1 200 OK" in answer
         assert b'"applied"' in answer
         assert server.stop() == 0
