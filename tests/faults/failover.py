@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.faults.databases import PostgresCluster
 from tests.faults.load import Load, lost
-from tests.faults.run import scratch
+from tests.faults.run import KILLABLE, scratch
 from tests.postgres import Postgres, free_port
 from tests.processes import wait_until
 from tests.serving import Serving, admin, enroll
@@ -96,7 +96,7 @@ class _Pair:
 
     def _new(self, port: int) -> Postgres:
         self._count += 1
-        return Postgres(self._folder / str(self._count), port=port)
+        return Postgres(self._folder / str(self._count), port=port, config=KILLABLE)
 
 
 def fail_over(rounds: int, *, seed: int = 0) -> Failovers:

@@ -232,7 +232,10 @@ class Proxy:
         elif fault == "truncate_request":
             self._send_part(request, chance)
         elif fault == "unavailable":
-            headers = (("retry-after", str(chance.randrange(2))), ("content-type", "text/plain"))
+            headers = (
+                ("retry-after", str(int(chance.random() < 0.1))),
+                ("content-type", "text/plain"),
+            )
             return _send(client, Answer(503, "Service Unavailable", headers, b"storm").data())
         return False
 

@@ -41,9 +41,11 @@ BUNDLE = Path(__file__).parent.parent / "golden" / "tiny-bert-16"
 #: Within this time of healing, every queue is empty and all devices agree.
 CONVERGE_S = 30.0
 #: Longer than any plan takes, with all its faults.
-FAULTS_S = 90.0
+FAULTS_S = 150.0
 #: Somewhat longer than devices wait (device.TIMEOUTS).
 STALL_S = 0.8
+#: Shared memory in files of its own: a PostgreSQL that is killed for good leaves nothing behind.
+KILLABLE = {"dynamic_shared_memory_type": "mmap"}
 #: Bytes that a PostgreSQL with some hundred small databases takes.
 ROOM = 3 << 30
 CODES = 4
@@ -431,7 +433,7 @@ def cluster(**config: str) -> Iterator[Postgres]:
     """A PostgreSQL of one's own."""
     folder = Path(tempfile.mkdtemp(prefix="emrl-pg-", dir=scratch()))
     folder.chmod(0o711)  # it runs as another user
-    postgres = Postgres(folder / "a", config=config)
+    postgres = Postgres(folder / "a", config=KILLABLE | config)
     try:
         postgres.create()
         yield postgres
