@@ -49,6 +49,8 @@ KILLABLE = {"dynamic_shared_memory_type": "mmap"}
 #: Bytes that a PostgreSQL with some hundred small databases takes.
 ROOM = 3 << 30
 CODES = 4
+#: The exit code of a server that cannot reach its database when it starts.
+EXIT_UNREACHABLE = 4
 FRESH = "fresh"
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -249,7 +251,20 @@ class World:
             next_s = min((at for at, _, _ in self._due), default=now + 1) - now
             self._listen(min(max(next_s, 0.0), 0.2))
 
+    def _supervise(self) -> None:
+        """Start a server again that ended because its database was gone, as a supervisor does."""
+        awaited = any(what == "serve" for _, what, _ in self._due)
+        if self.server is None or awaited or self.server.process.poll() is None:
+            return
+        code, log = self.server.stop(), self.server.log()
+        if code != EXIT_UNREACHABLE:
+            raise _StuckError(f"the server ended with {code}:\n{log[-2000:]}")
+        if self._database_up:
+            self._logs.append(log)
+            self._serve()
+
     def _listen(self, timeout_s: float) -> None:
+        self._supervise()
         devices = [*self.devices, self.fresh]
         pipes = [one.pipe for one in devices if one.pipe is not None]
         if not pipes:
@@ -352,8 +367,6 @@ class World:
     def _in_time(self, deadline: float, problem: str) -> None:
         if time.monotonic() > deadline:
             raise _StuckError(problem)
-        if self.server is not None and self.server.process.poll() is not None:
-            raise _StuckError(f"the server ended:\n{self.server.log()[-2000:]}")
 
     def _end(self) -> None:
         for one in [*self.devices, self.fresh]:
