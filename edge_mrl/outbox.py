@@ -153,7 +153,10 @@ def note(
     for change in changes:
         last = next_stamp(last, offset_ms=enrolment.offset_ms, wall=wall)
         before = known.get(change.id)
-        acknowledged = 0 if before is None else before.acknowledged
+        # Put again after a deletion, it is a new document: that a server has none is no reason to
+        # take it for deleted elsewhere (replica.reconcile).
+        old = before is not None and (change.deleted or not before.deleted)
+        acknowledged = before.acknowledged if before is not None and old else 0
         version = Version(last, enrolment.device)
         versions[change.id] = Known(version, change.deleted, acknowledged)
         rows.append(Queued(change.id, last, change.deleted, time_ms, change.size_bytes))

@@ -282,6 +282,27 @@ def test_device_that_was_away_for_longer_than_deletions_are_kept(
     assert other.index.check().sound
 
 
+def test_document_put_again_before_its_own_deletion_is_forgotten(
+    new_device: NewDevice, server: Serving
+) -> None:
+    one, other = new_device("one"), new_device("other")
+    one.index.put([Document(name, "the cat") for name in ("a", "b")])
+    settle(one, other)
+    one.index.delete(["a"])
+    with SyncClient.open(one.index, push_only=True) as client:
+        assert client.sync_once().pushed == 1
+    one.index.put([Document("a", "a dog")])
+    time.sleep(0.01)
+    other.index.delete(["b"])  # later, so that nothing older than this may come back
+    settle(other)
+    with open_database(server.database) as database:
+        assert purge(database, one.client.status().tenant, before_ms=now_ms() + DAY_MS)[0] == 2
+    settle(one, other)
+    assert set(codes(one.index)) == set(codes(other.index)) == {"a"}
+    assert alike(one, other)
+    assert not one.client.dead_letters()
+
+
 KILLS = 4
 
 
