@@ -56,7 +56,7 @@ arm: $(INSTALLED) ## The tests on emulated ARM CPUs, which make test runs too (d
 pythons: $(INSTALLED) ## The wheel on each Python of this machine, and with its oldest dependencies
 	$(BIN)/python -m tests.pythons
 
-faults: $(INSTALLED) ## Sync through 200 schedules of faults and 10 fail-overs (25 minutes; docs/faults.md)
+faults: $(INSTALLED) ## Sync through 200 schedules of faults and 10 fail-overs (10 minutes; docs/faults.md)
 	$(BIN)/python -m bench.faults
 
 $(BUNDLE)/edge_mrl.json: $(INSTALLED) $(shell find export edge_mrl -name '*.py')
