@@ -60,7 +60,7 @@ async def push(service: Service, request: Request) -> Answer:
             raise Refusal(400, "malformed", "cursor: expected the change pulled to, 0 for none")
         items = _items(message)
         batch = Push(space_id, items, message.vectors.shape[1], cursor)
-        results = await service.work(apply, service.database, principal, batch)
+        results = await service.work(apply, service.database, principal, batch, writes=True)
     for result in results:
         service.metrics.items.labels(result.status).inc()
     service.metrics.vectors.inc(len(message.vectors))
@@ -167,6 +167,7 @@ async def register_head(service: Service, request: Request) -> Answer:
             name,
             message.vectors,
             layer_norm=layer_norm,
+            writes=True,
         )
     return json_answer({"head": name}, status=201 if new else 200)
 
@@ -188,7 +189,7 @@ async def enroll(service: Service, request: Request) -> Answer:
             with service.database.write() as session:
                 return accounts.enroll(session, code, name)
 
-        made = await service.work(add)
+        made = await service.work(add, writes=True)
     return json_answer(
         {
             "tenant": made.tenant,
@@ -207,7 +208,7 @@ async def rotate(service: Service, request: Request) -> Answer:
         with service.database.write() as session:
             return accounts.rotate(session, principal)
 
-    made = await service.work(add)
+    made = await service.work(add, writes=True)
     return json_answer({"token": made.token, "expires_ms": made.expires_ms, "now_ms": now_ms()})
 
 

@@ -41,6 +41,7 @@ _LIMITS = (
     ("--device-rate", 100.0, "N", "requests a second of one device"),
     ("--tenant-rate", 2_000.0, "N", "requests a second of one tenant"),
     ("--in-flight-mb", 128.0, "MIB", "bodies being received at once"),
+    ("--write-timeout", 20.0, "S", "seconds that a device waits for a commit, of a standby too"),
     ("--body-timeout", 20.0, "S", "seconds without a byte after which a slow client is left"),
 )
 
@@ -163,6 +164,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         tenant_rate=args.tenant_rate,
         in_flight_bytes=int(args.in_flight_mb * (1 << 20)),
         body_timeout_s=args.body_timeout,
+        write_timeout_s=args.write_timeout,
     )
 
 

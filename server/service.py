@@ -10,8 +10,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import anyio
-import anyio.to_thread
 import numpy as np
 from numpy.typing import NDArray
 from starlette.requests import ClientDisconnect, Request
@@ -34,11 +32,13 @@ from edge_mrl_server.snapshot import SnapshotCache
 from edge_mrl_server.storage import accounts
 from edge_mrl_server.storage.database import Database
 from edge_mrl_server.storage.records import Principal
+from edge_mrl_server.threads import Threads
 
 __all__ = ["Answer", "Service", "json_answer"]
 
 T = TypeVar("T")
-THREAD_WAIT_S = 10.0
+#: Threads that never write: devices can pull while all others wait for a standby.
+ONLY_READ = 2
 _SPACE = re.compile(r"[0-9a-f]{64}")
 _SEQUENCE = re.compile(r"[0-9A-Za-z]{1,64}")
 
@@ -72,25 +72,27 @@ class Service:
         self._devices = Buckets(settings.device_rate)
         self._tenants = Buckets(settings.tenant_rate)
         self._addresses = Buckets(settings.enroll_rate)
-        self._threads = anyio.CapacityLimiter(settings.threads)
+        self._threads = Threads(
+            settings.threads,
+            writers=max(1, settings.threads - ONLY_READ),
+            writes_s=settings.write_timeout_s,
+        )
 
-    async def work(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    async def work(
+        self, function: Callable[..., T], *arguments: Any, writes: bool = False, **options: Any
+    ) -> T:
         """Run what blocks in one of a few threads.
 
+        Args:
+            function: What.
+            *arguments: Its arguments.
+            writes: Whether it commits: it may wait for a standby as long as there is none.
+            **options: Its further arguments.
+
         Raises:
-            Refusal: All are busy, and stay so: a commit waits for a standby as long as there is none.
+            Refusal: All are busy, and stay so; or a commit is not confirmed in time.
         """
-        try:
-            with anyio.fail_after(THREAD_WAIT_S):
-                await self._threads.acquire_on_behalf_of(token := object())
-        except TimeoutError as error:
-            raise Refusal(503, "busy", "too much is going on: wait", retry_after_s=2) from error
-        try:
-            return await anyio.to_thread.run_sync(
-                lambda: function(*arguments, **options), limiter=anyio.CapacityLimiter(1)
-            )
-        finally:
-            self._threads.release_on_behalf_of(token)
+        return await self._threads.run(lambda: function(*arguments, **options), writes=writes)
 
     async def admit(self, request: Request) -> Principal:
         """Check what every request with a token must have.
@@ -102,12 +104,18 @@ class Service:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Refusal(401, "token", "expected the header Authorization: Bearer TOKEN")
-        principal = await self.work(_authenticate, self.database, token.strip())
+        principal = await self._authenticate(token.strip())
         request.state.principal = principal
         limits = principal.limits
         name = f"{principal.tenant}/{principal.device}"
         self._devices.take(name, rate=limits.get("device_requests_per_s"))
         self._tenants.take(principal.tenant, rate=limits.get("tenant_requests_per_s"))
+        return principal
+
+    async def _authenticate(self, token: str) -> Principal:
+        principal, new = await self.work(_principal, self.database, token)
+        if new:
+            await self.work(_confirm, self.database, principal, token, writes=True)
         return principal
 
     def admit_stranger(self, request: Request) -> None:
@@ -218,13 +226,14 @@ def one_vector(message: Message) -> NDArray[np.float32]:
     return query
 
 
-def _authenticate(database: Database, token: str) -> Principal:
+def _principal(database: Database, token: str) -> tuple[Principal, bool]:
     with database.read() as session:
-        principal, new = accounts.authenticate(session, token)
-    if new:
-        with database.write() as session:
-            accounts.confirm(session, principal, token)
-    return principal
+        return accounts.authenticate(session, token)
+
+
+def _confirm(database: Database, principal: Principal, token: str) -> None:
+    with database.write() as session:
+        accounts.confirm(session, principal, token)
 
 
 def _too_large(size: int, most: int) -> Refusal:

@@ -16,6 +16,7 @@ class Settings:
         database: A path, or a ``postgresql://`` address.
         cache: Folder for snapshots; None for a temporary one.
         threads: Storage calls at once.
+        write_timeout_s: How long a device is kept waiting for a commit.
         in_flight_bytes: Bodies held at once.
         body_timeout_s: How long a body, or an answer's way out, may take without a byte.
         device_rate: Requests a second of one device.
@@ -27,6 +28,7 @@ class Settings:
     database: str
     cache: Path | None = None
     threads: int = 8
+    write_timeout_s: float = 20.0
     in_flight_bytes: int = 128 << 20
     body_timeout_s: float = 20.0
     device_rate: float = 100.0

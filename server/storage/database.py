@@ -79,8 +79,12 @@ class Database(Protocol):
     def read(self) -> AbstractContextManager[Session]:
         """A transaction that sees one state of everything, and changes nothing."""
 
-    def write(self) -> AbstractContextManager[Session]:
-        """A transaction; durable when the context is left without an error."""
+    def write(self, *, lazily: bool = False) -> AbstractContextManager[Session]:
+        """A transaction; durable when the context is left without an error.
+
+        Args:
+            lazily: It may be lost, so it waits neither for standbys nor long for others' locks.
+        """
 
     def sizes(self) -> Mapping[str, int]:
         """Bytes on disk, by table (with its indexes) or file."""

@@ -38,6 +38,8 @@ LEAST_SERVER = 160_000
 LEAST_PGVECTOR = (0, 8)
 #: A statement that runs so long holds others up more than it helps.
 STATEMENT_TIMEOUT_MS = 30_000
+#: How long a lazy transaction waits for others' locks.
+LAZY_MS = 100
 #: Held while migrating, so that several servers may start at once.
 MIGRATION_LOCK = 0x654D5253
 #: Dimensions of the index over prefixes, where `edge-mrl admin index` made one.
@@ -212,11 +214,17 @@ class PostgresDatabase:
             yield PostgresSession(connection)
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
+    def write(self, *, lazily: bool = False) -> Iterator[Session]:
         """A transaction that sees what others commit while it waits for a tenant's row."""
         with _translated(), self._pool.connection() as connection:
             connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
             connection.read_only = False
+            if lazily:
+                connection.execute(
+                    "SELECT set_config('synchronous_commit', 'off', true), "
+                    "set_config('lock_timeout', %s, true)",
+                    (str(LAZY_MS),),
+                )
             yield PostgresSession(connection)
 
     def sizes(self) -> Mapping[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from edge_mrl.clock import now_ms
 from edge_mrl.wire import MAX_BODY_BYTES, MAX_ITEMS, Item
-from edge_mrl_server.errors import Refusal
+from edge_mrl_server.errors import Refusal, UnavailableError
 from edge_mrl_server.storage.accounts import require_tenant
 from edge_mrl_server.storage.database import Database, Session
 from edge_mrl_server.storage.records import Principal, Row, Tenant
@@ -121,7 +121,8 @@ def note_pull(database: Database, principal: Principal, since: int) -> None:
         )
     if not rows or (rows[0][1] is not None and now - rows[0][1] < NOTE_MS):
         return
-    with database.write() as session:
+    # Its row may be held by a push that waits for a standby: pulls must not wait for that too.
+    with suppress(UnavailableError), database.write(lazily=True) as session:
         session.run(
             f"UPDATE devices SET pulled = ?, pulled_ms = ? {where}",  # noqa: S608
             since,

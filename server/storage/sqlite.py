@@ -176,7 +176,7 @@ class SqliteDatabase:
                 self._readers.put(connection)
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
+    def write(self, *, lazily: bool = False) -> Iterator[Session]:  # noqa: ARG002
         """The only transaction that writes."""
         with self._writing, _translated():
             if self._closed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytest
@@ -208,9 +209,7 @@ def test_commit_that_no_standby_confirms_is_not_acknowledged(own: postgres.Postg
         with database.write() as session:
             accounts.create_tenant(session, "t")
         device, one = Principal("t", "d", {}), item("a")
-        own.query("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
-        own.query("SELECT pg_reload_conf()")
-        try:
+        with alone(own):
             # Again: by then it is there, but on one disk alone.
             for _ in range(2):
                 pushing = pool.submit(push, database, device, batch(one))
@@ -221,10 +220,69 @@ def test_commit_that_no_standby_confirms_is_not_acknowledged(own: postgres.Postg
                     pushing.result(20)
             pushing = pool.submit(push, database, device, batch(one))
             wait_until(lambda: own.query(f"SELECT count(*) {waiting}") == "1")
-        finally:
-            own.query("ALTER SYSTEM RESET synchronous_standby_names")
-            own.query("SELECT pg_reload_conf()")
         assert [r.status for r in pushing.result(20)] == ["applied"]
+
+
+@contextmanager
+def alone(server: postgres.Postgres) -> Iterator[None]:
+    """No commit is confirmed: the only standby does not exist."""
+    server.query("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    server.query("SELECT pg_reload_conf()")
+    try:
+        yield
+    finally:
+        server.query("ALTER SYSTEM RESET synchronous_standby_names")
+        server.query("SELECT pg_reload_conf()")
+
+
+def test_servers_answer_while_no_standby_confirms_and_go_on_with_one(
+    own: postgres.Postgres,
+) -> None:
+    url = own.make_database("lonely")
+    waiting = "FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND datname = 'lonely'"
+    pull = "/v1/pull?since=0&vectors=none"
+    with serving(url, "--write-timeout", "1.5") as server, ExitStack() as stack:
+        with open_database(url) as database, database.write() as session:
+            for n in range(9):
+                accounts.create_tenant(session, f"t{n}")
+            codes = [accounts.create_code(session, f"t{n}") for n in range(9)]
+        devices = [enroll(server.url, code) for code in codes]
+        for device in devices:
+            stack.callback(device.close)
+            assert device.statuses(item("before")) == ["applied"]
+        pool = stack.enter_context(ThreadPoolExecutor(9))
+        after = item("after")
+        with alone(own):
+            wait_until(lambda: own.query("SHOW synchronous_standby_names") == "nobody")
+            # An operator ends the wait: what is on one disk alone is not acknowledged.
+            cancelled = pool.submit(devices[0].push, after)
+            wait_until(lambda: own.query(f"SELECT count(*) {waiting}") == "1")
+            own.query(f"SELECT pg_cancel_backend(pid) {waiting}")
+            assert (cancelled.result(20).status, cancelled.result().code) == (503, "busy")
+            wait_until(lambda: "standby did not confirm" in server.log())
+            # More wait than there are threads that write; nobody waits for ever.
+            replies = list(pool.map(lambda device: device.push(after), devices))
+            assert {(reply.status, reply.code) for reply in replies} == {(503, "busy")}
+            assert all("retry-after" in reply.headers for reply in replies)
+            assert own.query(f"SELECT count(*) {waiting}") == "6"
+            for device in devices[1:]:
+                reply = device.call("GET", pull)
+                assert reply.status == 200
+                assert [got.id for got in decode_items(decode_message(reply.body))] == ["before"]
+            assert device.call("GET", "/healthz").status == 200
+            assert device.call("GET", "/readyz").status == 200
+        wait_until(lambda: own.query(f"SELECT count(*) {waiting}") == "0")
+        for device in devices:
+            assert device.statuses(after) == ["applied"]
+            reply = device.call("GET", pull)
+            assert len(decode_items(decode_message(reply.body))) == 2
+        with alone(own):
+            wait_until(lambda: own.query("SHOW synchronous_standby_names") == "nobody")
+            assert devices[0].push(item("last")).status == 503
+            assert own.query(f"SELECT count(*) {waiting}") == "1"
+            # A commit that waits keeps no server from ending.
+            assert server.stop() == 0
+        assert '"internal' not in server.log()
 
 
 def test_database_that_is_away_is_said_clearly() -> None:
