@@ -53,30 +53,40 @@ class Clock:
 
 
 _NUMBERS = itertools.count(1)
+NewCode = Callable[[], str]
 NewDevice = Callable[..., Device]
 
 
 @pytest.fixture
+def new_code(server: Serving) -> Iterator[NewCode]:
+    """Makes enrolment codes of one tenant."""
+    with open_database(server.database) as database:
+        tenant = f"t{next(_NUMBERS)}"
+        with database.write() as session:
+            accounts.create_tenant(session, tenant)
+
+        def make() -> str:
+            with database.write() as session:
+                return accounts.create_code(session, tenant)
+
+        yield make
+
+
+@pytest.fixture
 def new_device(
-    server: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Serving, new_code: NewCode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[NewDevice]:
     """Makes devices of one tenant."""
     clocks = Clock()
     monkeypatch.setattr(clock, "time", SimpleNamespace(time_ns=clocks.time_ns))
-    database = open_database(server.database)
-    tenant = f"t{next(_NUMBERS)}"
-    with database.write() as session:
-        accounts.create_tenant(session, tenant)
     devices: list[Device] = []
 
-    def make(name: str, *, ahead_ms: int = 0) -> Device:
+    def make(name: str, *, ahead_ms: int = 0, url: str | None = None) -> Device:
         clocks.ahead_ms = 0
-        with database.write() as session:
-            code = accounts.create_code(session, tenant)
-        devices.append(Device(tmp_path / f"{name}.db", server.url, code, clocks, ahead_ms))
+        path = tmp_path / f"{name}.db"
+        devices.append(Device(path, url or server.url, new_code(), clocks, ahead_ms))
         return devices[-1]
 
     yield make
     for device in devices:
         device.close()
-    database.close()
