@@ -88,6 +88,7 @@ async def pull(service: Service, request: Request) -> Answer:
             items = [coded(item, code, head) for item in items]
             like = np.zeros((0, code.dim), np.int8)
         header = {
+            "since": since,
             "cursor": changes.cursor,
             "more": changes.more,
             "fence": changes.fence,

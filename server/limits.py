@@ -25,6 +25,7 @@ class Buckets:
 
     Args:
         rate: Requests a second.
+        what: What is counted, for people.
         burst_s: How many seconds' worth may come at once.
         most: Names that are remembered; the least recently used is forgotten, its bucket full again.
         clock: Seconds.
@@ -34,22 +35,25 @@ class Buckets:
         self,
         rate: float,
         *,
+        what: str = "requests",
         burst_s: float = 5.0,
         most: int = 100_000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rate = rate
+        self._what = what
         self._burst_s = burst_s
         self._most = most
         self._clock = clock
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
-    def take(self, name: str, *, rate: float | None = None) -> None:
+    def take(self, name: str, *, rate: float | None = None, count: int = 1) -> None:
         """Count a request.
 
         Args:
             name: Whose.
             rate: A rate of its own.
+            count: 0 only asks whether there may be another.
 
         Raises:
             Refusal: It is one too many.
@@ -67,9 +71,9 @@ class Buckets:
         if bucket.tokens < 1:
             wait = math.ceil((1 - bucket.tokens) / rate)
             raise Refusal(
-                429, "rate", f"more than {rate:g} requests a second: wait", retry_after_s=wait
+                429, "rate", f"more than {rate:g} {self._what} a second: wait", retry_after_s=wait
             )
-        bucket.tokens -= 1
+        bucket.tokens -= count
 
 
 class InFlight:

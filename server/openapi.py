@@ -94,7 +94,9 @@ DESCRIPTION: dict[str, Any] = {
                     _query("fence", "integer", "the fence when pulling from 0 began"),
                     *_CODE,
                 ],
-                "responses": _answers(CONTENT_TYPE, "frame: cursor, more, fence, now_ms, items"),
+                "responses": _answers(
+                    CONTENT_TYPE, "frame: since, cursor, more, fence, now_ms, items"
+                ),
             }
         },
         "/v1/snapshot/coarse": {

@@ -40,6 +40,7 @@ exit codes: 0 stopped by a signal, 2 wrong usage or database, 3 a missing packag
 _LIMITS = (
     ("--device-rate", 100.0, "N", "requests a second of one device"),
     ("--tenant-rate", 2_000.0, "N", "requests a second of one tenant"),
+    ("--failure-rate", 20.0, "N", "requests a second of one address without a valid token"),
     ("--in-flight-mb", 128.0, "MIB", "bodies being received at once"),
     ("--write-timeout", 20.0, "S", "seconds that a device waits for a commit, of a standby too"),
     ("--body-timeout", 20.0, "S", "seconds without a byte after which a slow client is left"),
@@ -81,6 +82,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--cache", type=Path, metavar="DIR", help="folder for snapshots (default: a temporary one)"
+    )
+    parser.add_argument(
+        "--behind-proxy",
+        action="store_true",
+        help="take clients' addresses from X-Forwarded-For, whose last entry a proxy of yours wrote",
     )
     limits = parser.add_argument_group("limits")
     for name, default, unit, text in _LIMITS:
@@ -165,6 +171,8 @@ def _settings(args: argparse.Namespace) -> Settings:
         in_flight_bytes=int(args.in_flight_mb * (1 << 20)),
         body_timeout_s=args.body_timeout,
         write_timeout_s=args.write_timeout,
+        failure_rate=args.failure_rate,
+        behind_proxy=args.behind_proxy,
     )
 
 

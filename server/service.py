@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -39,6 +41,10 @@ __all__ = ["Answer", "Service", "json_answer"]
 T = TypeVar("T")
 #: Threads that never write: devices can pull while all others wait for a standby.
 ONLY_READ = 2
+#: Tokens that are remembered as valid.
+MAX_KNOWN = 100_000
+#: An IPv6 address with its port and zone is shorter.
+MAX_ADDRESS_CHARS = 80
 _SPACE = re.compile(r"[0-9a-f]{64}")
 _SEQUENCE = re.compile(r"[0-9A-Za-z]{1,64}")
 
@@ -71,7 +77,9 @@ class Service:
         self.in_flight = InFlight(settings.in_flight_bytes)
         self._devices = Buckets(settings.device_rate)
         self._tenants = Buckets(settings.tenant_rate)
-        self._addresses = Buckets(settings.enroll_rate)
+        self._enrolments = Buckets(settings.enroll_rate)
+        self._failures = Buckets(settings.failure_rate, what="requests without a valid token")
+        self._known: OrderedDict[bytes, None] = OrderedDict()
         self._threads = Threads(
             settings.threads,
             writers=max(1, settings.threads - ONLY_READ),
@@ -101,10 +109,7 @@ class Service:
             Refusal: Protocol, sequence, token, or too many requests.
         """
         check_protocol(request)
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise Refusal(401, "token", "expected the header Authorization: Bearer TOKEN")
-        principal = await self._authenticate(token.strip())
+        principal = await self._authenticate(request)
         request.state.principal = principal
         limits = principal.limits
         name = f"{principal.tenant}/{principal.device}"
@@ -112,8 +117,24 @@ class Service:
         self._tenants.take(principal.tenant, rate=limits.get("tenant_requests_per_s"))
         return principal
 
-    async def _authenticate(self, token: str) -> Principal:
-        principal, new = await self.work(_principal, self.database, token)
+    async def _authenticate(self, request: Request) -> Principal:
+        address, key = self._address(request), b""
+        try:
+            token = _token(request)
+            key = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+            # Devices that were let in before are not kept out by what others of their address do.
+            if key not in self._known:
+                self._failures.take(address, count=0)
+            principal, new = await self.work(_principal, self.database, token)
+        except Refusal as refusal:
+            if refusal.status == 401:
+                self._known.pop(key, None)
+                self._failures.take(address)
+            raise
+        self._known[key] = None
+        self._known.move_to_end(key)
+        if len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
         if new:
             await self.work(_confirm, self.database, principal, token, writes=True)
         return principal
@@ -121,7 +142,16 @@ class Service:
     def admit_stranger(self, request: Request) -> None:
         """Check what a request without a token must have."""
         check_protocol(request)
-        self._addresses.take(request.client.host if request.client else "")
+        self._enrolments.take(self._address(request))
+
+    def _address(self, request: Request) -> str:
+        """Where a request comes from; the last entry is the only one that no client can choose."""
+        if self.settings.behind_proxy:
+            given = ",".join(request.headers.getlist("x-forwarded-for"))
+            last = given.rpartition(",")[2].strip()
+            if last:
+                return last[:MAX_ADDRESS_CHARS]
+        return request.client.host if request.client else ""
 
     async def frame(
         self, request: Request, stack: AsyncExitStack, *, most: int = MAX_BODY_BYTES
@@ -188,6 +218,13 @@ class Service:
             raise Refusal(408, "timeout", "the body came too slowly") from error
         except ClientDisconnect as error:
             raise Refusal(400, "malformed", "the body ended early") from error
+
+
+def _token(request: Request) -> str:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise Refusal(401, "token", "expected the header Authorization: Bearer TOKEN")
+    return token.strip()
 
 
 def check_protocol(request: Request) -> None:

@@ -22,6 +22,8 @@ class Settings:
         device_rate: Requests a second of one device.
         tenant_rate: Requests a second of one tenant.
         enroll_rate: Enrolments a second from one address.
+        failure_rate: Requests a second from one address whose tokens are none.
+        behind_proxy: Whether a proxy's ``X-Forwarded-For`` says where requests come from.
         cache_bytes: Snapshots on the disk at most.
     """
 
@@ -34,4 +36,6 @@ class Settings:
     device_rate: float = 100.0
     tenant_rate: float = 2_000.0
     enroll_rate: float = 20.0
+    failure_rate: float = 20.0
+    behind_proxy: bool = False
     cache_bytes: int = 2 << 30

@@ -213,7 +213,10 @@ def enroll(url: str, code: str, name: str = "test", *, space: str = SPACE) -> Ca
 def units(n: int, dim: int = 8, *, seed: int = 0) -> NDArray[np.float16]:
     """float16[n, dim] of unit length."""
     values = np.random.default_rng(seed).standard_normal((n, dim)).astype(np.float32)
-    return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float16)
+    rows: NDArray[np.float16] = (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(
+        np.float16
+    )
+    return rows
 
 
 def item(

@@ -519,7 +519,7 @@ def close_fuzzers() -> Iterator[None]:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     path = tmp_path_factory.mktemp("small") / "server.db"
     limits = ["--device-rate", "40", "--body-timeout", "0.5", "--in-flight-mb", "1"]
-    with serving(path, *limits) as server:
+    with serving(path, *limits, "--failure-rate", "0.02", "--behind-proxy") as server:
         yield server
 
 
@@ -544,6 +544,44 @@ def test_device_that_asks_too_often_is_told_to_wait(small: Serving, device: Call
     other = enroll(small.url, code)
     assert other.call("GET", path).status == 200
     other.close()
+
+
+def test_address_that_has_no_valid_token_is_told_to_wait(small: Serving, device: Caller) -> None:
+    path = "/v1/pull?since=0&vectors=none"
+    assert device.call("GET", path).status == 200
+    other = enroll(small.url, _admin_code(small))
+    guess = Caller(small.url, f"emrl_default_{'x' * 43}")
+    # An entry that the client wrote itself does not count: the proxy adds the last one.
+    near: dict[str, str | None] = {"X-Forwarded-For": "203.0.113.9"}
+    replies = [
+        guess.call("GET", path, None, {"X-Forwarded-For": f"10.0.0.{n}, 203.0.113.9"} | _also(n))
+        for n in range(6)
+    ]
+    assert [reply.status for reply in replies] == [401] + [429] * 5
+    assert {reply.code for reply in replies[1:]} == {"rate"}
+    assert 0 < int(replies[1].headers["retry-after"]) <= 50
+    # Known devices of the same address go on; a valid token that is new waits, or comes from elsewhere.
+    assert device.call("GET", path, None, near).status == 200
+    assert other.call("GET", path, None, near).status == 429
+    assert other.call("GET", path, None, {"X-Forwarded-For": "203.0.113.10"}).status == 200
+    assert other.call("GET", path, None, near).status == 200
+    assert guess.call("GET", path, None, near).status == 429
+    other.close()
+    guess.close()
+
+
+def test_address_that_a_client_says_is_not_believed(tmp_path: Path) -> None:
+    with serving(tmp_path / "server.db", "--failure-rate", "0.02") as server:
+        guess = Caller(server.url, "emrl_default_x")
+        said = [{"X-Forwarded-For": f"203.0.113.{n}"} for n in range(3)]
+        replies = [guess.call("POST", "/v1/token", None, {**header}) for header in said]
+        assert [reply.status for reply in replies] == [401, 429, 429]
+        guess.close()
+
+
+def _also(n: int) -> dict[str, str | None]:
+    """Every third one has no token at all, or a scheme that is none."""
+    return {"Authorization": (None, "Basic eDp4")[n % 2]} if n % 3 == 2 else {}
 
 
 def test_slow_body_is_ended_and_holds_nobody_up(small: Serving, device: Caller) -> None:
