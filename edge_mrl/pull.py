@@ -85,7 +85,11 @@ class Puller:
             ServerError: "fenced", where deletions since then are forgotten: see ``everything``.
         """
         while True:
-            page = self._page(self._cursor(), None)
+            since = self._cursor()
+            page = self._page(since, None)
+            if page.cursor < since:
+                self._again()
+                return
             self._apply(page.items, cursor=page.cursor, offset_ms=page.offset_ms)
             if not page.more:
                 return
@@ -111,16 +115,35 @@ class Puller:
     def everything(self) -> None:
         """Pull from the beginning, and agree on what is not there any more."""
         there: set[str] = set()
+        cursor = 0
+        for page in self._pages():
+            there.update(item.id for item in page.items)
+            self._apply(page.items, cursor=None, offset_ms=page.offset_ms)
+            cursor = page.cursor
+        gone = replica.reconcile(self._store, there, cursor=cursor)
+        self._pulled(0, gone)
+
+    def _again(self) -> None:
+        """Pull from the beginning, from a server that was restored from an older copy.
+
+        It numbers its changes anew: those up to its present number may be others than we have seen.
+        What it has lost stays here. The cursor moves last, so that a run that is cut begins again.
+        """
+        for page in self._pages():
+            cursor = None if page.more else page.cursor
+            self._apply(page.items, cursor=cursor, offset_ms=page.offset_ms)
+
+    def _pages(self) -> Iterator[Page]:
+        """All pages from the beginning."""
         since, fence = 0, None
         while True:
             page = self._page(since, fence)
-            there.update(item.id for item in page.items)
-            self._apply(page.items, cursor=None, offset_ms=page.offset_ms)
-            since, fence = page.cursor, page.fence
+            if page.cursor < since:
+                raise NetworkError("the server went back while everything was pulled")
+            yield page
             if not page.more:
-                break
-        gone = replica.reconcile(self._store, there, cursor=since)
-        self._pulled(0, gone)
+                return
+            since, fence = page.cursor, page.fence
 
     def _cursor(self) -> int:
         enrolment = replica.enrolment(self._store)

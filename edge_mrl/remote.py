@@ -76,7 +76,16 @@ class Pushed:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Page:
-    """Changes of a tenant's documents."""
+    """Changes of a tenant's documents.
+
+    Attributes:
+        items: The documents, oldest change first.
+        cursor: The change that these lead to; below the one asked for where the server has fewer changes,
+            as one that was restored from an older copy.
+        more: Whether there are others behind them.
+        fence: The last change among the deletions that the server has forgotten; 0 for none.
+        offset_ms: The server's clock less ours.
+    """
 
     items: Sequence[Item]
     cursor: int
@@ -144,6 +153,10 @@ class Remote:
             code: How codes are made, where ``vectors`` is "coarse".
             vectors: "coarse", "full" or "none".
             fence: The fence that stood at the first page, where everything is pulled.
+
+        Raises:
+            ServerError: "fenced", where deletions after ``since`` are forgotten; "head_unknown".
+            NetworkError: No answer came, or one to another question.
         """
         query: dict[str, Any] = {"since": since, "limit": PAGE_ITEMS, "vectors": vectors, "text": 1}
         if code is not None and vectors == "coarse":
@@ -155,12 +168,13 @@ class Remote:
         message = _frame(answer)
         header = message.header
         cursor, more, clock = header.get("cursor"), header.get("more"), header.get("now_ms")
-        if not isinstance(cursor, int) or cursor < since or not isinstance(more, bool):
-            raise NetworkError(
-                f"{self.transport.server}: a page without cursor, or with an older one"
-            )
+        if header.get("since") != since:
+            # Without TLS, nothing else would tell that a bit of the request's first line was changed.
+            raise NetworkError(f"{self.transport.server}: a page after another change than {since}")
+        if not isinstance(cursor, int) or cursor < 0 or not isinstance(more, bool):
+            raise NetworkError(f"{self.transport.server}: a page without cursor")
         items = _items(message)
-        if more and (not items or cursor == since):
+        if (more and not items) or (items and cursor <= since):
             raise NetworkError(f"{self.transport.server}: a page that leads nowhere")
         stood = header.get("fence", 0)
         if not isinstance(stood, int):

@@ -33,6 +33,7 @@ class Relay:
     Attributes:
         ranges: First bytes of the ranges that were asked for, in order.
         cut_after: May be changed; None lets everything through.
+        damage: What is put in place of what in the next request that has it, and in no other.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Relay:
     ) -> None:
         self.ranges: list[int] = []
         self.cut_after = cut_after
+        self.damage: tuple[bytes, bytes] | None = None
         self._target = target
         self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -112,6 +114,9 @@ class Relay:
         with contextlib.suppress(OSError):
             while data := client.recv(_CHUNK_BYTES):
                 self.ranges += [int(first) for first in _RANGE.findall(data)]
+                if self.damage is not None and self.damage[0] in data:
+                    data = data.replace(*self.damage, 1)
+                    self.damage = None
                 server.sendall(data)
         _end(client, server)
 
