@@ -19,7 +19,7 @@ _EPILOG = """\
 examples:
   edge-mrl admin tenants create acme
   edge-mrl admin tenants limit acme documents=1000000 devices=50
-  edge-mrl admin codes create acme --name phone --hours 2
+  edge-mrl admin codes create acme --hours 2
   edge-mrl admin devices list acme
   edge-mrl admin tokens revoke acme 1f0c9a7be2d4c853
   edge-mrl admin purge acme --days 90
@@ -133,7 +133,8 @@ def _limit_tenant(database: Database, args: argparse.Namespace) -> Outcome:
     with database.write() as session:
         tenant = accounts.set_limits(session, args.tenant, limits)
     now = json.loads(tenant.limits)
-    return 0, {"tenant": tenant.name, "limits": now}, [f"limits of {tenant.name}: {now or 'none'}"]
+    text = ", ".join(f"{name}={value:.15g}" for name, value in now.items())
+    return 0, {"tenant": tenant.name, "limits": now}, [f"limits of {tenant.name}: {text or 'none'}"]
 
 
 def _create_code(database: Database, args: argparse.Namespace) -> Outcome:

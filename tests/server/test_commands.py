@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from edge_mrl.cli import main
 from edge_mrl.wire import CONTENT_TYPE, digest, encode_items
 from edge_mrl_server.app import ROUTES
 from edge_mrl_server.errors import DatabaseError
@@ -23,6 +25,15 @@ from tests.browser import Browser
 from tests.processes import good, run, wait_until
 from tests.server.conftest import Place
 from tests.serving import Caller, admin, enroll, item, serving, units
+
+SERVER_PAGE = (Path(__file__).parents[2] / "docs" / "server.md").read_text("utf-8")
+
+
+def _help(capsys: pytest.CaptureFixture[str], command: str) -> str:
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    return capsys.readouterr().out
 
 
 def test_empty_database_gets_a_tenant_and_a_line_to_type(sqlite_path: Path) -> None:
@@ -114,6 +125,26 @@ def test_administration_does_what_it_says(sqlite_path: Path) -> None:
         assert admin(sqlite_path, "tokens", "revoke", "acme", device.device)["revoked"]
         assert device.call("GET", "/v1/pull?since=1&vectors=none").status == 401
         device.close()
+
+
+def test_commands_that_are_written_down_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with open_database("edge-mrl-server.db") as database, database.write() as session:
+        accounts.create_tenant(session, "default")
+    written = [line.partition("#")[0] for line in SERVER_PAGE.splitlines()]
+    lines = [line.split() for line in [*written, *_help(capsys, "admin").splitlines()]]
+    commands = dict.fromkeys(tuple(w[2:]) for w in lines if w[:2] == ["edge-mrl", "admin"])
+    assert len(commands) >= 8
+    for words in commands:
+        # The device is made up, and the index is PostgreSQL's.
+        expected = {"tokens": 1, "index": 2}.get(words[0], 0)
+        if "--database" not in words:
+            assert main(["admin", *words]) == expected, words
+    options = set(re.findall(r"--[a-z-]*[a-z]", SERVER_PAGE)) - {"--days"}
+    assert len(options) > 5
+    assert options <= set(re.findall(r"--[a-z-]+", _help(capsys, "serve")))
 
 
 def test_counts_of_a_tenant_are_those_of_its_rows(place: Place) -> None:
