@@ -285,7 +285,7 @@ def _queue(connection: sqlite3.Connection) -> list[str]:
     except DamagedError as error:
         return [f"sync: {error}"]
     tables = (
-        ("versions", "id, stamp, device, deleted, acknowledged"),
+        ("versions", "id, stamp, device, deleted, acknowledged, sent"),
         ("outbox", "id, stamp, deleted, bytes"),
         ("dead", "id, stamp, reason, since_ms, deleted, metadata, text"),
     )

@@ -219,6 +219,7 @@ _THIRD: tuple[Step, ...] = (
         device TEXT NOT NULL,
         deleted INTEGER NOT NULL,
         acknowledged INTEGER NOT NULL,
+        sent INTEGER NOT NULL,
         crc INTEGER NOT NULL
     ) WITHOUT ROWID""",
     """CREATE TABLE outbox (

@@ -76,11 +76,14 @@ class Known:
         version: The one that the store has.
         deleted: Whether it is a deletion.
         acknowledged: The newest stamp of this document that a server has; 0 for none.
+        sent: One more than the store's cursor when this document was first sent, whatever came of it; 0
+            if it never was, or only before it was deleted here.
     """
 
     version: Version
     deleted: bool
     acknowledged: int
+    sent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +159,9 @@ def note(
         # Put again after a deletion, it is a new document: that a server has none is no reason to
         # take it for deleted elsewhere (replica.reconcile).
         old = before is not None and (change.deleted or not before.deleted)
-        acknowledged = before.acknowledged if before is not None and old else 0
+        acknowledged, sent = (before.acknowledged, before.sent) if before and old else (0, 0)
         version = Version(last, enrolment.device)
-        versions[change.id] = Known(version, change.deleted, acknowledged)
+        versions[change.id] = Known(version, change.deleted, acknowledged, sent)
         rows.append(Queued(change.id, last, change.deleted, time_ms, change.size_bytes))
     write_versions(connection, versions)
     write_queue(connection, rows)
@@ -178,14 +181,15 @@ def known_versions(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[s
         some = ids[first : first + SQL_PARAMETERS]
         marks = ",".join("?" * len(some))
         rows = connection.execute(
-            "SELECT id, stamp, device, deleted, acknowledged, crc FROM versions "  # noqa: S608
+            "SELECT id, stamp, device, deleted, acknowledged, sent, crc FROM versions "  # noqa: S608
             f"WHERE id IN ({marks})",
             some,
         )
-        for name, stamp, device, deleted, acknowledged, crc in rows:
-            if checksum(name, stamp, device, deleted, acknowledged) != crc:
+        for *values, crc in rows:
+            name, stamp, device, deleted, acknowledged, sent = values
+            if checksum(*values) != crc:
                 raise DamagedError(f"the version of document {name!r} cannot be trusted")
-            found[name] = Known(Version(stamp, device), bool(deleted), acknowledged)
+            found[name] = Known(Version(stamp, device), bool(deleted), acknowledged, sent)
     return found
 
 
@@ -194,9 +198,16 @@ def write_versions(connection: sqlite3.Connection, versions: Mapping[str, Known]
     rows = []
     for name, known in versions.items():
         version = known.version
-        values = (name, version.stamp, version.device, int(known.deleted), known.acknowledged)
+        values = (
+            name,
+            version.stamp,
+            version.device,
+            int(known.deleted),
+            known.acknowledged,
+            known.sent,
+        )
         rows.append((*values, checksum(*values)))
-    connection.executemany("INSERT OR REPLACE INTO versions VALUES (?, ?, ?, ?, ?, ?)", rows)
+    connection.executemany("INSERT OR REPLACE INTO versions VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
 
 def write_queue(connection: sqlite3.Connection, rows: Iterable[Queued]) -> None:
@@ -253,10 +264,11 @@ def restamp(
     last, versions, fresh = enrolment.last, {}, []
     for row in rows:
         before = known.get(row.id)
-        acknowledged = 0 if before is None else before.acknowledged
+        acknowledged, sent = (0, 0) if before is None else (before.acknowledged, before.sent)
         # Every acknowledged stamp is at most ``floor``, and that at most ``last``.
         last = next_stamp(last, offset_ms=enrolment.offset_ms, wall=wall)
-        versions[row.id] = Known(Version(last, enrolment.device), row.deleted, acknowledged)
+        version = Version(last, enrolment.device)
+        versions[row.id] = Known(version, row.deleted, acknowledged, sent)
         fresh.append(replace(row, stamp=last))
     write_versions(connection, versions)
     write_queue(connection, fresh)

@@ -115,12 +115,12 @@ class Puller:
     def everything(self) -> None:
         """Pull from the beginning, and agree on what is not there any more."""
         there: set[str] = set()
-        cursor = 0
+        cursor = fence = 0
         for page in self._pages():
             there.update(item.id for item in page.items)
             self._apply(page.items, cursor=None, offset_ms=page.offset_ms)
-            cursor = page.cursor
-        gone = replica.reconcile(self._store, there, cursor=cursor)
+            cursor, fence = page.cursor, page.fence
+        gone = replica.reconcile(self._store, there, cursor=cursor, fence=fence)
         self._pulled(0, gone)
 
     def _again(self) -> None:

@@ -53,6 +53,7 @@ __all__ = [
     "enrol",
     "enrolment",
     "ever_acknowledged",
+    "mark_sent",
     "mark_success",
     "newest_queued",
     "outgoing",
@@ -62,6 +63,7 @@ __all__ = [
     "set_margin",
     "set_server",
     "set_with_text",
+    "unmark_sent",
 ]
 
 #: Why a version cannot be sent, beside what a server says: "invalid", "too_large", "forbidden".
@@ -191,8 +193,8 @@ def _queue_all(connection: sqlite3.Connection, enrolment: Enrolment) -> None:
         rows.append(Queued(name, last, deleted=False, queued_ms=time_ms, size_bytes=size))
     before = known_versions(connection, list(known))
     for name, version in known.items():
-        acknowledged = before[name].acknowledged if name in before else 0
-        versions[name] = Known(version, deleted=False, acknowledged=acknowledged)
+        old = before.get(name, Known(version, deleted=False, acknowledged=0))
+        versions[name] = replace(old, version=version, deleted=False)
     write_versions(connection, versions)
     write_queue(connection, rows)
     write_enrolment(connection, replace(enrolment, last=last))
@@ -237,6 +239,42 @@ def mark_success(store: Store, *, cursor: int | None = None, offset_ms: int | No
                 offset_ms=before.offset_ms if offset_ms is None else offset_ms,
             ),
         )
+
+
+def mark_sent(store: Store, ids: Sequence[str]) -> list[str]:
+    """Note that documents are about to be sent, durably, before they are: an answer may be lost.
+
+    Costs a commit only where one of them was never sent before.
+
+    Returns:
+        Those that never were: see ``unmark_sent``.
+    """
+    with store.locked() as (connection, _):
+        if not _unsent(connection, ids):
+            return []
+    with store.writing(), store.locked() as (connection, _):
+        sent = _require(connection, store).cursor + 1
+        fresh = _unsent(connection, ids)
+        write_versions(connection, {k: replace(known, sent=sent) for k, known in fresh.items()})
+    return list(fresh)
+
+
+def unmark_sent(store: Store, ids: Sequence[str]) -> None:
+    """Note that documents were not sent after all: the server said that it stored nothing."""
+    if not ids:
+        return
+    with store.writing(), store.locked() as (connection, _):
+        known = known_versions(connection, ids)
+        write_versions(connection, {name: replace(known[name], sent=0) for name in known})
+
+
+def _unsent(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Known]:
+    known = known_versions(connection, ids)
+    return {
+        name: one
+        for name, one in known.items()
+        if not (one.sent or one.acknowledged or one.deleted)
+    }
 
 
 def ever_acknowledged(store: Store) -> bool:
@@ -540,16 +578,19 @@ class _Local:
         return replace(entry, document=document)
 
 
-def reconcile(store: Store, there: Collection[str], *, cursor: int) -> int:
+def reconcile(store: Store, there: Collection[str], *, cursor: int, fence: int) -> int:
     """Agree with a server that has forgotten deletions, after everything was pulled (a fence).
 
     What a server had once and has no more was deleted: it goes, and what was written to it since is
-    kept as a dead letter. What no server ever had gets a new stamp, above those that were forgotten.
+    kept as a dead letter. So does what was sent at a cursor before the fence without an answer: it may
+    have arrived, and been deleted since. What no server ever had gets a new stamp, above those that were
+    forgotten. Where nothing was forgotten, nothing goes: the server was restored from an older copy.
 
     Args:
         store: The store.
         there: All ids that the server has, deletions included.
         cursor: How far its changes were pulled.
+        fence: Its last change among the deletions that it has forgotten; 0 for none.
 
     Returns:
         Documents deleted.
@@ -559,17 +600,17 @@ def reconcile(store: Store, there: Collection[str], *, cursor: int) -> int:
     def decide(connection: sqlite3.Connection) -> tuple[list[Entry], list[str]]:
         nonlocal count
         now = replace(_require(connection, store), cursor=cursor, success_ms=now_ms())
-        query = "SELECT id, acknowledged FROM versions"
+        query = "SELECT id, acknowledged, sent FROM versions"
         rows = [row for row in connection.execute(query) if row[0] not in there]
-        gone = [name for name, acknowledged in rows if acknowledged]
+        # A deletion of what was sent at a cursor has a change above that cursor.
+        gone = [name for name, known, sent in rows if fence and (known or 0 < sent <= fence)]
         local = _Local(connection, gone, store.binding)
         for name in gone:
             known = known_versions(connection, [name])[name]
             local.take_off_queue(_tombstone(name, known.version.stamp), known)
         forget = [(name,) for name in gone]
         connection.executemany("DELETE FROM versions WHERE id = ?", forget)
-        fresh = [name for name, acknowledged in rows if not acknowledged]
-        restamp(connection, now, fresh)
+        restamp(connection, now, sorted({row[0] for row in rows} - {*gone}))
         gone = [name for name in gone if name in local.keys]
         count = len(gone)
         return [], gone

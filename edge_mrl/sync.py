@@ -692,14 +692,19 @@ class _Run:
         if remote is None:
             assert target is not None
             return self._attempt(lambda: target.push(items)), 0
-        pushed: Pushed = self._attempt(lambda: self._push_once(remote, frame, len(items)))
+        names = [item.id for item in items]
+        pushed: Pushed = self._attempt(lambda: self._push_once(remote, frame, names))
         return pushed.results, pushed.offset_ms
 
-    def _push_once(self, remote: Remote, frame: bytes, count: int) -> Pushed:
+    def _push_once(self, remote: Remote, frame: bytes, names: Sequence[str]) -> Pushed:
         client = self._client
+        remote.transport.open()  # what cannot go out is not marked as sent
+        fresh = replica.mark_sent(self._store, names)
         try:
-            answer = remote.push(frame, count)
-        except ServerError:
+            answer = remote.push(frame, len(names))
+        except ServerError as error:
+            if error.status < 500:
+                replica.unmark_sent(self._store, fresh)
             raise
         except NetworkError:
             # Perhaps the uplink is too slow for so much at once.

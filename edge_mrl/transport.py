@@ -170,6 +170,18 @@ class Transport:
                 raise
             return self._exchange(method, path, body, headers or {}, until)
 
+    def open(self) -> None:
+        """Connect, if there is no connection: what fails here was not sent.
+
+        Raises:
+            NetworkError: The server cannot be reached.
+        """
+        try:
+            self._connect(time.monotonic() + self.timeouts.connect_s)
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise NetworkError(f"{self.server}: {_said(error)}") from error
+
     def close(self) -> None:
         """Close the connection; the next request opens another."""
         connection, self._connection = self._connection, None

@@ -23,6 +23,7 @@ from edge_mrl.documents import Document
 from edge_mrl.index import Index
 from edge_mrl.sync import SyncClient, enroll
 from edge_mrl_server.storage import accounts, open_database
+from edge_mrl_server.storage.push import purge
 from tests.bundles import TINY
 from tests.processes import run
 from tests.serving import Caller, Serving, serving
@@ -279,3 +280,65 @@ def test_device_that_is_ahead_of_a_restored_server_skips_and_loses_nothing(tmp_p
             assert pulls.sync_once().deleted == 1
             assert not pulls.dead_letters()
             assert other.check().sound
+
+
+@pytest.mark.parametrize("forgotten", [False, True], ids=["remembered", "forgotten"])
+def test_document_whose_answer_was_lost_stays_deleted(
+    new_device: NewDevice, server: Serving, *, forgotten: bool
+) -> None:
+    other = new_device("other")
+    with Relay(server.port) as relay:
+        one = new_device("one", url=f"http://127.0.0.1:{relay.port}")
+        one.index.put([Document("x", "the cat")])
+        if forgotten:
+            settled = new_device("third")
+            settled.index.put([Document("y", "a dog")])
+            assert settled.client.sync_once().done
+            assert other.client.sync_once().done
+        relay.cut_after = 0
+        with SyncClient.open(one.index, push_only=True) as client:
+            assert client.sync_once(attempts=1).cause == "network"
+        one.index.put([Document("late", "never sent")])
+        assert other.client.sync_once().pulled == 1
+        other.index.delete(["x"])
+        assert other.client.sync_once().pushed == 1
+        if forgotten:
+            with open_database(server.database) as database:
+                tenant = other.client.status().tenant
+                assert purge(database, tenant, before_ms=now_ms() + DAY_MS)[0] == 1
+        relay.cut_after = None
+        for _ in range(2):
+            assert one.client.sync_once().done
+            assert other.client.sync_once().done
+    for device in (one, other):
+        assert not device.index.get(["x"])
+        assert device.index.get(["late"])
+        assert device.index.check().sound
+    (letter,) = one.client.dead_letters()
+    assert (letter.reason, letter.document) == ("deleted_elsewhere", Document("x", "the cat"))
+
+
+def test_what_could_not_go_out_or_was_refused_is_not_taken_for_sent(
+    new_device: NewDevice, server: Serving
+) -> None:
+    one, other = new_device("one"), new_device("other")
+    one.index.put([Document("a", "the cat")])
+    assert one.client.sync_once().done
+    assert other.client.sync_once().done
+    other.index.put([Document("x", "a dog")])
+    right = Credentials.read(other.index.path)
+    assert right is not None
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    for wrong in (replace(right, token="wrong"), replace(right, server=nowhere)):
+        wrong.write(other.index.path)
+        assert not other.client.sync_once(attempts=1).done
+    right.write(other.index.path)
+    one.index.delete(["a"])
+    assert one.client.sync_once().done
+    with open_database(server.database) as database:
+        purge(database, one.client.status().tenant, before_ms=now_ms() + DAY_MS)
+    assert other.client.sync_once().pushed == 1
+    assert one.client.sync_once().pulled == 1
+    assert set(one.index.get(["a", "x"])) == set(other.index.get(["a", "x"])) == {"x"}
+    assert not other.client.dead_letters()
