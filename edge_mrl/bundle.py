@@ -15,9 +15,8 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edge_mrl.codes import INT8, Packing
 from edge_mrl.errors import (
     BundleError,
     EdgeMrlError,
@@ -30,7 +29,11 @@ from edge_mrl.errors import (
     UsageError,
     reason,
 )
+from edge_mrl.kinds import kind_fits
 from edge_mrl.memory import ran_out
+
+if TYPE_CHECKING:
+    from edge_mrl.codes import Packing
 
 __all__ = [
     "FORMAT",
@@ -115,6 +118,8 @@ class Code:
     @property
     def packing(self) -> Packing:
         """What is kept of a document's int8 code."""
+        from edge_mrl.codes import Packing
+
         centre = None if self.centre is None else tuple(self.centre)
         return Packing(self.stored, self.step, centre)
 
@@ -345,13 +350,14 @@ def _check_own_hash(data: bytes, manifest: Manifest) -> None:
 
 
 def _check_values(manifest: Manifest) -> None:
+    code = manifest.code
     checks = {
         "dims.coarse": manifest.dims.coarse >= 1,
         "dims.full": manifest.dims.full is None or manifest.dims.full >= 1,
         "max_tokens": manifest.max_tokens >= 1,
-        "code.scale": 0 < manifest.code.scale < float("inf"),
-        "code.stored": (manifest.code.stored == "int8") == (manifest.version == 1)
-        and manifest.code.packing.fits(manifest.dims.coarse),
+        "code.scale": 0 < code.scale < float("inf"),
+        "code.stored": (code.stored == "int8") == (manifest.version == 1)
+        and kind_fits(code.stored, code.step, code.centre, manifest.dims.coarse),
         "padding.side": manifest.padding.side == "right",
         "head.kind": manifest.head.kind in HEAD_KINDS,
         "prompts": set(manifest.prompts) == set(KINDS),
@@ -366,15 +372,23 @@ def _check_values(manifest: Manifest) -> None:
         raise ManifestError(f"{MANIFEST}: unusable value of {', '.join(wrong)}")
 
 
-def make_code(head_id: str, dim: int, *, scale: float, packing: Packing = INT8) -> Code:
-    """The code of a head's first dimensions, with the id that names it (FORMAT.md, "Space")."""
+def make_code(head_id: str, dim: int, *, scale: float, packing: Packing | None = None) -> Code:
+    """The code of a head's first dimensions, with the id that names it (FORMAT.md, "Space").
+
+    Args:
+        head_id: The head's.
+        dim: Dimensions of the code.
+        scale: The value that the int8 code 127 stands for.
+        packing: What a store keeps; None for int8.
+    """
     named = {"head": head_id, "dim": dim, "scale": scale, "int8": INT8_RULE, "bit": BIT_RULE}
-    kept = {"stored": packing.kind, "step": packing.step, "centre": packing.centre}
-    if packing.kind != "int8":
-        named |= kept
+    stored, step, centre = "int8", None, None
+    if packing is not None and packing.kind != stored:
+        stored, step = packing.kind, packing.step
+        centre = None if packing.centre is None else list(packing.centre)
+        named |= {"stored": stored, "step": step, "centre": centre}
     digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
-    centre = None if packing.centre is None else list(packing.centre)
-    return Code(digest, scale, INT8_RULE, BIT_RULE, packing.kind, packing.step, centre)
+    return Code(digest, scale, INT8_RULE, BIT_RULE, stored, step, centre)
 
 
 def expected_outputs(dims: Dims) -> dict[str, str]:
