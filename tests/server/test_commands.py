@@ -11,6 +11,7 @@ import socket
 import sqlite3
 import threading
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -102,27 +103,34 @@ def test_port_that_is_taken_is_said(tmp_path: Path) -> None:
     assert json.loads(result.stdout)["error"]["kind"] == "NetworkError"
 
 
-def test_administration_does_what_it_says(sqlite_path: Path) -> None:
-    assert admin(sqlite_path, "tenants", "create", "acme") == {"tenant": "acme"}
-    code = admin(sqlite_path, "codes", "create", "acme", "--hours", "1")["code"]
-    limits = admin(sqlite_path, "tenants", "limit", "acme", "documents=5", "devices=2")["limits"]
+def test_administration_does_what_it_says(
+    sqlite_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def admin(*words: str) -> Any:
+        capsys.readouterr()
+        assert main(["admin", *words, "--database", str(sqlite_path), "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    assert admin("tenants", "create", "acme") == {"tenant": "acme"}
+    code = admin("codes", "create", "acme", "--hours", "1")["code"]
+    limits = admin("tenants", "limit", "acme", "documents=5", "devices=2")["limits"]
     assert limits == {"documents": 5, "devices": 2}
-    assert admin(sqlite_path, "tenants", "limit", "acme", "devices=")["limits"] == {"documents": 5}
+    assert admin("tenants", "limit", "acme", "devices=")["limits"] == {"documents": 5}
     with serving(sqlite_path) as server:
         device = enroll(server.url, code, "phone \x1b[2J")
         gone = item("gone", after=-5_000, deleted=True)
         assert device.statuses(item("a", n=2), gone) == ["applied", "applied"]
         device.call("GET", "/v1/pull?since=1&vectors=none")
-        (listed,) = admin(sqlite_path, "devices", "list", "acme")["devices"]
+        (listed,) = admin("devices", "list", "acme")["devices"]
         assert (listed["device"], listed["behind"]) == (device.device, 1)
         text = good("admin", "devices", "list", "acme", "--database", sqlite_path).stdout.decode()
         assert "1 changes behind" in text
         assert "\x1b" not in text
-        (tenant,) = admin(sqlite_path, "tenants", "list")["tenants"]
+        (tenant,) = admin("tenants", "list")["tenants"]
         assert (tenant["documents"], tenant["tombstones"], tenant["passages"]) == (1, 1, 2)
-        purged = admin(sqlite_path, "purge", "acme", "--days", "0")
+        purged = admin("purge", "acme", "--days", "0")
         assert purged == {"tenant": "acme", "forgotten": 1, "fence": 2}
-        assert admin(sqlite_path, "tokens", "revoke", "acme", device.device)["revoked"]
+        assert admin("tokens", "revoke", "acme", device.device)["revoked"]
         assert device.call("GET", "/v1/pull?since=1&vectors=none").status == 401
         device.close()
 
