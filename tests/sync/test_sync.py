@@ -144,7 +144,7 @@ def test_acknowledgement_that_was_lost_does_no_harm(new_device: NewDevice) -> No
     device.index.put([Document("a", "the cat"), Document("b", "a dog")])
     device.client.sync_once()
     device.index.put([Document("a", "a model"), Document("b", "testing it")])
-    remote = device.client._follow_credentials()
+    remote = device.client._link.follow()
     sent = replica.outgoing(device.index.store, limit=10)
     from edge_mrl.wire import Item
 
