@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from edge_mrl import replica
 from edge_mrl.errors import (
     BindingError,
     NotAStoreError,
@@ -21,6 +22,7 @@ from edge_mrl.errors import (
 )
 from edge_mrl.maintain import Health, check
 from edge_mrl.migrations import MIGRATIONS
+from edge_mrl.outbox import known_versions
 from edge_mrl.schema import APPLICATION_ID
 from edge_mrl.search import nearest
 from edge_mrl.store import Binding, Counts, Store
@@ -173,7 +175,7 @@ def test_schema_is_what_the_format_says(path: Path) -> None:
 def test_store_of_every_version_opens_with_all_it_held(old: Path, path: Path) -> None:
     shutil.copy(old, path)
     with Store.open(path) as store:
-        assert (store.binding, store.rule) == (make_store.BINDING, make_store.RULE)
+        assert (store.binding, store.rule) == (make_store.binding(old), make_store.RULE)
         expected = {document.id: document for document in make_store.DOCUMENTS}
         assert store.get(expected) == expected
         assert live_codes(store) == make_store.CODES.tolist()
@@ -196,6 +198,37 @@ def test_store_of_every_version_opens_with_all_it_held(old: Path, path: Path) ->
     names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master")]
     assert not [name for name in names if name.startswith("old_")]
     connection.close()
+
+
+def test_queue_of_an_enrolled_store_is_still_there(path: Path) -> None:
+    shutil.copy(make_store.ENROLLED, path)
+    with Store.open(path) as store:
+        found = replica.enrolment(store)
+        assert found is not None
+        mine = make_store.ENROLMENT
+        assert (found.server, found.tenant, found.device) == (mine.server, mine.tenant, mine.device)
+        assert (found.cursor, found.with_text) == (mine.cursor, False)
+        first, second, third = replica.outgoing(store, limit=9)
+        assert [first.document, second.document] == make_store.DOCUMENTS[:2]
+        assert [first.spans, second.spans] == make_store.SPANS[:2]
+        for one, full in ((first, make_store.FULLS[:2]), (second, make_store.FULLS[2:])):
+            assert np.array_equal(one.vectors, full.astype(np.float16))
+        assert (third.id, third.deleted) == ("gone", True)
+        with store.locked() as (connection, _):
+            known = known_versions(connection, ["a", "caf\u00e9", "blank", "gone"])
+        assert {k: (v.sent, v.acknowledged > 0) for k, v in known.items()} == {
+            "a": (mine.cursor + 1, False),
+            "caf\u00e9": (0, False),
+            "blank": (0, True),
+            "gone": (0, True),
+        }
+        (letter,) = replica.dead_letters(store)
+        assert (letter.id, letter.reason, letter.deleted) == ("refused", "forbidden", True)
+        # It goes on: what is sent leaves the queue, and its vectors go with it.
+        sent = [replica.Verdict(one.id, one.stamp, "applied") for one in (first, second, third)]
+        replica.acknowledge(store, sent, offset_ms=0)
+        assert replica.queue(store) == replica.Queue(0, 0, None)
+        assert check(store) == Health(3, (), (), ())
 
 
 def test_new_migration_is_applied_once_with_its_record(

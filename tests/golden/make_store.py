@@ -1,21 +1,27 @@
-"""Make ``store-2.db`` anew: ``python -m tests.golden.make_store`` from the repository.
+"""Make ``store-3.db`` anew: ``python -m tests.golden.make_store`` from the repository.
 
-``store-1.db`` holds the same and was written by version 1 of the store: it cannot be made any more.
-Both are committed so that later versions are tested against them: once released, a store is never
-made again, only joined by the next version's.
+``store-1.db`` and ``store-2.db`` hold the same documents and were written by the first two versions
+of the store: they cannot be made any more. ``store-3.db`` has the migrations to 0004, is enrolled, and
+has a queue. All are committed so that later versions are tested against them: once released, a store
+is never made again, only joined by the next version's.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from edge_mrl import replica
 from edge_mrl.documents import Document
+from edge_mrl.outbox import Enrolment
 from edge_mrl.passages import PassageRule
+from edge_mrl.replica import Verdict
 from edge_mrl.store import Binding, Entry, Store
 
-STORES = [Path(__file__).parent / f"store-{version}.db" for version in (1, 2)]
+STORES = [Path(__file__).parent / f"store-{version}.db" for version in (1, 2, 3)]
+ENROLLED = STORES[-1]
 BINDING = Binding("5" * 64, "c" * 64, 4, 1.0, "/bundles/tiny")
 RULE = PassageRule(max_tokens=8, overlap=1)
 DOCUMENTS = [
@@ -25,14 +31,41 @@ DOCUMENTS = [
 ]
 SPANS = [[(0, 10), (8, 17)], [(0, 12)], []]
 CODES = np.array([[1, -127, 0, 127], [2, 2, 2, 2], [-3, 0, 0, 5]], np.int8)
+#: Full vectors of the same passages, float32[3, 4].
+FULLS = np.array([[0.6, -0.8, 0, 0], [0.5, 0.5, 0.5, 0.5], [0, 0, 0.28, 0.96]], np.float32)
+FULL_DIM = 4
+ENROLMENT = Enrolment("https://search.example.org", "team", "device", cursor=7)
+
+
+def binding(store: Path) -> Binding:
+    """The binding that one of the stores has."""
+    return replace(BINDING, full_dim=FULL_DIM) if store == ENROLLED else BINDING
 
 
 def main() -> None:
-    STORES[-1].unlink(missing_ok=True)
-    with Store.open(STORES[-1], create=lambda: (BINDING, RULE)) as store:
-        parts = np.split(CODES, [2, 3])
-        rows = zip(DOCUMENTS, SPANS, parts, strict=True)
-        store.put([Entry(document, spans, codes) for document, spans, codes in rows])
+    ENROLLED.unlink(missing_ok=True)
+    with Store.open(ENROLLED, create=lambda: (BINDING, RULE)) as store:
+        replica.enrol(store, ENROLMENT, full_dim=FULL_DIM)
+        places = [2, 3]
+        rows = zip(DOCUMENTS, SPANS, np.split(CODES, places), np.split(FULLS, places), strict=True)
+        store.put([Entry(document, spans, codes, full) for document, spans, codes, full in rows])
+        # "a" was sent without an answer; "blank" is there; "gone" was, and its deletion waits.
+        replica.mark_sent(store, ["a"])
+        store.put([_empty("gone"), _empty("refused")])
+        _judge(store, blank="applied", gone="applied")
+        store.delete(["gone", "refused"])
+        _judge(store, refused="forbidden")
+
+
+def _empty(name: str) -> Entry:
+    return Entry(Document(name, ""), [], CODES[:0], FULLS[:0])
+
+
+def _judge(store: Store, **statuses: str) -> None:
+    """Take over what a server said of some documents that wait."""
+    waiting = {one.id: one.stamp for one in replica.outgoing(store, limit=99)}
+    verdicts = [Verdict(name, waiting[name], status) for name, status in statuses.items()]
+    replica.acknowledge(store, verdicts, offset_ms=0)
 
 
 if __name__ == "__main__":
