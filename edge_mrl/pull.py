@@ -115,12 +115,15 @@ class Puller:
     def everything(self) -> None:
         """Pull from the beginning, and agree on what is not there any more."""
         there: set[str] = set()
-        cursor = fence = 0
+        enrolment = replica.enrolment(self._store)
+        device = None if enrolment is None else enrolment.device
+        cursor = fence = arrived = 0
         for page in self._pages():
             there.update(item.id for item in page.items)
+            arrived = max(arrived, *(i.stamp for i in page.items if i.device == device), 0)
             self._apply(page.items, cursor=None, offset_ms=page.offset_ms)
             cursor, fence = page.cursor, page.fence
-        gone = replica.reconcile(self._store, there, cursor=cursor, fence=fence)
+        gone = replica.reconcile(self._store, there, cursor=cursor, fence=fence, arrived=arrived)
         self._pulled(0, gone)
 
     def _again(self) -> None:

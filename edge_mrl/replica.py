@@ -578,19 +578,24 @@ class _Local:
         return replace(entry, document=document)
 
 
-def reconcile(store: Store, there: Collection[str], *, cursor: int, fence: int) -> int:
+def reconcile(
+    store: Store, there: Collection[str], *, cursor: int, fence: int, arrived: int = 0
+) -> int:
     """Agree with a server that has forgotten deletions, after everything was pulled (a fence).
 
     What a server had once and has no more was deleted: it goes, and what was written to it since is
-    kept as a dead letter. So does what was sent at a cursor before the fence without an answer: it may
-    have arrived, and been deleted since. What no server ever had gets a new stamp, above those that were
-    forgotten. Where nothing was forgotten, nothing goes: the server was restored from an older copy.
+    kept as a dead letter. So does what was sent at a cursor before the fence without an answer, where the
+    push has arrived: others of its documents are there. What no server had, as far as can be known, gets
+    a new stamp, above those that were forgotten.
+
+    Where nothing was forgotten, nothing goes: the server was restored from an older copy.
 
     Args:
         store: The store.
         there: All ids that the server has, deletions included.
         cursor: How far its changes were pulled.
         fence: Its last change among the deletions that it has forgotten; 0 for none.
+        arrived: The largest stamp of this device's that it has; 0 for none.
 
     Returns:
         Documents deleted.
@@ -600,10 +605,12 @@ def reconcile(store: Store, there: Collection[str], *, cursor: int, fence: int) 
     def decide(connection: sqlite3.Connection) -> tuple[list[Entry], list[str]]:
         nonlocal count
         now = replace(_require(connection, store), cursor=cursor, success_ms=now_ms())
-        query = "SELECT id, acknowledged, sent FROM versions"
-        rows = [row for row in connection.execute(query) if row[0] not in there]
-        # A deletion of what was sent at a cursor has a change above that cursor.
-        gone = [name for name, known, sent in rows if fence and (known or 0 < sent <= fence)]
+        query = "SELECT id, acknowledged, sent > 0 AND sent <= ? AND stamp <= ? FROM versions"
+        # A deletion of what was sent at a cursor has a change above that cursor. A push is stored whole,
+        # and stamps go in order: one without an answer has arrived if any stamp from there on has.
+        found = connection.execute(query, (fence, arrived))
+        rows = [row for row in found if row[0] not in there]
+        gone = [name for name, known, sent in rows if fence and (known or sent)]
         local = _Local(connection, gone, store.binding)
         for name in gone:
             known = known_versions(connection, [name])[name]
