@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from bench.arm import count
 from edge_mrl.encoder import Encoder
+from edge_mrl.index import Index
 from edge_mrl.verify import cosines
 from tests.arm.testbed import CPUS, ROOT, Emulator
 from tests.bundles import TINY
 from tests.processes import good
+from tests.serving import admin, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.arm]
 
@@ -172,7 +174,39 @@ class Runs:
             "check x86": json.loads(there("check", "--store", copy, "--json").stdout),
             "check here": json.loads(good("check", "--store", own, "--json").stdout),
             "stats": json.loads(there("stats", "--store", own, "--json").stdout),
+            "sync": self._sync(there, own, cpu),
         }
+
+    def _sync(self, there: Callable[..., Any], store: Path, cpu: str) -> dict[str, Any]:
+        """Sync a store written there with one here, both ways; then ask the server for the order."""
+        other = self._folder / f"other-than-{cpu}.db"
+        Index.open(other, self._bundle).close()
+        new, gone = {"id": "new", "text": "a tide table for the harbour"}, corpus()[5]["id"]
+        database = self._folder / f"server-of-{cpu}.db"
+        with serving(database) as server:
+            codes = {
+                store: server.code,
+                other: admin(database, "codes", "create", "default")["code"],
+            }
+
+            def sync(edge_mrl: Callable[..., Any], file: Path) -> Any:
+                if file in codes:
+                    enroll = ("enroll", "--server", server.url, "--code", codes.pop(file))
+                    edge_mrl(*enroll, "--store", file, "--with-text")
+                return json.loads(edge_mrl("sync", "--store", file, "--json").stdout)
+
+            result = {"sent": sync(there, store), "received here": sync(good, other)}
+            lines = json.dumps(new).encode()
+            good("index", "-", "--bundle", self._bundle, "--store", other, stdin=lines)
+            good("delete", gone, "--store", other)
+            result |= {"sent here": sync(good, other), "received": sync(there, store)}
+            asked = ("search", new["text"], "--store", store, "--json", "--rerank", "always")
+            answer = json.loads(there(*asked, "--deadline", "60000").stdout)
+        result |= {"ranked_by": answer["ranked_by"], "first": answer["hits"][0]}
+        for name, file in (("ids", store), ("ids here", other)):
+            with Index.open(file) as index:
+                result[name] = sorted(index.select({}))
+        return {**result, "new": new, "gone": gone}
 
     def _index(self, edge_mrl: Callable[..., Any], store: Path) -> dict[str, Any]:
         command = ("index", self.documents, "--bundle", self._bundle, "--store", store, "--json")
@@ -262,6 +296,18 @@ def test_commands_work_end_to_end(runs: Runs, cpu: str) -> None:
     for name in ("check", "check x86", "check here"):
         assert done[name]["sound"], name
     assert all(len(hits) == 5 for hits in done["hybrid"])
+
+
+@pytest.mark.parametrize("cpu", PIS)
+def test_store_syncs_with_one_on_another_architecture(runs: Runs, cpu: str) -> None:
+    done = runs["store", cpu]["sync"]
+    assert (done["sent"]["pushed"], done["sent"]["queued"]) == (DOCUMENTS, 0)
+    assert done["received here"]["pulled"] == DOCUMENTS
+    assert (done["received"]["pulled"], done["received"]["deleted"]) == (1, 1)
+    expected = {entry["id"] for entry in corpus()} - {done["gone"]} | {"new"}
+    assert done["ids"] == done["ids here"] == sorted(expected)
+    assert done["ranked_by"] == "server"
+    assert (done["first"]["id"], done["first"]["text"]) == ("new", done["new"]["text"])
 
 
 @pytest.mark.parametrize("cpu", PIS)
