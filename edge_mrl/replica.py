@@ -26,6 +26,7 @@ from edge_mrl.outbox import (
     queue_crc,
     read_enrolment,
     restamp,
+    rewind,
     write_enrolment,
     write_queue,
     write_versions,
@@ -59,6 +60,7 @@ __all__ = [
     "outgoing",
     "queue",
     "reconcile",
+    "resend",
     "retry_letters",
     "set_margin",
     "set_server",
@@ -211,6 +213,31 @@ def set_with_text(store: Store, *, with_text: bool) -> None:
             _queue_all(connection, after)
         else:
             write_enrolment(connection, after)
+
+
+def resend(store: Store) -> int:
+    """Queue what this device wrote once more, and have everything pulled again.
+
+    For a server that was restored from a backup. Versions stay as they are, so that nothing newer is
+    overwritten, and a server that has them already says so.
+
+    Returns:
+        How many documents and deletions were queued.
+    """
+    with store.writing(), store.locked() as (connection, _):
+        mine = _require(connection, store)
+        query = (
+            "SELECT id, stamp, deleted FROM versions WHERE device = ? AND NOT EXISTS "
+            "(SELECT 1 FROM outbox WHERE outbox.id = versions.id) ORDER BY stamp"
+        )
+        time_ms = now_ms()
+        rows = [
+            Queued(name, stamp, bool(deleted), time_ms, 0)
+            for name, stamp, deleted in connection.execute(query, (mine.device,))
+        ]
+        write_queue(connection, rows)
+        rewind(connection)
+    return len(rows)
 
 
 def set_server(store: Store, server: str) -> None:

@@ -239,6 +239,14 @@ class SyncClient:
         """Forget dead letters, all or some; the store's documents stay. Returns how many."""
         return replica.drop_letters(self._store, ids)
 
+    def resend(self) -> int:
+        """Queue what this device wrote once more, for a server that was restored from a backup.
+
+        Returns:
+            How many documents and deletions are queued again.
+        """
+        return replica.resend(self._store)
+
     def set_with_text(self, *, with_text: bool) -> None:
         """Choose whether text and metadata are sent; everything is then sent once more with them."""
         replica.set_with_text(self._store, with_text=with_text)

@@ -71,6 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--collection", metavar="NAME", help="with --qdrant, the collection")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--status", action="store_true", help="say what waits, and why; send nothing")
+    what.add_argument(
+        "--resend",
+        action="store_true",
+        help="send what this device wrote once more: for a server restored from a backup",
+    )
     what.add_argument("--dead-letters", action="store_true", help="list what cannot be sent")
     what.add_argument(
         "--retry", nargs="*", metavar="ID", help="send dead letters again; all without an id"
@@ -94,6 +99,8 @@ def run(args: argparse.Namespace) -> int:
         return _look(args)
     _change(args)
     with _open(args) as client:
+        if args.resend:
+            client.resend()
         if args.with_text and not client.status().with_text:
             client.set_with_text(with_text=True)
         return _watch(client, args) if args.watch else _once(client, args)

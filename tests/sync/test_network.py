@@ -280,6 +280,12 @@ def test_device_that_is_ahead_of_a_restored_server_skips_and_loses_nothing(tmp_p
             assert pulls.sync_once().deleted == 1
             assert not pulls.dead_letters()
             assert other.check().sound
+            # What the server has lost is sent again as it was, and what it has stays.
+            assert pushes.resend() == 4
+            assert pushes.sync_once().pushed == 4
+            assert writes.sync_once().pulled == 3
+            assert set(new.get(list("abcdn"))) == set("abcd")
+            assert pushes.status().queue.items == 0
 
 
 @pytest.mark.parametrize("forgotten", [False, True], ids=["remembered", "forgotten"])
