@@ -205,7 +205,8 @@ class Runs:
         result |= {"ranked_by": answer["ranked_by"], "first": answer["hits"][0]}
         for name, file in (("ids", store), ("ids here", other)):
             with Index.open(file) as index:
-                result[name] = sorted(index.select({}))
+                result[name] = sorted(index.get([new["id"], *(e["id"] for e in corpus())]))
+                assert index.count().documents == len(result[name])
         return {**result, "new": new, "gone": gone}
 
     def _index(self, edge_mrl: Callable[..., Any], store: Path) -> dict[str, Any]:
