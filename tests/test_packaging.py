@@ -73,7 +73,7 @@ def test_runtime_works_alone_and_names_what_export_needs(wheel: Path, tmp_path: 
     (tmp_path / "notes.txt").write_text("the cat and the dog", "utf-8")
     store = tmp_path / "s.db"
     call(edge, "index", tmp_path / "notes.txt", "--bundle", bundle, "--store", store, "--quiet")
-    assert "notes.txt" in call(edge, "search", "a cat", "--store", store).stdout
+    assert "the cat and the dog" in call(edge, "search", "a cat", "--store", store).stdout
     refused = call(edge, "export", "-o", tmp_path / "bundle", code=3)
     assert 'pip install "edge-mrl[export]"' in refused.stderr
     refused = call(edge, "serve", "--database", tmp_path / "server.db", code=3)
