@@ -152,7 +152,8 @@ def test_commands_that_are_written_down_run(
             assert main(["admin", *words]) == expected, words
     options = set(re.findall(r"--[a-z-]*[a-z]", SERVER_PAGE)) - {"--days"}
     assert len(options) > 5
-    assert options <= set(re.findall(r"--[a-z-]+", _help(capsys, "serve")))
+    known = _help(capsys, "serve") + _help(capsys, "sync")
+    assert options <= set(re.findall(r"--[a-z-]+", known))
 
 
 def test_counts_of_a_tenant_are_those_of_its_rows(place: Place) -> None:
