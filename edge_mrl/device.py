@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_mrl import replica
+from edge_mrl import letters, pushes, replica
 from edge_mrl.bundle import read_manifest
 from edge_mrl.clock import now_ms
 from edge_mrl.credentials import Credentials
 from edge_mrl.errors import UsageError
 from edge_mrl.index import find_bundle
 from edge_mrl.outbox import MAX_QUEUE_BYTES, Enrolment
+from edge_mrl.pushes import Queue
 from edge_mrl.remote import Remote
 from edge_mrl.remote import enroll as ask_to_enroll
-from edge_mrl.replica import Queue
 from edge_mrl.transport import Timeouts, Transport, server_address
 
 if TYPE_CHECKING:
@@ -221,8 +221,8 @@ def status_of(store: Store, waiting: str | None = None) -> Status:
         found.server,
         found.tenant,
         found.device,
-        replica.queue(store),
-        replica.count_letters(store),
+        pushes.queue(store),
+        letters.count_letters(store),
         found.cursor,
         found.success_ms or None,
         found.with_text,
@@ -234,7 +234,7 @@ def retry_letters(
     store: Store, encoder: Callable[[], Encoder], ids: Iterable[str] | None = None
 ) -> int:
     """Queue dead letters again; documents that were deleted elsewhere are embedded and put again."""
-    queued, documents = replica.retry_letters(store, ids)
+    queued, documents = letters.retry_letters(store, ids)
     return queued + _put_again(store, encoder, documents)
 
 

@@ -264,10 +264,51 @@ def _check_fourth(connection: sqlite3.Connection) -> None:
         connection.execute("UPDATE binding SET crc = ?", (checksum(*row[:-1]),))
 
 
+_FIFTH_TABLES: tuple[Step, ...] = (
+    "ALTER TABLE sync RENAME TO old_sync",
+    """CREATE TABLE sync (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        server TEXT NOT NULL,
+        tenant TEXT NOT NULL,
+        device TEXT NOT NULL,
+        cursor INTEGER NOT NULL,
+        last INTEGER NOT NULL,
+        floor INTEGER NOT NULL,
+        offset_ms INTEGER NOT NULL,
+        with_text INTEGER NOT NULL,
+        max_queue INTEGER NOT NULL,
+        success_ms INTEGER NOT NULL,
+        margin REAL,
+        epoch TEXT NOT NULL,
+        push INTEGER NOT NULL,
+        answered INTEGER NOT NULL,
+        crc INTEGER NOT NULL
+    )""",
+)
+
+
+def _fill_fifth(connection: sqlite3.Connection) -> None:
+    """Carry the enrolment over; what was sent without an answer was sent without a number."""
+    for row in connection.execute("SELECT * FROM old_sync").fetchall():
+        values = (*row[1:-1], "", 0, 0)
+        crc = checksum(*values) if checksum(*row[1:-1]) == row[-1] else row[-1]
+        marks = ", ".join("?" * (len(values) + 2))
+        connection.execute(f"INSERT INTO sync VALUES ({marks})", (1, *values, crc))  # noqa: S608
+    connection.execute("DROP TABLE old_sync")
+    query = (
+        "SELECT id, stamp, device, deleted, acknowledged, sent, crc FROM versions WHERE sent > 0"
+    )
+    for *values, crc in connection.execute(query).fetchall():
+        if checksum(*values) == crc:
+            row = (checksum(*values[:-1], 0), values[0])
+            connection.execute("UPDATE versions SET sent = 0, crc = ? WHERE id = ?", row)
+
+
 #: Names and steps, in order. A released migration never changes; a new one goes at the end.
 MIGRATIONS: tuple[tuple[str, tuple[Step, ...]], ...] = (
     ("0001-documents-passages-codes", _FIRST),
     ("0002-rows-checksums-keywords", (*_SECOND_TABLES, _fill_second)),
     ("0003-outbox-versions", _THIRD),
     ("0004-stored-codes-settings", (*_FOURTH_TABLES, _check_fourth)),
+    ("0005-epoch-numbered-pushes", (*_FIFTH_TABLES, _fill_fifth)),
 )

@@ -53,6 +53,10 @@ class Enrolment:
         max_queue: Bytes of vectors that may wait.
         success_ms: When a sync last went through, in milliseconds since 1970; 0 for never.
         margin: Below this doubt, ``rerank="auto"`` does not ask; None for the default.
+        epoch: What the server's tenant was called when ``cursor`` was given out; another name, and it was
+            restored from an older copy. Empty where no server said.
+        push: The number of the last push that was begun.
+        answered: The last one of which is known whether it arrived: ``push``, or one less.
     """
 
     server: str
@@ -66,6 +70,14 @@ class Enrolment:
     max_queue: int = MAX_QUEUE_BYTES
     success_ms: int = 0
     margin: float | None = None
+    epoch: str = ""
+    push: int = 0
+    answered: int = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody knows here if the last push arrived."""
+        return self.push > self.answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +87,27 @@ class Known:
     Attributes:
         version: The one that the store has.
         deleted: Whether it is a deletion.
-        acknowledged: The newest stamp of this document that a server has; 0 for none.
-        sent: One more than the store's cursor when this document was first sent, whatever came of it; 0
-            if it never was, or only before it was deleted here.
+        acknowledged: The newest stamp of this document that a server has; 0 for none, 1 where it has one
+            that nobody knows here.
+        sent: The number of the push in which this document arrived first, or, where nothing is
+            acknowledged, of one of which nobody knows whether it arrived; 0 for none.
     """
 
     version: Version
     deleted: bool
     acknowledged: int
     sent: int = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was sent, and nobody knows if it arrived."""
+        return self.sent > 0 and not self.acknowledged
+
+    def settled(self, *, arrived: bool) -> Known:
+        """The same, when it is known whether what was sent arrived: the server has some version then."""
+        if not self.is_open:
+            return self
+        return replace(self, acknowledged=1) if arrived else replace(self, sent=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +181,7 @@ def note(
         last = next_stamp(last, offset_ms=enrolment.offset_ms, wall=wall)
         before = known.get(change.id)
         # Put again after a deletion, it is a new document: that a server has none is no reason to
-        # take it for deleted elsewhere (replica.reconcile).
+        # take it for deleted elsewhere (arrivals.reconcile).
         old = before is not None and (change.deleted or not before.deleted)
         acknowledged, sent = (before.acknowledged, before.sent) if before and old else (0, 0)
         version = Version(last, enrolment.device)
@@ -263,12 +287,11 @@ def restamp(
     known = known_versions(connection, [row.id for row in rows])
     last, versions, fresh = enrolment.last, {}, []
     for row in rows:
-        before = known.get(row.id)
-        acknowledged, sent = (0, 0) if before is None else (before.acknowledged, before.sent)
         # Every acknowledged stamp is at most ``floor``, and that at most ``last``.
         last = next_stamp(last, offset_ms=enrolment.offset_ms, wall=wall)
         version = Version(last, enrolment.device)
-        versions[row.id] = Known(version, row.deleted, acknowledged, sent)
+        before = known.get(row.id, Known(version, row.deleted, 0)).settled(arrived=True)
+        versions[row.id] = replace(before, version=version, deleted=row.deleted)
         fresh.append(replace(row, stamp=last))
     write_versions(connection, versions)
     write_queue(connection, fresh)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import numpy as np
 
-from edge_mrl import replica
+from edge_mrl import arrivals, pushes, replica
 from edge_mrl.documents import Document
 from edge_mrl.errors import NetworkError, ServerError, WireError
 from edge_mrl.head import derive_codes, read_head
@@ -26,6 +26,7 @@ from edge_mrl.wire import Item, decode_items, decode_message
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from edge_mrl.arrivals import Agreed
     from edge_mrl.bundle import Manifest
     from edge_mrl.remote import Page, Remote
     from edge_mrl.store import Store
@@ -82,81 +83,58 @@ class Puller:
         """Pull what changed since the last time.
 
         Raises:
-            ServerError: "fenced", where deletions since then are forgotten: see ``everything``.
+            ServerError: "fenced", where deletions since then are forgotten, or "restored", where the
+                server is an older copy of what it was: see ``everything``.
         """
         while True:
-            since = self._cursor()
-            page = self._page(since, None)
-            if page.cursor < since:
-                self._again()
-                return
-            self._apply(page.items, cursor=page.cursor, offset_ms=page.offset_ms)
+            now = replica.enrolment(self._store)
+            since, epoch, push = (now.cursor, now.epoch, now.answered) if now else (0, "", 0)
+            page = self._page(since, epoch=epoch, push=push)
+            self._apply(page.items, cursor=page.cursor, epoch=page.epoch, offset_ms=page.offset_ms)
             if not page.more:
                 return
 
-    def bootstrap(self) -> None:
-        """Fill a store that has pulled nothing yet."""
+    def bootstrap(self) -> Agreed | None:
+        """Fill a store that has pulled nothing yet; returns what ``everything`` does, if need be."""
         store = self._store
-        if self._full or replica.ever_acknowledged(store) or replica.queue(store).items:
+        if self._full or replica.ever_acknowledged(store) or pushes.queue(store).items:
             # A snapshot has no deletions, and may be older than what this device has sent since; what
             # waits may have been sent too, and deleted by others, where the answer was lost.
-            self.everything()
-            return
+            return self.everything()
         for _ in range(SNAPSHOT_TRIES):
             try:
                 if self._snapshot():
-                    return
+                    return None
             except ServerError as error:
                 if error.status not in (404, 412, 416, 501):
                     raise
                 Path(self._part).unlink(missing_ok=True)
-        self.everything()
+        return self.everything()
 
-    def everything(self) -> None:
-        """Pull from the beginning, and agree on what is not there any more."""
-        there: set[str] = set()
-        enrolment = replica.enrolment(self._store)
-        device = None if enrolment is None else enrolment.device
-        cursor = fence = arrived = 0
-        for page in self._pages():
-            there.update(item.id for item in page.items)
-            arrived = max(arrived, *(i.stamp for i in page.items if i.device == device), 0)
-            self._apply(page.items, cursor=None, offset_ms=page.offset_ms)
-            cursor, fence = page.cursor, page.fence
-        gone = replica.reconcile(self._store, there, cursor=cursor, fence=fence, arrived=arrived)
-        self._pulled(0, gone)
-
-    def _again(self) -> None:
-        """Pull from the beginning, from a server that was restored from an older copy.
-
-        It numbers its changes anew: those up to its present number may be others than we have seen.
-        What it has lost stays here. The cursor moves last, so that a run that is cut begins again.
-        """
-        for page in self._pages():
-            cursor = None if page.more else page.cursor
-            self._apply(page.items, cursor=cursor, offset_ms=page.offset_ms)
-
-    def _pages(self) -> Iterator[Page]:
-        """All pages from the beginning."""
-        since, fence = 0, None
+    def everything(self) -> Agreed:
+        """Pull from the beginning, and agree on what is not there. The last push must be settled."""
+        there: dict[str, int] = {}
+        since, fence, epoch = 0, None, None
         while True:
-            page = self._page(since, fence)
-            if page.cursor < since:
-                raise NetworkError("the server went back while everything was pulled")
-            yield page
+            page = self._page(since, fence=fence, epoch=epoch)
+            there.update((item.id, item.stamp) for item in page.items)
+            self._apply(page.items, cursor=None, offset_ms=page.offset_ms)
+            since, fence, epoch = page.cursor, page.fence, page.epoch
             if not page.more:
-                return
-            since, fence = page.cursor, page.fence
+                break
+        agreed = arrivals.reconcile(self._store, there, page)
+        self._pulled(0, agreed.deleted)
+        return agreed
 
-    def _cursor(self) -> int:
-        enrolment = replica.enrolment(self._store)
-        return 0 if enrolment is None else enrolment.cursor
-
-    def _page(self, since: int, fence: int | None) -> Page:
+    def _page(
+        self, since: int, *, fence: int | None = None, epoch: str | None = None, push: int = 0
+    ) -> Page:
         vectors = "full" if self._full else "coarse"
 
         def ask() -> Page:
-            return self._remote.pull(since, code=self._code, vectors=vectors, fence=fence)
+            return self._remote.pull(
+                since, code=self._code, vectors=vectors, fence=fence, epoch=epoch, push=push
+            )
 
         page: Page = self._with_head(ask)
         return page
@@ -180,10 +158,16 @@ class Puller:
         return self._matrix
 
     def _apply(
-        self, items: Sequence[Item], *, cursor: int | None, offset_ms: int | None = None
+        self,
+        items: Sequence[Item],
+        *,
+        cursor: int | None,
+        epoch: str = "",
+        offset_ms: int | None = None,
     ) -> None:
         pairs = [(item, self._entry(item)) for item in items]
-        self._pulled(*replica.apply(self._store, pairs, cursor=cursor, offset_ms=offset_ms))
+        counts = arrivals.apply(self._store, pairs, cursor=cursor, epoch=epoch, offset_ms=offset_ms)
+        self._pulled(*counts)
 
     def _entry(self, item: Item) -> Entry | None:
         """A document as the store keeps it."""
@@ -242,7 +226,7 @@ class Puller:
 
     def _take(self, part: _PartFile) -> None:
         batch: list[Item] = []
-        cursor = 0
+        cursor, epoch = 0, ""
         for number, frame in enumerate(part.frames()):
             try:
                 message = decode_message(frame)
@@ -253,13 +237,13 @@ class Puller:
                 first = message.header.get("cursor")
                 if not isinstance(first, int) or first < 0:
                     raise NetworkError("the snapshot: cursor: expected a number")
-                cursor = first
+                cursor, epoch = first, str(message.header.get("epoch", ""))
             batch += items
             if len(batch) >= BATCH_DOCUMENTS:
                 self._apply(batch, cursor=None)
                 batch = []
         # Only now may the cursor move: what was applied before is harmless to apply again.
-        self._apply(batch, cursor=cursor)
+        self._apply(batch, cursor=cursor, epoch=epoch)
 
 
 class _PartFile:

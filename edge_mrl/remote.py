@@ -68,10 +68,18 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """What a server said of each item, in order: status and, where that is newer, its stamp."""
+    """What a server said of a push.
+
+    Attributes:
+        results: Of each item, in order: status and, where that is newer, its stamp.
+        offset_ms: The server's clock less ours.
+        refused: Where the push had no items: ids that it refused of the one before that had this number;
+            None where that did not arrive, and will not any more.
+    """
 
     results: Sequence[tuple[str, int]]
     offset_ms: int
+    refused: Sequence[str] | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,10 +88,11 @@ class Page:
 
     Attributes:
         items: The documents, oldest change first.
-        cursor: The change that these lead to; below the one asked for where the server has fewer changes,
-            as one that was restored from an older copy.
+        cursor: The change that these lead to.
         more: Whether there are others behind them.
         fence: The last change among the deletions that the server has forgotten; 0 for none.
+        epoch: In which the server counts its changes; another one after it was restored.
+        kept: The last push of ours that it had when the epoch began.
         offset_ms: The server's clock less ours.
     """
 
@@ -91,6 +100,8 @@ class Page:
     cursor: int
     more: bool
     fence: int
+    epoch: str
+    kept: int
     offset_ms: int
 
 
@@ -141,10 +152,17 @@ class Remote:
         rows = answer.get("results")
         if not isinstance(rows, list) or len(rows) != items:
             raise NetworkError(f"{self.transport.server}: results: expected {items} of them")
-        return Pushed([_result(row) for row in rows], offset_ms)
+        return Pushed([_result(row) for row in rows], offset_ms, _refused(answer))
 
     def pull(
-        self, since: int, *, code: Code | None, vectors: str, fence: int | None = None
+        self,
+        since: int,
+        *,
+        code: Code | None,
+        vectors: str,
+        fence: int | None = None,
+        epoch: str | None = None,
+        push: int = 0,
     ) -> Page:
         """Ask for what changed after ``since``, with text where the server has it.
 
@@ -153,9 +171,12 @@ class Remote:
             code: How codes are made, where ``vectors`` is "coarse".
             vectors: "coarse", "full" or "none".
             fence: The fence that stood at the first page, where everything is pulled.
+            epoch: The epoch that ``since`` is of; None where that does not matter.
+            push: The last push of which is known whether it arrived.
 
         Raises:
-            ServerError: "fenced", where deletions after ``since`` are forgotten; "head_unknown".
+            ServerError: "fenced", where deletions after ``since`` are forgotten; "restored", where the
+                server is an older copy of what it was; "head_unknown".
             NetworkError: No answer came, or one to another question.
         """
         query: dict[str, Any] = {"since": since, "limit": PAGE_ITEMS, "vectors": vectors, "text": 1}
@@ -163,6 +184,8 @@ class Remote:
             query |= code.query
         if fence is not None:
             query["fence"] = fence
+        if epoch is not None:
+            query |= {"epoch": epoch, "push": push}
         started = now_ms()
         answer = self._ask("GET", f"/v1/pull?{urlencode(query)}")
         message = _frame(answer)
@@ -171,15 +194,17 @@ class Remote:
         if header.get("since") != since:
             # Without TLS, nothing else would tell that a bit of the request's first line was changed.
             raise NetworkError(f"{self.transport.server}: a page after another change than {since}")
-        if not isinstance(cursor, int) or cursor < 0 or not isinstance(more, bool):
+        if not isinstance(cursor, int) or cursor < since or not isinstance(more, bool):
             raise NetworkError(f"{self.transport.server}: a page without cursor")
         items = _items(message)
         if (more and not items) or (items and cursor <= since):
             raise NetworkError(f"{self.transport.server}: a page that leads nowhere")
-        stood = header.get("fence", 0)
-        if not isinstance(stood, int):
-            raise NetworkError(f"{self.transport.server}: fence: expected a number")
-        return Page(items, cursor, more, stood, _offset(clock, started))
+        stood, named, kept = header.get("fence", 0), header.get("epoch", ""), header.get("kept", 0)
+        if not (isinstance(stood, int) and isinstance(named, str) and isinstance(kept, int)):
+            raise NetworkError(
+                f"{self.transport.server}: fence, epoch, kept: expected two numbers, text"
+            )
+        return Page(items, cursor, more, stood, named, kept, _offset(clock, started))
 
     def snapshot(self, code: Code, *, start: int, etag: str | None) -> Part:
         """Ask for a range of all live documents' codes.
@@ -333,6 +358,15 @@ def _result(row: object) -> tuple[str, int]:
         return status, parse_stamp(row["v"])
     except WireError as error:
         raise NetworkError(f"a result: {error}") from error
+
+
+def _refused(answer: Mapping[str, Any]) -> list[str] | None:
+    names = answer.get("refused")
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise NetworkError("refused: expected a list of ids")
+    return names
 
 
 def _offset(clock: object, started: int) -> int:

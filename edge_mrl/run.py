@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
-from edge_mrl import replica
+from edge_mrl import letters, pushes, replica
 from edge_mrl.bundle import read_manifest
 from edge_mrl.errors import NetworkError, ServerError, UsageError
 from edge_mrl.index import find_bundle
 from edge_mrl.policy import Backoff, Policy
 from edge_mrl.pull import Puller
-from edge_mrl.replica import Outgoing, Verdict
+from edge_mrl.pushes import Outgoing, Verdict
 from edge_mrl.wire import MAX_BODY_BYTES, MAX_ITEMS, Item, encode_items
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from edge_mrl.arrivals import Agreed
     from edge_mrl.device import Link
     from edge_mrl.encoder import Encoder
     from edge_mrl.outbox import Enrolment
@@ -45,6 +46,10 @@ LEAST_BODY_BYTES = 1 << 14
 _PASSING = frozenset({408, 425, 429})
 #: Statuses of the server's own that a damaged request may get.
 _DAMAGED = frozenset({"digest", "timeout"})
+#: Refusals that the device has an answer to: see ``Run._catch_up``.
+_BEHIND = frozenset({"fenced", "restored", "superseded"})
+#: How often in one run: one may come behind another.
+CATCH_UPS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,8 @@ class Outcome:
         waiting: Why it ended before all was done, in plain words; None if all was done.
         cause: The kind of reason.
         retry_after_s: When the server asks to be asked again, in seconds.
+        resent: Documents and deletions that were queued again, as the server was restored from an older
+            copy; None where it was not.
     """
 
     pushed: int = 0
@@ -74,6 +81,7 @@ class Outcome:
     waiting: str | None = None
     cause: Cause | None = None
     retry_after_s: float | None = None
+    resent: int | None = None
 
     @property
     def done(self) -> bool:
@@ -192,17 +200,25 @@ class Run:
         self._remote = remote = means.link.follow()
         self._start = (remote.transport.bytes_sent, remote.transport.bytes_received)
         means.link.renew(remote)
-        puller: Puller | None = None
-        if not means.push_only:
-            puller = self._puller(remote)
-            if self._enrolment.cursor == 0:
-                # Before anything is sent: see Puller.bootstrap.
-                puller.bootstrap()
-        self._fenced(remote, lambda: self._push(remote))
-        if puller is not None:
-            self._fenced(remote, puller.changes)
-        else:
-            replica.mark_success(self._store)
+        if self._enrolment.is_open:
+            self._settle(remote)
+        puller = None if means.push_only else self._puller(remote)
+        if puller is not None and self._enrolment.cursor == 0:
+            # Before anything is sent: see Puller.bootstrap.
+            self._agreed(puller.bootstrap())
+        for _ in range(CATCH_UPS):
+            try:
+                self._push(remote)
+                if puller is not None:
+                    puller.changes()
+            except ServerError as error:
+                if error.code not in _BEHIND:
+                    raise
+                self._catch_up(remote, error)
+            else:
+                replica.mark_success(self._store)
+                return
+        raise NetworkError(f"{remote.transport.server} has changed again and again: trying later")
 
     @property
     def _enrolment(self) -> Enrolment:
@@ -216,36 +232,62 @@ class Run:
         bundle = (folder, read_manifest(folder))
         return Puller(self._store, remote, bundle, attempt=self._attempt, pulled=self._pulled)
 
-    def _fenced(self, remote: Remote, work: Callable[[], None]) -> None:
-        """Do something; where the server has forgotten deletions since, pull everything first."""
+    def _catch_up(self, remote: Remote, error: ServerError) -> None:
+        """Pull everything: the server has forgotten deletions, or was restored from an older copy.
+
+        Where it is "superseded", no more has happened than that another process pushed from this store.
+        """
+        # What became of the last push must be known before: it may arrive while everything is pulled.
+        self._settle(remote)
+        if error.code != "superseded":
+            self._agreed(self._puller(remote).everything())
+
+    def _settle(self, remote: Remote) -> None:
+        """Have the server say whether the last push arrived, and refuse it from now on if it did not."""
+        now = self._enrolment
+        number = now.push if now.is_open else now.push + 1
+        header = {"cursor": now.cursor, "push": number}
+        frame = encode_items(header, [], like=np.empty((0, self._dim), np.float16))
         try:
-            work()
+            refused = self._attempt(lambda: remote.push(frame, 0)).refused
         except ServerError as error:
-            if error.code != "fenced":
+            last = error.details.get("push")
+            if error.code != "superseded" or not isinstance(last, int):
                 raise
-            self._puller(remote).everything()
-            work()
+            # This store is an older copy of itself: what it sent then may have arrived.
+            number, refused = last, ()
+        pushes.settle(self._store, number, refused=refused)
+
+    def _agreed(self, agreed: Agreed | None) -> None:
+        if agreed is not None and agreed.resent is not None:
+            self.outcome = replace(self.outcome, resent=agreed.resent)
 
     # --- pushing
 
     def _push(self, remote: Remote | None) -> None:
         stuck = 0
-        while batch := replica.outgoing(self._store, limit=MAX_ITEMS):
+        while batch := pushes.outgoing(self._store, limit=MAX_ITEMS):
             with_text = self._with_text(remote)
             items, unsendable = self._items(batch, with_text=with_text)
             if unsendable:
-                self._settle(unsendable, self._enrolment.offset_ms)
+                self._take(unsendable, self._enrolment.offset_ms)
                 continue
-            frame, count = self._frame(items)
+            now = self._enrolment
+            frame, count = self._frame(items, now)
             if not count:
                 verdict = Verdict(items[0].id, items[0].stamp, "too_large")
-                self._settle([verdict], self._enrolment.offset_ms)
+                self._take([verdict], self._enrolment.offset_ms)
                 continue
             self._within_cap(len(frame))
+            if remote is not None:
+                names = [item.id for item in items[:count]]
+                if not pushes.begin(self._store, now.push + 1, names):
+                    self._settle(remote)  # another process has begun one
+                    continue
             results, offset_ms = self._send(remote, frame, items[:count])
             pairs = zip(items, results, strict=False)
             verdicts = [Verdict(item.id, item.stamp, *result) for item, result in pairs]
-            self._settle(verdicts, offset_ms)
+            self._take(verdicts, offset_ms, number=now.push + 1 if remote is not None else 0)
             ahead = all(verdict.status == "clock_ahead" for verdict in verdicts)
             stuck = stuck + 1 if ahead else 0
             if stuck > 1:
@@ -264,7 +306,7 @@ class Run:
     ) -> tuple[list[Item], list[Verdict]]:
         """What to send, and what cannot be: neither its vectors nor its text are here."""
         lost = [
-            Verdict(one.id, one.stamp, replica.NO_VECTORS)
+            Verdict(one.id, one.stamp, letters.NO_VECTORS)
             for one in batch
             if one.vectors is None and one.document is not None and not one.document.text
         ]
@@ -312,7 +354,7 @@ class Run:
         parts = np.split(full.astype(np.float16), ends[:-1])
         return {one.id: part for one, part in zip(batch, parts, strict=True)}
 
-    def _frame(self, items: Sequence[Item]) -> tuple[bytes, int]:
+    def _frame(self, items: Sequence[Item], now: Enrolment) -> tuple[bytes, int]:
         """As many of the first items as fit into a body; 0 where not even one does."""
         limit = self._means.body.size_bytes
         left = self._left()
@@ -325,7 +367,9 @@ class Run:
                 break
             count += 1
         like = np.empty((0, self._dim), np.float16)
-        header = {"cursor": self._enrolment.cursor} if self._remote is not None else {}
+        header: dict[str, Any] = {}
+        if self._remote is not None:
+            header = {"cursor": now.cursor, "push": now.push + 1, "epoch": now.epoch}
         while count:
             frame = encode_items(header, items[:count], like=like)
             if len(frame) <= MAX_BODY_BYTES:
@@ -340,18 +384,13 @@ class Run:
         if remote is None:
             assert target is not None
             return self._attempt(lambda: target.push(items)), 0
-        names = [item.id for item in items]
-        pushed: Pushed = self._attempt(lambda: self._push_once(remote, frame, names))
+        pushed: Pushed = self._attempt(lambda: self._push_once(remote, frame, len(items)))
         return pushed.results, pushed.offset_ms
 
-    def _push_once(self, remote: Remote, frame: bytes, names: Sequence[str]) -> Pushed:
-        remote.transport.open()  # what cannot go out is not marked as sent
-        fresh = replica.mark_sent(self._store, names)
+    def _push_once(self, remote: Remote, frame: bytes, count: int) -> Pushed:
         try:
-            answer = remote.push(frame, len(names))
-        except ServerError as error:
-            if error.status < 500:
-                replica.unmark_sent(self._store, fresh)
+            answer = remote.push(frame, count)
+        except ServerError:
             raise
         except NetworkError:
             # Perhaps the uplink is too slow for so much at once.
@@ -360,8 +399,8 @@ class Run:
         self._means.body.grow()
         return answer
 
-    def _settle(self, verdicts: Sequence[Verdict], offset_ms: int) -> None:
-        replica.acknowledge(self._store, verdicts, offset_ms=offset_ms)
+    def _take(self, verdicts: Sequence[Verdict], offset_ms: int, *, number: int = 0) -> None:
+        pushes.acknowledge(self._store, verdicts, offset_ms=offset_ms, number=number)
         statuses = [verdict.status for verdict in verdicts]
         pushed, stale = statuses.count("applied"), statuses.count("stale")
         dead = len(statuses) - pushed - stale - statuses.count("clock_ahead")
@@ -394,7 +433,7 @@ class Run:
             except NetworkError as error:
                 if isinstance(error, ServerError) and not _passes(error):
                     same = refused is not None and refused.code == error.code
-                    if same or error.code in ("fenced", "head_unknown"):
+                    if same or error.code in _BEHIND or error.code == "head_unknown":
                         raise
                     refused = error
                     continue

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from edge_mrl import replica
+from edge_mrl import pushes
 from edge_mrl.errors import StoreError
 
 if TYPE_CHECKING:
+    from edge_mrl.letters import DeadLetter
     from edge_mrl.policy import Backoff
-    from edge_mrl.replica import DeadLetter
     from edge_mrl.run import Outcome
     from edge_mrl.store import Store
 
@@ -125,6 +125,6 @@ class Runner:
     def _newest(self) -> int:
         """The newest stamp that waits: another one means that something was written."""
         try:
-            return replica.newest_queued(self._syncing.store)
+            return pushes.newest_queued(self._syncing.store)
         except StoreError:
             return 0

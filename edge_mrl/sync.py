@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
-from edge_mrl import replica
+from edge_mrl import letters, replica
 from edge_mrl.device import Link, Status, enroll, move, retry_letters, status_of
 from edge_mrl.encoder import Encoder
 from edge_mrl.errors import EdgeMrlError, UsageError
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edge_mrl.replica import DeadLetter
+    from edge_mrl.letters import DeadLetter
     from edge_mrl.transport import Timeouts
 
 __all__ = [
@@ -225,7 +225,7 @@ class SyncClient:
 
     def dead_letters(self) -> list[DeadLetter]:
         """Versions that will not be sent, by id."""
-        return replica.dead_letters(self._store)
+        return letters.dead_letters(self._store)
 
     def retry(self, ids: Iterable[str] | None = None) -> int:
         """Send dead letters again, all or some; what was deleted elsewhere is put again.
@@ -237,15 +237,11 @@ class SyncClient:
 
     def drop(self, ids: Iterable[str] | None = None) -> int:
         """Forget dead letters, all or some; the store's documents stay. Returns how many."""
-        return replica.drop_letters(self._store, ids)
+        return letters.drop_letters(self._store, ids)
 
-    def resend(self) -> int:
-        """Queue what this device wrote once more, for a server that was restored from a backup.
-
-        Returns:
-            How many documents and deletions are queued again.
-        """
-        return replica.resend(self._store)
+    def resend(self) -> None:
+        """Have the next sync pull everything, and send again what the server lacks of this device's."""
+        replica.resend(self._store)
 
     def set_with_text(self, *, with_text: bool) -> None:
         """Choose whether text and metadata are sent; everything is then sent once more with them."""

@@ -23,6 +23,7 @@ examples:
   edge-mrl admin devices list acme
   edge-mrl admin tokens revoke acme 1f0c9a7be2d4c853
   edge-mrl admin purge acme --days 90
+  edge-mrl admin restored
   edge-mrl admin index create --database postgresql://edge@db.example/edge
 
 exit codes: 0 done, 1 there was nothing to revoke, 2 wrong usage or database, 3 a missing package,
@@ -69,6 +70,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     purge.add_argument("tenant", metavar="TENANT")
     purge.add_argument(
         "--days", type=float, required=True, metavar="N", help="those of deletions longer ago"
+    )
+    subjects.add_parser(
+        "restored",
+        help="say that the database was restored from a copy: devices send what it lacks",
+        parents=[common],
     )
     index = subject("index", "PostgreSQL's index over vectors, for tenants with many")
     verb(index, "create", "make it (minutes, without keeping writers out)", tenant=False)
@@ -186,6 +192,15 @@ def _purge(database: Database, args: argparse.Namespace) -> Outcome:
     return 0, result, [f"{count:,} tombstones forgotten; fence {fence:,}"]
 
 
+def _restored(database: Database, args: argparse.Namespace) -> Outcome:  # noqa: ARG001
+    from edge_mrl_server.storage import accounts
+
+    with database.write() as session:
+        count = accounts.renew_epochs(session)
+    words = f"{count:,} tenants: each device will pull everything once, and send what is lacking"
+    return 0, {"tenants": count}, [words]
+
+
 def _index(database: Database, args: argparse.Namespace) -> Outcome:
     from edge_mrl_server.storage.postgres import PostgresDatabase
 
@@ -206,6 +221,7 @@ _ACTIONS = {
     ("devices", "list"): _list_devices,
     ("tokens", "revoke"): _revoke,
     ("purge", None): _purge,
+    ("restored", None): _restored,
     ("index", "create"): _index,
     ("index", "drop"): _index,
 }

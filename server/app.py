@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from edge_mrl_server.snapshot import coded
 from edge_mrl_server.storage import accounts, ranking
 from edge_mrl_server.storage.accounts import Enrolled
 from edge_mrl_server.storage.pull import Wanted, changes_after, note_pull
-from edge_mrl_server.storage.push import Push
+from edge_mrl_server.storage.push import Push, restored
 from edge_mrl_server.storage.push import push as apply
 
 __all__ = ["create_app"]
@@ -55,16 +55,24 @@ async def push(service: Service, request: Request) -> Answer:
         message = await service.frame(request, stack)
         if message.vectors.dtype != np.float16:
             raise Refusal(400, "malformed", "expected vectors of float16")
-        cursor = message.header.get("cursor")
-        if not isinstance(cursor, int) or isinstance(cursor, bool) or not 0 <= cursor < 2**63:
+        header = message.header
+        cursor, number, epoch = header.get("cursor"), header.get("push", 0), header.get("epoch", "")
+        if not _is_long(cursor):
             raise Refusal(400, "malformed", "cursor: expected the change pulled to, 0 for none")
-        items = _items(message)
-        batch = Push(space_id, items, message.vectors.shape[1], cursor)
-        results = await service.work(apply, service.database, principal, batch, writes=True)
-    for result in results:
+        if not _is_long(number) or not isinstance(epoch, str):
+            raise Refusal(400, "malformed", "push, epoch: expected a number and text")
+        batch = Push(space_id, _items(message), message.vectors.shape[1], cursor, number, epoch)
+        done = await service.work(apply, service.database, principal, batch, writes=True)
+    for result in done.results:
         service.metrics.items.labels(result.status).inc()
     service.metrics.vectors.inc(len(message.vectors))
-    return json_answer({"now_ms": now_ms(), "results": [r.as_json() for r in results]})
+    answer: dict[str, Any] = {
+        "now_ms": now_ms(),
+        "results": [result.as_json() for result in done.results],
+    }
+    if number and not batch.items:
+        answer["refused"] = done.refused
+    return json_answer(answer)
 
 
 async def pull(service: Service, request: Request) -> Answer:
@@ -77,7 +85,10 @@ async def pull(service: Service, request: Request) -> Answer:
     if vectors not in ("coarse", "full", "none"):
         raise Refusal(400, "malformed", "vectors: expected coarse, full or none")
     code = _code(request) if vectors == "coarse" else None
-    wanted = Wanted(since, limit, vectors != "none", query.get("text") == "1", fence)
+    epoch = query.get("epoch")
+    wanted = Wanted(since, limit, vectors != "none", query.get("text") == "1", fence, epoch)
+    if _number(query.get("push", "0"), "push", 0, 2**63 - 1) > principal.push:
+        raise restored()
 
     def load() -> Answer:
         changes = changes_after(service.database, principal.tenant, wanted)
@@ -92,6 +103,8 @@ async def pull(service: Service, request: Request) -> Answer:
             "cursor": changes.cursor,
             "more": changes.more,
             "fence": changes.fence,
+            "epoch": changes.epoch,
+            "kept": principal.kept,
             "now_ms": now_ms(),
         }
         note_pull(service.database, principal, since)
@@ -251,6 +264,11 @@ def _items(message: wire.Message) -> list[wire.Item]:
         return wire.decode_items(message)
     except WireError as error:
         raise Refusal(400, "malformed", str(error)) from error
+
+
+def _is_long(value: object) -> TypeGuard[int]:
+    """Whether a value of JSON is a number that a database can hold."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def _number(text: str | None, name: str, least: int, most: int) -> int:

@@ -78,8 +78,10 @@ DESCRIPTION: dict[str, Any] = {
                 "summary": f"store at most {MAX_ITEMS} documents",
                 "security": _TOKEN,
                 "parameters": [*_ALWAYS, _DIGEST, _SPACE],
-                "requestBody": _body(CONTENT_TYPE, "frame of documents, cursor"),
-                "responses": _answers(_JSON, "now_ms, and a result for each document"),
+                "requestBody": _body(CONTENT_TYPE, "frame of documents, cursor, push, epoch"),
+                "responses": _answers(
+                    _JSON, "now_ms, and a result for each document; without any: refused"
+                ),
             }
         },
         "/v1/pull": {
@@ -92,10 +94,12 @@ DESCRIPTION: dict[str, Any] = {
                     _query("limit", "integer", f"documents, at most {MAX_ITEMS}"),
                     _query("vectors", "string", "coarse, full or none"),
                     _query("fence", "integer", "the fence when pulling from 0 began"),
+                    _query("epoch", "string", "the epoch of since; empty: not known"),
+                    _query("push", "integer", "the last push of which it is known if it arrived"),
                     *_CODE,
                 ],
                 "responses": _answers(
-                    CONTENT_TYPE, "frame: since, cursor, more, fence, now_ms, items"
+                    CONTENT_TYPE, "frame: since, cursor, more, fence, epoch, kept, now_ms, items"
                 ),
             }
         },

@@ -140,7 +140,11 @@ class SnapshotCache:
         path = Path(handle.name)
         try:
             with handle as file, live_pages(database, tenant, text=text) as (row, pages):
-                first: dict[str, object] = {"cursor": row.change, "documents": row.documents}
+                first: dict[str, object] = {
+                    "cursor": row.change,
+                    "epoch": row.epoch,
+                    "documents": row.documents,
+                }
                 like = np.zeros((0, code.dim), np.int8)
                 for page in _at_least_one(pages):
                     frame = encode_items(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from edge_mrl import replica
+from edge_mrl import letters, pushes, replica
 from edge_mrl.errors import (
     BindingError,
     NotAStoreError,
@@ -200,15 +200,19 @@ def test_store_of_every_version_opens_with_all_it_held(old: Path, path: Path) ->
     connection.close()
 
 
-def test_queue_of_an_enrolled_store_is_still_there(path: Path) -> None:
-    shutil.copy(make_store.ENROLLED, path)
+@pytest.mark.parametrize("old", make_store.ENROLLED, ids=lambda old: old.stem)
+def test_queue_of_an_enrolled_store_is_still_there(old: Path, path: Path) -> None:
+    shutil.copy(old, path)
     with Store.open(path) as store:
         found = replica.enrolment(store)
         assert found is not None
         mine = make_store.ENROLMENT
         assert (found.server, found.tenant, found.device) == (mine.server, mine.tenant, mine.device)
         assert (found.cursor, found.with_text) == (mine.cursor, False)
-        first, second, third = replica.outgoing(store, limit=9)
+        # Pushes are numbered since the newest: what was sent before cannot be asked for.
+        numbered = old == make_store.NEWEST
+        assert (found.epoch, found.push, found.answered) == ("", int(numbered), 0)
+        first, second, third = pushes.outgoing(store, limit=9)
         assert [first.document, second.document] == make_store.DOCUMENTS[:2]
         assert [first.spans, second.spans] == make_store.SPANS[:2]
         for one, full in ((first, make_store.FULLS[:2]), (second, make_store.FULLS[2:])):
@@ -217,17 +221,17 @@ def test_queue_of_an_enrolled_store_is_still_there(path: Path) -> None:
         with store.locked() as (connection, _):
             known = known_versions(connection, ["a", "caf\u00e9", "blank", "gone"])
         assert {k: (v.sent, v.acknowledged > 0) for k, v in known.items()} == {
-            "a": (mine.cursor + 1, False),
+            "a": (int(numbered), False),
             "caf\u00e9": (0, False),
             "blank": (0, True),
             "gone": (0, True),
         }
-        (letter,) = replica.dead_letters(store)
+        (letter,) = letters.dead_letters(store)
         assert (letter.id, letter.reason, letter.deleted) == ("refused", "forbidden", True)
         # It goes on: what is sent leaves the queue, and its vectors go with it.
-        sent = [replica.Verdict(one.id, one.stamp, "applied") for one in (first, second, third)]
-        replica.acknowledge(store, sent, offset_ms=0)
-        assert replica.queue(store) == replica.Queue(0, 0, None)
+        sent = [pushes.Verdict(one.id, one.stamp, "applied") for one in (first, second, third)]
+        pushes.acknowledge(store, sent, offset_ms=0)
+        assert pushes.queue(store) == pushes.Queue(0, 0, None)
         assert check(store) == Health(3, (), (), ())
 
 

@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--resend",
         action="store_true",
-        help="send what this device wrote once more: for a server restored from a backup",
+        help="compare everything, and send again what the server lacks of this device's",
     )
     what.add_argument("--dead-letters", action="store_true", help="list what cannot be sent")
     what.add_argument(
@@ -131,7 +131,7 @@ def _change(args: argparse.Namespace) -> None:
 
 
 def _look(args: argparse.Namespace) -> int:
-    from edge_mrl import replica
+    from edge_mrl import letters
     from edge_mrl.cli.output import count
     from edge_mrl.index import Index
     from edge_mrl.sync import retry_letters, status_of
@@ -141,9 +141,9 @@ def _look(args: argparse.Namespace) -> int:
         if args.status:
             _print_status(status_of(store), args)
         elif args.dead_letters:
-            _print_letters(replica.dead_letters(store), args)
+            _print_letters(letters.dead_letters(store), args)
         elif args.drop is not None:
-            dropped = replica.drop_letters(store, args.drop or None)
+            dropped = letters.drop_letters(store, args.drop or None)
             _say(args, {"dropped": dropped}, f"{count(dropped, 'dead letter')} forgotten")
         else:
             queued = retry_letters(store, lambda: index.encoder, args.retry or None)
@@ -232,6 +232,8 @@ def _print_outcome(
     for name, value in (("deleted", outcome.deleted), ("superseded", outcome.stale)):
         if value:
             parts.append(f"{value:,} {name}")
+    if outcome.resent is not None:
+        parts.append(f"the server was restored from an older copy: {outcome.resent:,} queued again")
     if status.dead:
         parts.append(f"{status.dead:,} cannot be sent (`edge-mrl sync --dead-letters`)")
     print("; ".join(parts), flush=True)

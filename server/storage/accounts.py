@@ -33,6 +33,7 @@ __all__ = [
     "get_tenant",
     "list_devices",
     "list_tenants",
+    "renew_epochs",
     "require_tenant",
     "revoke",
     "rotate",
@@ -47,6 +48,9 @@ TOKEN_LIFE_MS = 90 * 86_400_000
 CODE_BYTES = 20
 CODE_LIFE_MS = 86_400_000
 MAX_NAME_CHARS = 100
+#: An epoch's changes are numbered from its first millisecond times this: above those of earlier epochs,
+#: also of ones that the copy does not know, unless a tenant makes a million changes a second.
+EPOCH_CHANGES_MS = 1_000
 #: What a tenant may be limited in: numbers above 0.
 LIMITS = ("documents", "devices", "device_requests_per_s", "tenant_requests_per_s")
 
@@ -79,11 +83,39 @@ def ensure_tenant(session: Session, name: str) -> bool:
     """Make a tenant where there is none of that name; returns whether it was made."""
     return bool(
         session.run(
-            "INSERT INTO tenants (tenant, created_ms) VALUES (?, ?) ON CONFLICT DO NOTHING",
+            "INSERT INTO tenants (tenant, created_ms, epoch) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
             name,
             now_ms(),
+            _new_epoch(),
         )
     )
+
+
+def renew_epochs(session: Session, tenant: str | None = None) -> int:
+    """Begin a new epoch: the database is an older copy of what devices have seen.
+
+    Args:
+        session: In a transaction that writes.
+        tenant: Whose; None for all.
+
+    Returns:
+        How many tenants there are.
+    """
+    where, args = ("", ()) if tenant is None else (" WHERE tenant = ?", (tenant,))
+    session.run(f"UPDATE devices SET kept = push{where}", *args)  # noqa: S608
+    first = now_ms() * EPOCH_CHANGES_MS
+    return session.run(
+        "UPDATE tenants SET epoch = ?, "  # noqa: S608
+        f"change = CASE WHEN change < ? THEN ? ELSE change END{where}",
+        _new_epoch(),
+        first,
+        first,
+        *args,
+    )
+
+
+def _new_epoch() -> str:
+    return secrets.token_hex(8)
 
 
 def get_tenant(session: Session, name: str) -> Tenant | None:
@@ -203,7 +235,8 @@ def authenticate(session: Session, token: str) -> tuple[Principal, bool]:
     """
     tenant = _token_tenant(token)
     rows = session.rows(
-        "SELECT t.device, t.used, t.expires_ms, d.revoked_ms, n.limits FROM tokens t "
+        "SELECT t.device, t.used, t.expires_ms, d.revoked_ms, n.limits, d.push, d.kept "
+        "FROM tokens t "
         "JOIN devices d ON d.tenant = t.tenant AND d.device = t.device "
         "JOIN tenants n ON n.tenant = t.tenant WHERE t.tenant = ? AND t.hash = ?",
         tenant,
@@ -211,10 +244,10 @@ def authenticate(session: Session, token: str) -> tuple[Principal, bool]:
     )
     if not rows:
         raise _bad_token()
-    device, used, expires_ms, revoked_ms, limits = rows[0]
+    device, used, expires_ms, revoked_ms, limits, *pushes = rows[0]
     if revoked_ms is not None or expires_ms <= now_ms():
         raise _bad_token()
-    return Principal(tenant, device, json.loads(limits)), not used
+    return Principal(tenant, device, json.loads(limits), *pushes), not used
 
 
 def confirm(session: Session, principal: Principal, token: str) -> None:

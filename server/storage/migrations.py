@@ -11,12 +11,19 @@ __all__ = ["MIGRATIONS", "TYPES"]
 #: What stands in the statements below for each database.
 TYPES = {
     # Both compare UTF-8 byte by byte, and so by code point.
-    "sqlite": {"text": "TEXT", "bytes": "BLOB", "long": "INTEGER", "truth": "INTEGER"},
+    "sqlite": {
+        "text": "TEXT",
+        "bytes": "BLOB",
+        "long": "INTEGER",
+        "truth": "INTEGER",
+        "random": "lower(hex(randomblob(8)))",
+    },
     "postgres": {
         "text": 'TEXT COLLATE "C"',
         "bytes": "BYTEA",
         "long": "BIGINT",
         "truth": "BOOLEAN",
+        "random": "left(replace(gen_random_uuid()::text, '-', ''), 16)",
     },
 }
 
@@ -109,9 +116,20 @@ _POSTGRES_VECTORS = """CREATE TABLE passages (
         PRIMARY KEY (tenant, id, position)
     )"""
 
+_SECOND = (
+    "ALTER TABLE tenants ADD COLUMN epoch {text} NOT NULL DEFAULT ''",
+    "UPDATE tenants SET epoch = {random}",
+    "ALTER TABLE devices ADD COLUMN push {long} NOT NULL DEFAULT 0",
+    "ALTER TABLE devices ADD COLUMN refused {text}",
+    "ALTER TABLE devices ADD COLUMN kept {long} NOT NULL DEFAULT 0",
+)
+
 #: Names and statements, in order. A released migration never changes; a new one goes at the end.
 MIGRATIONS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
-    "sqlite": (("0001-tenants-documents-vectors", (*_FIRST, _SQLITE_VECTORS)),),
+    "sqlite": (
+        ("0001-tenants-documents-vectors", (*_FIRST, _SQLITE_VECTORS)),
+        ("0002-epochs-numbered-pushes", _SECOND),
+    ),
     "postgres": (
         (
             "0001-tenants-documents-vectors",
@@ -121,6 +139,7 @@ MIGRATIONS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
                 "ALTER TABLE passages ALTER COLUMN vector SET STORAGE PLAIN",
             ),
         ),
+        ("0002-epochs-numbered-pushes", _SECOND),
     ),
 }
 

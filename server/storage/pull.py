@@ -15,6 +15,7 @@ from edge_mrl.wire import MAX_BODY_BYTES, MAX_ITEMS, Item
 from edge_mrl_server.errors import Refusal, UnavailableError
 from edge_mrl_server.storage.accounts import require_tenant
 from edge_mrl_server.storage.database import Database, Session
+from edge_mrl_server.storage.push import restored
 from edge_mrl_server.storage.records import Principal, Row, Tenant
 
 __all__ = ["Changes", "Wanted", "changes_after", "live_pages", "note_pull"]
@@ -32,6 +33,7 @@ class Changes:
         cursor: The change that these lead to.
         more: Whether there are others behind them.
         fence: The tenant's fence.
+        epoch: The tenant's epoch.
         full_dim: The dimensions of its vectors; None before the first.
     """
 
@@ -39,6 +41,7 @@ class Changes:
     cursor: int
     more: bool
     fence: int
+    epoch: str
     full_dim: int | None
 
 
@@ -52,6 +55,7 @@ class Wanted:
         vectors: Whether their vectors.
         text: Whether text and metadata.
         fence: The fence that stood when it began with nothing, if it is still at that.
+        epoch: The epoch that ``since`` is of, empty where it knows none; None where it does not say.
     """
 
     since: int
@@ -59,17 +63,22 @@ class Wanted:
     vectors: bool = True
     text: bool = False
     fence: int | None = None
+    epoch: str | None = None
 
 
 def changes_after(database: Database, tenant_name: str, wanted: Wanted) -> Changes:
     """The next changes: as many as are wanted, and about a megabyte at most.
 
     Raises:
-        Refusal: Tombstones after ``wanted.since`` are forgotten.
+        Refusal: Tombstones after ``wanted.since`` are forgotten, or it is of another epoch.
     """
     since = wanted.since
     with database.read() as session:
         tenant = require_tenant(session, tenant_name)
+        if wanted.epoch is not None:
+            same = wanted.epoch in ("", tenant.epoch)
+            if not same or since > tenant.change:
+                raise restored()
         if 0 < since < tenant.fence and wanted.fence != tenant.fence:
             raise Refusal(
                 409,
@@ -82,10 +91,8 @@ def changes_after(database: Database, tenant_name: str, wanted: Wanted) -> Chang
         taken = _within_budget(rows[: wanted.limit], passage_bytes)
         items = _load(session, tenant, taken, vectors=wanted.vectors, text=wanted.text)
         more = len(taken) < len(rows)
-        # At the end the tenant's own number, even where the device has a higher one: then the database
-        # was restored from a backup, and numbers that the device has seen are given out again.
         cursor = taken[-1].change if more else tenant.change
-        return Changes(items, cursor, more, tenant.fence, tenant.full_dim)
+        return Changes(items, cursor, more, tenant.fence, tenant.epoch, tenant.full_dim)
 
 
 @contextmanager

@@ -17,26 +17,40 @@ from numpy.typing import NDArray
 from edge_mrl.clock import COUNTER_BITS, Version, format_stamp, now_ms
 from edge_mrl.wire import Item
 from edge_mrl_server.errors import Refusal
-from edge_mrl_server.storage.accounts import require_tenant
+from edge_mrl_server.logs import LOGGER
+from edge_mrl_server.storage.accounts import get_tenant, renew_epochs, require_tenant
 from edge_mrl_server.storage.database import Database, Session
 from edge_mrl_server.storage.records import Principal, Row, Tenant, Written
 
-__all__ = ["Push", "Result", "purge", "push", "wrong_space"]
+__all__ = ["Push", "Pushed", "Result", "purge", "push", "restored", "wrong_space"]
 
 #: How far ahead of this clock a stamp may be.
 MAX_AHEAD_MS = 5 * 60_000
+#: Statuses of items whose documents the server knows.
+_KNOWN = frozenset({"applied", "stale"})
 #: Vectors are float16 of unit length: rounding moves the length of 4,096 of them by less than 0.1 %.
 LENGTH_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Push:
-    """What a device sends: documents of one space, and how far it has pulled."""
+    """What a device sends.
+
+    Attributes:
+        space_id: The space of its vectors.
+        items: Documents; none to ask what became of the push of this number.
+        dim: The dimensions of their vectors.
+        cursor: How far it has pulled.
+        number: One more than that of its last push of which it knows what became; 0 where it counts none.
+        epoch: In which the cursor counts; empty where it does not say.
+    """
 
     space_id: str
     items: Sequence[Item]
     dim: int
     cursor: int
+    number: int = 0
+    epoch: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,32 +65,116 @@ class Result:
         return {"status": self.status} | ({"v": format_stamp(self.stamp)} if self.stamp else {})
 
 
-def push(database: Database, principal: Principal, batch: Push) -> list[Result]:
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What became of a push: of each item; and ids refused, None where that push never arrived."""
+
+    results: Sequence[Result]
+    refused: Sequence[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Last:
+    """A device's last push: its number, and ids refused as a list in JSON; None if it never arrived."""
+
+    number: int
+    refused: str | None
+
+
+def push(database: Database, principal: Principal, batch: Push) -> Pushed:
     """Apply what is newer than what is there; durable when this returns.
 
     Raises:
-        Refusal: Another space, or documents that may have been deleted and forgotten.
+        Refusal: Another space, documents that may have been deleted and forgotten, a push that comes too
+            late, or a device that has not seen that the database was restored.
     """
-    items, results = _judge(batch)
+    judged = _judge(batch)  # before anything is locked
     with database.write() as session:
         tenant = session.lock_tenant(principal.tenant)
         assert tenant is not None  # its token was found, and tenants are never deleted
-        _check_space(tenant, batch)
-        _check_dimensions(tenant, batch, items, results)
-        known = _known(session, tenant.name, [item.id for item in items.values()])
-        _check_fence(tenant, principal.device, batch, items, known)
-        written = _plan(tenant, principal.device, items, known, results)
-        if written:
-            _write(session, tenant, principal.device, batch, written, known)
-        # Also where nothing was new: so this commit waits for standbys, and with it what an earlier one,
-        # whose wait was cut short, has written.
-        session.run(
-            "UPDATE devices SET pushed_ms = ? WHERE tenant = ? AND device = ?",
-            now_ms(),
-            tenant.name,
-            principal.device,
+        last = _last_push(session, principal)
+        if batch.cursor > tenant.change or batch.number > last.number + 1:
+            # The device has seen what is not here: this is an older copy of the database that it knew.
+            LOGGER.warning(
+                "restored",
+                extra={"fields": {"tenant": tenant.name, "device": principal.device}},
+            )
+            renew_epochs(session, tenant.name)
+            tenant = get_tenant(session, tenant.name) or tenant
+            last = _Last(max(batch.number - 1, last.number), last.refused)
+            _note_push(session, tenant.name, principal.device, last)
+        if batch.epoch in ("", tenant.epoch):
+            return _take(session, (tenant, principal.device), batch, last, judged)
+    # Only now: the new epoch is to stay.
+    raise restored()
+
+
+def restored() -> Refusal:
+    """The refusal of a device whose cursor is of another epoch."""
+    return Refusal(
+        409,
+        "restored",
+        "the server was restored from an older copy: pull everything, from 0, and send what it lacks",
+    )
+
+
+def _last_push(session: Session, principal: Principal) -> _Last:
+    sql = "SELECT push, refused FROM devices WHERE tenant = ? AND device = ?"
+    rows = session.rows(sql, principal.tenant, principal.device)
+    return _Last(*rows[0]) if rows else _Last(0, None)
+
+
+def _take(
+    session: Session,
+    sender: tuple[Tenant, str],
+    batch: Push,
+    last: _Last,
+    judged: tuple[dict[int, Item], dict[int, Result]],
+) -> Pushed:
+    """Apply a push that belongs to this database, and remember its number."""
+    (tenant, device), (items, results) = sender, judged
+    _check_space(tenant, batch)
+    _check_number(batch, last)
+    _check_dimensions(tenant, batch, items, results)
+    known = _known(session, tenant.name, [item.id for item in items.values()])
+    _check_fence(tenant, device, batch, items, known)
+    written = _plan(tenant, device, items, known, results)
+    if written:
+        _write(session, tenant, device, batch, written, known)
+    ordered = [results[place] for place in range(len(batch.items))]
+    if batch.items and batch.number:
+        pairs = zip(batch.items, ordered, strict=True)
+        refused = [item.id for item, result in pairs if result.status not in _KNOWN]
+        last = _Last(batch.number, json.dumps(refused))
+    elif batch.number > last.number:
+        last = _Last(batch.number, None)
+    # Also where nothing was new: so this commit waits for standbys, and with it what an earlier one,
+    # whose wait was cut short, has written.
+    _note_push(session, tenant.name, device, last)
+    return Pushed(ordered, None if last.refused is None else json.loads(last.refused))
+
+
+def _note_push(session: Session, tenant: str, device: str, last: _Last) -> None:
+    session.run(
+        "UPDATE devices SET pushed_ms = ?, push = ?, refused = ? WHERE tenant = ? AND device = ?",
+        now_ms(),
+        last.number,
+        last.refused,
+        tenant,
+        device,
+    )
+
+
+def _check_number(batch: Push, last: _Last) -> None:
+    """Refuse what comes after the device was told that it had not arrived, or what is older still."""
+    closed = bool(batch.items) and last.refused is None
+    if batch.number and (batch.number < last.number or (batch.number == last.number and closed)):
+        raise Refusal(
+            409,
+            "superseded",
+            f"push {batch.number} comes too late, the last one was {last.number}: ask what became of it",
+            push=last.number,
         )
-    return [results[place] for place in range(len(batch.items))]
 
 
 def purge(database: Database, tenant_name: str, *, before_ms: int) -> tuple[int, int]:

@@ -16,7 +16,7 @@ Row = tuple[Any, ...]
 #: In the order of ``Tenant``'s attributes.
 COLUMNS = (
     "tenant, space_id, full_dim, change, fence, fence_stamp, fence_device, documents, tombstones, "
-    "passages, limits, created_ms"
+    "passages, limits, created_ms, epoch"
 )
 
 
@@ -37,6 +37,7 @@ class Tenant:
         passages: How many vectors.
         limits: See ``LIMITS``; a JSON object.
         created_ms: When it was made.
+        epoch: Names the numbering of changes; another one since the database was restored from a copy.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Tenant:
     passages: int
     limits: str
     created_ms: int
+    epoch: str
 
     def limit(self, name: str) -> float | None:
         """The limit of that name, if there is one."""
@@ -60,11 +62,21 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who sent a request, as its token says."""
+    """Who sent a request, as its token says.
+
+    Attributes:
+        tenant: Its tenant.
+        device: The device.
+        limits: The tenant's limits.
+        push: The number of the device's last push.
+        kept: That of the last one when the tenant's epoch began.
+    """
 
     tenant: str
     device: str
     limits: Mapping[str, float]
+    push: int = 0
+    kept: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from edge_mrl import Encoder
 from edge_mrl.head import derive_codes
+from edge_mrl.letters import DELETED_ELSEWHERE, DeadLetter, dead_letters
 from edge_mrl.maintain import check
 from edge_mrl.passages import PassageRule, split
-from edge_mrl.replica import DELETED_ELSEWHERE, DeadLetter, dead_letters, queue
+from edge_mrl.pushes import queue
 from edge_mrl.store import Store
 from tests.faults.databases import Held
 from tests.faults.device import PASSAGE

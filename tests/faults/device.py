@@ -223,9 +223,9 @@ def _enrolled(path: Path) -> bool:
 
 def _forget_too_early(store: Any) -> None:
     """The fault that an outbox is there to prevent: rows leave it when they are sent."""
-    from edge_mrl import replica
+    from edge_mrl import pushes
 
-    real = replica.outgoing
+    real = pushes.outgoing
 
     def outgoing(*args: Any, **options: Any) -> Any:
         found = real(*args, **options)
@@ -235,4 +235,4 @@ def _forget_too_early(store: Any) -> None:
             )
         return found
 
-    replica.outgoing = outgoing
+    pushes.outgoing = outgoing

@@ -1,9 +1,10 @@
-"""Make ``store-3.db`` anew: ``python -m tests.golden.make_store`` from the repository.
+"""Make ``store-4.db`` anew: ``python -m tests.golden.make_store`` from the repository.
 
 ``store-1.db`` and ``store-2.db`` hold the same documents and were written by the first two versions
-of the store: they cannot be made any more. ``store-3.db`` has the migrations to 0004, is enrolled, and
-has a queue. All are committed so that later versions are tested against them: once released, a store
-is never made again, only joined by the next version's.
+of the store, ``store-3.db`` by the one with the migrations to 0004: they cannot be made any more.
+``store-4.db`` has the migrations to 0005; it and ``store-3.db`` are enrolled, and have a queue. All are
+committed so that later versions are tested against them: once released, a store is never made again,
+only joined by the next version's.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_mrl import replica
+from edge_mrl import pushes, replica
 from edge_mrl.documents import Document
 from edge_mrl.outbox import Enrolment
 from edge_mrl.passages import PassageRule
-from edge_mrl.replica import Verdict
+from edge_mrl.pushes import Verdict
 from edge_mrl.store import Binding, Entry, Store
 
-STORES = [Path(__file__).parent / f"store-{version}.db" for version in (1, 2, 3)]
-ENROLLED = STORES[-1]
+STORES = [Path(__file__).parent / f"store-{version}.db" for version in (1, 2, 3, 4)]
+ENROLLED = STORES[2:]
+NEWEST = STORES[-1]
 BINDING = Binding("5" * 64, "c" * 64, 4, 1.0, "/bundles/tiny")
 RULE = PassageRule(max_tokens=8, overlap=1)
 DOCUMENTS = [
@@ -39,18 +41,18 @@ ENROLMENT = Enrolment("https://search.example.org", "team", "device", cursor=7)
 
 def binding(store: Path) -> Binding:
     """The binding that one of the stores has."""
-    return replace(BINDING, full_dim=FULL_DIM) if store == ENROLLED else BINDING
+    return replace(BINDING, full_dim=FULL_DIM) if store in ENROLLED else BINDING
 
 
 def main() -> None:
-    ENROLLED.unlink(missing_ok=True)
-    with Store.open(ENROLLED, create=lambda: (BINDING, RULE)) as store:
+    NEWEST.unlink(missing_ok=True)
+    with Store.open(NEWEST, create=lambda: (BINDING, RULE)) as store:
         replica.enrol(store, ENROLMENT, full_dim=FULL_DIM)
         places = [2, 3]
         rows = zip(DOCUMENTS, SPANS, np.split(CODES, places), np.split(FULLS, places), strict=True)
         store.put([Entry(document, spans, codes, full) for document, spans, codes, full in rows])
         # "a" was sent without an answer; "blank" is there; "gone" was, and its deletion waits.
-        replica.mark_sent(store, ["a"])
+        pushes.begin(store, 1, ["a"])
         store.put([_empty("gone"), _empty("refused")])
         _judge(store, blank="applied", gone="applied")
         store.delete(["gone", "refused"])
@@ -63,9 +65,9 @@ def _empty(name: str) -> Entry:
 
 def _judge(store: Store, **statuses: str) -> None:
     """Take over what a server said of some documents that wait."""
-    waiting = {one.id: one.stamp for one in replica.outgoing(store, limit=99)}
+    waiting = {one.id: one.stamp for one in pushes.outgoing(store, limit=99)}
     verdicts = [Verdict(name, waiting[name], status) for name, status in statuses.items()]
-    replica.acknowledge(store, verdicts, offset_ms=0)
+    pushes.acknowledge(store, verdicts, offset_ms=0)
 
 
 if __name__ == "__main__":

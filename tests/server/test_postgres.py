@@ -220,7 +220,7 @@ def test_commit_that_no_standby_confirms_is_not_acknowledged(own: postgres.Postg
                     pushing.result(20)
             pushing = pool.submit(push, database, device, batch(one))
             wait_until(lambda: own.query(f"SELECT count(*) {waiting}") == "1")
-        assert [r.status for r in pushing.result(20)] == ["applied"]
+        assert [r.status for r in pushing.result(20).results] == ["applied"]
 
 
 @contextmanager

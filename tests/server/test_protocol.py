@@ -12,7 +12,15 @@ import pytest
 
 from edge_mrl.clock import COUNTER_BITS, format_stamp, now_ms
 from edge_mrl.head import derive_codes, head_id
-from edge_mrl.wire import Item, Message, decode_items, decode_message, digest, encode_message
+from edge_mrl.wire import (
+    Item,
+    Message,
+    decode_items,
+    decode_message,
+    digest,
+    encode_items,
+    encode_message,
+)
 from edge_mrl_server.storage import accounts
 from edge_mrl_server.storage.push import purge
 from tests.server.conftest import Place
@@ -248,6 +256,82 @@ def test_forgotten_deletions_fence_off_whoever_has_not_seen_them(place: Place) -
     assert pull(device, message.header["cursor"], limit=5).code == "fenced"
     assert pulled(device, message.header["cursor"], limit=5, fence=50)[0]
     assert purge(place.database, tenant, before_ms=now_ms()) == (0, 50)
+
+
+# --- numbered pushes, epochs
+
+
+def numbered(caller: Caller, number: Any, *items: Item, **more: Any) -> Reply:
+    header = {"cursor": 0, "push": number, **more}
+    return caller.call("POST", "/v1/push", encode_items(header, items, like=units(0)))
+
+
+def test_push_is_asked_for_by_its_number_and_comes_no_more(place: Place) -> None:
+    device = place.device(tenant := place.tenant())
+    ahead = item("ahead", after=6 * 60_000)
+    first = item("a"), ahead
+    assert "refused" not in numbered(device, 1, *first).json
+    for _ in range(2):  # the answer may be lost again
+        assert numbered(device, 1).json["refused"] == ["ahead"]
+    # The next one has not come: from now on, it does not.
+    for _ in range(2):
+        assert numbered(device, 2).json["refused"] is None
+    for number in (1, 2):
+        late = numbered(device, number, item("late"))
+        assert (late.status, late.code, late.json["error"]["push"]) == (409, "superseded", 2)
+    assert numbered(device, 1).code == "superseded"
+    # A push that comes twice is one; one without a number changes nothing of this.
+    for _ in range(2):
+        assert numbered(device, 3, item("b")).status == 200
+    assert device.statuses(item("c")) == ["applied"]
+    assert numbered(device, 3).json["refused"] == []
+    assert {i.id for i in pulled(device)[0]} == {"a", "b", "c"}
+    # Numbers are a device's own.
+    other = place.device(tenant)
+    assert numbered(other, 1, item("d")).status == 200
+
+
+def test_device_that_has_seen_more_begins_an_epoch(place: Place) -> None:
+    tenant = place.tenant()
+    device, other = place.device(tenant), place.device(tenant)
+    assert numbered(device, 1, item("a")).status == 200
+    header = pulled(device)[1].header
+    epoch = header["epoch"]
+    assert (len(epoch), header["kept"]) == (16, 0)
+    assert pulled(other, 1, epoch=epoch)[1].header["epoch"] == epoch
+    assert numbered(other, 1, item("b"), epoch=epoch).status == 200
+    # A pull alone begins none: only what has a digest is believed.
+    for query in ({"push": 2}, {"since": 9}, {"epoch": "0" * 16}):
+        reply = pull(device, **{"since": 0, "epoch": epoch, **query})
+        assert (reply.status, reply.code) == (409, "restored")
+    assert pulled(device, 9)[1].header["cursor"] == 2  # a device that knows of no epochs
+    assert pulled(device, 0)[1].header["epoch"] == epoch
+    # This device knows of a second push of its own that had an answer.
+    reply = numbered(device, 3, item("c"), epoch=epoch)
+    assert (reply.status, reply.code) == (409, "restored")
+    header = pulled(device)[1].header
+    assert header["epoch"] != epoch
+    assert header["kept"] == 1
+    assert header["cursor"] > 2 + 1_000_000  # none that was given out is given out again
+    for reply in (pull(other, 2, epoch=epoch), numbered(other, 2, item("d"), epoch=epoch)):
+        assert (reply.status, reply.code) == (409, "restored")
+    assert {i.id for i in pulled(device)[0]} == {"a", "b"}
+    # Asking what became of a push is always answered: it may be what tells the server, once.
+    assert numbered(device, 3).json["refused"] is None
+    assert numbered(device, 4, item("c"), epoch=header["epoch"]).status == 200
+    # So is a cursor that was never given out.
+    assert numbered(other, 2, item("d"), cursor=2**60).status == 200
+    assert pulled(device)[1].header["epoch"] not in (epoch, header["epoch"])
+
+
+@pytest.mark.parametrize("wrong", [{"push": -1}, {"push": "1"}, {"push": 2**63}, {"epoch": 1}])
+def test_numbers_and_epochs_that_are_none_are_refused(
+    sqlite_place: Place, wrong: dict[str, Any]
+) -> None:
+    device = sqlite_place.device()
+    number = wrong.pop("push", 1)
+    reply = numbered(device, number, item("a"), **wrong)
+    assert (reply.status, reply.code) == (400, "malformed")
 
 
 # --- rerank and search

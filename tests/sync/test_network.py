@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import socket
-import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +19,11 @@ from edge_mrl.credentials import Credentials, credentials_path
 from edge_mrl.documents import Document
 from edge_mrl.index import Index
 from edge_mrl.sync import SyncClient, enroll
-from edge_mrl_server.storage import accounts, open_database
+from edge_mrl_server.storage import open_database
 from edge_mrl_server.storage.push import purge
 from tests.bundles import TINY
 from tests.processes import run
-from tests.serving import Caller, Serving, serving
+from tests.serving import Caller, Serving
 from tests.sync.conftest import NewCode, NewDevice
 from tests.sync.relays import Certificates, HttpProxy, Relay, make_certificates
 from tests.sync.test_sync import alike, text
@@ -225,67 +222,6 @@ def test_page_after_another_change_than_asked_for_is_none(
         assert (damaged.cause, other.client.status().cursor) == ("network", since)
         assert other.client.sync_once().pulled == 1
         assert other.index.get(["b"])
-
-
-class Copies:
-    """Stores of a server of their own."""
-
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self.database = folder / "server.db"
-        self._folder, self._stack = folder, stack
-
-    def open(self, name: str, url: str) -> tuple[Index, SyncClient]:
-        index = self._stack.enter_context(Index.open(self._folder / f"{name}.db", TINY))
-        with open_database(str(self.database)) as opened, opened.write() as session:
-            code = accounts.create_code(session, "default")
-        enroll(index.store, url, code, name=name)
-        return index, self._stack.enter_context(SyncClient.open(index))
-
-
-def test_device_that_is_ahead_of_a_restored_server_skips_and_loses_nothing(tmp_path: Path) -> None:
-    with ExitStack() as stack:
-        copies = Copies(tmp_path, stack)
-        with serving(copies.database) as server:
-            port = server.port
-            one, pushes = copies.open("one", server.url)
-            other, pulls = copies.open("other", server.url)
-            one.put([Document("a", "the cat")])
-            assert pushes.sync_once().pushed == 1
-            older = sqlite3.connect(tmp_path / "older.db")
-            with closing(sqlite3.connect(copies.database)) as newer:
-                newer.backup(older)
-            older.close()
-            one.put([Document(name, "the cat") for name in ("b", "c", "d")])
-            assert pushes.sync_once().pushed == 3
-            assert pulls.sync_once().pulled == 4
-            before = pulls.status().cursor
-        for path in tmp_path.glob("server.db*"):
-            path.unlink()
-        shutil.copy(tmp_path / "older.db", copies.database)
-        with serving(copies.database, port=port) as server:
-            # A change number that the other device has seen is given out again.
-            new, writes = copies.open("new", server.url)
-            new.put([Document("n", "a dog")])
-            assert writes.sync_once().done
-            seen = writes.status().cursor
-            assert 0 < seen < before
-            assert pulls.sync_once().pulled == 1
-            assert pulls.status().cursor == seen
-            assert set(other.get(list("abcdn"))) == set(
-                "abcdn"
-            )  # what the server has lost is still here
-            # And from there on as ever.
-            new.delete(["n"])
-            assert writes.sync_once().done
-            assert pulls.sync_once().deleted == 1
-            assert not pulls.dead_letters()
-            assert other.check().sound
-            # What the server has lost is sent again as it was, and what it has stays.
-            assert pushes.resend() == 4
-            assert pushes.sync_once().pushed == 4
-            assert writes.sync_once().pulled == 3
-            assert set(new.get(list("abcdn"))) == set("abcd")
-            assert pushes.status().queue.items == 0
 
 
 @pytest.mark.parametrize("forgotten", [False, True], ids=["remembered", "forgotten"])
