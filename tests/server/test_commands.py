@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from edge_mrl.cli import main
-from edge_mrl.wire import CONTENT_TYPE, digest, encode_items
+from edge_mrl.wire import CONTENT_TYPE, decode_items, decode_message, digest, encode_items
 from edge_mrl_server.app import ROUTES
 from edge_mrl_server.errors import DatabaseError
 from edge_mrl_server.storage import accounts, open_database
@@ -27,6 +28,7 @@ from tests.processes import good, run, wait_until
 from tests.server.conftest import Place
 from tests.serving import Caller, admin, enroll, item, serving, units
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 SERVER_PAGE = (Path(__file__).parents[2] / "docs" / "server.md").read_text("utf-8")
 
 
@@ -206,6 +208,49 @@ def test_migrations_are_recorded(place: Place) -> None:
         rows = session.rows("SELECT version, name FROM migrations ORDER BY version")
     names = [name for name, _ in MIGRATIONS[place.kind]]
     assert rows == list(enumerate(names, 1))
+
+
+def test_database_of_the_first_version_goes_on(sqlite_path: Path) -> None:
+    """Written by the first version: a and b are live, gone is deleted, another one forgotten."""
+    shutil.copy(GOLDEN / "server-1.db", sqlite_path)
+    with serving(sqlite_path) as server:
+        device = Caller(server.url, "emrl_default_" + "a" * 43)
+        # A device that numbers nothing, and knows of no epochs, notices nothing.
+        reply = device.call("GET", "/v1/pull?since=5&vectors=none")
+        assert [(i.id, i.deleted) for i in decode_items(decode_message(reply.body))] == [
+            ("gone", True)
+        ]
+        assert device.statuses(item("c", dim=4), cursor=6, dim=4) == ["applied"]
+        # Another one is not taken for ahead of the database, and learns its epoch.
+        path = "/v1/pull?since=0&vectors=full&epoch=&push=0"
+        message = decode_message(device.call("GET", path).body)
+        assert [i.id for i in decode_items(message)] == ["a", "b", "gone", "c"]
+        assert (message.header["fence"], message.header["kept"]) == (5, 0)
+        assert len(message.header["epoch"]) == 16
+        header = {"cursor": 7, "push": 1, "epoch": message.header["epoch"]}
+        frame = encode_items(header, [item("d", dim=4)], like=units(0, 4))
+        assert device.call("POST", "/v1/push", frame).json["results"] == [{"status": "applied"}]
+        device.close()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_each_tenant_of_the_first_version_gets_an_epoch(
+    kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = str(request.getfixturevalue("sqlite_path" if kind == "sqlite" else "pg_url"))
+    with monkeypatch.context() as patch:
+        patch.setitem(MIGRATIONS, kind, MIGRATIONS[kind][:1])
+        with open_database(url, connections=1) as database, database.write() as session:
+            for name in ("a", "b"):
+                session.run("INSERT INTO tenants (tenant, created_ms) VALUES (?, 0)", name)
+    seen = []
+    for _ in range(2):
+        with open_database(url, connections=1) as database, database.read() as session:
+            seen.append([tenant.epoch for tenant in accounts.list_tenants(session)])
+    epochs = seen[0]
+    assert seen[1] == epochs
+    assert len({*epochs}) == 2
+    assert all(re.fullmatch("[0-9a-f]{16}", epoch) for epoch in epochs)
 
 
 # --- processes
