@@ -117,10 +117,12 @@ class Answer:
     Attributes:
         with_text: Whether text and metadata are sent.
         purged: Whether the server forgot tombstones.
+        gone: Documents that nobody wrote any more after they were deleted.
     """
 
     with_text: bool
     purged: bool = False
+    gone: set[str] = field(default_factory=set)
     _ops: dict[str, dict[int, list[tuple[Op, bool]]]] = field(default_factory=dict)
 
     def note(self, device: int, op: Op, *, last: bool) -> None:
@@ -147,22 +149,33 @@ class Answer:
         problems: list[str] = []
         found: dict[str, Content | None] = {}
         for name, by_device in self._ops.items():
-            if len(by_device) == 1:
+            if name in self.gone:  # versions tell nothing: one that comes back has the last of all
+                found[name] = None
+            elif len(by_device) == 1:
                 ((device, ops),) = by_device.items()
                 found[name] = _content(ops[-1][0], device)
-                continue
-            versions = {}
-            for device, ops in by_device.items():
-                last = [op for op, mine in ops if mine]
-                version = _last_own(copies[device], name)
-                if version is not None and last:
-                    versions[version] = _content(last[-1], device)
-                elif last and last[-1].kind != "delete":
-                    problems.append(f"{name}: no version for what device {device} wrote")
-            winner = found[name] = versions[max(versions)] if versions else None
-            if winner is not None and self.purged and _letter(copies[winner.writer], name):
-                found[name] = None  # written while its deletion was forgotten: kept as a letter
+            else:
+                found[name], wrong = self._winner(name, by_device, copies)
+                problems += wrong
         return found, problems
+
+    def _winner(
+        self, name: str, by_device: Mapping[int, list[tuple[Op, bool]]], copies: Mapping[int, Copy]
+    ) -> tuple[Content | None, list[str]]:
+        """What a document that several devices wrote should be now, and problems found."""
+        problems = []
+        versions = {}
+        for device, ops in by_device.items():
+            last = [op for op, mine in ops if mine]
+            version = _last_own(copies[device], name)
+            if version is not None and last:
+                versions[version] = _content(last[-1], device)
+            elif last and last[-1].kind != "delete":
+                problems.append(f"{name}: no version for what device {device} wrote")
+        winner = versions[max(versions)] if versions else None
+        if winner is not None and self.purged and _letter(copies[winner.writer], name):
+            return None, problems  # written while its deletion was forgotten: kept as a letter
+        return winner, problems
 
     def compare_server(
         self, held: Held, contents: Mapping[str, Content | None], made: Mapping[str, Made]

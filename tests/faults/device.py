@@ -188,14 +188,18 @@ class _Device:
     def _level(self) -> None:
         """Sync until told to stop, and say each time what still waits.
 
-        The harness's last word is repeated, so that it knows which syncs began after that.
+        The harness's last word is repeated, so that it knows which syncs began after that. A step is
+        done, and then nothing until the next word.
         """
         assert self._client is not None
         word: Any = None
         while word != "stop":
             while self._pipe.poll(0.02 if word else None):
                 word = self._pipe.recv()
-            if word != "stop":
+                if isinstance(word, Step):
+                    self._pipe.send(("done", len(self._task.plan.steps), self._do(word)))
+                    word = None
+            if word not in (None, "stop"):
                 outcome = self._sync()
                 status = self._client.status()
                 said = outcome.waiting, outcome.cause

@@ -21,6 +21,8 @@ DAY_NS = 86_400 * 10**9
 #: Clocks that devices have: right, some minutes off (a server takes five), a day off, either way.
 CLOCKS_NS = (0, 0, 240 * 10**9, -600 * 10**9, DAY_NS, DAY_NS, -DAY_NS, -DAY_NS)
 KEPT = ("until-synced", "until-synced", None, "fp16", "int8")
+#: Share of seeds with a lonely document.
+LONELY = 0.3
 OWN_IDS = 14
 SHARED_IDS = 8
 
@@ -79,12 +81,22 @@ class Blow:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A seed's whole schedule."""
+    """A seed's whole schedule.
+
+    Attributes:
+        devices: What each device does.
+        blows: What is killed, and when tombstones are forgotten.
+        rate: Share of exchanges with a fault.
+        with_text: Whether text and metadata are sent.
+        lonely: Whether there is a document at the end that is pushed alone, without an answer, deleted
+            by another device, and its deletion forgotten.
+    """
 
     devices: tuple[DevicePlan, ...]
     blows: tuple[Blow, ...]
     rate: float
     with_text: bool
+    lonely: bool = False
 
 
 def make_plan(seed: int, *, database_dies: bool) -> Plan:
@@ -117,6 +129,7 @@ def make_plan(seed: int, *, database_dies: bool) -> Plan:
         tuple(sorted(blows, key=lambda blow: blow.at_s)),
         rng.uniform(0.25, 0.45),
         with_text,
+        random.Random(f"lonely {seed}").random() < LONELY,
     )
 
 

@@ -84,6 +84,8 @@ class Proxy:
         faults: Those that may happen.
 
     Attributes:
+        rate: As it was given; may change.
+        deaf: Whether every answer to a push is lost.
         exchanges: Requests that came while it failed on purpose.
         met: Faults that really happened, by kind; "server_down" where there was nobody to ask.
     """
@@ -99,6 +101,7 @@ class Proxy:
     ) -> None:
         self.target = target
         self.rate = rate
+        self.deaf = False
         self.exchanges = 0
         self.met: Counter[str] = Counter()
         self._faults, self._stall_s = faults, stall_s
@@ -212,6 +215,8 @@ class Proxy:
             if fault not in ("corrupt_request", "duplicate"):  # which are counted already
                 self._count("server_down")
             return False
+        if self.deaf and request.path == "/v1/push":
+            fault = "lose_answer"
         if fault in ("lose_answer", "stall_answer"):
             self._count(fault)
             self._closed.wait(self._stall_s if fault == "stall_answer" else 0)

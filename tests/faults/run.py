@@ -12,12 +12,13 @@ import json
 import multiprocessing
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -25,11 +26,13 @@ from pathlib import Path
 from typing import Any
 
 from edge_mrl import Encoder
+from edge_mrl.clock import now_ms
 from edge_mrl_server.storage import accounts, open_database
+from edge_mrl_server.storage.push import purge
 from tests.faults import device
 from tests.faults.answer import Answer, Copy, make_vectors
 from tests.faults.databases import TENANT, Database, Held, PostgresCluster, SqliteFiles
-from tests.faults.plan import Blow, DevicePlan, Plan, make_plan
+from tests.faults.plan import Blow, DevicePlan, Op, Plan, Step, make_plan
 from tests.faults.proxy import Proxy
 from tests.postgres import Postgres
 from tests.processes import COMMAND
@@ -52,6 +55,7 @@ CODES = 4
 #: The exit code of a server that cannot reach its database when it starts.
 EXIT_UNREACHABLE = 4
 FRESH = "fresh"
+DAY_MS = 86_400_000
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.faults.device"])
@@ -65,7 +69,7 @@ class Report:
         problems: What is wrong; empty where the harness is satisfied.
         exchanges: Requests that came to the proxy while it failed on purpose.
         faults: Those of them that met a fault, by kind.
-        kills: SIGKILLs, by what was killed; and purges.
+        kills: SIGKILLs, by what was killed; purges, and lonely documents.
         writes: Writes that stores acknowledged.
         documents: Documents compared, in each copy.
         converge_s: From healing until all queues were empty and all devices agreed.
@@ -158,6 +162,8 @@ class World:
         try:
             self._serve()
             self._fail(started)
+            if self.plan.lonely:
+                self._leave_alone()
             self._heal()
             self._bootstrap()
         except _StuckError as error:
@@ -324,12 +330,62 @@ class World:
             subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         )
 
+    def _leave_alone(self) -> None:
+        """A document is pushed alone, without an answer; then it is deleted, and that forgotten."""
+        writers = [one for one in self.devices if not one.plan.runner]
+        if not writers:
+            return
+        one = writers[0]
+        other = next(device for device in self.devices if device is not one)
+        name, rate = "lonely", self.proxy.rate
+        self.proxy.rate = 0.0
+        self._until(one, Step(sync=True), lambda: not self._waiting(one))
+        self.proxy.deaf = True
+        self._order(one, Step((Op("put", name, "a letter in a bottle"),)))
+        self._until(one, Step(sync=True), lambda: self._served(name) == [False])
+        self.proxy.deaf, self.proxy.rate = False, rate
+        self._until(other, Step(sync=True), lambda: self._knows(other, name))
+        self._order(other, Step((Op("delete", name),)))
+        self._until(other, Step(sync=True), lambda: self._served(name) == [True])
+        with open_database(self.url, connections=1) as database:
+            purge(database, TENANT, before_ms=now_ms() + DAY_MS)
+        self.answer.purged = True
+        self.answer.gone.add(name)
+        self.kills["lonely"] += 1
+
+    def _until(self, one: _Device, step: Step, done: Callable[[], bool]) -> None:
+        """Have a device do something until something is so."""
+        deadline = time.monotonic() + CONVERGE_S
+        while not done():
+            self._in_time(deadline, f"device {one.number} does not get on")
+            self._order(one, step)
+            self._listen(0.05)
+
+    def _order(self, one: _Device, step: Step) -> None:
+        """Have a device that has finished do something, and wait until it is done."""
+        one.done = 0
+        self._say(one, step)
+        deadline = time.monotonic() + CONVERGE_S
+        while not one.done:
+            self._in_time(deadline, f"device {one.number} does not answer")
+            self._listen(0.05)
+
+    def _served(self, name: str) -> list[bool]:
+        """Whether the server has a document as deleted; empty where it does not know it."""
+        return [row.deleted for row in self.held().rows if row.id == name]
+
+    def _knows(self, one: _Device, name: str) -> bool:
+        return bool(_select(one.store, "SELECT 1 FROM documents WHERE id = ?", name))
+
+    def _waiting(self, one: _Device) -> bool:
+        return bool(_select(one.store, "SELECT 1 FROM outbox LIMIT 1"))
+
     # --- the end
 
     def _heal(self) -> None:
-        for purge in self._purges:
-            said = purge.communicate()[0].decode()
-            if purge.returncode not in (0, 4):  # 4: the database was down
+        for process in self._purges:
+            said = process.communicate()[0].decode()
+            if process.returncode not in (0, 4):  # 4: the database was down
                 raise _StuckError(f"purge: {said}")
         self.report.exchanges = self.proxy.exchanges
         self.report.faults = dict(self.proxy.met)
@@ -375,10 +431,10 @@ class World:
                     one.process.kill()
                 one.process.join(10)
                 self._hang_up(one)
-        for purge in self._purges:
-            if purge.poll() is None:
-                purge.kill()
-                purge.communicate()
+        for process in self._purges:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
         self.proxy.close()
         if not self._database_up:
             self.database.start()
@@ -415,6 +471,12 @@ class World:
     def held(self) -> Held:
         """What is in the server's database, read behind its back."""
         return self.database.read(self.url)
+
+
+def _select(store: Path, sql: str, *arguments: object) -> list[tuple[Any, ...]]:
+    """Read in a device's store behind its back."""
+    with contextlib.closing(sqlite3.connect(store, timeout=10)) as connection:
+        return connection.execute(sql, arguments).fetchall()
 
 
 class _StuckError(Exception):
