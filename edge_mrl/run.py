@@ -246,7 +246,7 @@ class Run:
         """Have the server say whether the last push arrived, and refuse it from now on if it did not."""
         now = self._enrolment
         number = now.push if now.is_open else now.push + 1
-        header = {"cursor": now.cursor, "push": number}
+        header = {"cursor": now.cursor, "push": number, "epoch": now.epoch}
         frame = encode_items(header, [], like=np.empty((0, self._dim), np.float16))
         try:
             refused = self._attempt(lambda: remote.push(frame, 0)).refused

@@ -93,8 +93,7 @@ def push(database: Database, principal: Principal, batch: Push) -> Pushed:
         tenant = session.lock_tenant(principal.tenant)
         assert tenant is not None  # its token was found, and tenants are never deleted
         last = _last_push(session, principal)
-        if batch.cursor > tenant.change or batch.number > last.number + 1:
-            # The device has seen what is not here: this is an older copy of the database that it knew.
+        if _is_behind(tenant, batch, last):
             LOGGER.warning(
                 "restored",
                 extra={"fields": {"tenant": tenant.name, "device": principal.device}},
@@ -103,10 +102,20 @@ def push(database: Database, principal: Principal, batch: Push) -> Pushed:
             tenant = get_tenant(session, tenant.name) or tenant
             last = _Last(max(batch.number - 1, last.number), last.refused)
             _note_push(session, tenant.name, principal.device, last)
-        if batch.epoch in ("", tenant.epoch):
+        if not batch.items or batch.epoch in ("", tenant.epoch):
             return _take(session, (tenant, principal.device), batch, last, judged)
     # Only now: the new epoch is to stay.
     raise restored()
+
+
+def _is_behind(tenant: Tenant, batch: Push, last: _Last) -> bool:
+    """Whether a device has seen what is not here, so that this is an older copy of what it knew.
+
+    One of another epoch tells nothing new: that epoch has ended.
+    """
+    if batch.epoch != tenant.epoch:
+        return batch.epoch == "" and batch.cursor > tenant.change
+    return batch.cursor > tenant.change or batch.number > last.number + 1
 
 
 def restored() -> Refusal:

@@ -86,6 +86,11 @@ def forget(database: str, tenant: str) -> int:
         return purge(opened, tenant, before_ms=now_ms() + DAY_MS)[0]
 
 
+def epoch_of(database: str) -> str:
+    with open_database(database) as opened, opened.read() as session:
+        return accounts.require_tenant(session, "default").epoch
+
+
 @contextmanager
 def swallowing() -> Iterator[str]:
     """A server that takes what it is sent, and does nothing with it."""
@@ -294,6 +299,7 @@ def test_restored_database_gets_back_what_it_lost_and_nothing_that_was_deleted(
             kept.put_back()
         if told:
             assert admin(kept.url, "restored") == {"tenants": 1}
+        before = epoch_of(kept.url)
         with serving(kept.url, port=server.port) as server:
             # Changes are numbered on from the copy's, beyond what the others have seen.
             new = make("new", server.url)
@@ -306,6 +312,8 @@ def test_restored_database_gets_back_what_it_lost_and_nothing_that_was_deleted(
                 assert forget(kept.url, "default") == 1
             # "lost", "edited", and that "gone" is deleted; "late", and that "purged" is.
             assert one.client.sync_once().resent == 3
+            epoch = epoch_of(kept.url)
+            assert (epoch == before) == told
             assert other.client.sync_once().resent == 2
             refused = third.client.sync_once()
             assert (refused.cause, "401" in str(refused.waiting)) == ("refused", True)
@@ -321,3 +329,4 @@ def test_restored_database_gets_back_what_it_lost_and_nothing_that_was_deleted(
                 assert device.client.sync_once().resent is None
                 assert device.index.check().sound
             assert new.index.search("training of a model", k=1)[0].id == "edited"
+            assert epoch_of(kept.url) == epoch  # one device has said it for all

@@ -316,11 +316,13 @@ def test_device_that_has_seen_more_begins_an_epoch(place: Place) -> None:
     for reply in (pull(other, 2, epoch=epoch), numbered(other, 2, item("d"), epoch=epoch)):
         assert (reply.status, reply.code) == (409, "restored")
     assert {i.id for i in pulled(device)[0]} == {"a", "b"}
-    # Asking what became of a push is always answered: it may be what tells the server, once.
-    assert numbered(device, 3).json["refused"] is None
+    # Asking what became of a push is always answered. It tells the server nothing that it knows already.
+    assert numbered(device, 3, epoch=epoch).json["refused"] is None
+    assert numbered(other, 9, epoch=epoch, cursor=7).json["refused"] is None
     assert numbered(device, 4, item("c"), epoch=header["epoch"]).status == 200
-    # So is a cursor that was never given out.
-    assert numbered(other, 2, item("d"), cursor=2**60).status == 200
+    assert pulled(other)[1].header["epoch"] == header["epoch"]
+    # A cursor that was never given out tells it too.
+    assert numbered(other, 10, item("d"), cursor=2**60).status == 200
     assert pulled(device)[1].header["epoch"] not in (epoch, header["epoch"])
 
 
