@@ -60,7 +60,7 @@ def apply(
         now = require(connection, store)
         names = [item.id for item, _ in pulled]
         known = known_versions(connection, names)
-        local = _Local(connection, names, store.binding)
+        local = _Local(connection, names, store.binding, now.device)
         entries, gone, same, versions, last = [], [], [], {}, now.last
         for item, entry in pulled:
             version = Version(item.stamp, item.device or "")
@@ -113,10 +113,11 @@ class _Local:
     """What a store has of documents that others have written too."""
 
     def __init__(
-        self, connection: sqlite3.Connection, names: Sequence[str], binding: Binding
+        self, connection: sqlite3.Connection, names: Sequence[str], binding: Binding, device: str
     ) -> None:
         self._connection = connection
         self._binding = binding
+        self._device = device
         rows = select_rows(connection, "id, key, metadata, source, text <> ''", "id", names)
         self.keys = {row[0]: row[1] for row in rows}
         self._rows = {row[0]: row[2:] for row in rows}
@@ -133,8 +134,9 @@ class _Local:
         """Give up a version that lost. What was written here and deleted elsewhere stays readable."""
         if item.id in self._queued:
             self._connection.execute("DELETE FROM outbox WHERE id = ?", (item.id,))
+        mine = before is not None and before.version.device == self._device
         accepted = before is None or before.acknowledged >= before.version.stamp
-        if item.deleted and not accepted and item.id in self._rows:
+        if item.deleted and mine and not accepted and item.id in self._rows:
             query = "SELECT metadata, text FROM documents WHERE id = ?"
             metadata, text = self._connection.execute(query, (item.id,)).fetchone()
             write_letter(
@@ -220,7 +222,7 @@ def reconcile(store: Store, there: Mapping[str, int], end: Page) -> Agreed:
             elif forgotten:
                 gone[name] = one
         resent = _queue_lost(connection, before.device, lost, there) if restored else None
-        local = _Local(connection, list(gone), store.binding)
+        local = _Local(connection, list(gone), store.binding, before.device)
         for name, one in gone.items():
             local.take_off_queue(_tombstone(name, one.version.stamp), one)
         connection.executemany("DELETE FROM versions WHERE id = ?", [(name,) for name in gone])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,12 @@ class Database(Protocol):
     def read(self, url: str) -> Held:
         """What is in a database."""
 
+    def copy(self, url: str) -> None:
+        """Copy a database that no server uses."""
+
+    def put_back(self, url: str) -> None:
+        """Put the copy in the place of a database that no server uses."""
+
     def kill(self) -> None:
         """SIGKILL to all its processes."""
 
@@ -96,6 +103,17 @@ class SqliteFiles:
         }
         return held(found, arrays, tenant)
 
+    def copy(self, url: str) -> None:
+        source, target = sqlite3.connect(url), sqlite3.connect(f"{url}.copy")
+        source.backup(target)
+        source.close()
+        target.close()
+
+    def put_back(self, url: str) -> None:
+        for end in ("-wal", "-shm"):
+            Path(f"{url}{end}").unlink(missing_ok=True)
+        shutil.copy(f"{url}.copy", url)
+
     def kill(self) -> None:
         raise NotImplementedError
 
@@ -127,6 +145,20 @@ class PostgresCluster:
             tenant = connection.execute(_TENANT).fetchone()
         assert tenant is not None
         return held(found, {k: np.array(v, np.float16) for k, v in parts.items()}, tenant)
+
+    def copy(self, url: str) -> None:
+        name = url.rpartition("/")[2]
+        self._run(f"CREATE DATABASE {name}_copy TEMPLATE {name}")
+
+    def put_back(self, url: str) -> None:
+        name = url.rpartition("/")[2]
+        self._run(f"DROP DATABASE {name} WITH (FORCE)")
+        self._run(f"CREATE DATABASE {name} TEMPLATE {name}_copy")
+
+    def _run(self, sql: str) -> None:
+        self._postgres.run_program(
+            "psql", self._postgres.url, "-q", "-v", "ON_ERROR_STOP=1", "-c", sql
+        )
 
     def kill(self) -> None:
         self._postgres.kill()

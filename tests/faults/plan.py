@@ -23,6 +23,8 @@ CLOCKS_NS = (0, 0, 240 * 10**9, -600 * 10**9, DAY_NS, DAY_NS, -DAY_NS, -DAY_NS)
 KEPT = ("until-synced", "until-synced", None, "fp16", "int8")
 #: Share of seeds with a lonely document.
 LONELY = 0.3
+#: Share of seeds whose server is restored from a copy.
+RESTORES = 0.3
 OWN_IDS = 14
 SHARED_IDS = 8
 
@@ -71,10 +73,14 @@ class DevicePlan:
 
 @dataclass(frozen=True, slots=True)
 class Blow:
-    """A SIGKILL, or forgetting tombstones, at a moment; what was killed starts again ``down_s`` later."""
+    """What happens at a moment; what was killed starts again ``down_s`` later.
+
+    A "device", "server" or "database" is killed; a "purge" forgets tombstones; a "copy" and, behind it, a
+    "restore" kill the server, copy its database and put the copy back; "restored" also says so.
+    """
 
     at_s: float
-    what: Literal["device", "server", "database", "purge"]
+    what: Literal["device", "server", "database", "purge", "copy", "restore", "restored"]
     device: int = 0
     down_s: float = 0.0
 
@@ -124,12 +130,23 @@ def make_plan(seed: int, *, database_dies: bool) -> Plan:
         blows.append(Blow(rng.uniform(0.3, 2.0), "database", down_s=rng.uniform(0, 0.3)))
     if rng.random() < 0.3:
         blows.append(Blow(rng.uniform(1.0, 3.0), "purge"))
+    purged = any(blow.what == "purge" for blow in blows)
+    # Chances of their own: without them, a seed's schedule is as it was.
+    chance = random.Random(f"extra {seed}")
+    lonely, restores = chance.random() < LONELY, chance.random() < RESTORES
+    if restores:
+        # Nothing may be forgotten before a device comes that knows more, unless that is said.
+        said = purged or lonely or chance.random() < 0.5
+        copied_s = chance.uniform(0.5, 2.0)
+        blows.append(Blow(copied_s, "copy"))
+        restored_s = copied_s + chance.uniform(0.2, 1.5)
+        blows.append(Blow(restored_s, "restored" if said else "restore"))
     return Plan(
         tuple(devices),
         tuple(sorted(blows, key=lambda blow: blow.at_s)),
         rng.uniform(0.25, 0.45),
         with_text,
-        random.Random(f"lonely {seed}").random() < LONELY,
+        lonely,
     )
 
 

@@ -36,7 +36,7 @@ from tests.faults.plan import Blow, DevicePlan, Op, Plan, Step, make_plan
 from tests.faults.proxy import Proxy
 from tests.postgres import Postgres
 from tests.processes import COMMAND
-from tests.serving import Serving
+from tests.serving import Serving, admin
 
 __all__ = ["CONVERGE_S", "Report", "World", "databases", "run_seed"]
 
@@ -317,11 +317,36 @@ class World:
             self.server.kill()
             self._logs.append(self.server.log())
             self._due.append((now + blow.down_s, "serve", None))
+        elif blow.what in ("copy", "restore", "restored"):
+            if not self._copy(blow):
+                self._due.append((now + 0.2, "blow", blow))
+                return
+            self._due.append((now, "serve", None))
         else:
             self.database.kill()
             self._database_up = False
             self._due.append((now + blow.down_s, "start", None))
         self.kills[blow.what] += 1
+
+    def _copy(self, blow: Blow) -> bool:
+        """Copy the server's database, or put the copy back; False where that has to wait."""
+        early = blow.what != "copy" and not self.kills["copy"]
+        running = self.server is not None and self.server.process.poll() is None
+        if early or not running or not self._database_up or not self._purges_over():
+            return False
+        assert self.server is not None
+        self.server.kill()
+        self._logs.append(self.server.log())
+        if blow.what == "copy":
+            self.database.copy(self.url)
+            return True
+        self.database.put_back(self.url)
+        if blow.what == "restored":
+            admin(self.url, "restored")
+        return True
+
+    def _purges_over(self) -> bool:
+        return all(process.poll() is not None for process in self._purges)
 
     def _purge(self) -> None:
         self.answer.purged = True
