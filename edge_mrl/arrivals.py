@@ -11,6 +11,7 @@ import numpy as np
 
 from edge_mrl.clock import Version, now_ms
 from edge_mrl.codes import INT8
+from edge_mrl.errors import NetworkError
 from edge_mrl.letters import DELETED_ELSEWHERE, write_letter
 from edge_mrl.outbox import (
     Known,
@@ -186,8 +187,8 @@ class Agreed:
     resent: int | None
 
 
-def reconcile(store: Store, there: Mapping[str, int], end: Page) -> Agreed:
-    """Agree with a server, after everything was pulled, on what is not there. No push may be open.
+def reconcile(store: Store, there: Mapping[str, int], end: Page, *, push: int) -> Agreed:
+    """Agree with a server, after everything was pulled, on what is not there.
 
     Where it has forgotten deletions that were not seen here (a fence): what it had once and has no more
     was deleted. It goes, and what was written to it since is kept as a dead letter. What no server had
@@ -200,12 +201,18 @@ def reconcile(store: Store, there: Mapping[str, int], end: Page) -> Agreed:
         store: The store.
         there: What the server has, deletions included: stamps by id.
         end: The last page.
+        push: The number of the last push before the first page; it must be known what became of it.
+
+    Raises:
+        NetworkError: Another process has pushed since: what it sent may be there, and not in ``there``.
     """
     agreed = Agreed(0, None)
 
     def decide(connection: sqlite3.Connection) -> tuple[list[Entry], list[str]]:
         nonlocal agreed
         before = require(connection, store)
+        if before.push != push:
+            raise NetworkError("another process pushed while everything was pulled: trying later")
         restored = before.epoch not in ("", end.epoch)
         unseen = end.fence > before.cursor
         rows = connection.execute("SELECT id, stamp FROM versions").fetchall()

@@ -113,6 +113,7 @@ class Puller:
 
     def everything(self) -> Agreed:
         """Pull from the beginning, and agree on what is not there. The last push must be settled."""
+        now = replica.enrolment(self._store)
         there: dict[str, int] = {}
         since, fence, epoch = 0, None, None
         while True:
@@ -122,7 +123,8 @@ class Puller:
             since, fence, epoch = page.cursor, page.fence, page.epoch
             if not page.more:
                 break
-        agreed = arrivals.reconcile(self._store, there, page)
+        push = now.push if now else 0
+        agreed = arrivals.reconcile(self._store, there, page, push=push)
         self._pulled(0, agreed.deleted)
         return agreed
 

@@ -61,12 +61,12 @@ def assert_lossless(report: Report) -> None:
     assert report.converge_s <= CONVERGE_S
 
 
-@pytest.mark.parametrize("seed", [6, 33])
+@pytest.mark.parametrize("seed", [6, 19])
 def test_faults_lose_nothing_on_sqlite(seed: int, sqlite_files: Database) -> None:
     assert_lossless(run_seed(seed, sqlite_files))
 
 
-@pytest.mark.parametrize("seed", [104, 115])
+@pytest.mark.parametrize("seed", [102, 104])
 def test_faults_lose_nothing_on_postgresql(seed: int, postgresql: Database) -> None:
     assert_lossless(run_seed(seed, postgresql))
 

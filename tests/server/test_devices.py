@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_mrl.cli import main
 from edge_mrl.clock import now_ms
 from edge_mrl.credentials import Credentials
 from edge_mrl.documents import Document
@@ -269,7 +270,7 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Kept:
 
 @pytest.mark.parametrize("told", [True, False], ids=["told", "found-out"])
 def test_restored_database_gets_back_what_it_lost_and_nothing_that_was_deleted(
-    kept: Kept, tmp_path: Path, *, told: bool
+    kept: Kept, tmp_path: Path, capsys: pytest.CaptureFixture[str], *, told: bool
 ) -> None:
     with ExitStack() as stack:
         make = stack.enter_context(devices(tmp_path, kept.url, "default"))
@@ -314,7 +315,8 @@ def test_restored_database_gets_back_what_it_lost_and_nothing_that_was_deleted(
             assert one.client.sync_once().resent == 3
             epoch = epoch_of(kept.url)
             assert (epoch == before) == told
-            assert other.client.sync_once().resent == 2
+            assert main(["sync", "--store", str(other.index.path)]) == 0
+            assert "restored from an older copy: 2 queued again" in capsys.readouterr().out
             refused = third.client.sync_once()
             assert (refused.cause, "401" in str(refused.waiting)) == ("refused", True)
             with open_database(kept.url) as opened, opened.write() as session:
