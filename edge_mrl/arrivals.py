@@ -211,8 +211,6 @@ def reconcile(store: Store, there: Mapping[str, int], end: Page, *, push: int) -
     def decide(connection: sqlite3.Connection) -> tuple[list[Entry], list[str]]:
         nonlocal agreed
         before = require(connection, store)
-        if before.push != push:
-            raise NetworkError("another process pushed while everything was pulled: trying later")
         restored = before.epoch not in ("", end.epoch)
         unseen = end.fence > before.cursor
         rows = connection.execute("SELECT id, stamp FROM versions").fetchall()
@@ -228,6 +226,8 @@ def reconcile(store: Store, there: Mapping[str, int], end: Page, *, push: int) -
                 lost[name] = one
             elif forgotten:
                 gone[name] = one
+        if gone and before.push != push:
+            raise NetworkError("another process pushed while everything was pulled: trying later")
         resent = _queue_lost(connection, before.device, lost, there) if restored else None
         local = _Local(connection, list(gone), store.binding, before.device)
         for name, one in gone.items():

@@ -48,8 +48,8 @@ _PASSING = frozenset({408, 425, 429})
 _DAMAGED = frozenset({"digest", "timeout"})
 #: Refusals that the device has an answer to: see ``Run._catch_up``.
 _BEHIND = frozenset({"fenced", "restored", "superseded"})
-#: How often in one run: one may come behind another.
-CATCH_UPS = 4
+#: How often in one run: one may come behind another, and two processes may push from one store.
+CATCH_UPS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +206,7 @@ class Run:
         if puller is not None and self._enrolment.cursor == 0:
             # Before anything is sent: see Puller.bootstrap.
             self._agreed(puller.bootstrap())
+        backoff = Backoff(cap_s=ATTEMPT_WAIT_S, first_s=0.25)
         for _ in range(CATCH_UPS):
             try:
                 self._push(remote)
@@ -214,6 +215,8 @@ class Run:
             except ServerError as error:
                 if error.code not in _BEHIND:
                     raise
+                if error.code == "superseded":  # another process pushes: let it
+                    time.sleep(backoff.failed())
                 self._catch_up(remote, error)
             else:
                 replica.mark_success(self._store)

@@ -6,6 +6,7 @@ import itertools
 import shutil
 import socket
 import sqlite3
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from edge_mrl_server.storage import accounts, open_database
 from edge_mrl_server.storage.push import purge
 from tests.bundles import TINY
 from tests.postgres import Postgres
+from tests.processes import COMMAND
 from tests.server.conftest import Place
 from tests.serving import admin, serving
 from tests.sync.relays import Relay
@@ -226,6 +228,43 @@ def test_store_put_back_from_a_copy_pushes_on(place: Place, tmp_path: Path) -> N
         settle(one, other)
         assert one.ids == other.ids == {"a", "b", "c", "d"}
         assert not outgoing(one.index.store, limit=1)
+
+
+def test_resend_sends_what_the_server_lacks_and_nothing_else(place: Place, tmp_path: Path) -> None:
+    tenant = place.tenant()
+    with devices(tmp_path, place.url, tenant) as make:
+        one, other = make("one", place.server.url), make("other", place.server.url)
+        one.put(a="the cat", b="a dog")
+        settle(one)
+        with place.database.write() as session:
+            for table in ("documents", "vectors" if place.kind == "sqlite" else "passages"):
+                session.run(f"DELETE FROM {table} WHERE tenant = ? AND id = 'b'", tenant)
+        settle(other, one)
+        assert other.ids == {"a"}
+        one.client.resend()
+        outcome = one.client.sync_once()
+        assert (outcome.resent, outcome.pushed, outcome.done) == (1, 1, True)
+        settle(other)
+        assert other.ids == {"a", "b"}
+
+
+def test_two_processes_that_sync_one_store_send_all_of_it(
+    sqlite_place: Place, tmp_path: Path
+) -> None:
+    place = sqlite_place
+    with devices(tmp_path, place.url, place.tenant()) as make:
+        one, other = make("one", place.server.url), make("other", place.server.url)
+        one.index.put([Document(str(n), f"the cat {n}") for n in range(1_500)])
+        command = [*COMMAND, "sync", "--store", str(one.index.path), "--json"]
+        running = [
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            for _ in range(2)
+        ]
+        said = [process.communicate(timeout=60)[0].decode() for process in running]
+        assert [process.returncode for process in running] == [0, 0], said
+        settle(one, other)
+        assert len(other.ids) == 1_500
+        assert not one.client.dead_letters()
 
 
 # --- a database that is put back from a copy
