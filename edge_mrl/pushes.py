@@ -185,20 +185,21 @@ def settle(store: Store, number: int, *, refused: Collection[str] | None) -> Non
 
     Args:
         store: The store.
-        number: The last number that the server knows.
+        number: Up to which it is said.
         refused: Documents of the push that it refused; None where the push did not arrive.
     """
     with store.writing(), store.locked() as (connection, _):
         now = require(connection, store)
-        query = "SELECT id FROM versions WHERE sent > 0 AND acknowledged = 0"
-        sent = [row[0] for row in connection.execute(query)]
+        # Another process may have begun the next one meanwhile.
+        query = "SELECT id FROM versions WHERE sent BETWEEN 1 AND ? AND acknowledged = 0"
+        sent = [row[0] for row in connection.execute(query, (number,))]
         versions = {
             name: one.settled(arrived=refused is not None and name not in refused)
             for name, one in known_versions(connection, sent).items()
         }
         write_versions(connection, versions)
-        last = max(now.push, number)
-        write_enrolment(connection, replace(now, push=last, answered=last))
+        push, answered = max(now.push, number), max(now.answered, number)
+        write_enrolment(connection, replace(now, push=push, answered=answered))
 
 
 def acknowledge(

@@ -226,6 +226,11 @@ def test_queue_of_an_enrolled_store_is_still_there(old: Path, path: Path) -> Non
             "blank": (0, True),
             "gone": (0, True),
         }
+        # What is said of a push says nothing of one that another process has begun since.
+        pushes.settle(store, 0, refused=None)
+        after = replica.enrolment(store)
+        assert after is not None
+        assert after.is_open == numbered
         (letter,) = letters.dead_letters(store)
         assert (letter.id, letter.reason, letter.deleted) == ("refused", "forbidden", True)
         # It goes on: what is sent leaves the queue, and its vectors go with it.
