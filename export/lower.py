@@ -15,6 +15,7 @@ from edge_mrl.errors import UsageError
 from edge_mrl_export.calibrate import record_inputs
 from edge_mrl_export.optimize import optimize
 from edge_mrl_export.passes.kernels import ApproximateGelu, SplitFusions
+from edge_mrl_export.passes.names import ShortenNames
 from edge_mrl_export.passes.nbits import PackProducts, PackTables, count_packed_products
 from edge_mrl_export.passes.products import (
     QuantizeProducts,
@@ -144,6 +145,8 @@ def _finish(model: ir.Model, folder: Path) -> ir.Model:
     """Optimise once more, and drop what only describes where the graph came from."""
     model = optimize(model, folder)
     common.ClearMetadataAndDocStringPass()(model)
+    common.DeduplicateInitializersPass()(model)
+    ShortenNames()(model)
     model.producer_name, model.producer_version = "edge-mrl", None
     model.graph.name = "edge-mrl"
     return model

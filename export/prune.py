@@ -79,20 +79,39 @@ def prune(tokenizer: dict[str, Any], texts: Sequence[str], size: int) -> Pruned:
 
 
 def unreachable(tokenizer: dict[str, Any]) -> set[int]:
-    """Ids of BERT's placeholders [unusedN], which no text is ever split into.
+    """Ids of WordPiece tokens that no text is ever split into.
 
-    Brackets are split off before WordPiece looks a word up, unless the token was added by name.
+    BERT's tokenizers split off punctuation and ideographs, each as a word of its own, before WordPiece
+    looks a word up. So there is no text for a token that holds such a character and more, like the
+    placeholders ``[unusedN]``, nor for one that continues a word with it, unless it was added by name.
     """
-    model = tokenizer["model"]
+    model, normalizer = tokenizer["model"], tokenizer.get("normalizer") or {}
     splits = (tokenizer.get("pre_tokenizer") or {}).get("type") == "BertPreTokenizer"
-    if model["type"] != "WordPiece" or not splits:
+    known = normalizer.get("type", "BertNormalizer") == "BertNormalizer"  # both go by characters
+    if model["type"] != "WordPiece" or not splits or not known:
         return set()
     added = {token["id"] for token in tokenizer["added_tokens"]}
+    prefix = model["continuing_subword_prefix"]
+    bare = {token: token.removeprefix(prefix) or token for token in model["vocab"]}
+    alone = _words_alone(tokenizer, {c for letters in bare.values() for c in letters})
     return {
-        identifier
-        for token, identifier in model["vocab"].items()
-        if token.startswith("[unused") and token.endswith("]") and identifier not in added
+        model["vocab"][token]
+        for token, letters in bare.items()
+        if model["vocab"][token] not in added
+        and not alone.isdisjoint(letters)
+        and (token != letters or len(letters) > 1)
     }
+
+
+def _words_alone(tokenizer: dict[str, Any], characters: set[str]) -> set[str]:
+    """Those of the characters that are a word each, whatever lies beside them."""
+    whole = Tokenizer.from_str(json.dumps(tokenizer))
+
+    def words(text: str) -> list[str]:
+        plain = whole.normalizer.normalize_str(text) if whole.normalizer else text
+        return [word for word, _ in whole.pre_tokenizer.pre_tokenize_str(plain)]
+
+    return {c for c in characters if words(f"a{c}a") == ["a", c, "a"]}
 
 
 def keep_tokens(

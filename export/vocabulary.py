@@ -96,7 +96,7 @@ def choose_vocabulary(
         trimmed, kept = keep_tokens(
             tokenizer, reachable | {t["id"] for t in tokenizer["added_tokens"]}
         )
-        note = f"{len(unused):,} placeholder tokens that no text can give were dropped; others moved up"
+        note = f"{len(unused):,} tokens that no text can give were dropped; others moved up"
         return Vocabulary(trimmed, tokenizer, kept, (note,))
     pruned = prune(tokenizer, texts, size)
     note = (

@@ -16,6 +16,7 @@ from edge_mrl_export.passes.contract import AppendContract
 from edge_mrl_export.passes.emit import Pen, constant
 from edge_mrl_export.passes.inputs import FoldInputs
 from edge_mrl_export.passes.kernels import ApproximateGelu, SplitFusions
+from edge_mrl_export.passes.names import ShortenNames
 from edge_mrl_export.passes.nbits import BLOCK, PackProducts, PackTables, count_packed_products
 from edge_mrl_export.passes.positions import TrimPositions
 from edge_mrl_export.passes.products import (
@@ -409,3 +410,23 @@ def test_head_stands_before_the_cut_and_leaves_full_alone(layer_norm: bool) -> N
     assert np.abs(coarse.astype(int) - codes).max() <= 1
     assert np.abs(codes.astype(int)).max() == 127  # scale 0.5 clips
     assert head.shape == constant(model.graph.initializers["head/weight"]).shape  # type: ignore[union-attr]
+
+
+def test_names_get_short_and_the_outputs_stay() -> None:
+    model, pen = new_graph(a=(FLOATS, ["n", 4]), b=(FLOATS, ["n", 4]))
+    left, right = model.graph.inputs
+    # Names that the pass will give away, on other values than they are for.
+    total = pen.op("Add", left, pen.const(np.arange(4), np.float32, name="d"), name="c")
+    scaled = pen.op("Mul", total, pen.const(2.0, np.float32, name="a/very/long/name"), name="/0")
+    output(model, pen.op("Sub", scaled, right, name="e"))
+    feeds = {name: RNG.normal(size=(3, 4)).astype(np.float32) for name in "ab"}
+    (before,) = run(model, **feeds)
+    ShortenNames()(model)
+    proto = ir.to_proto(model)
+    assert [value.name for value in (*proto.graph.input, *proto.graph.output)] == ["a", "b", "e"]
+    inner = {name for node in proto.graph.node for name in node.output} - {"e"}
+    assert sorted({t.name for t in proto.graph.initializer} | inner) == ["c", "d", "f", "g"]
+    assert not proto.graph.value_info
+    assert not any(node.name for node in proto.graph.node)
+    (after,) = run(model, **feeds)
+    np.testing.assert_array_equal(after, before)

@@ -194,15 +194,65 @@ def _mask_id(tokenizer: dict[str, Any]) -> int:
     return next(t["id"] for t in tokenizer["added_tokens"] if t["content"] == "<mask>")
 
 
-def test_minilm_loses_its_placeholders_and_no_text(minilm_model: Path) -> None:
+def test_tokens_that_no_text_gives_hold_a_word_of_its_own_and_more() -> None:
+    tokens = [
+        "[PAD]",
+        "[UNK]",
+        "a",
+        "##b",
+        "!",
+        "##!",
+        "...",
+        "猫",
+        "##猫",
+        "犬猫",
+        "é",
+        "[unused0]",
+    ]
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    added = [{"id": i, "content": tokens[i], "special": True, **flags} for i in (0, 1)]
+    tokenizer = {
+        "added_tokens": added,
+        "normalizer": {"type": "BertNormalizer", "handle_chinese_chars": True, "lowercase": False,
+                       "clean_text": True, "strip_accents": False},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "model": {"type": "WordPiece", "vocab": {t: i for i, t in enumerate(tokens)},
+                  "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                  "max_input_chars_per_word": 100},
+    }  # fmt: skip
+    lost = ["##!", "...", "##猫", "犬猫", "[unused0]"]
+    assert [tokens[i] for i in sorted(unreachable(tokenizer))] == lost
+    tokenizer["normalizer"]["handle_chinese_chars"] = False
+    lost = ["##!", "...", "[unused0]"]
+    assert [tokens[i] for i in sorted(unreachable(tokenizer))] == lost
+    tokenizer["pre_tokenizer"] = {"type": "WhitespaceSplit"}
+    assert unreachable(tokenizer) == set()
+
+
+def test_minilm_loses_tokens_and_no_text(minilm_model: Path) -> None:
     tokenizer = json.loads((minilm_model / "tokenizer.json").read_text("utf-8"))
     tokenizer["truncation"] = tokenizer["padding"] = None
-    assert len(unreachable(tokenizer)) == 994
+    lost = unreachable(tokenizer)
+    assert (
+        len(lost) == 994 + 337
+    )  # placeholders, and what punctuation and ideographs cannot continue
+    _assert_no_text_gives(tokenizer, lost)
     vocabulary = choose_vocabulary(tokenizer, TEXTS, None)
     odd = ["[unused1]", "x [unused993] y", "[ unused5 ]", "[MASK] [unused", "[unused7][SEP]"]
     assert vocabulary.kept is not None
-    assert len(vocabulary.kept) == 30522 - 994
+    assert len(vocabulary.kept) == 30522 - 994 - 337
     assert vocabulary.unchanged([*TEXTS, *odd]) == [*TEXTS, *odd]
+
+
+def _assert_no_text_gives(tokenizer: dict[str, Any], lost: set[int]) -> None:
+    """Look for them in each character of Unicode between letters, and in each token behind others."""
+    whole = Tokenizer.from_str(json.dumps(tokenizer))
+    characters = [chr(i) for i in range(0x20, 0x30000) if not 0xD800 <= i < 0xE000]
+    bare = [token.removeprefix("##") for token in tokenizer["model"]["vocab"]]
+    texts = [f"{c}{c}a{c}b" for c in characters] + [f"{b} x{b} {b}{b}" for b in bare]
+    found = {i for encoding in whole.encode_batch(texts) for i in encoding.ids}
+    assert not found & lost
+    assert len(found) > 0.9 * (30522 - len(lost))
 
 
 @pytest.mark.slow
