@@ -46,6 +46,7 @@ class OnnxTransformer(torch.nn.Module):  # type: ignore[misc]  # torch is not fo
 
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        options.intra_op_num_threads = 1  # batches run side by side
         self.path, self.root = path, root
         self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self._inputs = {i.name for i in self._session.get_inputs()}

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from edge_mrl.errors import UsageError, reason
+from edge_mrl_export.batches import encode_texts
 from edge_mrl_export.card import read_licence, read_mrl_dims
 from edge_mrl_export.locate import DEFAULT_MODEL
 from edge_mrl_export.model2vec import Model2Vec, is_model2vec
@@ -89,14 +90,8 @@ class Source:
         self._limit(max_tokens)
         # Padded on the left, absolute positions shift: then only a text alone is what the model means.
         side = getattr(self.reference.tokenizer, "padding_side", "right")
-        vectors = self.reference.encode(
-            list(texts),
-            prompt=self.prompts[kind],
-            batch_size=16 if side == "right" else 1,
-            normalize_embeddings=True,
-            show_progress_bar=False,
-        )
-        return np.asarray(vectors, dtype=np.float32)
+        prompt = self.prompts[kind]
+        return encode_texts(self.reference, texts, prompt, padded=side == "right")
 
     def token_ids(self, texts: Sequence[str], *, kind: str, max_tokens: int) -> list[list[int]]:
         """Token ids as the source's own library makes them, without padding."""
