@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
+
+from edge_mrl.session import available_threads
 
 __all__ = ["CALIBRATION_ROWS", "record_inputs"]
 
@@ -25,7 +28,7 @@ def record_inputs(
     *,
     advance: Callable[[], None] = lambda: None,
 ) -> dict[str, NDArray[np.float32]]:
-    """Run texts one by one (no padding) and keep rows of the given values.
+    """Run texts each by itself (no padding) and keep rows of the given values.
 
     Args:
         model: The fp32 graph; it is left as it was.
@@ -44,15 +47,28 @@ def record_inputs(
     model.graph.outputs[:] = outputs
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = (
+        1  # texts run side by side; threads of one text would wait for another
+    )
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     share = max(1, CALIBRATION_ROWS // max(len(token_ids), 1))
-    kept: list[list[NDArray[np.float32]]] = [[] for _ in values]
-    for ids in token_ids:
+
+    def record(ids: Sequence[int]) -> list[NDArray[np.float32]]:
         feed = np.asarray([ids], dtype=np.int64)
         results = session.run(None, {"input_ids": feed, "attention_mask": np.ones_like(feed)})
-        for rows, result in zip(kept, results, strict=True):
-            flat = result.reshape(-1, result.shape[-1])
-            picks = np.linspace(0, len(flat) - 1, min(share, len(flat))).round().astype(int)
-            rows.append(flat[picks])
-        advance()
-    return {str(v.name): np.concatenate(rows) for v, rows in zip(values, kept, strict=True)}
+        return [_spread_rows(result, share) for result in results]
+
+    kept = []
+    with ThreadPoolExecutor(available_threads()) as pool:
+        for rows in pool.map(record, token_ids):
+            kept.append(rows)
+            advance()
+    columns = zip(*kept, strict=True)
+    return {str(v.name): np.concatenate(rows) for v, rows in zip(values, columns, strict=True)}
+
+
+def _spread_rows(result: NDArray[np.float32], share: int) -> NDArray[np.float32]:
+    flat = result.reshape(-1, result.shape[-1])
+    picks = np.linspace(0, len(flat) - 1, min(share, len(flat))).round().astype(int)
+    rows: NDArray[np.float32] = flat[picks]
+    return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +13,14 @@ from onnx_ir.passes import common
 
 from edge_mrl.bundle import Precision
 from edge_mrl.errors import UsageError
+from edge_mrl.session import available_threads
 from edge_mrl_export.calibrate import record_inputs
 from edge_mrl_export.optimize import optimize
 from edge_mrl_export.passes.kernels import ApproximateGelu, SplitFusions
 from edge_mrl_export.passes.names import ShortenNames
 from edge_mrl_export.passes.nbits import PackProducts, PackTables, count_packed_products
 from edge_mrl_export.passes.products import (
+    Product,
     QuantizeProducts,
     count_integer_products,
     find_products,
@@ -126,19 +129,20 @@ def _plan(
     if not groups:
         return {}
     rows = record_inputs(model, [g[0].value for g in groups], token_ids, folder, advance=advance)
-    plans = {}
-    for group in groups:
+
+    def choose(group: Sequence[Product]) -> tuple[str, Plan]:
         value = group[0].value
-        weights = np.concatenate([product.weight for product in group], axis=1)
-        shared = any(product.shared for product in group)
-        plans[str(value.name)] = choose_plan(
+        plan = choose_plan(
             rows[str(value.name)],
-            weights,
+            np.concatenate([product.weight for product in group], axis=1),
             gelu=is_gelu(value),
-            may_smooth=not shared,
+            may_smooth=not any(product.shared for product in group),
             may_fix=fixed_steps and is_norm(value),
         )
-    return plans
+        return str(value.name), plan
+
+    with ThreadPoolExecutor(available_threads()) as pool:
+        return dict(pool.map(choose, groups))
 
 
 def _finish(model: ir.Model, folder: Path) -> ir.Model:

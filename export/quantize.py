@@ -78,14 +78,18 @@ def choose_plan(
         may_smooth: False where the weight is shared, and so cannot be scaled for one input.
         may_fix: Whether the step may be fixed.
     """
-    peaks = np.abs(rows).max(axis=0)
+    peaks, exact = np.abs(rows).max(axis=0), rows @ weight
     smooths = [_smooth(peaks, weight, a) for a in STRENGTHS] if may_smooth else []
     if may_fix:
-        fixed = _cheapest([_measure_fixed(rows, weight, smooth) for smooth in [None, *smooths]])
+        fixed = _cheapest(
+            [_measure_fixed(rows, weight, exact, smooth) for smooth in [None, *smooths]]
+        )
         if fixed.error <= FIXED_ERROR:
             return fixed
     minimum = GELU_MINIMUM if gelu else None
-    return _cheapest([_measure(rows, weight, smooth, minimum) for smooth in [None, *smooths]])
+    return _cheapest(
+        [_measure(rows, weight, exact, smooth, minimum) for smooth in [None, *smooths]]
+    )
 
 
 def _cheapest(plans: list[Plan]) -> Plan:
@@ -104,22 +108,23 @@ def _smooth(peaks: Float, weight: Float, strength: float) -> Float:
     return balanced
 
 
-def _measure(rows: Float, weight: Float, smooth: Float | None, minimum: np.float32 | None) -> Plan:
+def _measure(
+    rows: Float, weight: Float, exact: Float, smooth: Float | None, minimum: np.float32 | None
+) -> Plan:
     plan = Plan(smooth, minimum, 0.0)
     scaled = rows if smooth is None else rows * smooth
     matched = weight if smooth is None else weight / smooth[:, None]
     codes, scale = quantize_columns(matched)
     product = _code_rows(scaled, plan.offset()) @ (codes.astype(np.float32) * scale)
-    exact = rows @ weight
     error = float(np.square(product - exact).sum() / max(float(np.square(exact).sum()), 1e-30))
     return Plan(smooth, minimum, error)
 
 
-def _measure_fixed(rows: Float, weight: Float, smooth: Float | None) -> Plan:
+def _measure_fixed(rows: Float, weight: Float, exact: Float, smooth: Float | None) -> Plan:
     """The best fixed step for these rows."""
     scaled = rows if smooth is None else rows * smooth
     codes, scale = quantize_columns(weight if smooth is None else weight / smooth[:, None])
-    matched, exact = codes.astype(np.float32) * scale, rows @ weight
+    matched = codes.astype(np.float32) * scale
     lowest, highest = min(float(scaled.min()), 0.0), max(float(scaled.max()), 0.0)
     power = max(float(np.square(exact).sum()), 1e-30)
     plans = []
