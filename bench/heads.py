@@ -27,7 +27,7 @@ from bench.metrics import bootstrap_ratio, evaluate
 from bench.retrieval import ROOT, SETS, DataSet, read_set, source_vectors
 from edge_mrl.codes import normalize
 from edge_mrl.head import derive_codes
-from edge_mrl.pieces import MOST_PIECES, cut_pieces
+from edge_mrl.pieces import count_pieces, cut_pieces
 from edge_mrl.progress import Progress
 from edge_mrl.trial import MOST_PASSAGES, Short, Trial, nested_sizes, spread
 from edge_mrl_export.plots import Axis, Line, Panel, svg
@@ -181,7 +181,7 @@ def _shipped(model: Path) -> Trial:
 
 def _pieces(texts: list[str], model: Path) -> Short:
     """Pieces of passages, as an export cuts them."""
-    pieces = cut_pieces(texts, min(MOST_PIECES, 2 * len(texts)))
+    pieces = cut_pieces(texts, count_pieces(len(texts)))
     vectors = source_vectors(model, [piece for _, piece in pieces], "query", MAX_TOKENS)
     return Short(vectors, np.array([row for row, _ in pieces], dtype=np.intp))
 

@@ -1,6 +1,7 @@
 """A head fitted on the device, on a store's own vectors, so that private text never leaves it.
 
-1. Full vectors of some passages: kept by the store, or embedded again where they are gone.
+1. Full vectors of some passages: kept by the store, or embedded again where they are gone; and of pieces
+   of these passages, which stand for queries (``edge_mrl.pieces``).
 2. A trial on these (``edge_mrl.trial``); it ends here if no head is better than the bundle's own.
 3. A new bundle beside the old one (``edge_mrl.rehead``).
 4. All documents are coded anew beside the old codes and swapped in, in one transaction
@@ -24,12 +25,19 @@ from edge_mrl import reindex
 from edge_mrl.balance import balanced, centre_of
 from edge_mrl.bundle import read_manifest
 from edge_mrl.errors import GateError, UsageError
-from edge_mrl.fit import steps
 from edge_mrl.head import derive_codes, head_id, read_head
 from edge_mrl.index import REINDEX_DOCUMENTS, Index, binding_of, find_bundle
+from edge_mrl.pieces import count_pieces, cut_pieces
 from edge_mrl.rehead import NewHead, place_for_head, with_head
 from edge_mrl.store import Entry
-from edge_mrl.trial import MARGIN, MOST_PASSAGES, Trial, best_kind, nested_sizes, spread
+from edge_mrl.trial import (
+    MOST_PASSAGES,
+    Short,
+    Trial,
+    best_kind,
+    nested_sizes,
+    spread,
+)
 
 if TYPE_CHECKING:
     from edge_mrl.bundle import Manifest
@@ -49,8 +57,8 @@ FEWEST_PASSAGES = 100
 KINDS = ("pca", "rotation", "linear")
 #: The bundle's own head in a trial.
 OWN = "as before"
-#: Documents whose vectors are read together.
-BATCH = 64
+#: Documents whose vectors are read together, and pieces that are embedded between two steps of the bar.
+BATCH, EMBEDDED_TOGETHER = 64, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +72,15 @@ class Adaptation:
         kind: How the new head was made.
         dim: Dimensions of the codes.
         passages: Passages that the head was fitted on.
-        held_out: Of these, how many were held out of the trial.
+        pieces: Pieces of them that it was fitted on as well.
+        held_out: Of the passages, how many were held out of the trial with their pieces.
+        measured: What the scores are.
+        score_before: How well the old head's int8 codes searched, by what was held out.
+        score_after: The same of the new kind of head, before it was fitted on all passages.
+        tried: The same by kind of head.
         agreement_before: Share of the full vectors' top 10 that the old head's int8 codes found again
             for the held-out passages.
-        agreement_after: The same of the new kind of head, before it was fitted on all passages.
-        tried: The same by kind of head.
+        agreement_after: The same of the new kind of head.
         documents: Documents coded anew.
         embedded: Of these, how many were embedded, because their full vectors were gone.
         seconds: Wall time.
@@ -80,21 +92,33 @@ class Adaptation:
     kind: str
     dim: int
     passages: int
+    pieces: int
     held_out: int
+    measured: str
+    score_before: float
+    score_after: float
+    tried: dict[str, float]
     agreement_before: float
     agreement_after: float
-    tried: dict[str, float]
     documents: int
     embedded: int
     seconds: float
 
 
-def adapt(index: Index, *, output: Path | None = None, stage: Stage | None = None) -> Adaptation:
+def adapt(
+    index: Index,
+    *,
+    output: Path | None = None,
+    pieces: bool = True,
+    stage: Stage | None = None,
+) -> Adaptation:
     """Fit a head on a store's own vectors, and change the store to it.
 
     Args:
         index: The open store.
         output: The new bundle's folder (default: beside the bundle, named after it and the head).
+        pieces: Fit on pieces of the passages too, which are embedded for it: slower, and better. Without,
+            nothing is embedded where the store keeps full vectors.
         stage: Told what is being done.
 
     Raises:
@@ -108,10 +132,12 @@ def adapt(index: Index, *, output: Path | None = None, stage: Stage | None = Non
     manifest = read_manifest(bundle)
     place_for_head(bundle)
     vectors = _Vectors(index)
-    trial = _trial(vectors, manifest, stage)
-    kind, tried = _try_heads(trial, read_head(bundle, manifest), stage)
-    advance = stage(f"fit {kind} head on all passages", _steps(trial, kind))
-    head = _coded(trial, trial.on_all().fit(kind, advance), kind, manifest)
+    trial = _trial(vectors, manifest, stage, pieces=pieces)
+    tried, agreements = _try_heads(trial, read_head(bundle, manifest), stage)
+    kind = _best(tried, trial)
+    whole = trial.on_all()
+    advance = stage(f"fit {kind} head on all passages", _steps(whole, kind))
+    head = _coded(trial, whole.fit(kind, advance), kind, manifest)
     stage("write and verify the bundle", None)
     named = head_id(head.matrix, layer_norm=manifest.head.layer_norm)
     folder = output or bundle.with_name(f"{_stem(bundle, manifest)}-{named[:8]}")
@@ -124,10 +150,14 @@ def adapt(index: Index, *, output: Path | None = None, stage: Stage | None = Non
         kind=kind,
         dim=changed.dim,
         passages=len(trial.full),
+        pieces=0 if trial.short is None else len(trial.short.full),
         held_out=len(trial.held_out),
-        agreement_before=tried[OWN],
-        agreement_after=tried[kind],
+        measured=trial.measured,
+        score_before=tried[OWN],
+        score_after=tried[kind],
         tried=tried,
+        agreement_before=agreements[OWN],
+        agreement_after=agreements[kind],
         documents=documents,
         embedded=vectors.embedded,
         seconds=round(time.monotonic() - started, 3),
@@ -198,13 +228,16 @@ class _Vectors:
         return dict(zip((key for key, _, _ in cut), np.split(full, borders), strict=True))
 
 
-def _trial(vectors: _Vectors, manifest: Manifest, stage: Stage) -> Trial:
+def _trial(vectors: _Vectors, manifest: Manifest, stage: Stage, *, pieces: bool) -> Trial:
     keys = vectors.keys()
     advance = stage("read full vectors", len(keys))
-    parts = [np.empty((0, manifest.full_dim or 0), np.float32)]
+    parts, texts = [np.empty((0, manifest.full_dim or 0), np.float32)], []
     for start in range(0, len(keys), BATCH):
         for _, entry, _ in vectors.read(keys[start : start + BATCH], keep=True):
-            parts += [] if entry.full is None else [entry.full]
+            full = parts[0] if entry.full is None else entry.full
+            parts.append(full)
+            spans = entry.spans if len(full) else []
+            texts += [entry.document.text[first:end] for first, end in spans]
             advance()
     full = np.concatenate(parts)[:MOST_PASSAGES]
     if len(full) < FEWEST_PASSAGES:
@@ -212,34 +245,62 @@ def _trial(vectors: _Vectors, manifest: Manifest, stage: Stage) -> Trial:
             f"{vectors.index.path} has {len(full)} passages, too few to fit a head on: "
             f"at least {FEWEST_PASSAGES}"
         )
+    short = _short(vectors.index, texts[: len(full)], stage) if pieces else None
     stage("find neighbours", None)
     nested = nested_sizes(manifest.dim)
-    return Trial.of(full, nested, layer_norm=manifest.head.layer_norm)
+    return Trial.of(full, nested, layer_norm=manifest.head.layer_norm, short=short)
 
 
-def _try_heads(trial: Trial, own: Float | None, stage: Stage) -> tuple[str, dict[str, float]]:
-    """The kind of head to take, and what each kind scored.
+def _short(index: Index, texts: Sequence[str], stage: Stage) -> Short | None:
+    """Pieces of passages, embedded; None where the texts give none."""
+    pieces = cut_pieces(texts, count_pieces(len(texts)))
+    if not pieces:
+        return None
+    advance = stage("embed pieces", -(-len(pieces) // EMBEDDED_TOGETHER))
+    parts = []
+    for start in range(0, len(pieces), EMBEDDED_TOGETHER):
+        some = [piece for _, piece in pieces[start : start + EMBEDDED_TOGETHER]]
+        full = index.encoder.encode(some, kind="query").full
+        assert full is not None
+        parts.append(full)
+        advance()
+    return Short(np.concatenate(parts), np.array([row for row, _ in pieces], dtype=np.intp))
+
+
+def _try_heads(
+    trial: Trial, own: Float | None, stage: Stage
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Scores by kind of head, and agreements."""
+    heads: dict[str, Float | None] = {OWN: own}
+    for kind in KINDS:
+        heads[kind] = trial.fit(kind, stage(f"fit {kind} head", _steps(trial, kind)))
+    advance = stage("measure heads on held-out text", len(heads))
+    scores, agreements = {}, {}
+    for kind, matrix in heads.items():
+        scores[kind] = round(trial.score(matrix), 4)
+        agreements[kind] = round(trial.agreement(matrix), 4)
+        advance()
+    return scores, agreements
+
+
+def _best(scores: Mapping[str, float], trial: Trial) -> str:
+    """The kind of head to take.
 
     Raises:
         GateError: The bundle's own is as good.
     """
-    scores = {OWN: trial.score(own)}
-    for kind in KINDS:
-        advance = stage(f"fit {kind} head", _steps(trial, kind))
-        scores[kind] = trial.score(trial.fit(kind, advance))
-    kind = best_kind(scores)
+    kind = best_kind(scores, trial.margin)
     if kind == OWN:
         best = max(KINDS, key=lambda name: scores[name])
         raise GateError(
-            f"no head is better by {MARGIN:.1%} than the bundle's own, whose codes find "
-            f"{scores[OWN]:.1%} of the full vectors' top 10 again; {best}: {scores[best]:.1%}; "
-            "nothing was changed"
+            f"no head is better by {trial.margin:.1%} than the bundle's own ({scores[OWN]:.1%}; {best}: "
+            f"{scores[best]:.1%}): {trial.measured}; nothing was changed"
         )
-    return kind, {name: round(score, 4) for name, score in scores.items()}
+    return kind
 
 
 def _steps(trial: Trial, kind: str) -> int | None:
-    return None if kind == "pca" else sum(steps(*trial.shape))
+    return None if kind == "pca" else trial.steps
 
 
 def _coded(trial: Trial, matrix: Float, kind: str, manifest: Manifest) -> NewHead:

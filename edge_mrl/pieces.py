@@ -10,16 +10,23 @@ import random
 import re
 from collections.abc import Sequence
 
-__all__ = ["MOST_PIECES", "cut_pieces"]
+__all__ = ["count_pieces", "cut_pieces"]
 
-#: Pieces that are cut at most: embedding them must not take longer than the passages did.
-MOST_PIECES = 6000
+#: Pieces of a passage, and of all unless there are more passages: embedding them must not take longer
+#: than the passages did. Four of each of 1,200 to 1,400 passages kept 0.4 points of nDCG@10 more at 128
+#: dimensions than two, and 1.1 more at 64; two of each of 5,000 were as good as one.
+PIECES_EACH, MOST_PIECES = 4, 6_000
 #: Words of a piece, and characters, where there are no spaces between words.
 SHORTEST, LONGEST, CHARS, LONGEST_CHARS = 3, 24, 16, 200
 #: Words of a run. Where a passage has more than one sentence, every other piece is a sentence: of the
 #: two kinds together, more of real queries' top 10 was kept than of either alone.
 RUN = (3, 14)
 _SENTENCE = re.compile(r"(?<=[.!?;:])\s+|(?<=[。！？])|\n+")
+
+
+def count_pieces(passages: int) -> int:
+    """How many pieces of so many passages are worth their embedding."""
+    return min(PIECES_EACH * passages, max(MOST_PIECES, passages))
 
 
 def cut_pieces(passages: Sequence[str], count: int, *, seed: int = 0) -> list[tuple[int, str]]:

@@ -21,8 +21,9 @@ from edge_mrl.cli.output import duration, size
 from edge_mrl.codes import CODE_KINDS, INT8
 from edge_mrl.errors import UsageError
 from edge_mrl.head import derive_codes
+from edge_mrl.pieces import count_pieces, cut_pieces
 from edge_mrl.progress import Progress
-from edge_mrl.trial import Trial
+from edge_mrl.trial import MOST_PASSAGES, Short, Trial, nested_sizes, spread
 from edge_mrl_export.assess import kept_panel, lines
 from edge_mrl_export.costs import MEASURED_ROWS, Cost, cost, search_seconds
 from edge_mrl_export.datasets import Retrieval
@@ -45,8 +46,6 @@ __all__ = ["Advice", "Choice", "Question", "advise", "decide"]
 
 Float = NDArray[np.float32]
 
-#: Passages that heads are fitted on at most, as the exporter does.
-MOST_PASSAGES = 10_000
 #: Fewer than these are too few to fit a head on.
 FEWEST_TO_FIT = 100
 #: Below so many queries an interval is wider than most tolerances.
@@ -125,7 +124,7 @@ class Advice:
         alone: The smallest good one that needs nothing but codes; None if there is none.
         reranked: A smaller one, good with full vectors from a server or kept; None if there is none.
         sets: The measurements.
-        rotated: Dimensions whose codes come from a rotation that was fitted here.
+        heads: The kind of head that was fitted here, by dimension.
         notes: What the reader should know.
     """
 
@@ -135,7 +134,7 @@ class Advice:
     alone: Choice | None
     reranked: Choice | None
     sets: list[Evaluation]
-    rotated: tuple[int, ...]
+    heads: Mapping[int, str]
     notes: tuple[str, ...]
 
     @property
@@ -161,8 +160,8 @@ class Advice:
         words = ["edge-mrl", "export", self.subject.command, "--dim", str(choice.dim)]
         if choice.kind != "int8":
             words += ["--code", choice.kind]
-        if choice.dim in self.rotated:
-            words += ["--head", "rotation"]
+        if choice.dim in self.heads:
+            words += ["--head", self.heads[choice.dim]]
         for path in self.question.corpus[:1]:
             words += ["--corpus", str(path)]
         return shlex.join([*words, "-o", f"{self.subject.name}-{choice.dim}-{choice.kind}"])
@@ -322,14 +321,14 @@ def advise(
     vectors = [Vectors.of(subject, found, cache) for found in data]
     subject = replace(subject, head=None, dim=None, packing=INT8)
     sizes = tuple(dims or usual_dims(subject))
-    codings, rotated, note = _codings(subject, vectors, sizes, quiet=quiet)
+    codings, heads, note = _codings(subject, data, vectors, sizes, cache=cache, quiet=quiet)
     with Progress("search", len(sizes) * len(CODE_KINDS) * len(data), quiet=quiet) as bar:
         sets = [
             evaluate(subject, d, v, sizes, kinds=CODE_KINDS, codings=codings, advance=bar.advance)
             for d, v in zip(data, vectors, strict=True)
         ]
     choices = _choices(subject, question, sets, quiet=quiet)
-    return decide(subject, question, choices, sets, rotated=rotated, notes=(*subject.notes, note))
+    return decide(subject, question, choices, sets, heads=heads, notes=(*subject.notes, note))
 
 
 def decide(
@@ -338,7 +337,7 @@ def decide(
     choices: Sequence[Choice],
     sets: Sequence[Evaluation],
     *,
-    rotated: Sequence[int] = (),
+    heads: Mapping[int, str] | None = None,
     notes: Sequence[str] = (),
 ) -> Advice:
     """Choose among what was measured.
@@ -348,7 +347,7 @@ def decide(
         question: What is wanted.
         choices: What there is, from the smallest.
         sets: The measurements.
-        rotated: Dimensions whose codes come from a rotation that was fitted.
+        heads: The kind of head that was fitted, by dimension.
         notes: What the reader should know.
     """
     widest = _widest(question, sets)
@@ -377,7 +376,7 @@ def decide(
         alone=alone,
         reranked=reranked,
         sets=list(sets),
-        rotated=tuple(rotated),
+        heads=heads or {},
         notes=tuple(told),
     )
 
@@ -434,33 +433,47 @@ def _halves(found: Evaluation) -> Mapping[tuple[int, str, int], tuple[Interval, 
 
 def _codings(
     subject: Subject,
+    data: Sequence[Retrieval],
     vectors: Sequence[Vectors],
     dims: Sequence[int],
     *,
+    cache: Cache,
     quiet: bool,
-) -> tuple[Callable[[int, str], Coding], tuple[int, ...], str]:
-    """How codes are made: as an export with this text would; where that is by a rotation; a note."""
-    full = np.concatenate([v.documents.full for v in vectors])
-    if len(full) < FEWEST_TO_FIT:
-        note = f"{len(full)} passages are too few to fit a head on: the model is cut"
-        return lambda dim, kind: own_coding(subject, dim, kind), (), note
-    picks = np.linspace(0, len(full) - 1, min(len(full), MOST_PASSAGES)).round().astype(int)
-    full = np.ascontiguousarray(full[np.unique(picks)])
+) -> tuple[Callable[[int, str], Coding], Mapping[int, str], str]:
+    """How codes are made: as an export with this text would; the heads fitted by dimension; a note."""
+    texts = [text for found in data for text in found.documents]
+    if len(texts) < FEWEST_TO_FIT:
+        note = f"{len(texts)} passages are too few to fit a head on: the model is cut"
+        return lambda dim, kind: own_coding(subject, dim, kind), {}, note
+    picks = np.array(spread(range(len(texts)), MOST_PASSAGES))
+    full = np.concatenate([v.documents.full for v in vectors])[picks]
     cut = () if subject.matryoshka else tuple(d for d in dims if d < subject.model.width)
+    # A linear head learns to find a piece's own passage, and agrees less with the full model's ranking.
+    head = "rotation" if any(found.relevance is None for found in data) else "linear"
     heads: dict[int, Float | None] = dict.fromkeys(dims)
+    short = _pieces(subject, [texts[i] for i in picks], cache) if cut else None
     with Progress("fit heads", len(cut), quiet=quiet) as bar:
         for dim in cut:
-            trial = Trial.of(full, _halved(dim), layer_norm=subject.layer_norm)
-            heads[dim] = trial.fit("rotation")
+            trial = Trial.of(full, nested_sizes(dim), layer_norm=subject.layer_norm, short=short)
+            heads[dim] = trial.on_all().fit(head)
             bar.advance()
     made = {
         (dim, kind): _fitted(subject, full, heads[dim], dim, kind)
         for dim in dims
         for kind in CODE_KINDS
     }
-    how = "cut, as the model was trained to be" if subject.matryoshka else "behind rotations"
+    how = "cut, as the model was trained to be" if subject.matryoshka else f"behind {head} heads"
     note = f"codes are {how}; 1-bit codes are balanced; both fitted on {len(full):,} documents, no query"
-    return lambda dim, kind: made[dim, kind], cut, note
+    return lambda dim, kind: made[dim, kind], dict.fromkeys(cut, head), note
+
+
+def _pieces(subject: Subject, texts: Sequence[str], cache: Cache) -> Short | None:
+    """Pieces of passages, as the model's vectors; None where the texts give none."""
+    pieces = cut_pieces(texts, count_pieces(len(texts)))
+    if not pieces:
+        return None
+    full = subject.model.vectors(cache, [piece for _, piece in pieces], "query").full
+    return Short(full, np.array([row for row, _ in pieces], dtype=np.intp))
 
 
 def _fitted(subject: Subject, full: Float, head: Float | None, dim: int, kind: str) -> Coding:
@@ -471,10 +484,3 @@ def _fitted(subject: Subject, full: Float, head: Float | None, dim: int, kind: s
     turned = balanced(some, head, dim=dim, layer_norm=layer_norm)
     codes = derive_codes(some, turned, dim=dim, layer_norm=layer_norm, scale=subject.scale)
     return Coding(turned, centre_of(codes))
-
-
-def _halved(dim: int) -> tuple[int, ...]:
-    sizes = [dim]
-    while sizes[0] % 2 == 0 and sizes[0] // 2 >= 8:
-        sizes.insert(0, sizes[0] // 2)
-    return tuple(sizes)

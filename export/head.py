@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl.errors import UsageError
-from edge_mrl.fit import steps
-from edge_mrl.pieces import MOST_PIECES, cut_pieces
+from edge_mrl.pieces import count_pieces, cut_pieces
 from edge_mrl.trial import MOST_PASSAGES, Pairs, Short, Trial, best_kind, split, spread
 from edge_mrl_export.calibration import FEWEST_TEXTS, shipped_passages
 from edge_mrl_export.curve import curve_of_trial
@@ -105,24 +104,28 @@ def _tried(
     candidates: dict[str, Float | None] = {"prefix": None}
     if given is not None:
         candidates["matrix"] = given
-    count = sum(steps(*trial.shape))
     for kind in kinds:
-        stages.stage(f"fit {kind} head", None if kind == "pca" else count)
+        stages.stage(f"fit {kind} head", None if kind == "pca" else trial.steps)
         candidates[kind] = trial.fit(kind, stages.advance)
     stages.stage("measure heads on held-out text", len(candidates))
-    scores = {}
+    scores, agreements = {}, {}
     for kind, matrix in candidates.items():
         scores[kind] = trial.score(matrix)
+        if recipe.pairs is None:
+            agreements[kind] = round(trial.agreement(matrix), 4)
         stages.advance()
-    kind = best_kind(scores) if recipe.head == "auto" else list(candidates)[-1]
+    kind = best_kind(scores, trial.margin) if recipe.head == "auto" else list(candidates)[-1]
     why = "best on held-out text" if recipe.head == "auto" else f"--head {recipe.head_name}"
     matrix = candidates[kind]
     by_dimension = curve_of_trial(trial, {"prefix": None, kind: matrix})
     if kind in FITTED_HEADS:
-        stages.stage(f"fit {kind} head on all text", None if kind == "pca" else count)
-        matrix = trial.on_all().fit(kind, stages.advance)
+        whole = trial.on_all()
+        stages.stage(f"fit {kind} head on all text", None if kind == "pca" else whole.steps)
+        matrix = whole.fit(kind, stages.advance)
     facts = {"kind": kind, "why": why, **trial.facts(), "measured": trial.measured}
     facts["held_out"] = {name: round(score, 4) for name, score in scores.items()}
+    if agreements:
+        facts |= {"agreement": agreements, "measured_agreement": trial.measured_agreement}
     facts["by_dimension"] = by_dimension
     return ChosenHead(kind, matrix, facts)
 
@@ -172,7 +175,7 @@ def _encoded(source: Source, recipe: Recipe, texts: Sequence[str], stages: Stage
     layer_norm = recipe.resolved_layer_norm(source)
     supervised, short = None, None
     if not pairs:
-        pieces = cut_pieces(known, min(MOST_PIECES, 2 * len(known)))
+        pieces = cut_pieces(known, count_pieces(len(known)))
         stages.stage("encode pieces for the head", -(-len(pieces) // ENCODED_TOGETHER))
         vectors = _encode(source, recipe, [piece for _, piece in pieces], "query", stages)
         short = Short(vectors, np.array([row for row, _ in pieces], dtype=np.intp))

@@ -133,7 +133,9 @@ def _curve_panel(curve: Mapping[str, Any]) -> Panel:
     dims = [float(dim) for dim in curve["dims"]]
     across = tuple(dims) if len(dims) > 1 else (dims[0] / 2, dims[0])
     x = Axis("dimensions of the code", across)
-    y = Axis("of the full vectors' best, %", (0, 20, 40, 60, 80, 100), log=False)
+    most = max(max(scores) for scores in curve["kept"].values())
+    ticks = (0, 20, 40, 60, 80, 100) if most <= 1 else (0, 20, 40, 60, 80, 100, 120)
+    y = Axis("of what the full vectors reach, %", ticks, log=False)
     return Panel("Held-out text" if "held-out" in curve["measured"] else "Text", x, y, lines)
 
 

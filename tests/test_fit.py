@@ -12,7 +12,6 @@ from edge_mrl.fit import (
     Passages,
     fit_linear,
     fit_rotation,
-    fit_to_pairs,
     pca,
     slopes,
     steps,
@@ -166,7 +165,7 @@ def test_shorter_prefixes_cost_the_whole_code_nothing(
 def test_each_step_is_reported(passages: Passages) -> None:
     done: list[None] = []
     fit_linear(passages, (DIM,), advance=lambda: done.append(None))
-    assert len(done) == sum(steps(WIDTH, DIM))
+    assert len(done) == sum(steps(WIDTH, DIM, len(passages.vectors)))
 
 
 @pytest.mark.parametrize("centre", [False, True])
@@ -205,16 +204,34 @@ def test_pairs_teach_what_the_full_vectors_do_not_know() -> None:
         normalize(np.hstack([meaning, 1.5 * chance.standard_normal((900, 12))]).astype(np.float32))
         for _ in range(2)
     )
-    known = Passages.of(documents)
     fitted = np.arange(700)
-    taught = fit_to_pairs(queries[fitted], fitted, known, (8, 16))
-    untaught = fit_linear(known, (8, 16))
+    known = Passages.of(documents, queries[fitted], fitted)
+    taught = fit_linear(known, (8, 16), own_share=0.5, queries_share=1)
+    untaught = fit_linear(known, (8, 16), own_share=0)
 
     def first(matrix: Float) -> float:
         found = normalize(queries[700:] @ matrix) @ normalize(documents @ matrix).T
         return float((found.argmax(axis=1) == np.arange(700, 900)).mean())
 
     assert first(taught) > first(untaught) + 0.1
+
+
+def test_queries_without_a_passage_of_their_own_teach_order_alone(passages: Passages) -> None:
+    asked = passages.vectors[:300]
+    unknown = Passages.of(passages.vectors, asked)
+    assert (unknown.answers == -1).all()
+    some = Passages.of(passages.vectors, asked, np.where(np.arange(300) % 2, 7, -1))
+    plain, none, taught = (
+        fit_linear(known, (4, DIM), own_share=share)
+        for known, share in ((unknown, 0.0), (unknown, 0.5), (some, 0.5))
+    )
+    assert plain.tobytes() == none.tobytes()
+    assert plain.tobytes() != taught.tobytes()
+
+
+def test_more_passages_take_more_steps_up_to_twice_as_many() -> None:
+    counts = [sum(steps(384, 128, passages)) for passages in (100, 5_000, 7_500, 10_000, 10**6)]
+    assert counts == [1000, 1000, 1500, 2000, 2000]
 
 
 def test_agreement_is_what_it_says() -> None:

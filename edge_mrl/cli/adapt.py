@@ -18,10 +18,11 @@ __all__ = ["HELP", "add_arguments", "run"]
 
 HELP = "fit a store's codes to its own text, on this machine"
 _EPILOG = """\
-Fits heads on the store's full vectors (or embeds its text again where these are gone), and takes the one
-whose codes best find again what full vectors find, for passages that were held out. Writes a bundle with
-it beside the store's own, then codes all documents anew. The store answers, and takes documents, with the
-old codes until the new ones are complete; then it changes in one moment. No text leaves the machine.
+Fits heads on the store's full vectors (or embeds its text again where these are gone) and on pieces of
+its text, and takes the one behind which pieces that were held out best find their own passages. Writes a
+bundle with it beside the store's own, then codes all documents anew. The store answers, and takes
+documents, with the old codes until the new ones are complete; then it changes in one moment. No text
+leaves the machine.
 
 example:
   edge-mrl adapt --store notes.db
@@ -37,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_store(parser, bundle=True)
     parser.add_argument(
         "-o", "--output", metavar="DIR", help="the new bundle (default: beside the store's own)"
+    )
+    parser.add_argument(
+        "--no-pieces",
+        action="store_true",
+        help="fit on the vectors alone, embedding no pieces of the text: quicker, not as good",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: one per core)")
     parser.add_argument("--low-memory", action="store_true", help="smallest memory, slower")
@@ -57,16 +63,18 @@ def run(args: argparse.Namespace) -> int:
         Index.open(existing(args.store), args.bundle, **options) as index,
         _Bars(args.quiet) as bars,
     ):
-        done = adapt(index, output=output, stage=bars.stage)
+        done = adapt(index, output=output, pieces=not args.no_pieces, stage=bars.stage)
     if args.json:
         print_json(dataclasses.asdict(done))
     elif not args.quiet:
         embedded = f", {count(done.embedded, 'document')} embedded again" if done.embedded else ""
         print(
-            f"{done.kind} head fitted on {count(done.passages, 'passage')}: for "
-            f"{count(done.held_out, 'held-out one')}, codes find "
-            f"{done.agreement_after:.1%} of the full vectors' top 10, "
-            f"{done.agreement_before:.1%} before\n"
+            f"{done.kind} head fitted on {count(done.passages, 'passage')} and "
+            f"{count(done.pieces, 'piece')} of them: {done.score_after:.1%}, "
+            f"{done.score_before:.1%} before\n"
+            f"({done.measured})\n"
+            f"agreement with full vectors' top 10, for {count(done.held_out, 'held-out passage')}: "
+            f"{done.agreement_after:.1%}, {done.agreement_before:.1%} before\n"
             f"{count(done.documents, 'document')} coded anew{embedded} in {duration(done.seconds)}; "
             f"the store's bundle is {done.after}"
         )

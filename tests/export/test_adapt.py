@@ -101,9 +101,30 @@ def test_store_gets_a_head_of_its_own(keep_full: str | None, bundle: Path, tmp_p
     assert done.embedded == DOCUMENTS - kept  # each once
     assert (done.documents, done.passages, done.held_out) == (DOCUMENTS + 1, DOCUMENTS, 52)
     assert done.agreement_after > done.agreement_before + 0.2
-    assert (done.tried[OWN], done.tried[done.kind]) == (done.agreement_before, done.agreement_after)
+    assert (done.tried[OWN], done.tried[done.kind]) == (done.score_before, done.score_after)
+    assert done.score_after > done.score_before + 0.2
+    assert done.pieces > DOCUMENTS
+    assert "pieces of held-out passages" in done.measured
     assert stages[-1] == "code documents"
     assert {file.name: file.read_bytes() for file in bundle.iterdir()} == before
+    assert_codes_are_the_bundles(path, tmp_path / "adapted")
+
+
+def test_vectors_alone_are_fitted_on_without_the_model(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_store(tmp_path / "notes.db", bundle, "fp16")
+
+    def encoder(_: Index) -> None:
+        raise AssertionError("the store's own bundle was loaded")
+
+    with Index.open(path) as index:
+        monkeypatch.setattr(Index, "encoder", property(encoder))
+        done = adapt(index, output=tmp_path / "adapted", pieces=False)
+        monkeypatch.undo()
+    assert (done.pieces, done.embedded, done.tried[OWN]) == (0, 0, done.agreement_before)
+    assert done.agreement_after == done.score_after > done.score_before + 0.2
+    assert "pieces" not in done.measured
     assert_codes_are_the_bundles(path, tmp_path / "adapted")
 
 

@@ -305,7 +305,9 @@ def test_without_text_a_rotation_is_fitted_on_ours(tmp_path: Path) -> None:
     chosen = choose_head(load_source(str(behind)), Recipe(dim=8), [], Silent())
     assert (chosen.kind, chosen.notes) == ("rotation", ())
     assert "come with edge-mrl" in chosen.facts["fitted_on"]
-    assert chosen.facts["held_out"]["rotation"] > chosen.facts["held_out"]["prefix"] + 0.3
+    agreement = chosen.facts["agreement"]
+    assert agreement["rotation"] > agreement["prefix"] + 0.3
+    assert chosen.facts["held_out"]["rotation"] > chosen.facts["held_out"]["prefix"] + 0.2
     assert set(chosen.facts["held_out"]) == {"prefix", "rotation"}
     in_front = static_model(tmp_path / "in-front", rows_of([1.0] * 8 + [0.0] * 16))
     assert choose_head(load_source(str(in_front)), Recipe(dim=8), [], Silent()).kind == "prefix"
