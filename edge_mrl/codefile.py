@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from edge_mrl.codes import INT8, Packing
+from edge_mrl.durable import sync_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -278,12 +279,7 @@ class CodeFile:
         """Sync a created file and rename it to ``path``; open maps of an older one stay valid."""
         self.sync()
         self._path = self._path.replace(path)
-        if hasattr(os, "O_DIRECTORY"):
-            folder = os.open(path.absolute().parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        sync_path(path.absolute().parent)
 
     def append(self, rows: Segment, first_row: int) -> None:
         """Write rows at their place; they count once the store says so.

@@ -13,7 +13,6 @@ import dataclasses
 import hashlib
 import json
 import mmap
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -37,6 +36,7 @@ from edge_mrl.bundle import (
     read_manifest,
 )
 from edge_mrl.codes import Packing
+from edge_mrl.durable import sync_path
 from edge_mrl.encoder import Encoder
 from edge_mrl.errors import BundleError, UsageError
 from edge_mrl.head import derive_codes, head_id, read_head
@@ -214,14 +214,6 @@ def _publish(folder: Path, output: Path) -> None:
     """Give a finished folder its name, once all of it is on the medium."""
     folder.chmod(0o755)
     for path in (*folder.iterdir(), folder):
-        _sync(path)
+        sync_path(path)
     folder.rename(output)
-    _sync(output.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_path(output.parent)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edge_mrl.bundle import GRAPH, HEAD, MANIFEST, WEIGHTS, FileEntry
+from edge_mrl.durable import sync_path
 from edge_mrl.errors import UsageError
 
 __all__ = [
@@ -77,8 +77,8 @@ def check_output(output: Path, *, force: bool) -> None:
 def publish(folder: Path, output: Path) -> None:
     """Move a finished folder into place; an earlier bundle is gone only when the new one is there."""
     folder.chmod(0o755)
-    for path in folder.iterdir():
-        _sync(path)
+    for path in (*folder.iterdir(), folder):
+        sync_path(path)
     if output.exists():
         old = Path(tempfile.mkdtemp(prefix=f".{output.name}.old.", dir=output.parent))
         output.rename(old / output.name)
@@ -86,15 +86,7 @@ def publish(folder: Path, output: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
     else:
         folder.rename(output)
-    _sync(output.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_path(output.parent)
 
 
 def write_graph(model: ir.Model, folder: Path) -> None:

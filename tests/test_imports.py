@@ -20,6 +20,7 @@ MODULES = sorted(
 ORDER = (
     "errors",
     "memory",
+    "durable",
     "kinds",
     "codes",
     "clock",
