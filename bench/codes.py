@@ -1,12 +1,13 @@
 """Bytes against quality: ``python -m bench.codes``.
 
 On folders in BEIR's layout, with the fp32 source's own vectors, and codes made from them as a graph and a
-store do (FORMAT.md, "Codes"). For each set: the model's own dimensions cut off, and a rotation fitted on
-the set's documents; each at several dimensions, kept as float32, int8, int4, 1 bit (signs) and 1 bit
-turned and centred on at most 2,000 of the documents, as ``--code 1bit --corpus`` does. No fit sees
-a query or a judgement. Queries keep float32 or int8 (asymmetric scoring), or are packed as the documents
-are (symmetric). Each figure is the share kept of the full fp32 vectors' nDCG@10, of the codes alone and
-with full vectors reranking their best 50; and, for the funnel's rows, of a store's search in stages.
+store do (FORMAT.md, "Codes"). For each set: the model's own dimensions cut off, and a linear head fitted
+on the set's documents and pieces of them; each at several dimensions, kept as float32, int8, int4, 1 bit
+(signs) and 1 bit turned and centred on at most 2,000 of the documents, as ``--code 1bit --corpus`` does.
+No fit sees a query or a judgement. Queries keep float32 or int8 (asymmetric scoring), or are packed as
+the documents are (symmetric). Each figure is the share kept of the full fp32 vectors' nDCG@10, of the
+codes alone and with full vectors reranking their best 50; and, for the funnel's rows, of a store's
+search in stages.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import dataclasses
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from bench.machine import RESULTS, save
 from bench.metrics import bootstrap_ratio
-from bench.retrieval import ROOT, SETS, read_set, source_vectors
+from bench.retrieval import ROOT
+from bench.sets import RERANKED, JudgedSet, add_set_arguments, read_sets
 from edge_mrl import search
 from edge_mrl.balance import balanced, centre_of
 from edge_mrl.codefile import Layout
@@ -33,6 +34,7 @@ from edge_mrl.codetable import CodeTable, Part
 from edge_mrl.funnel import Funnel
 from edge_mrl.head import derive_codes
 from edge_mrl.progress import Progress
+from edge_mrl.trial import nested_sizes
 from edge_mrl_export.metrics import judge
 from edge_mrl_export.packing import MOST_TEXTS
 from edge_mrl_export.plots import Axis, Line, Panel, svg
@@ -41,14 +43,12 @@ Float = NDArray[np.float32]
 Codes = NDArray[np.int8]
 Rows = NDArray[np.intp]
 DIMS = (16, 32, 64, 128, 192, 256, 384)
-RERANKED = 50
-MAX_TOKENS = 256
 #: Rows that the funnel's Hamming stages pass on here: of the same order to the sets' thousands of
 #: documents as 20,000 and 5,000 are to a million.
 WIDE, NARROW = 1_000, 250
 #: Queries of a set that the funnel is asked: each is one search.
 FUNNEL_QUERIES = 300
-SHORTEST = 8
+OWN = "linear, own text"
 KINDS = ("float32", "int8", "int4", "1bit", "1bit, turned")
 
 
@@ -57,32 +57,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument(
-        "--model", type=Path, help="source model folder (default: the installed MiniLM)"
-    )
-    parser.add_argument("--data", type=Path, action="append", help="folder, repeatable")
+    add_set_arguments(parser)
     parser.add_argument("--dim", type=int, action="append", help=f"default: {DIMS}")
     args = parser.parse_args()
-    folders = args.data or [ROOT.parent / "shared" / "data" / name for name in SETS]
-    folders = [folder for folder in folders if (folder / "qrels" / "test.tsv").exists()]
-    if not folders:
-        print("codes skipped, no data: give --data FOLDER in BEIR's layout", file=sys.stderr)
-        return 2 if args.data else 0
-    from edge_mrl_export.locate import installed_default
-
-    model = args.model or installed_default()
-    if model is None:
-        print("no source model: give --model FOLDER", file=sys.stderr)
-        return 2
+    model, sets = read_sets(args, "codes")
     dims = tuple(args.dim or DIMS)
-    results = {}
-    for folder in folders:
-        data = read_set(folder)
-        documents, queries = (
-            source_vectors(model, texts, kind, MAX_TOKENS)
-            for texts, kind in ((data.documents, "document"), (data.queries, "query"))
-        )
-        results[folder.name] = Bench(documents, queries, data.relevance).measure(folder.name, dims)
+    results = {name: Bench(data).measure(name, dims) for name, data in sets.items()}
     settings = {
         "model": model.name,
         "dims": list(dims),
@@ -146,18 +126,12 @@ class Kept:
 
 
 class Bench:
-    """A set as vectors of the source, with judgements.
+    """A set whose documents are packed in every way."""
 
-    Args:
-        documents: float32[n, D].
-        queries: float32[q, D].
-        relevance: For each query, the gain of each relevant document's row.
-    """
-
-    def __init__(self, documents: Float, queries: Float, relevance: list[dict[int, float]]) -> None:
-        self.documents, self.queries, self.relevance = documents, queries, relevance
-        self.base = self._ndcg(best(queries, documents))
-        self.some = np.linspace(0, len(documents) - 1, min(len(documents), MOST_TEXTS)).astype(int)
+    def __init__(self, data: JudgedSet) -> None:
+        self.data, self.documents, self.queries = data, data.documents, data.queries
+        count = len(data.documents)
+        self.some = np.linspace(0, count - 1, min(count, MOST_TEXTS)).astype(int)
 
     def measure(self, name: str, dims: tuple[int, ...]) -> dict[str, Any]:
         """Rows by head, dimensions, what is kept, and what queries keep; and the seconds of the fits."""
@@ -172,15 +146,13 @@ class Bench:
         return {**counts, "fit_seconds": seconds, "heads": heads}
 
     def _heads(self, dim: int, seconds: dict[str, float]) -> Iterator[tuple[str, Float | None]]:
-        """The cut, and where something is cut off, a rotation fitted on the set's documents."""
-        from edge_mrl.trial import Trial
-
+        """The cut, and where something is cut off, a linear head fitted on the set's documents."""
         yield "cut", None
         if dim < self.documents.shape[1]:
             start = time.perf_counter()
-            fitted = Trial.of(self.documents, _halves(dim)).fit("rotation")
+            fitted = self.data.trial(nested_sizes(dim)).fit("linear")
             seconds[str(dim)] = round(time.perf_counter() - start, 1)
-            yield "rotation, own text", fitted
+            yield OWN, fitted
 
     def _rows(self, matrix: Float | None, dim: int) -> dict[str, Any]:
         """Rows by what is kept and what queries keep."""
@@ -228,52 +200,18 @@ class Bench:
                 ],
                 np.intp,
             )
-            scores = judge(found, self.relevance[asked]).ndcg_at_10
-            rows[name] = {"stages": text, "kept": bootstrap_ratio(scores, self.base[asked])}
+            scores = judge(found, self.data.relevance[asked]).ndcg_at_10
+            rows[name] = {"stages": text, "kept": bootstrap_ratio(scores, self.data.base[asked])}
         return rows
 
     def _kept(self, queries: Float | Codes, documents: Float | Codes) -> dict[str, Any]:
-        """Shares of the full vectors' nDCG@10 that some vectors keep, alone and reranked."""
-        found = best(normalize(queries.astype(np.float32)), normalize(documents.astype(np.float32)))
-        return {
-            "kept": bootstrap_ratio(self._ndcg(found), self.base),
-            "kept_reranked": bootstrap_ratio(self._ndcg(self._reranked(found)), self.base),
-        }
-
-    def _reranked(self, found: Rows) -> Rows:
-        """The same rows in the order of the full vectors."""
-        ordered = np.empty_like(found)
-        for query, rows in enumerate(found):
-            exact = self.documents[rows] @ self.queries[query]
-            ordered[query] = rows[np.argsort(-exact, kind="stable")]
-        return ordered
-
-    def _ndcg(self, found: Rows) -> NDArray[np.float64]:
-        return judge(found[:, :10], self.relevance).ndcg_at_10
+        left, right = (normalize(v.astype(np.float32)) for v in (queries, documents))
+        return self.data.kept(left, right)
 
 
 def _search(table: CodeTable, query: Codes, stages: Funnel) -> list[search.Match]:
     """The ten best by the stages, also where a small store would score everything."""
     return search._funnel(query, table, None, table.live, 10, stages)  # noqa: SLF001 - see above
-
-
-def best(queries: Float, documents: Float) -> Rows:
-    """intp[q, 50]: the rows with the largest cosines, best first."""
-    found = []
-    for start in range(0, len(queries), 512):
-        scores = queries[start : start + 512] @ documents.T
-        rows = np.argpartition(-scores, RERANKED - 1, axis=1)[:, :RERANKED]
-        rows.sort(axis=1)
-        order = np.argsort(-np.take_along_axis(scores, rows, axis=1), axis=1, kind="stable")
-        found.append(np.take_along_axis(rows, order, axis=1))
-    return np.concatenate(found)
-
-
-def _halves(dim: int) -> tuple[int, ...]:
-    sizes = [dim]
-    while sizes[0] % 2 == 0 and sizes[0] // 2 >= SHORTEST:
-        sizes.insert(0, sizes[0] // 2)
-    return tuple(sizes)
 
 
 def size_bytes(dim: int, kind: str) -> int:
@@ -298,7 +236,7 @@ def table(results: dict[str, Any], dims: tuple[int, ...]) -> str:
     columns = ("float32", "int8", "symmetric", "two stages", "three stages")
     title = "".join(f"{name:>14}" for name in (*columns, "reranked"))
     lines = [f"{'share of nDCG@10 kept; query:':<32}{'bytes':>6}{title}"]
-    for head in ("cut", "rotation, own text"):
+    for head in ("cut", OWN):
         for dim in dims:
             for kind in KINDS:
                 values = [mean(results, head, dim, kind, query) for query in columns]
@@ -315,7 +253,7 @@ def plot(results: dict[str, Any], dims: tuple[int, ...]) -> str:
     x = Axis("bytes of a passage's code (log)", (2, 8, 32, 128, 512, 2048))
     y = Axis("nDCG@10 kept of the full fp32 vectors, %", (40, 50, 60, 70, 80, 90, 100), log=False)
     panels = []
-    for head, title in (("cut", "cut"), ("rotation, own text", "rotation fitted on own text")):
+    for head, title in (("cut", "cut"), (OWN, "linear head fitted on own text")):
         for field, how in (("kept", "codes alone"), ("kept_reranked", f"best {RERANKED} reranked")):
             lines = []
             for kind in KINDS:

@@ -2,8 +2,8 @@
 
 On folders in BEIR's layout, with the fp32 source's own vectors, and codes made from them as a graph does
 (FORMAT.md, "Codes"). For each set and each number of dimensions: cut, PCA, rotation and linear map
-fitted on the set's own documents (the last on all of them, as an export does), a rotation fitted on the
-other sets' documents, and the one that bundles carry which are made without text. No fit sees a query
+fitted on the set's own documents and pieces of them, as an export does; a rotation fitted on the other
+sets' documents; and the one that bundles carry which are made without text. No fit sees a query
 or a judgement. Each row is the share of the full vectors' nDCG@10 that int8 codes keep by themselves,
 and with full vectors reranking their best 50. "mixed" is one index of all sets. At last, Spearman's
 correlation of codes' cosines with people's scores of similar sentences (STS-B), by head.
@@ -23,20 +23,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.machine import RESULTS, save
-from bench.metrics import bootstrap_ratio, evaluate
-from bench.retrieval import ROOT, SETS, DataSet, read_set, source_vectors
+from bench.retrieval import ROOT, source_vectors
+from bench.sets import (
+    MAX_TOKENS,
+    RERANKED,
+    JudgedSet,
+    add_set_arguments,
+    pieces_of,
+    read_sets,
+    trial_of,
+)
 from edge_mrl.codes import normalize
 from edge_mrl.head import derive_codes
-from edge_mrl.pieces import count_pieces, cut_pieces
 from edge_mrl.progress import Progress
-from edge_mrl.trial import MOST_PASSAGES, Short, Trial, nested_sizes, spread
+from edge_mrl.trial import Short, Trial, nested_sizes
 from edge_mrl_export.plots import Axis, Line, Panel, svg
 
 Float = NDArray[np.float32]
 Rows = NDArray[np.intp]
 DIMS = (16, 32, 64, 128, 256, 384)
-RERANKED = 50
-MAX_TOKENS = 256
 #: Passages taken of each of the other sets, so that none outweighs the rest.
 OTHERS = 1200
 PIECES_OF_OTHERS = 1500
@@ -48,25 +53,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument(
-        "--model", type=Path, help="source model folder (default: the installed MiniLM)"
-    )
-    parser.add_argument("--data", type=Path, action="append", help="folder, repeatable")
+    add_set_arguments(parser)
     parser.add_argument("--dim", type=int, action="append", help=f"default: {DIMS}")
     args = parser.parse_args()
-    folders = args.data or [ROOT.parent / "shared" / "data" / name for name in SETS]
-    folders = [folder for folder in folders if (folder / "qrels" / "test.tsv").exists()]
-    if not folders:
-        print("heads skipped, no data: give --data FOLDER in BEIR's layout", file=sys.stderr)
-        return 2 if args.data else 0
-    from edge_mrl_export.locate import installed_default
-
-    model = args.model or installed_default()
-    if model is None:
-        print("no source model: give --model FOLDER", file=sys.stderr)
-        return 2
+    model, sets = read_sets(args, "heads")
     dims = tuple(args.dim or DIMS)
-    sets = {folder.name: _Set.of(read_set(folder), model) for folder in folders}
     if len(sets) > 1:
         sets["mixed"] = _mixed(list(sets.values()))
     results = measure(sets, _shipped(model), model, dims)
@@ -81,78 +72,14 @@ def main() -> int:
     return 0
 
 
-class _Set:
-    """A set as vectors of the source.
-
-    Attributes:
-        documents: float32[n, D].
-        queries: float32[q, D].
-        relevance: For each query, the gain of each relevant document's row.
-        pieces: Of the documents.
-    """
-
-    def __init__(
-        self, documents: Float, queries: Float, relevance: list[dict[int, float]], pieces: Short
-    ) -> None:
-        self.documents, self.queries = documents, queries
-        self.relevance, self.pieces = relevance, pieces
-        self.base = self._ndcg(_best(queries, documents))
-
-    @classmethod
-    def of(cls, data: DataSet, model: Path) -> _Set:
-        """Encode a set, or read its vectors from build/bench."""
-        vectors = [
-            source_vectors(model, texts, kind, MAX_TOKENS)
-            for texts, kind in ((data.documents, "document"), (data.queries, "query"))
-        ]
-        return cls(vectors[0], vectors[1], data.relevance, _pieces(data.documents, model))
-
-    def kept(self, matrix: Float | None, dim: int) -> dict[str, Any]:
-        """Shares of the full vectors' nDCG@10 that int8 codes keep, alone and reranked."""
-        codes = (derive_codes(v, matrix, dim=dim) for v in (self.queries, self.documents))
-        left, right = (normalize(c.astype(np.float32)) for c in codes)
-        found = _best(left, right)
-        alone = self._ndcg(found)
-        again = self._ndcg(self._reranked(found))
-        return {
-            "ndcg_at_10": round(float(alone.mean()), 4),
-            "kept": bootstrap_ratio(alone, self.base),
-            "kept_reranked": bootstrap_ratio(again, self.base),
-        }
-
-    def _reranked(self, found: Rows) -> Rows:
-        """The same rows in the order of the full vectors."""
-        ordered = np.empty_like(found)
-        for query, rows in enumerate(found):
-            exact = self.documents[rows] @ self.queries[query]
-            ordered[query] = rows[np.argsort(-exact, kind="stable")]
-        return ordered
-
-    def _ndcg(self, found: Rows) -> NDArray[np.float64]:
-        """nDCG@10 of each query, from the rows that were found, best first."""
-        places = []
-        for rows, gains in zip(found.tolist(), self.relevance, strict=True):
-            at = {row: place for place, row in enumerate(rows)}
-            places.append(
-                {at.get(row, len(rows) + n): gain for n, (row, gain) in enumerate(gains.items())}
-            )
-        falling = -np.arange(found.shape[1], dtype=np.float32)
-        return evaluate(np.tile(falling, (len(found), 1)), places).ndcg_at_10
+def _kept(data: JudgedSet, matrix: Float | None, dim: int) -> dict[str, Any]:
+    """Shares of the full vectors' nDCG@10 that int8 codes keep, alone and reranked."""
+    codes = (derive_codes(v, matrix, dim=dim) for v in (data.queries, data.documents))
+    left, right = (normalize(c.astype(np.float32)) for c in codes)
+    return data.kept(left, right)
 
 
-def _best(queries: Float, documents: Float) -> Rows:
-    """intp[q, 50]: the rows with the largest cosines, best first."""
-    found = []
-    for start in range(0, len(queries), 512):
-        scores = queries[start : start + 512] @ documents.T
-        rows = np.argpartition(-scores, RERANKED - 1, axis=1)[:, :RERANKED]
-        rows.sort(axis=1)
-        order = np.argsort(-np.take_along_axis(scores, rows, axis=1), axis=1, kind="stable")
-        found.append(np.take_along_axis(rows, order, axis=1))
-    return np.concatenate(found)
-
-
-def _mixed(sets: list[_Set]) -> _Set:
+def _mixed(sets: list[JudgedSet]) -> JudgedSet:
     """All sets in one index."""
     starts = np.cumsum([0, *(len(s.documents) for s in sets)])[:-1]
     relevance = [
@@ -162,7 +89,7 @@ def _mixed(sets: list[_Set]) -> _Set:
     ]
     documents = np.concatenate([s.documents for s in sets])
     queries = np.concatenate([s.queries for s in sets])
-    return _Set(documents, queries, relevance, _joined([s.pieces for s in sets], starts))
+    return JudgedSet(documents, queries, relevance, _joined([s.pieces for s in sets], starts))
 
 
 def _joined(pieces: list[Short], starts: Rows) -> Short:
@@ -176,33 +103,16 @@ def _shipped(model: Path) -> Trial:
     from edge_mrl_export.source import load_source
 
     texts = shipped_texts(load_source(str(model)))
-    return _trial(source_vectors(model, texts, "document", MAX_TOKENS), _pieces(texts, model))
-
-
-def _pieces(texts: list[str], model: Path) -> Short:
-    """Pieces of passages, as an export cuts them."""
-    pieces = cut_pieces(texts, count_pieces(len(texts)))
-    vectors = source_vectors(model, [piece for _, piece in pieces], "query", MAX_TOKENS)
-    return Short(vectors, np.array([row for row, _ in pieces], dtype=np.intp))
-
-
-def _trial(documents: Float, pieces: Short) -> Trial:
-    """All that is fitted on; at most as many passages as an export takes."""
-    rows = np.array(spread(range(len(documents)), MOST_PASSAGES))
-    places = np.full(len(documents), -1)
-    places[rows] = np.arange(len(rows))
-    origins = places[pieces.origins]
-    kept = origins >= 0
-    return Trial.of(documents[rows], (1,), short=Short(pieces.full[kept], origins[kept])).on_all()
+    return trial_of(source_vectors(model, texts, "document", MAX_TOKENS), pieces_of(texts, model))
 
 
 def measure(
-    sets: dict[str, _Set], shipped: Trial, model: Path, dims: tuple[int, ...]
+    sets: dict[str, JudgedSet], shipped: Trial, model: Path, dims: tuple[int, ...]
 ) -> dict[str, Any]:
     """By set, by head, by dimensions; how long the fits took; and what similarity keeps."""
     results: dict[str, Any] = {name: {} for name in sets}
     seconds: dict[str, list[float]] = {}
-    own = {name: _trial(data.documents, data.pieces) for name, data in sets.items()}
+    own = {name: data.trial((1,)) for name, data in sets.items()}
     singles = [name for name in sets if name != "mixed"]
     others = {name: _others(sets, name) for name in singles if len(singles) > 1}
     similar = _Similar.of(model) if SIMILAR.exists() else None
@@ -223,7 +133,7 @@ def measure(
                     heads["rotation, other text"] = other.fit("rotation")
                 heads["rotation, as shipped"] = of_shipped
                 for head, matrix in heads.items():
-                    results[name].setdefault(head, {})[str(dim)] = data.kept(matrix, dim)
+                    results[name].setdefault(head, {})[str(dim)] = _kept(data, matrix, dim)
                 bar.advance(1)
             if similar is not None:
                 for head, matrix in {"cut": None, "rotation, as shipped": of_shipped}.items():
@@ -270,7 +180,7 @@ def _ranks(values: NDArray[Any]) -> NDArray[np.float64]:
     return ranks
 
 
-def _others(sets: dict[str, _Set], name: str) -> Trial:
+def _others(sets: dict[str, JudgedSet], name: str) -> Trial:
     """Some documents of each of the other sets, with pieces of them."""
     chance = np.random.default_rng(0)
     documents, pieces, starts, start = [], [], [], 0
@@ -284,7 +194,7 @@ def _others(sets: dict[str, _Set], name: str) -> Trial:
         pieces.append(Short(data.pieces.full[kept], origins[kept]))
         starts.append(start)
         start += len(rows)
-    return _trial(np.concatenate(documents), _joined(pieces, np.array(starts)))
+    return trial_of(np.concatenate(documents), _joined(pieces, np.array(starts)))
 
 
 def _mean(results: dict[str, Any], head: str, dim: int, field: str = "kept") -> float | None:
