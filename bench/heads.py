@@ -60,7 +60,7 @@ def main() -> int:
     dims = tuple(args.dim or DIMS)
     if len(sets) > 1:
         sets["mixed"] = _mixed(list(sets.values()))
-    results = measure(sets, _shipped(model), model, dims)
+    results = measure(sets, shipped_trial(model, (1,)), model, dims)
     settings = {"model": model.name, "dims": list(dims), "reranked": RERANKED, "code": "int8"}
     path = save("heads", settings, results)
     print(table(results, dims))
@@ -97,13 +97,14 @@ def _joined(pieces: list[Short], starts: Rows) -> Short:
     return Short(np.concatenate([p.full for p in pieces]), np.concatenate(origins))
 
 
-def _shipped(model: Path) -> Trial:
+def shipped_trial(model: Path, nested: tuple[int, ...]) -> Trial:
     """What bundles made without text are fitted on."""
     from edge_mrl_export.head import shipped_texts
     from edge_mrl_export.source import load_source
 
     texts = shipped_texts(load_source(str(model)))
-    return trial_of(source_vectors(model, texts, "document", MAX_TOKENS), pieces_of(texts, model))
+    vectors = source_vectors(model, texts, "document", MAX_TOKENS)
+    return replace(trial_of(vectors, pieces_of(texts, model)), nested=nested)
 
 
 def measure(

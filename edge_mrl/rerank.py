@@ -45,7 +45,8 @@ T = TypeVar("T")
 #: after a linear fit over the best 100: 0.042 to 0.062 on four sets of data.
 NOISE = 0.05
 #: Doubt up to which ``rerank="auto"`` keeps the local order (see ``doubt``): with codes cut to 128
-#: dimensions 13 to 29 % of the questions, at 99.0 to 100.0 % of the nDCG@10 (bench/results/rerank.json).
+#: dimensions 13 to 29 % of the questions, at 99.0 to 100.0 % of the nDCG@10; behind linear heads 17 to
+#: 35 %, at 100 % (bench/results/rerank.json).
 DEFAULT_MARGIN = 0.25
 #: With fewer documents that both have scored, one scale cannot be told from the other.
 LEAST_COMMON = 5
