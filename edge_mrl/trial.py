@@ -149,17 +149,17 @@ class Trial:
     @property
     def measured(self) -> str:
         """What a score is."""
-        queries, _ = self._judges()
-        if not len(queries):
+        count = len(self._judges()[0])
+        if not count:
             return self.measured_agreement
-        ranks = (
-            f"share of the full vectors' mean reciprocal rank, at {TOP}, that int8 codes keep, of"
-        )
+        ranks = f"the full vectors' mean reciprocal rank, at {TOP}, of the"
         if self.pairs is not None:
-            return f"{ranks} the own document of {len(queries)} held-out queries, among {len(self.full)}"
+            documents = f"own documents of {count:,} held-out queries, among {len(self.full):,}"
+            return f"share that int8 codes keep of {ranks} {documents}"
         return (
-            f"mean of two shares: {ranks} the passage that each of {len(queries)} pieces of held-out "
-            f"passages was taken from; and {self.measured_agreement}"
+            f"mean of two shares that int8 codes keep: of {ranks} own passages of {count:,} held-out "
+            f"pieces, and of their top {TOP} for {len(self.held_out):,} held-out passages; among "
+            f"{len(self.full):,}, before the fit on all"
         )
 
     @property
@@ -167,8 +167,7 @@ class Trial:
         """What the agreement with the full vectors is."""
         return (
             f"share of the full vectors' top {TOP} that int8 codes find again, for "
-            f"{len(self.held_out)} held-out passages as queries among all {len(self.full)}, before the "
-            "fit on all of them"
+            f"{len(self.held_out):,} held-out passages among {len(self.full):,}, before the fit on all"
         )
 
     def fit(self, kind: str, advance: Advance = lambda: None) -> Float:
@@ -338,9 +337,10 @@ def _passages(full: Float, asked: Short | None, rows: Rows, *, layer_norm: bool)
 
 
 def _top(scores: Float, own: Rows | None, count: int) -> Rows:
+    """The rows of the largest scores, in no order; ``scores`` is changed."""
     if own is not None:
         scores[np.arange(len(own)), own] = -np.inf
-    return np.argsort(-scores, axis=1, kind="stable")[:, :count]
+    return np.argpartition(-scores, count - 1, axis=1)[:, :count]
 
 
 def _reciprocal_rank(

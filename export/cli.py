@@ -242,7 +242,7 @@ def _head_rows(head: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [("head", f"{head['kind']} ({head['why']})")]
     if "held_out" in head:
         scores = ", ".join(f"{name} {score:.1%}" for name, score in head["held_out"].items())
-        rows += [("", f"{scores}: {head['measured']}")]
+        rows += [("", scores), ("", f"({head['measured']})")]
     return rows
 
 

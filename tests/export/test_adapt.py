@@ -104,7 +104,7 @@ def test_store_gets_a_head_of_its_own(keep_full: str | None, bundle: Path, tmp_p
     assert (done.tried[OWN], done.tried[done.kind]) == (done.score_before, done.score_after)
     assert done.score_after > done.score_before + 0.2
     assert done.pieces > DOCUMENTS
-    assert "pieces of held-out passages" in done.measured
+    assert "held-out pieces" in done.measured
     assert stages[-1] == "code documents"
     assert {file.name: file.read_bytes() for file in bundle.iterdir()} == before
     assert_codes_are_the_bundles(path, tmp_path / "adapted")
