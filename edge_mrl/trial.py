@@ -321,8 +321,7 @@ def found_again(
         rows = None if own is None else own[some]
         exact = _top(queries[some] @ full.T, rows, top)
         found = _top(similarity(query_codes[some], codes), rows, top)
-        same = (exact[:, :, None] == found[:, None, :]).any(axis=2)
-        shares.append(same.mean(axis=1))
+        shares.append((exact & found).sum(axis=1) / top)
     return float(np.concatenate(shares).mean())
 
 
@@ -336,11 +335,15 @@ def _passages(full: Float, asked: Short | None, rows: Rows, *, layer_norm: bool)
     return Passages.of(inputs, queries, np.searchsorted(rows, asked.origins[known]))
 
 
-def _top(scores: Float, own: Rows | None, count: int) -> Rows:
-    """The rows of the largest scores, in no order; ``scores`` is changed."""
+def _top(scores: Float, own: Rows | None, count: int) -> NDArray[np.bool_]:
+    """bool[q, n]: which scores are the largest of their row, the first of equal ones; changes them."""
     if own is not None:
         scores[np.arange(len(own)), own] = -np.inf
-    return np.argpartition(-scores, count - 1, axis=1)[:, :count]
+    least = np.partition(scores, -count, axis=1)[:, -count, None]
+    above, level = scores > least, scores == least
+    room = count - above.sum(axis=1, keepdims=True)
+    among: NDArray[np.bool_] = above | (level & (level.cumsum(axis=1, dtype=np.int32) <= room))
+    return among
 
 
 def _reciprocal_rank(
