@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from bench.codes import Bench, mean, plot, size_bytes, table
+from bench.sets import JudgedSet
 from edge_mrl.codes import normalize
+from edge_mrl.trial import Short
 
 DIMS = (32, 96)
 
@@ -25,7 +27,9 @@ def results() -> dict[str, Any]:
     noise = 0.05 * rng.normal(size=(60, 96))
     queries = normalize((documents[asked] + noise).astype(np.float32))
     relevance = [{int(row): 1.0} for row in asked]
-    return {"set": Bench(documents, queries, relevance).measure("set", DIMS)}
+    near = normalize((documents + 0.1 * rng.normal(size=rows.shape)).astype(np.float32))
+    data = JudgedSet(documents, queries, relevance, Short(near, np.arange(300)))
+    return {"set": Bench(data).measure("set", DIMS)}
 
 
 def kept(results: dict[str, Any], dim: int, kind: str, query: str = "int8") -> float:
@@ -60,7 +64,8 @@ def test_all_rows_are_shown_and_drawn(results: dict[str, Any]) -> None:
     shown = table(results, DIMS)
     for dim in DIMS:
         assert f"cut, {dim} 1bit, turned" in shown
-    assert "rotation, own text, 96" not in shown  # nothing is cut
+    assert "linear, own text, 32 int8" in shown
+    assert "linear, own text, 96" not in shown  # nothing is cut
     assert plot(results, DIMS).count("<polyline") == 20
 
 
