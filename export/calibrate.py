@@ -47,9 +47,8 @@ def record_inputs(
     model.graph.outputs[:] = outputs
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = (
-        1  # texts run side by side; threads of one text would wait for another
-    )
+    # Texts run side by side: threads of one text would wait for another's.
+    options.intra_op_num_threads = 1
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     share = max(1, CALIBRATION_ROWS // max(len(token_ids), 1))
 

@@ -102,7 +102,7 @@ def test_store_gets_a_head_of_its_own(keep_full: str | None, bundle: Path, tmp_p
     assert (done.documents, done.passages, done.held_out) == (DOCUMENTS + 1, DOCUMENTS, 52)
     assert done.agreement_after > done.agreement_before + 0.2
     assert (done.tried[OWN], done.tried[done.kind]) == (done.score_before, done.score_after)
-    assert done.score_after > done.score_before + 0.1
+    assert done.score_after > done.score_before + 0.15
     assert done.pieces > DOCUMENTS
     assert "held-out pieces" in done.measured
     assert stages[-1] == "code documents"

@@ -274,9 +274,8 @@ def test_auto_takes_what_held_out_text_says(
     scores = bundle.report["head"]["held_out"]
     assert set(scores) == {"prefix", "pca", "rotation", "linear"}
     assert bundle.manifest.head.kind in kinds
-    # By this much a less simple head must be better, where so few texts are held out (Trial.margin).
-    held_out = bundle.report["head"]["passages_held_out"]
-    assert scores[bundle.manifest.head.kind] >= max(scores.values()) - 0.002 * 1000 / held_out
+    # A less simple head must be better by more than this where 70 pieces are held out (Trial.margin).
+    assert scores[bundle.manifest.head.kind] >= max(scores.values()) - 0.002 * 1000 / 70
     if "prefix" not in kinds:
         assert scores[bundle.manifest.head.kind] > scores["prefix"] + 0.3
         assert_codes_are_those_of_the_head(bundle.path)
@@ -309,7 +308,7 @@ def test_without_text_a_rotation_is_fitted_on_ours(tmp_path: Path) -> None:
     assert "come with edge-mrl" in chosen.facts["fitted_on"]
     agreement = chosen.facts["agreement"]
     assert agreement["rotation"] > agreement["prefix"] + 0.3
-    assert chosen.facts["held_out"]["rotation"] > chosen.facts["held_out"]["prefix"] + 0.1
+    assert chosen.facts["held_out"]["rotation"] > chosen.facts["held_out"]["prefix"] + 0.15
     assert set(chosen.facts["held_out"]) == {"prefix", "rotation"}
     in_front = static_model(tmp_path / "in-front", rows_of([1.0] * 8 + [0.0] * 16))
     assert choose_head(load_source(str(in_front)), Recipe(dim=8), [], Silent()).kind == "prefix"
