@@ -83,7 +83,7 @@ def main() -> int:
         measure(lambda values=values: session.run(None, values), runs)  # type: ignore[misc]
         order.append({"what": "graph", "text": name, "tokens": LENGTHS[name]})
     if path.is_dir():
-        from edge_mrl.encoder import Encoder
+        from edge_mrl.encode.encoder import Encoder
 
         with Encoder.open(path, threads=1) as encoder:
             for name in texts:

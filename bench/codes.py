@@ -26,15 +26,15 @@ from bench.machine import RESULTS, save
 from bench.metrics import bootstrap_ratio
 from bench.retrieval import ROOT
 from bench.sets import RERANKED, JudgedSet, add_set_arguments, read_sets
-from edge_mrl import search
-from edge_mrl.balance import balanced, centre_of
-from edge_mrl.codefile import Layout
-from edge_mrl.codes import INT8, Packing, int4_step, normalize
-from edge_mrl.codetable import CodeTable, Part
-from edge_mrl.funnel import Funnel
-from edge_mrl.head import derive_codes
-from edge_mrl.progress import Progress
-from edge_mrl.trial import nested_sizes
+from edge_mrl.bundle.head import derive_codes
+from edge_mrl.cli.progress import Progress
+from edge_mrl.codes.packing import INT8, Packing, int4_step, normalize
+from edge_mrl.heads.balance import balanced, centre_of
+from edge_mrl.heads.trial import nested_sizes
+from edge_mrl.search import scan as search
+from edge_mrl.search.funnel import Funnel
+from edge_mrl.store.codefile.file import Layout
+from edge_mrl.store.codefile.table import CodeTable, Part
 from edge_mrl_export.metrics import judge
 from edge_mrl_export.packing import MOST_TEXTS
 from edge_mrl_export.plots import Axis, Line, Panel, svg

@@ -207,7 +207,7 @@ def _settings(
     lengths: Sequence[Sequence[int]],
     ready: dict[str, Environment],
 ) -> dict[str, Any]:
-    from edge_mrl.bundle import read_manifest
+    from edge_mrl.bundle.manifest import read_manifest
 
     manifest = read_manifest(args.bundle)
     return {

@@ -29,14 +29,14 @@ from numpy.typing import NDArray
 
 from bench.machine import RESULTS, save
 from bench.search import ONE_THREAD
+from edge_mrl.cli.progress import Progress
 from edge_mrl.documents import Document
-from edge_mrl.encoder import Encoder
-from edge_mrl.funnel import Funnel
-from edge_mrl.passages import PassageRule
-from edge_mrl.progress import Progress
-from edge_mrl.search import EXACT_BELOW, nearest
-from edge_mrl.store import Binding, Entry, Store
-from edge_mrl.view import View
+from edge_mrl.encode.encoder import Encoder
+from edge_mrl.encode.passages import PassageRule
+from edge_mrl.search.funnel import Funnel
+from edge_mrl.search.scan import EXACT_BELOW, nearest
+from edge_mrl.store.store import Binding, Entry, Store
+from edge_mrl.store.view import View
 from edge_mrl_export.plots import Axis, Line, Panel, svg
 
 ROOT = Path(__file__).parent.parent

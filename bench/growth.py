@@ -29,7 +29,7 @@ from edge_mrl_export.plots import Line, Panel, decades, svg
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edge_mrl.store import Store
+    from edge_mrl.store.store import Store
 
 ROOT = Path(__file__).parent.parent
 FILES = ROOT / "build" / "bench-growth"
@@ -157,8 +157,8 @@ def _command(step: str, folder: Path, rows: int) -> list[str]:
 def put(folder: Path, rows: int) -> dict[str, Any]:
     """Build the store; seconds are those of the puts and the closing, not of drawing vectors."""
     from bench.vectors import QUERY_BLOCK, clustered
-    from edge_mrl.codes import quantize
-    from edge_mrl.maintain import stats
+    from edge_mrl.codes.packing import quantize
+    from edge_mrl.store.maintain import stats
 
     queries = clustered(FUNNEL, seed=SEED, first_block=QUERY_BLOCK)
     np.save(folder / "queries.npy", quantize(queries))
@@ -194,7 +194,7 @@ def first_answer(folder: Path, rows: int) -> dict[str, Any]:
     del rows
     queries = np.load(folder / "queries.npy")
     start = time.perf_counter()
-    from edge_mrl import search, store  # noqa: F401 - the cost of it
+    from edge_mrl.store import store  # noqa: F401 - the cost of it
 
     imported = time.perf_counter()
     with _open(folder) as opened:
@@ -225,7 +225,7 @@ def search(folder: Path, rows: int) -> dict[str, Any]:
 
 def delete(folder: Path, rows: int) -> dict[str, Any]:
     """Delete every second document and compact; seconds of each, and bytes around the latter."""
-    from edge_mrl.maintain import compact
+    from edge_mrl.store.maintain import compact
 
     gone = [str(row) for row in range(0, rows, 2)]
     with _open(folder) as store:
@@ -253,8 +253,8 @@ STEPS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
 
 
 def _open(folder: Path) -> Store:
-    from edge_mrl.passages import PassageRule
-    from edge_mrl.store import Binding, Store
+    from edge_mrl.encode.passages import PassageRule
+    from edge_mrl.store.store import Binding, Store
 
     binding = Binding("s" * 64, "c" * 64, 128, 1.0, "bench")
     return Store.open(folder / "bench.store", create=lambda: (binding, PassageRule(200, 0)))
@@ -263,7 +263,7 @@ def _open(folder: Path) -> Store:
 def _batches(rows: int) -> Iterator[tuple[int, NDArray[np.int8]]]:
     """First row and int8[PUT, 128] codes, the last batch perhaps smaller."""
     from bench.vectors import clustered
-    from edge_mrl.codes import quantize
+    from edge_mrl.codes.packing import quantize
 
     for block, start in enumerate(range(0, rows, CHUNK)):
         number = min(CHUNK, rows - start)
@@ -274,7 +274,7 @@ def _batches(rows: int) -> Iterator[tuple[int, NDArray[np.int8]]]:
 
 def _put(store: Store, first: int, codes: NDArray[np.int8]) -> None:
     from edge_mrl.documents import Document
-    from edge_mrl.store import Entry
+    from edge_mrl.store.store import Entry
 
     texts = [f"passage {row}" for row in range(first, first + len(codes))]
     store.put(
@@ -287,7 +287,7 @@ def _put(store: Store, first: int, codes: NDArray[np.int8]) -> None:
 
 def _ask(store: Store, query: NDArray[np.int8], *, exact: bool = False) -> None:
     """One answer as a caller gets it: the documents, not only their keys."""
-    from edge_mrl.search import nearest
+    from edge_mrl.search.scan import nearest
 
     with store.reading() as view:
         found = nearest(query[None], view.codes, k=K, exact=exact)[0]

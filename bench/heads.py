@@ -33,10 +33,10 @@ from bench.sets import (
     read_sets,
     trial_of,
 )
-from edge_mrl.codes import normalize
-from edge_mrl.head import derive_codes
-from edge_mrl.progress import Progress
-from edge_mrl.trial import Short, Trial, nested_sizes
+from edge_mrl.bundle.head import derive_codes
+from edge_mrl.cli.progress import Progress
+from edge_mrl.codes.packing import normalize
+from edge_mrl.heads.trial import Short, Trial, nested_sizes
 from edge_mrl_export.plots import Axis, Line, Panel, svg
 
 Float = NDArray[np.float32]

@@ -20,10 +20,10 @@ from bench.machine import save
 from bench.metrics import evaluate
 from bench.retrieval import ROOT, SETS, DataSet, encode, read_set
 from edge_mrl.documents import Document
-from edge_mrl.encoder import Encoder, Encoding
-from edge_mrl.passages import PassageRule
-from edge_mrl.ranking import Mode, Options, Vectors, rank
-from edge_mrl.store import Binding, Entry, Store
+from edge_mrl.encode.encoder import Encoder, Encoding
+from edge_mrl.encode.passages import PassageRule
+from edge_mrl.search.ranking import Mode, Options, Vectors, rank
+from edge_mrl.store.store import Binding, Entry, Store
 
 DEPTH = 100
 BATCH = 1000

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from bench.children import ROOT
 from bench.machine import save
 from bench.peak import Transformer
-from edge_mrl.bundle import GRAPH
+from edge_mrl.bundle.manifest import GRAPH
 from edge_mrl_export.passes.emit import CONTRIB, Pen
 
 RNG = np.random.default_rng(5)

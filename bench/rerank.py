@@ -20,11 +20,11 @@ from bench.machine import save
 from bench.metrics import evaluate
 from bench.retrieval import rerank
 from bench.sets import JudgedSet, add_set_arguments, read_sets
-from edge_mrl.codes import similarity
-from edge_mrl.head import derive_codes
-from edge_mrl.progress import Progress
-from edge_mrl.rerank import DEFAULT_MARGIN, NOISE, doubt
-from edge_mrl.trial import nested_sizes
+from edge_mrl.bundle.head import derive_codes
+from edge_mrl.cli.progress import Progress
+from edge_mrl.codes.packing import similarity
+from edge_mrl.heads.trial import nested_sizes
+from edge_mrl.search.rerank import DEFAULT_MARGIN, NOISE, doubt
 
 Float = NDArray[np.float32]
 DIM, DEPTH = 128, 100

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from bench.machine import save
 from bench.metrics import bootstrap_ratio, evaluate
-from edge_mrl.codes import normalize, pack_bits, similarity
-from edge_mrl.encoder import Encoder, Encoding
-from edge_mrl.progress import Progress
+from edge_mrl.cli.progress import Progress
+from edge_mrl.codes.packing import normalize, pack_bits, similarity
+from edge_mrl.encode.encoder import Encoder, Encoding
 
 ROOT = Path(__file__).parent.parent
 SETS = ("scifact", "cranfield", "nl2bash", "squad2-dev")

@@ -534,10 +534,10 @@ class EdgeMrl(Engine):
     exact = False
 
     def load(self) -> None:
-        self._store: Any = importlib.import_module("edge_mrl.store")
+        self._store: Any = importlib.import_module("edge_mrl.store.store")
         self._documents: Any = importlib.import_module("edge_mrl.documents")
-        self._passages: Any = importlib.import_module("edge_mrl.passages")
-        self._search: Any = importlib.import_module("edge_mrl.search")
+        self._passages: Any = importlib.import_module("edge_mrl.encode.passages")
+        self._search: Any = importlib.import_module("edge_mrl.search.scan")
 
     def _open(self, path: Path) -> Any:
         binding = self._store.Binding("s" * 64, "c" * 64, 128, 1.0, "bench")

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from bench.metrics import bootstrap_ratio
 from bench.retrieval import ROOT, SETS, DataSet, read_set, source_vectors
-from edge_mrl.pieces import count_pieces, cut_pieces
-from edge_mrl.trial import MOST_PASSAGES, Short, Trial, nested_sizes, spread
+from edge_mrl.heads.pieces import count_pieces, cut_pieces
+from edge_mrl.heads.trial import MOST_PASSAGES, Short, Trial, nested_sizes, spread
 from edge_mrl_export.metrics import judge
 
 __all__ = [

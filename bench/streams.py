@@ -20,8 +20,8 @@ from unittest.mock import patch
 from bench.children import ROOT
 from bench.machine import save
 from bench.texts import make
-from edge_mrl.encoder import BATCH_TOKENS, Encoder
-from edge_mrl.session import GraphSession, Outputs, Rows, available_threads
+from edge_mrl.encode.encoder import BATCH_TOKENS, Encoder
+from edge_mrl.encode.session import GraphSession, Outputs, Rows, available_threads
 
 ROUNDS = 5
 QUERIES, DOCUMENTS, LONG = 200, 120, 8
@@ -66,7 +66,7 @@ def _open(
     bundle: Path, threads: int, tokens: int, session: type[GraphSession] = GraphSession
 ) -> Encoder:
     """An encoder as users open it, but for these two choices."""
-    with patch.multiple("edge_mrl.encoder", BATCH_TOKENS=tokens, GraphSession=session):
+    with patch.multiple("edge_mrl.encode.encoder", BATCH_TOKENS=tokens, GraphSession=session):
         return Encoder.open(bundle, threads=threads)
 
 

@@ -35,20 +35,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.machine import save
-from edge_mrl.bundle import read_manifest
-from edge_mrl.clock import next_stamp
-from edge_mrl.codes import normalize
-from edge_mrl.credentials import Credentials
+from edge_mrl.bundle.head import derive_codes, read_head
+from edge_mrl.bundle.manifest import read_manifest
+from edge_mrl.cli.progress import Progress
+from edge_mrl.codes.packing import normalize
 from edge_mrl.documents import Document
-from edge_mrl.head import derive_codes, read_head
 from edge_mrl.index import Index
-from edge_mrl.progress import Progress
-from edge_mrl.remote import Remote, enroll
-from edge_mrl.store import Entry
-from edge_mrl.sync import SyncClient
-from edge_mrl.sync import enroll as enroll_store
-from edge_mrl.transport import Transport
-from edge_mrl.wire import MAX_ITEMS, Item, encode_items
+from edge_mrl.store.store import Entry
+from edge_mrl.sync.client import SyncClient
+from edge_mrl.sync.client import enroll as enroll_store
+from edge_mrl.sync.credentials import Credentials
+from edge_mrl.sync.remote import Remote, enroll
+from edge_mrl.sync.transport import Transport
+from edge_mrl.wire.clock import next_stamp
+from edge_mrl.wire.frames import MAX_ITEMS, Item, encode_items
 from tests.postgres import UnavailableError, started
 from tests.serving import Serving, admin, serving
 

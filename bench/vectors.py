@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.codes import normalize, quantize
+from edge_mrl.codes.packing import normalize, quantize
 
 __all__ = [
     "CACHE",

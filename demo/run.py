@@ -20,7 +20,7 @@ import numpy as np
 
 from bench.metrics import bootstrap_ratio, evaluate
 from edge_mrl import Index
-from edge_mrl.bundle import read_manifest
+from edge_mrl.bundle.manifest import read_manifest
 
 ROOT = Path(__file__).parent.parent
 CORPUS = ROOT / "demo" / "corpus.jsonl"

@@ -9,16 +9,25 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from edge_mrl._version import __version__
+
 if TYPE_CHECKING:
     from edge_mrl.documents import Document
-    from edge_mrl.encoder import Encoder, Encoding
+    from edge_mrl.encode.encoder import Encoder, Encoding
+    from edge_mrl.encode.verify import Verification
     from edge_mrl.index import Hit, Index
-    from edge_mrl.sync import SyncClient
-    from edge_mrl.verify import Verification
+    from edge_mrl.sync.client import SyncClient
 
-__version__ = "0.1.0"
-
-__all__ = ["Document", "Encoder", "Encoding", "Hit", "Index", "SyncClient", "Verification"]
+__all__ = [
+    "Document",
+    "Encoder",
+    "Encoding",
+    "Hit",
+    "Index",
+    "SyncClient",
+    "Verification",
+    "__version__",
+]
 
 # From 1.29 on, ONNX Runtime reports its use to its maker unless told not to before it is loaded: it
 # makes a device id and a database in the user's cache, and a thread that uploads. Nothing here does.
@@ -26,12 +35,12 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "Document": "documents",
-    "Encoder": "encoder",
-    "Encoding": "encoder",
+    "Encoder": "encode.encoder",
+    "Encoding": "encode.encoder",
     "Hit": "index",
     "Index": "index",
-    "SyncClient": "sync",
-    "Verification": "verify",
+    "SyncClient": "sync.client",
+    "Verification": "encode.verify",
 }
 
 

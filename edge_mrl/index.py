@@ -13,24 +13,25 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from edge_mrl import maintain, reindex, replica
-from edge_mrl.bundle import Manifest, read_manifest
-from edge_mrl.encoder import Encoder
+from edge_mrl.bundle.manifest import Manifest, read_manifest
+from edge_mrl.encode.encoder import Encoder
+from edge_mrl.encode.passages import PassageRule, passage_rule, split
 from edge_mrl.errors import BindingError, BundleError, DamagedError, EdgeMrlError, UsageError
-from edge_mrl.funnel import Funnel
-from edge_mrl.keywords import best_passage
-from edge_mrl.passages import PassageRule, passage_rule, split
-from edge_mrl.ranking import RESCORE_DEPTH, Mode, Options, Ranked, Vectors, rank
-from edge_mrl.rerank import DEFAULT_MARGIN, Answer, Reranker, Scorer, doubt, merge
-from edge_mrl.store import Binding, Counts, Entry, Store, text_hash
-from edge_mrl.wire import MAX_IDS
+from edge_mrl.search.funnel import Funnel
+from edge_mrl.search.ranking import RESCORE_DEPTH, Mode, Options, Ranked, Vectors, rank
+from edge_mrl.search.rerank import DEFAULT_MARGIN, Answer, Reranker, Scorer, doubt, merge
+from edge_mrl.store import maintain, reindex
+from edge_mrl.store.keywords import best_passage
+from edge_mrl.store.replica import enrollment as replica
+from edge_mrl.store.store import Binding, Counts, Entry, Store, text_hash
+from edge_mrl.wire.frames import MAX_IDS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edge_mrl.documents import Document
-    from edge_mrl.maintain import Compaction, Health
-    from edge_mrl.view import Place, View
+    from edge_mrl.store.maintain import Compaction, Health
+    from edge_mrl.store.view import Place, View
 
 __all__ = ["Hit", "Index", "Stored", "answers", "binding_of", "embed", "find_bundle"]
 
@@ -274,7 +275,7 @@ class Index:
             stages: Which codes are compared.
             rerank: Who orders the best 100 by full vectors: a ``SyncClient``, or the server that the
                 store is enrolled with, "always" or, with "auto", where the local scores leave the order
-                in doubt (see ``edge_mrl.rerank.calibrate_margin``). In mode "vector" alone.
+                in doubt (see ``edge_mrl.search.rerank.calibrate_margin``). In mode "vector" alone.
             deadline_ms: How long the server has; then the local order is the answer.
 
         Returns:
@@ -304,13 +305,13 @@ class Index:
             queries: In the user's words; the bundle's prompt for queries is added.
             k: Most documents for each.
             filter: Which documents count, by their metadata: ``{"lang": "en", "year": {"$gte": 2020}}``;
-                see ``edge_mrl.filters.compile_filter``. Chosen before the search, so that k come back
-                where k match.
+                see ``edge_mrl.store.filters.compile_filter``. Chosen before the search, so that
+                k come back where k match.
             mode: "vector" by meaning; "keyword" by words (BM25; no model is loaded); "hybrid" by both.
             exact: Score every code. The default scores those that the 1-bit stage passes on.
             width: Rows that the 1-bit stage passes on (default: 5,000, or what the store was tuned
                 to); more never finds worse.
-            stages: Which codes are compared, of how many rows, instead (see ``edge_mrl.funnel``):
+            stages: Which codes are compared, of how many rows, instead (see ``edge_mrl.search.funnel``):
                 "64x1:20000,128x1:5000,128x8".
 
         Returns:
@@ -362,11 +363,11 @@ class Index:
     def check(
         self, *, repair: bool = False, advance: Callable[[int], None] | None = None
     ) -> Health:
-        """Compare everything stored with its checksums; see ``edge_mrl.maintain.check``."""
+        """Compare everything stored with its checksums; see ``edge_mrl.store.maintain.check``."""
         return maintain.check(self._store, repair=repair, advance=advance)
 
     def compact(self) -> Compaction:
-        """Give the space of deleted documents back; see ``edge_mrl.maintain.compact``."""
+        """Give the space of deleted documents back; see ``edge_mrl.store.maintain.compact``."""
         return maintain.compact(self._store)
 
     def reindex(

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.balance import balanced, centre_of
+from edge_mrl.bundle.head import derive_codes
 from edge_mrl.cli.output import duration, size
-from edge_mrl.codes import CODE_KINDS, INT8
+from edge_mrl.cli.progress import Progress
+from edge_mrl.codes.packing import CODE_KINDS, INT8
 from edge_mrl.errors import UsageError
-from edge_mrl.head import derive_codes
-from edge_mrl.pieces import count_pieces, cut_pieces
-from edge_mrl.progress import Progress
-from edge_mrl.trial import MOST_PASSAGES, Short, Trial, nested_sizes, spread
+from edge_mrl.heads.balance import balanced, centre_of
+from edge_mrl.heads.pieces import count_pieces, cut_pieces
+from edge_mrl.heads.trial import MOST_PASSAGES, Short, Trial, nested_sizes, spread
 from edge_mrl_export.assess import kept_panel, lines
 from edge_mrl_export.costs import MEASURED_ROWS, Cost, cost, search_seconds
 from edge_mrl_export.datasets import Retrieval
@@ -80,7 +80,7 @@ class Choice:
 
     Attributes:
         dim: Dimensions.
-        kind: One of ``edge_mrl.codes.CODE_KINDS``.
+        kind: One of ``edge_mrl.codes.packing.CODE_KINDS``.
         rerank: Best of the codes' order that full vectors put in order; 0 for none.
         chosen: What it keeps by the queries that choose, in the worst of the sets.
         confirmed: By the others, in the worst of the sets.

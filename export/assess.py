@@ -10,8 +10,8 @@ from math import ceil, floor, log2
 from pathlib import Path
 from typing import Any
 
-from edge_mrl.encoder import Encoder
-from edge_mrl.progress import Progress
+from edge_mrl.cli.progress import Progress
+from edge_mrl.encode.encoder import Encoder
 from edge_mrl_export.datasets import Retrieval, Similarity, read_data, read_passages
 from edge_mrl_export.evaluate import (
     FUNNEL_LEAST,

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import edge_mrl
-from edge_mrl.bundle import (
+from edge_mrl.bundle.head import head_id, read_head
+from edge_mrl.bundle.manifest import (
     FORMAT,
     GOLDEN,
     MANIFEST,
@@ -36,11 +37,10 @@ from edge_mrl.bundle import (
     make_code,
     parse_manifest,
 )
-from edge_mrl.codes import Packing
-from edge_mrl.encoder import Encoder
+from edge_mrl.codes.packing import Packing
+from edge_mrl.encode.encoder import Encoder
+from edge_mrl.encode.verify import Verification, verify
 from edge_mrl.errors import GateError
-from edge_mrl.head import head_id, read_head
-from edge_mrl.verify import Verification, verify
 from edge_mrl_export.calibration import calibration_texts, read_corpus
 from edge_mrl_export.curve import curve_of_texts
 from edge_mrl_export.gates import GATES, Fidelity, check_gates, measure, passes

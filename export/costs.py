@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.codefile import Layout, Segment
-from edge_mrl.codes import INT8, Packing, code_bytes, int4_step, normalize, quantize
-from edge_mrl.codetable import CodeTable, Part
-from edge_mrl.search import nearest
-from edge_mrl.wire import Item, encode_items
+from edge_mrl.codes.packing import INT8, Packing, code_bytes, int4_step, normalize, quantize
+from edge_mrl.search.scan import nearest
+from edge_mrl.store.codefile.file import Layout, Segment
+from edge_mrl.store.codefile.table import CodeTable, Part
+from edge_mrl.wire.frames import Item, encode_items
 
 __all__ = ["MEASURED_ROWS", "Cost", "code_table", "cost", "search_seconds"]
 
@@ -52,7 +52,7 @@ def cost(dim: int, kind: str, *, width: int, documents: int, seconds_per_row: fl
 
     Args:
         dim: Its dimensions.
-        kind: One of ``edge_mrl.codes.CODE_KINDS``.
+        kind: One of ``edge_mrl.codes.packing.CODE_KINDS``.
         width: Dimensions of the full vector.
         documents: How many, with a passage each.
         seconds_per_row: From ``search_seconds``.

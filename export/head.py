@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl.errors import UsageError
-from edge_mrl.pieces import count_pieces, cut_pieces
-from edge_mrl.trial import MOST_PASSAGES, Pairs, Short, Trial, best_kind, split, spread
+from edge_mrl.heads.pieces import count_pieces, cut_pieces
+from edge_mrl.heads.trial import MOST_PASSAGES, Pairs, Short, Trial, best_kind, split, spread
 from edge_mrl_export.calibration import FEWEST_TEXTS, shipped_passages
 from edge_mrl_export.curve import curve_of_trial
 from edge_mrl_export.pairs import read_pairs
@@ -45,7 +45,7 @@ class ChosenHead:
     """A head, and why it was taken.
 
     Attributes:
-        kind: One of ``edge_mrl.bundle.HEAD_KINDS``.
+        kind: One of ``edge_mrl.bundle.manifest.HEAD_KINDS``.
         matrix: float32[D, dim], or None for the prefix.
         facts: For the report.
         notes: What the user should know.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_mrl.codes import code_bytes
+from edge_mrl.codes.packing import code_bytes
 from edge_mrl.errors import UsageError
-from edge_mrl.trial import nested_sizes
+from edge_mrl.heads.trial import nested_sizes
 from edge_mrl_export.source import Source
 
 __all__ = ["DEFAULT_DIM", "FITTED_HEADS", "PRECISIONS", "TARGETS", "Recipe"]
@@ -31,7 +31,7 @@ class Recipe:
         dim: Dimensions of the coarse code; None for 128, or the model's own if that is smaller or the
             code has 1 bit for each.
         precision: "int8", "int4" or "fp32".
-        code: What a store keeps of documents' codes: one of ``edge_mrl.codes.CODE_KINDS``.
+        code: What a store keeps of documents' codes: one of ``edge_mrl.codes.packing.CODE_KINDS``.
         target: Processor that int8 products are made for, a key of TARGETS.
         coarse_only: Leave out the output ``full``.
         max_tokens: Longest input; None for the model's own limit.

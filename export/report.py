@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from edge_mrl.bundle import Manifest
+from edge_mrl.bundle.manifest import Manifest
 from edge_mrl.cli.output import size
 from edge_mrl_export.page import Page
 from edge_mrl_export.plots import Axis, Line, Panel

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.bundle import MANIFEST, Manifest
-from edge_mrl.codes import INT8, Packing
-from edge_mrl.encoder import Encoder
+from edge_mrl.bundle.head import head_inputs, read_head
+from edge_mrl.bundle.manifest import MANIFEST, Manifest
+from edge_mrl.cli.progress import Progress
+from edge_mrl.codes.packing import INT8, Packing
+from edge_mrl.encode.encoder import Encoder
 from edge_mrl.errors import UsageError
-from edge_mrl.head import head_inputs, read_head
-from edge_mrl.progress import Progress
 
 __all__ = [
     "Cache",

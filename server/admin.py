@@ -181,7 +181,7 @@ def _revoke(database: Database, args: argparse.Namespace) -> Outcome:
 
 
 def _purge(database: Database, args: argparse.Namespace) -> Outcome:
-    from edge_mrl.clock import now_ms
+    from edge_mrl.wire.clock import now_ms
     from edge_mrl_server.storage.push import purge
 
     if not args.days >= 0:

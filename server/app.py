@@ -14,9 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from edge_mrl import wire
-from edge_mrl.clock import now_ms
 from edge_mrl.errors import WireError
+from edge_mrl.wire import frames as wire
+from edge_mrl.wire.clock import now_ms
 from edge_mrl_server.envelope import Envelope, Handler, endpoint, http_error
 from edge_mrl_server.errors import Refusal
 from edge_mrl_server.files import file_answer

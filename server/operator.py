@@ -23,7 +23,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from edge_mrl import __version__
-from edge_mrl.clock import now_ms
+from edge_mrl.wire.clock import now_ms
 from edge_mrl_server.storage import Database, accounts
 from edge_mrl_server.storage.records import Tenant
 

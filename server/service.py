@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from starlette.requests import ClientDisconnect, Request
 
 from edge_mrl.errors import WireError
-from edge_mrl.wire import (
+from edge_mrl.wire.frames import (
     CONTENT_TYPE,
     MAX_BODY_BYTES,
     PROTOCOL,

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edge_mrl.bundle import MANIFEST, dump_manifest, make_code, read_manifest
-from edge_mrl.codes import Packing
+from edge_mrl.bundle.manifest import MANIFEST, dump_manifest, make_code, read_manifest
+from edge_mrl.codes.packing import Packing
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = GOLDEN / "tiny-bert-16"

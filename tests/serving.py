@@ -19,8 +19,15 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.clock import COUNTER_BITS, now_ms
-from edge_mrl.wire import CONTENT_TYPE, Item, digest, encode_items, encode_message, matches_digest
+from edge_mrl.wire.clock import COUNTER_BITS, now_ms
+from edge_mrl.wire.frames import (
+    CONTENT_TYPE,
+    Item,
+    digest,
+    encode_items,
+    encode_message,
+    matches_digest,
+)
 from tests.processes import COMMAND
 
 __all__ = ["SPACE", "Caller", "Reply", "Serving", "admin", "enroll", "item", "serving", "units"]

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_mrl import codecache
-from edge_mrl.codes import INT8, Packing, int4_step
+from edge_mrl.codes.packing import INT8, Packing, int4_step
 from edge_mrl.documents import Document
-from edge_mrl.passages import PassageRule
-from edge_mrl.store import Binding, Entry, Store
+from edge_mrl.encode.passages import PassageRule
+from edge_mrl.store.codefile import cache as codecache
+from edge_mrl.store.store import Binding, Entry, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

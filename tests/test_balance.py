@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.balance import TURNS, balanced, centre_of, turn
-from edge_mrl.codes import asymmetric, normalize, quantize
+from edge_mrl.codes.packing import asymmetric, normalize, quantize
+from edge_mrl.heads.balance import TURNS, balanced, centre_of, turn
 
 #: Of a product of float32 rotations.
 ORTHONORMAL = 1e-4

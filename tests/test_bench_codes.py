@@ -9,8 +9,8 @@ import pytest
 
 from bench.codes import Bench, mean, plot, size_bytes, table
 from bench.sets import JudgedSet
-from edge_mrl.codes import normalize
-from edge_mrl.trial import Short
+from edge_mrl.codes.packing import normalize
+from edge_mrl.heads.trial import Short
 
 DIMS = (32, 96)
 

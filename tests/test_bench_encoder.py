@@ -17,7 +17,7 @@ from bench.encoder_rounds import Job, Lab, RoundResult
 from bench.environments import OWN, PEERS, Environment, installed_mb
 from bench.peak import Transformer
 from bench.texts import MOST_TOKENS, Texts, make
-from edge_mrl.encoder import Encoder
+from edge_mrl.encode.encoder import Encoder
 from edge_mrl_export.plots import Column, dots
 from tests.bundles import TINY
 

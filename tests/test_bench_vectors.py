@@ -7,7 +7,7 @@ import pytest
 
 from bench import vectors
 from bench.vectors import DIM, QUERY_BLOCK, clustered, nearest_rows, prepare
-from edge_mrl.codes import pack_bits, quantize, similarity
+from edge_mrl.codes.packing import pack_bits, quantize, similarity
 
 ROWS = 6000
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edge_mrl.bundle import (
+from edge_mrl.bundle.manifest import (
     GOLDEN,
     GRAPH,
     MANIFEST,
@@ -18,8 +18,9 @@ from edge_mrl.bundle import (
     make_code,
     read_manifest,
 )
-from edge_mrl.codes import INT8, Packing
-from edge_mrl.encoder import Encoder
+from edge_mrl.codes.packing import INT8, Packing
+from edge_mrl.encode.encoder import Encoder
+from edge_mrl.encode.verify import verify
 from edge_mrl.errors import (
     BundleError,
     FormatError,
@@ -30,7 +31,6 @@ from edge_mrl.errors import (
     TruncatedError,
     UsageError,
 )
-from edge_mrl.verify import verify
 from tests.bundles import (
     TINY,
     TINY_COARSE,

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from edge_mrl import measure, probe, samples
 from edge_mrl.cli import main
 from edge_mrl.cli.bench import _LABELS
+from edge_mrl.diagnose import bench as measure
+from edge_mrl.diagnose import probe, samples
+from edge_mrl.diagnose.bench import Figure, Report, Setup, compare, differences, parse_report
 from edge_mrl.errors import BindingError, FormatError, StepError, UsageError
-from edge_mrl.measure import Figure, Report, Setup, compare, differences, parse_report
 from tests.bundles import TINY, TINY_COARSE, copy_bundle
 from tests.processes import good
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from edge_mrl import diagnosis, machine
-from edge_mrl.bundle import GRAPH, MANIFEST, WEIGHTS, read_manifest
+from edge_mrl.bundle.manifest import GRAPH, MANIFEST, WEIGHTS, read_manifest
 from edge_mrl.cli import main
-from edge_mrl.diagnosis import (
+from edge_mrl.diagnose import doctor as diagnosis
+from edge_mrl.diagnose.doctor import (
     Finding,
     judge_cpu,
     judge_memory,
@@ -25,7 +25,8 @@ from edge_mrl.diagnosis import (
     judge_python,
     judge_speed,
 )
-from edge_mrl.machine import FileSystem, Memory, Requirement, parse_cpuinfo
+from edge_mrl.machine import facts as machine
+from edge_mrl.machine.facts import FileSystem, Memory, Requirement, parse_cpuinfo
 from tests import cpuinfo
 from tests.bundles import TINY, TINY_COARSE, copy_bundle
 from tests.processes import good, run

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from edge_mrl.encoder import Encoder
+from edge_mrl.encode.encoder import Encoder
 from tests.bundles import TINY
 from tests.processes import COMMAND, good, wait_until
 

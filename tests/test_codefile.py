@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from edge_mrl.codecache import read_state
-from edge_mrl.codefile import (
+from edge_mrl.search.scan import nearest
+from edge_mrl.store.codefile.cache import read_state
+from edge_mrl.store.codefile.file import (
     MAGIC,
     CodeFile,
     CodeFileError,
@@ -21,9 +22,8 @@ from edge_mrl.codefile import (
     code_path,
     row_checks,
 )
-from edge_mrl.maintain import check, compact, stats
-from edge_mrl.search import nearest
-from edge_mrl.store import Binding, Store
+from edge_mrl.store.maintain import check, compact, stats
+from edge_mrl.store.store import Binding, Store
 from tests.stores import (
     PACKINGS,
     fill,
@@ -284,7 +284,7 @@ def test_put_has_succeeded_though_the_file_could_not_be_committed(
         raise sqlite3.OperationalError("database or disk is full")
 
     with open_store(path, BINDING) as store, monkeypatch.context() as patch:
-        patch.setattr("edge_mrl.codecache.write_state", full)
+        patch.setattr("edge_mrl.store.codefile.cache.write_state", full)
         fill(store, codes)
         assert state(store).filed == 0
         assert store.count().documents == NUMBER

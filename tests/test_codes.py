@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from edge_mrl.codes import (
+from edge_mrl.codes.packing import (
     CODE_KINDS,
     CODE_MAX,
     Packing,

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_mrl.codes import normalize, quantize
-from edge_mrl.encoder import BATCH_TOKENS, LEAST_BATCH_TOKENS, Encoder, _batches
+from edge_mrl.codes.packing import normalize, quantize
+from edge_mrl.encode.encoder import BATCH_TOKENS, LEAST_BATCH_TOKENS, Encoder, _batches
+from edge_mrl.encode.session import GraphSession
 from edge_mrl.errors import UsageError
-from edge_mrl.session import GraphSession
 from tests.bundles import TINY, TINY_COARSE
 
 WORDS = [
@@ -211,7 +211,7 @@ def test_few_texts_are_shared_out_between_threads() -> None:
 
 
 def test_lone_long_text_is_split_between_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_mrl.session.WIDE_TOKENS", 20)
+    monkeypatch.setattr("edge_mrl.encode.session.WIDE_TOKENS", 20)
     text = " ".join(WORDS * 3)
     opened_with: list[int] = []
     open_session = GraphSession._open

@@ -9,13 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_mrl.errors import UsageError
-from edge_mrl.filters import MAX_CONDITIONS, MAX_DEPTH, compile_filter, field_rows
+from edge_mrl.store.filters import MAX_CONDITIONS, MAX_DEPTH, compile_filter, field_rows
 from tests.stores import entry, open_store
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edge_mrl.store import Store
+    from edge_mrl.store.store import Store
 
 METADATA: list[dict[str, Any]] = [
     {},

@@ -6,18 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_mrl.codes import normalize
-from edge_mrl.fit import (
-    Batch,
-    Passages,
-    fit_linear,
-    fit_rotation,
-    pca,
-    slopes,
-    steps,
-)
-from edge_mrl.head import derive_codes, head_inputs
-from edge_mrl.trial import agreement, found_again
+from edge_mrl.bundle.head import derive_codes, head_inputs
+from edge_mrl.codes.packing import normalize
+from edge_mrl.heads.fit import Batch, Passages, fit_linear, fit_rotation, pca, slopes, steps
+from edge_mrl.heads.trial import agreement, found_again
 
 Float = NDArray[np.float32]
 #: Columns that float32 holds orthonormal, after some hundred products.

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_mrl.codefile import Layout
-from edge_mrl.codes import INT8
+from edge_mrl.codes.packing import INT8
 from edge_mrl.errors import UsageError
-from edge_mrl.funnel import Funnel, Stage
+from edge_mrl.search.funnel import Funnel, Stage
+from edge_mrl.store.codefile.file import Layout
 from tests.stores import packing
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_mrl.bundle import HEAD, MANIFEST, read_manifest
+from edge_mrl.bundle.head import derive_codes, head_id, read_head
+from edge_mrl.bundle.manifest import HEAD, MANIFEST, read_manifest
 from edge_mrl.errors import HashError, ManifestError, MissingFileError, TruncatedError
-from edge_mrl.head import derive_codes, head_id, read_head
 from tests.bundles import TINY, copy_bundle, refresh_file, rewrite_manifest
 
 Float = NDArray[np.float32]

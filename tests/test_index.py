@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_mrl import Document, Encoder, Hit, Index, search
+from edge_mrl import Document, Encoder, Hit, Index
 from edge_mrl import index as index_module
-from edge_mrl.codes import similarity
+from edge_mrl.codes.packing import similarity
+from edge_mrl.encode.passages import PassageRule, split
 from edge_mrl.errors import BindingError, DamagedError, UsageError
-from edge_mrl.funnel import Funnel
 from edge_mrl.index import Stored
-from edge_mrl.passages import PassageRule, split
-from edge_mrl.store import Counts
+from edge_mrl.search import scan as search
+from edge_mrl.search.funnel import Funnel
+from edge_mrl.store.store import Counts
 from tests.bundles import TINY, TINY_COARSE, copy_bundle, keep_codes_as
 from tests.stores import PACKINGS, levels, packing
 
@@ -114,7 +115,7 @@ def test_store_remembers_the_stages_that_it_was_tuned_to(
         asked.append(str(funnel))
         return search.nearest(*args, funnel=funnel, **options)
 
-    monkeypatch.setattr("edge_mrl.ranking.nearest", noting)
+    monkeypatch.setattr("edge_mrl.search.ranking.nearest", noting)
     with Index.open(path, bundle=TINY) as index:
         index.put(make_documents(30))
         index.tune("16x1:20,16x8")

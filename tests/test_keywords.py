@@ -8,14 +8,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_mrl.keywords import best_passage, fuse, match_expression
+from edge_mrl.store.keywords import best_passage, fuse, match_expression
 from tests.stores import entry, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from edge_mrl.store import Store
+    from edge_mrl.store.store import Store
 
 
 def found(store: Store, query: str, **options: object) -> list[str]:

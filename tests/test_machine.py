@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_mrl import machine
-from edge_mrl.machine import Requirement, parse_cpuinfo, parse_requirement
+from edge_mrl.machine import facts as machine
+from edge_mrl.machine.facts import Requirement, parse_cpuinfo, parse_requirement
 from tests import cpuinfo
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -150,7 +150,7 @@ def test_memory_is_what_the_kernel_says() -> None:
 
 @linux
 def test_limits_of_the_process_are_seen() -> None:
-    code = "from edge_mrl.machine import memory; print(memory().limit_bytes)"
+    code = "from edge_mrl.machine.facts import memory; print(memory().limit_bytes)"
     limit = 700_000_000
     for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
         done = subprocess.run(

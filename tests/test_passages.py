@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_mrl.encoder import Encoder
+from edge_mrl.encode.encoder import Encoder
+from edge_mrl.encode.passages import WORD_CHARS, PassageRule, passage_rule, split
 from edge_mrl.errors import UsageError
-from edge_mrl.passages import WORD_CHARS, PassageRule, passage_rule, split
 from tests.bundles import TINY
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_mrl import search
-from edge_mrl.codefile import Layout
-from edge_mrl.codes import INT8, Packing
-from edge_mrl.codetable import CodeTable, Part
+from edge_mrl.codes.packing import INT8, Packing
 from edge_mrl.errors import UsageError
-from edge_mrl.funnel import Funnel
-from edge_mrl.search import Match, nearest
+from edge_mrl.search import scan as search
+from edge_mrl.search.funnel import Funnel
+from edge_mrl.search.scan import Match, nearest
+from edge_mrl.store.codefile.file import Layout
+from edge_mrl.store.codefile.table import CodeTable, Part
 from tests.stores import PACKINGS, levels, packing
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_mrl import encoder as encoding
-from edge_mrl import memory
-from edge_mrl.encoder import Encoder
+from edge_mrl.encode import encoder as encoding
+from edge_mrl.encode.encoder import Encoder
 from edge_mrl.errors import OutOfMemoryError, UsageError
 from edge_mrl.index import Index
+from edge_mrl.machine import memory
 from tests.bundles import TINY
 from tests.processes import COMMAND, good
 
@@ -117,7 +117,7 @@ def test_other_errors_stay_what_they_are(error: BaseException) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_room_is_asked_for_within_the_limit(kind: str) -> None:
     code = (
-        "import sys\nfrom edge_mrl.memory import require_room\nrequire_room({0})\nprint('first', "
+        "import sys\nfrom edge_mrl.machine.memory import require_room\nrequire_room({0})\nprint('first', "
         "flush=True)\nrequire_room({1})"
     )
     run = limited(kind, 120, sys.executable, "-c", code.format(50_000_000, 120_000_000))
@@ -126,7 +126,7 @@ def test_room_is_asked_for_within_the_limit(kind: str) -> None:
 
 
 def test_code_counts_as_address_space_only() -> None:
-    code = "from edge_mrl.memory import require_room\nrequire_room(10**7, code_bytes=10**9)"
+    code = "from edge_mrl.machine.memory import require_room\nrequire_room(10**7, code_bytes=10**9)"
     assert limited("data", 100, sys.executable, "-c", code).returncode == 0
     assert limited("space", 500, sys.executable, "-c", code).returncode == 1
 
@@ -248,7 +248,7 @@ def test_full_memory_does_not_fail_a_put_that_was_committed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The code file is a cache: where there is no memory to write it, the rows stay where they are."""
-    from edge_mrl import codecache
+    from edge_mrl.store.codefile import cache as codecache
     from tests.stores import entry, open_store
 
     monkeypatch.setattr(codecache, "STAGE_ROWS", 4)
@@ -385,7 +385,7 @@ _OPEN: list[Encoder] = []
 
 def test_long_text_takes_little_memory(tmp_path: Path) -> None:
     code = (
-        "from edge_mrl import Encoder\nfrom edge_mrl.probe import peak_rss\n"
+        "from edge_mrl import Encoder\nfrom edge_mrl.diagnose.probe import peak_rss\n"
         f"encoder = Encoder.open({str(TINY)!r}, threads=1, low_memory=True)\n"
         "encoder.spans('a cat and a dog ' * 2000, max_tokens=100, overlap=10)\nbefore = peak_rss()\n"
         "spans = encoder.spans('a cat and a dog ' * 130_000, max_tokens=100, overlap=10)\n"

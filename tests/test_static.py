@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from edge_mrl import Document, Index
-from edge_mrl.bundle import read_manifest
-from edge_mrl.encoder import Encoder
+from edge_mrl.bundle.manifest import read_manifest
+from edge_mrl.encode.encoder import Encoder
 from tests.bundles import TINY_STATIC
 
 #: Float sums in another order.

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from edge_mrl import letters, pushes, replica
 from edge_mrl.errors import (
     BindingError,
     NotAStoreError,
@@ -20,17 +19,20 @@ from edge_mrl.errors import (
     StoreVersionError,
     UsageError,
 )
-from edge_mrl.maintain import Health, check
-from edge_mrl.migrations import MIGRATIONS
-from edge_mrl.outbox import known_versions
-from edge_mrl.schema import APPLICATION_ID
-from edge_mrl.search import nearest
-from edge_mrl.store import Binding, Counts, Store
+from edge_mrl.search.scan import nearest
+from edge_mrl.store.file import APPLICATION_ID
+from edge_mrl.store.maintain import Health, check
+from edge_mrl.store.migrations import MIGRATIONS
+from edge_mrl.store.replica import dead_letters as letters
+from edge_mrl.store.replica import enrollment as replica
+from edge_mrl.store.replica import queue as pushes
+from edge_mrl.store.replica.outbox import known_versions
+from edge_mrl.store.store import Binding, Counts, Store
 from tests.golden import make_store
 from tests.stores import BINDING, DIM, entry, live_codes, open_store, run_python
 
 if TYPE_CHECKING:
-    from edge_mrl.passages import PassageRule
+    from edge_mrl.encode.passages import PassageRule
 
 
 @pytest.fixture
@@ -246,7 +248,7 @@ def test_new_migration_is_applied_once_with_its_record(
     with open_store(path) as store:
         store.put([entry("a")])
     added = (*MIGRATIONS, ("9999-test", ("CREATE TABLE extra (x)", "INSERT INTO extra VALUES (1)")))
-    monkeypatch.setattr("edge_mrl.schema.MIGRATIONS", added)
+    monkeypatch.setattr("edge_mrl.store.file.MIGRATIONS", added)
     for _ in range(2):
         with Store.open(path) as store:
             assert store.count() == Counts(1, 1)
@@ -265,7 +267,7 @@ def test_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.Mo
         *MIGRATIONS,
         ("9999-test", ("CREATE TABLE extra (x)", "INSERT INTO missing VALUES (1)")),
     )
-    monkeypatch.setattr("edge_mrl.schema.MIGRATIONS", broken)
+    monkeypatch.setattr("edge_mrl.store.file.MIGRATIONS", broken)
     with pytest.raises(StoreError, match="missing"):
         Store.open(path)
     assert path.read_bytes() == before

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_mrl.clock import MAX_STAMP, Version, format_stamp, next_stamp, parse_stamp
 from edge_mrl.errors import WireError
-from edge_mrl.wire import (
+from edge_mrl.wire.clock import MAX_STAMP, Version, format_stamp, next_stamp, parse_stamp
+from edge_mrl.wire.frames import (
     Item,
     decode_items,
     decode_message,

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from edge_mrl import __version__
+from edge_mrl._version import __version__
 from edge_mrl.errors import EdgeMrlError, MissingDependencyError, UsageError
 
 __all__ = ["COMMANDS", "EXTRAS", "main"]
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("edge-mrl: interrupted", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        from edge_mrl.memory import as_error, ran_out
+        from edge_mrl.machine.memory import as_error, ran_out
 
         if not ran_out(error):
             raise
@@ -149,7 +149,7 @@ def _prepare(name: str, args: argparse.Namespace) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     low_memory = getattr(args, "low_memory", False)
     if name in EMBEDDING or low_memory:
-        from edge_mrl import memory
+        from edge_mrl.machine import memory
 
         if low_memory:
             memory.one_thread_each()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from edge_mrl.cli.stores import add_store
 
 if TYPE_CHECKING:
-    from edge_mrl.progress import Progress
+    from edge_mrl.cli.progress import Progress
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -52,9 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Adapt and print what was gained."""
-    from edge_mrl.adapt import adapt
     from edge_mrl.cli.output import count, duration, print_json
     from edge_mrl.cli.stores import existing
+    from edge_mrl.heads.adapt import adapt
     from edge_mrl.index import Index
 
     output = None if args.output is None else Path(args.output).expanduser()
@@ -89,7 +89,7 @@ class _Bars:
         self._bar: Progress | None = None
 
     def stage(self, name: str, steps: int | None) -> Callable[[], None]:
-        from edge_mrl.progress import Progress
+        from edge_mrl.cli.progress import Progress
 
         self._end()
         bar = self._bar = Progress(name, steps, quiet=self._quiet)

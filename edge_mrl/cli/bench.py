@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from edge_mrl.errors import UsageError
 
 if TYPE_CHECKING:
-    from edge_mrl.measure import Change, Figure, Report, Setup
-    from edge_mrl.samples import Sample
+    from edge_mrl.diagnose.bench import Change, Figure, Report, Setup
+    from edge_mrl.diagnose.samples import Sample
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -90,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and compare if asked to."""
-    from edge_mrl.measure import compare, differences
+    from edge_mrl.diagnose.bench import compare, differences
 
     before = _earlier(args)
     _check_output(args.output)
@@ -122,7 +122,7 @@ def _allowed(args: argparse.Namespace) -> float:
 
 
 def _earlier(args: argparse.Namespace) -> Report | None:
-    from edge_mrl.measure import parse_report
+    from edge_mrl.diagnose.bench import parse_report
 
     if args.compare is None:
         if args.fail_above is not None:
@@ -145,7 +145,7 @@ def _check_output(output: str | None) -> None:
 
 
 def _setup(args: argparse.Namespace) -> Setup:
-    from edge_mrl.measure import Setup
+    from edge_mrl.diagnose.bench import Setup
 
     if args.store is None and args.bundle is None:
         raise UsageError("expected --bundle DIR, or --store FILE to measure a store with its own")
@@ -169,22 +169,22 @@ def _existing(store: str) -> Path:
 
 def _bundle_of(store: str) -> Path:
     from edge_mrl.index import find_bundle
-    from edge_mrl.store import Store
+    from edge_mrl.store.store import Store
 
     with Store.open(store) as opened:
         return find_bundle(opened)
 
 
 def _sample(args: argparse.Namespace) -> Sample:
-    from edge_mrl.samples import built_in, own
+    from edge_mrl.diagnose.samples import built_in, own
 
     return built_in() if args.texts is None else own(args.texts)
 
 
 def _measure(args: argparse.Namespace, setup: Setup, sample: Sample) -> Report:
-    from edge_mrl import machine
-    from edge_mrl.measure import ROUNDS, STEPS, measure
-    from edge_mrl.progress import Progress
+    from edge_mrl.cli.progress import Progress
+    from edge_mrl.diagnose.bench import ROUNDS, STEPS, measure
+    from edge_mrl.machine import facts as machine
 
     now, cores = machine.load(), machine.cores()
     if machine.busy(now, cores):

@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check and print what is wrong."""
     from edge_mrl.cli.output import count, print_json
+    from edge_mrl.cli.progress import Progress
     from edge_mrl.cli.stores import open_existing
-    from edge_mrl.progress import Progress
 
     with open_existing(args) as index:
         total = index.count().documents

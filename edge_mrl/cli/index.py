@@ -130,8 +130,8 @@ def _hash(name: str) -> int:
 def _put(index: Index, sources: list[Source], *, quiet: bool) -> tuple[Stored, _Run]:
     """Put everything; returns what was stored and what was read."""
     from edge_mrl.cli.output import count
+    from edge_mrl.cli.progress import Progress
     from edge_mrl.documents import read_documents
-    from edge_mrl.progress import Progress
 
     run_ = _Run()
     committed = 0

@@ -43,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Reindex and print a summary."""
     from edge_mrl.cli.output import count, duration, print_json
+    from edge_mrl.cli.progress import Progress
     from edge_mrl.index import Index
-    from edge_mrl.progress import Progress
 
     started = time.monotonic()
     facts: dict[str, Any] = {}

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edge_mrl.clock import now_ms
 from edge_mrl.errors import UsageError
+from edge_mrl.wire.clock import now_ms
 from edge_mrl_server.errors import Refusal
 from edge_mrl_server.storage.database import Session
 from edge_mrl_server.storage.records import COLUMNS, Principal, Tenant

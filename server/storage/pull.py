@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edge_mrl.clock import now_ms
-from edge_mrl.wire import MAX_BODY_BYTES, MAX_ITEMS, Item
+from edge_mrl.wire.clock import now_ms
+from edge_mrl.wire.frames import MAX_BODY_BYTES, MAX_ITEMS, Item
 from edge_mrl_server.errors import Refusal, UnavailableError
 from edge_mrl_server.storage.accounts import require_tenant
 from edge_mrl_server.storage.database import Database, Session

@@ -16,9 +16,9 @@ import pytest
 from numpy.typing import NDArray
 
 from bench.arm import count
-from edge_mrl.encoder import Encoder
+from edge_mrl.encode.encoder import Encoder
+from edge_mrl.encode.verify import cosines
 from edge_mrl.index import Index
-from edge_mrl.verify import cosines
 from tests.arm.testbed import CPUS, ROOT, Emulator
 from tests.bundles import TINY
 from tests.processes import good

@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_mrl.adapt import OWN, adapt
-from edge_mrl.bundle import GRAPH, HEAD, WEIGHTS, read_manifest
+from edge_mrl.bundle.head import derive_codes, read_head
+from edge_mrl.bundle.manifest import GRAPH, HEAD, WEIGHTS, read_manifest
 from edge_mrl.documents import Document
-from edge_mrl.encoder import Encoder
+from edge_mrl.encode.encoder import Encoder
+from edge_mrl.encode.verify import verify
 from edge_mrl.errors import BundleError, GateError, UsageError
-from edge_mrl.head import derive_codes, read_head
+from edge_mrl.heads.adapt import OWN, adapt
+from edge_mrl.heads.bundle import NewHead, place_for_head, with_head
 from edge_mrl.index import Index
-from edge_mrl.maintain import check
-from edge_mrl.rehead import NewHead, place_for_head, with_head
-from edge_mrl.verify import verify
+from edge_mrl.store.maintain import check
 from edge_mrl_export.build import export
 from edge_mrl_export.recipe import Recipe
 from tests.bundles import TINY
@@ -193,7 +193,7 @@ def test_graph_that_reads_its_head_elsewhere_is_not_published(
     graph = (bundle / GRAPH).read_bytes()
     packing = read_manifest(bundle).code.packing
     matrix = np.random.default_rng(0).standard_normal((len(SCALES), DIM)).astype(np.float32)
-    monkeypatch.setattr("edge_mrl.rehead.place_for_head", lambda _: None)
+    monkeypatch.setattr("edge_mrl.heads.bundle.place_for_head", lambda _: None)
     with pytest.raises(BundleError, match="does not take"):
         with_head(bundle, tmp_path / "wrong", NewHead(matrix, "matrix", packing))
     assert list(tmp_path.iterdir()) == []

@@ -10,8 +10,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, LayerNorm, Normalize
 
-from edge_mrl.encoder import Encoder
-from edge_mrl.verify import cosines
+from edge_mrl.encode.encoder import Encoder
+from edge_mrl.encode.verify import cosines
 from edge_mrl_export.build import export
 from edge_mrl_export.gates import ideal_codes
 from edge_mrl_export.passes.contract import ACTIVATIONS

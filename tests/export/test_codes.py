@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_mrl.bundle import read_manifest
+from edge_mrl.bundle.head import read_head
+from edge_mrl.bundle.manifest import read_manifest
 from edge_mrl.cli import main
-from edge_mrl.codes import INT8, Packing, int4_step
+from edge_mrl.codes.packing import INT8, Packing, int4_step
 from edge_mrl.documents import Document
-from edge_mrl.encoder import Encoder
+from edge_mrl.encode.encoder import Encoder
+from edge_mrl.encode.verify import verify
 from edge_mrl.errors import UsageError
-from edge_mrl.head import read_head
 from edge_mrl.index import Index
-from edge_mrl.verify import verify
 from edge_mrl_export.build import export
 from edge_mrl_export.cli import _default_output
 from edge_mrl_export.head import FEW_PASSAGES

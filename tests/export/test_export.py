@@ -10,10 +10,10 @@ import onnx
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from edge_mrl.bundle import GRAPH, HEAD, WEIGHTS, read_manifest
-from edge_mrl.encoder import Encoder
+from edge_mrl.bundle.manifest import GRAPH, HEAD, WEIGHTS, read_manifest
+from edge_mrl.encode.encoder import Encoder
+from edge_mrl.encode.verify import cosines, verify
 from edge_mrl.errors import UsageError
-from edge_mrl.verify import cosines, verify
 from edge_mrl_export.build import export
 from edge_mrl_export.gates import GATES
 from edge_mrl_export.recipe import Recipe

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_mrl.bundle import read_manifest
+from edge_mrl.bundle.manifest import read_manifest
 from tests.export import tiny
 
 pytestmark = pytest.mark.slow

@@ -21,14 +21,14 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
-from edge_mrl.bundle import GRAPH, HEAD, WEIGHTS, read_manifest
-from edge_mrl.codes import normalize
+from edge_mrl.bundle.head import derive_codes, head_id, read_head
+from edge_mrl.bundle.manifest import GRAPH, HEAD, WEIGHTS, read_manifest
+from edge_mrl.codes.packing import normalize
 from edge_mrl.documents import Document
-from edge_mrl.encoder import Encoder
+from edge_mrl.encode.encoder import Encoder
+from edge_mrl.encode.verify import verify
 from edge_mrl.errors import BindingError, UsageError
-from edge_mrl.head import derive_codes, head_id, read_head
 from edge_mrl.index import Index
-from edge_mrl.verify import verify
 from edge_mrl_export.build import Export, export
 from edge_mrl_export.card import read_mrl_dims
 from edge_mrl_export.head import FEW_PASSAGES, choose_head, read_matrix

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from edge_mrl.codes import normalize, quantize
+from edge_mrl.codes.packing import normalize, quantize
 from edge_mrl.errors import UsageError
 from edge_mrl_export.passes.contract import AppendContract
 from edge_mrl_export.passes.emit import Pen, constant

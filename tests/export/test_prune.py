@@ -19,7 +19,7 @@ from tokenizers import (
     trainers,
 )
 
-from edge_mrl.encoder import Encoder
+from edge_mrl.encode.encoder import Encoder
 from edge_mrl.errors import UsageError
 from edge_mrl_export.build import export
 from edge_mrl_export.calibration import calibration_texts

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from bench.metrics import evaluate as second_opinion
-from edge_mrl.codes import Packing, normalize, quantize, similarity
-from edge_mrl.encoder import Encoder
+from edge_mrl.codes.packing import Packing, normalize, quantize, similarity
+from edge_mrl.encode.encoder import Encoder
 from edge_mrl.errors import UsageError
 from edge_mrl_export.advise import Advice, Question, advise, decide
 from edge_mrl_export.costs import code_table, cost

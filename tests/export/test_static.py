@@ -20,11 +20,11 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 
 from edge_mrl import Document, Index
-from edge_mrl.bundle import GRAPH, read_manifest
-from edge_mrl.codes import normalize
-from edge_mrl.encoder import Encoder
+from edge_mrl.bundle.manifest import GRAPH, read_manifest
+from edge_mrl.codes.packing import normalize
+from edge_mrl.encode.encoder import Encoder
+from edge_mrl.encode.verify import cosines, verify
 from edge_mrl.errors import UsageError
-from edge_mrl.verify import cosines, verify
 from edge_mrl_export.build import export
 from edge_mrl_export.gates import ideal_codes
 from edge_mrl_export.lower import lower

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl import Encoder
-from edge_mrl.head import derive_codes
-from edge_mrl.letters import DELETED_ELSEWHERE, DeadLetter, dead_letters
-from edge_mrl.maintain import check
-from edge_mrl.passages import PassageRule, split
-from edge_mrl.pushes import queue
-from edge_mrl.store import Store
+from edge_mrl.bundle.head import derive_codes
+from edge_mrl.encode.passages import PassageRule, split
+from edge_mrl.store.maintain import check
+from edge_mrl.store.replica.dead_letters import DELETED_ELSEWHERE, DeadLetter, dead_letters
+from edge_mrl.store.replica.queue import queue
+from edge_mrl.store.store import Store
 from tests.faults.databases import Held
 from tests.faults.device import PASSAGE
 from tests.faults.plan import Op

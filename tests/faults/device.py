@@ -21,9 +21,9 @@ import tokenizers  # noqa: F401
 
 from edge_mrl import Document, Index
 from edge_mrl.errors import NetworkError, StoreBusyError
-from edge_mrl.outbox import known_versions
-from edge_mrl.sync import Outcome, SyncClient, enroll, move
-from edge_mrl.transport import Timeouts
+from edge_mrl.store.replica.outbox import known_versions
+from edge_mrl.sync.client import Outcome, SyncClient, enroll, move
+from edge_mrl.sync.transport import Timeouts
 from tests.faults.plan import DevicePlan, Op, Step
 
 __all__ = ["HISTORY", "Task", "live"]
@@ -227,7 +227,7 @@ def _enrolled(path: Path) -> bool:
 
 def _forget_too_early(store: Any) -> None:
     """The fault that an outbox is there to prevent: rows leave it when they are sent."""
-    from edge_mrl import pushes
+    from edge_mrl.store.replica import queue as pushes
 
     real = pushes.outgoing
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from edge_mrl.wire import Item
+from edge_mrl.wire.frames import Item
 from tests.serving import Caller, item
 
 __all__ = ["Disk", "NotAllowedError", "fill", "run_device", "small_disk"]

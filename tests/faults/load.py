@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from edge_mrl.clock import COUNTER_BITS, now_ms
-from edge_mrl.wire import Item
+from edge_mrl.wire.clock import COUNTER_BITS, now_ms
+from edge_mrl.wire.frames import Item
 from tests.faults.databases import Held
 from tests.serving import Caller, units
 

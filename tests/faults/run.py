@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_mrl import Encoder
-from edge_mrl.clock import now_ms
+from edge_mrl.wire.clock import now_ms
 from edge_mrl_server.storage import accounts, open_database
 from edge_mrl_server.storage.push import purge
 from tests.faults import device

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from edge_mrl import Document, Index, SyncClient
-from edge_mrl.maintain import check
-from edge_mrl.store import Store
-from edge_mrl.sync import enroll as enroll_store
+from edge_mrl.store.maintain import check
+from edge_mrl.store.store import Store
+from edge_mrl.sync.client import enroll as enroll_store
 from tests.faults.databases import Database, PostgresCluster, SqliteFiles
 from tests.faults.device import PASSAGE
 from tests.faults.disk import DIM, MIB, Disk, NotAllowedError, fill, run_device, small_disk

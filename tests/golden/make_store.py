@@ -14,12 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_mrl import pushes, replica
 from edge_mrl.documents import Document
-from edge_mrl.outbox import Enrolment
-from edge_mrl.passages import PassageRule
-from edge_mrl.pushes import Verdict
-from edge_mrl.store import Binding, Entry, Store
+from edge_mrl.encode.passages import PassageRule
+from edge_mrl.store.replica import enrollment as replica
+from edge_mrl.store.replica import queue as pushes
+from edge_mrl.store.replica.outbox import Enrolment
+from edge_mrl.store.replica.queue import Verdict
+from edge_mrl.store.store import Binding, Entry, Store
 
 STORES = [Path(__file__).parent / f"store-{version}.db" for version in (1, 2, 3, 4)]
 ENROLLED = STORES[2:]

@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 
 from edge_mrl.cli import main
-from edge_mrl.clock import now_ms
-from edge_mrl.credentials import Credentials
 from edge_mrl.documents import Document
 from edge_mrl.index import Index
-from edge_mrl.pushes import outgoing
-from edge_mrl.sync import SyncClient, enroll
+from edge_mrl.store.replica.queue import outgoing
+from edge_mrl.sync.client import SyncClient, enroll
+from edge_mrl.sync.credentials import Credentials
+from edge_mrl.wire.clock import now_ms
 from edge_mrl_server.storage import accounts, open_database
 from edge_mrl_server.storage.push import purge
 from tests.bundles import TINY

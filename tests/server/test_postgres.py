@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 import pytest
 
-from edge_mrl.wire import Item, decode_items, decode_message
+from edge_mrl.wire.frames import Item, decode_items, decode_message
 from edge_mrl_server.errors import DatabaseError, UnavailableError
 from edge_mrl_server.storage import accounts, open_database
 from edge_mrl_server.storage import postgres as storage

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_mrl.clock import COUNTER_BITS, format_stamp, now_ms
-from edge_mrl.head import derive_codes, head_id
-from edge_mrl.wire import (
+from edge_mrl.bundle.head import derive_codes, head_id
+from edge_mrl.wire.clock import COUNTER_BITS, format_stamp, now_ms
+from edge_mrl.wire.frames import (
     Item,
     Message,
     decode_items,

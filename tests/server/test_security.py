@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_mrl.clock import format_stamp
-from edge_mrl.head import head_id
-from edge_mrl.wire import CONTENT_TYPE, MAX_BODY_BYTES, digest, encode_items, encode_message
+from edge_mrl.bundle.head import head_id
+from edge_mrl.wire.clock import format_stamp
+from edge_mrl.wire.frames import CONTENT_TYPE, MAX_BODY_BYTES, digest, encode_items, encode_message
 from edge_mrl_server.storage import accounts
 from tests.processes import wait_until
 from tests.server.conftest import Place

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from edge_mrl import clock
 from edge_mrl.index import Index
-from edge_mrl.sync import SyncClient, enroll
+from edge_mrl.sync.client import SyncClient, enroll
+from edge_mrl.wire import clock
 from edge_mrl_server.storage import accounts, open_database
 from tests.bundles import TINY
 from tests.serving import Serving, serving

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from edge_mrl import remote
-from edge_mrl.clock import now_ms
-from edge_mrl.credentials import Credentials, credentials_path
 from edge_mrl.documents import Document
 from edge_mrl.index import Index
-from edge_mrl.sync import SyncClient, enroll
+from edge_mrl.sync import remote
+from edge_mrl.sync.client import SyncClient, enroll
+from edge_mrl.sync.credentials import Credentials, credentials_path
+from edge_mrl.wire.clock import now_ms
 from edge_mrl_server.storage import open_database
 from edge_mrl_server.storage.push import purge
 from tests.bundles import TINY

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_mrl.clock import now_ms
 from edge_mrl.documents import Document
 from edge_mrl.errors import UsageError
 from edge_mrl.index import Index
-from edge_mrl.qdrant import QdrantTarget, open_target, point_id
-from edge_mrl.sync import SyncClient
-from edge_mrl.wire import Item
+from edge_mrl.sync.client import SyncClient
+from edge_mrl.sync.targets.qdrant import QdrantTarget, open_target, point_id
+from edge_mrl.wire.clock import now_ms
+from edge_mrl.wire.frames import Item
 from tests.bundles import TINY
 
 qdrant = pytest.importorskip("qdrant_client", reason="needs qdrant-client")

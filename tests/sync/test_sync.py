@@ -17,17 +17,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_mrl import pushes
-from edge_mrl.clock import now_ms
-from edge_mrl.credentials import Credentials, credentials_path
 from edge_mrl.documents import Document
 from edge_mrl.errors import NetworkError, ServerError, UsageError
 from edge_mrl.index import Index
-from edge_mrl.policy import Backoff, Conditions, Policy
-from edge_mrl.rerank import calibrate_margin, doubt, merge
-from edge_mrl.sync import SyncClient
-from edge_mrl.transport import Timeouts, Transport, server_address
-from edge_mrl.wire import encode_items
+from edge_mrl.search.rerank import calibrate_margin, doubt, merge
+from edge_mrl.store.replica import queue as pushes
+from edge_mrl.sync.client import SyncClient
+from edge_mrl.sync.credentials import Credentials, credentials_path
+from edge_mrl.sync.policy import Backoff, Conditions, Policy
+from edge_mrl.sync.transport import Timeouts, Transport, server_address
+from edge_mrl.wire.clock import now_ms
+from edge_mrl.wire.frames import encode_items
 from edge_mrl_server.storage import open_database
 from edge_mrl_server.storage.push import purge
 from tests.bundles import TINY
@@ -146,7 +146,7 @@ def test_acknowledgement_that_was_lost_does_no_harm(new_device: NewDevice) -> No
     device.index.put([Document("a", "a model"), Document("b", "testing it")])
     remote = device.client._link.follow()
     sent = pushes.outgoing(device.index.store, limit=10)
-    from edge_mrl.wire import Item
+    from edge_mrl.wire.frames import Item
 
     items = [Item(one.id, one.stamp, one.vectors) for one in sent if one.vectors is not None]
     remote.push(
@@ -184,7 +184,7 @@ def test_unsent_document_that_was_deleted_elsewhere_stays_readable(new_device: N
 def test_queue_that_is_too_large_drops_vectors_and_no_document(new_device: NewDevice) -> None:
     device, other = new_device("one"), new_device("other")
     with device.index.store.writing(), device.index.store.locked() as (connection, _):
-        from edge_mrl.outbox import read_enrolment, write_enrolment
+        from edge_mrl.store.replica.outbox import read_enrolment, write_enrolment
 
         found = read_enrolment(connection)
         assert found is not None

@@ -1,0 +1,131 @@
+"""The head: the linear map between full vectors and coarse codes (FORMAT.md, "Codes").
+
+It is baked into a bundle's graph. The matrix also lies in the bundle by itself, so that whoever holds
+full vectors can derive the codes without running the model: a server, or a device that changes its head.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mrl.bundle.manifest import HEAD, Manifest, read_manifest
+from edge_mrl.codes.packing import normalize, quantize
+from edge_mrl.errors import HashError, ManifestError, MissingFileError, TruncatedError
+
+__all__ = ["derive_codes", "head_id", "head_inputs", "read_head"]
+
+
+def head_inputs(full: NDArray[np.float32], *, layer_norm: bool) -> NDArray[np.float32]:
+    """What the head reads: ``full``, centred where the model's recipe has a layer norm.
+
+    Args:
+        full: float32[n, D].
+        layer_norm: The manifest's ``head.layer_norm``.
+
+    Returns:
+        float32[n, D].
+    """
+    return full - full.mean(axis=1, keepdims=True) if layer_norm else full
+
+
+def derive_codes(
+    full: NDArray[np.float32],
+    matrix: NDArray[np.float32] | None,
+    *,
+    dim: int,
+    layer_norm: bool = False,
+    scale: float = 1.0,
+) -> NDArray[np.int8]:
+    """Coarse codes from full vectors, as a bundle's graph makes them.
+
+    Args:
+        full: float32[n, D], unit length.
+        matrix: float32[D, at least dim] of the head, or None for the prefix.
+        dim: Dimensions of the code.
+        layer_norm: Whether the vector is centred first.
+        scale: The value that the code 127 stands for.
+
+    Returns:
+        int8[n, dim].
+    """
+    inputs = head_inputs(full, layer_norm=layer_norm)
+    vectors = inputs if matrix is None else inputs @ matrix
+    return quantize(normalize(vectors[:, :dim]), scale=scale)
+
+
+def head_id(matrix: NDArray[np.float32] | None, *, layer_norm: bool) -> str:
+    """SHA-256 that names a head (FORMAT.md, "Space"): equal matrices have equal names.
+
+    Args:
+        matrix: float32[D, dim], or None for the prefix.
+        layer_norm: Whether the vector is centred first.
+    """
+    named: dict[str, object] = {"kind": "prefix", "layer_norm": layer_norm}
+    if matrix is not None:
+        values = np.ascontiguousarray(matrix, dtype="<f4")
+        digest = hashlib.sha256(values.tobytes()).hexdigest()
+        named |= {"kind": "matrix", "shape": list(values.shape), "sha256": digest}
+    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
+
+
+def read_head(
+    bundle: str | os.PathLike[str], manifest: Manifest | None = None
+) -> NDArray[np.float32] | None:
+    """Read and check the head of the bundle in a folder.
+
+    Args:
+        bundle: The bundle's folder.
+        manifest: Its manifest, if it is at hand.
+
+    Returns:
+        float32[D, dim], or None where the head is the prefix.
+
+    Raises:
+        MissingFileError: The head's file is not there.
+        TruncatedError: It is shorter or longer than the manifest says.
+        ManifestError: It is no matrix of the manifest's dimensions.
+        HashError: It is not the head that the manifest names.
+    """
+    manifest = manifest or read_manifest(bundle)
+    if manifest.head.kind == "prefix":
+        return None
+    path = Path(bundle) / HEAD
+    if not path.is_file():
+        raise MissingFileError(f"{HEAD} is missing from the bundle {bundle}: copy the bundle again")
+    size, expected = path.stat().st_size, manifest.files[HEAD].size_bytes
+    if size != expected:
+        raise TruncatedError(f"{HEAD} has {size} bytes, expected {expected}: copy the bundle again")
+    matrix = _load(path)
+    if not _fits(matrix, manifest):
+        width = "D" if manifest.full_dim is None else manifest.full_dim
+        raise ManifestError(
+            f"{HEAD} holds {matrix.dtype}{list(matrix.shape)}, expected finite "
+            f"float32[{width}, {manifest.dim}]: export the bundle again"
+        )
+    if head_id(matrix, layer_norm=manifest.head.layer_norm) != manifest.head.id:
+        raise HashError(f"{HEAD} is not the head that the manifest names: copy the bundle again")
+    return matrix
+
+
+def _load(path: Path) -> NDArray[np.float32]:
+    try:
+        matrix: NDArray[np.float32] = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise HashError(f"{HEAD} is damaged: {error}; copy the bundle again") from error
+    return matrix
+
+
+def _fits(matrix: NDArray[np.float32], manifest: Manifest) -> bool:
+    shaped = matrix.dtype == np.dtype("<f4") and matrix.ndim == 2
+    return (
+        shaped
+        and matrix.shape[1] == manifest.dim
+        and manifest.full_dim in (None, matrix.shape[0])
+        and bool(np.isfinite(matrix).all())
+    )

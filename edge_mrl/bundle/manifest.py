@@ -1,0 +1,443 @@
+"""The bundle: a folder with a graph, a tokenizer and a manifest that says what they are.
+
+FORMAT.md, section "Bundle", is the specification; this is its one validating reader.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_mrl.codes.kinds import kind_fits
+from edge_mrl.errors import (
+    BundleError,
+    EdgeMrlError,
+    FormatError,
+    HashError,
+    ManifestError,
+    MissingFileError,
+    OutOfMemoryError,
+    TruncatedError,
+    UsageError,
+    reason,
+)
+from edge_mrl.machine.memory import ran_out
+
+if TYPE_CHECKING:
+    from edge_mrl.codes.packing import Packing
+
+__all__ = [
+    "FORMAT",
+    "GOLDEN",
+    "GRAPH",
+    "HEAD",
+    "HEAD_KINDS",
+    "KINDS",
+    "MANIFEST",
+    "TOKENIZER",
+    "VERSIONS",
+    "WEIGHTS",
+    "Code",
+    "Dims",
+    "FileEntry",
+    "Head",
+    "Manifest",
+    "Padding",
+    "Precision",
+    "SourceModel",
+    "bundle_error",
+    "check_files",
+    "dump_manifest",
+    "expected_outputs",
+    "make_code",
+    "parse_manifest",
+    "read_manifest",
+]
+
+FORMAT = "edge-mrl-bundle"
+#: Version 2 says what is kept of codes, in the keys of CODE_KEYS; in version 1 that is all of them. A
+#: bundle has the lowest version that can say what it is.
+VERSIONS = (1, 2)
+CODE_KEYS = ("stored", "step", "centre")
+#: The rules that codes are made by, as manifests name them.
+INT8_RULE = "clip(round_half_even(127*x/scale),-127,127)"
+BIT_RULE = "code>0,msb_first"
+MANIFEST = "edge_mrl.json"
+GRAPH = "model.onnx"
+WEIGHTS = "model.onnx.data"
+TOKENIZER = "tokenizer.json"
+GOLDEN = "golden.json"
+HEAD = "head.npy"
+#: How a head was made. All but the prefix are matrices, in a file of their own.
+HEAD_KINDS = ("prefix", "pca", "rotation", "linear", "matrix")
+KINDS = ("document", "query")
+
+_ZEROS = "0" * 64
+_OWN_HASH = re.compile(rb'"manifest_sha256": "([0-9a-f]{64})"')
+
+
+@dataclass(frozen=True, slots=True)
+class Dims:
+    """Dimensions of the two outputs; ``full`` is None in a bundle with coarse codes alone."""
+
+    coarse: int
+    full: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """How coarse codes are made from unit-length vectors.
+
+    Attributes:
+        id: SHA-256 that names the code, see ``make_code``. A store is bound to it.
+        scale: The value that the int8 code 127 stands for.
+        int8: The rule for int8 codes, by name.
+        bit: The rule for 1-bit codes, by name.
+        stored: What a store keeps of documents' codes: one of ``codes.CODE_KINDS``.
+        step: See ``codes.Packing``.
+        centre: See ``codes.Packing``.
+    """
+
+    id: str
+    scale: float
+    int8: str
+    bit: str
+    stored: str = "int8"
+    step: float | None = None
+    centre: list[int] | None = None
+
+    @property
+    def packing(self) -> Packing:
+        """What is kept of a document's int8 code."""
+        from edge_mrl.codes.packing import Packing
+
+        centre = None if self.centre is None else tuple(self.centre)
+        return Packing(self.stored, self.step, centre)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The linear map between ``full`` and the coarse prefix.
+
+    Attributes:
+        id: SHA-256 of the head; equal matrices have equal ids, however they were made.
+        kind: "prefix" for the identity, or how the matrix in head.npy was made: one of HEAD_KINDS.
+        layer_norm: Whether the vector is centred first (layer norm before the cut).
+    """
+
+    id: str
+    kind: str
+    layer_norm: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """Padding is on the right, with token ``id`` and attention mask 0."""
+
+    side: str
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """How the graph computes.
+
+    Attributes:
+        weights: "fp32", "int8", "int4", or "uint8": int8 with zero point 128, for x86-64 without VNNI.
+        activations: "fp32", "int8 per block", or uint8 codes with a step that is "fixed", "per token",
+            or one of both for each input ("fixed and per token").
+        integer_products: Products that run on integer codes.
+        smoothed_products: Groups of products with a smoothed input.
+    """
+
+    weights: str
+    activations: str
+    integer_products: int
+    smoothed_products: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceModel:
+    """Where the weights come from."""
+
+    model: str
+    architecture: str
+    licence: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """Size and SHA-256 of one file of the bundle."""
+
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """All that a runtime must know beside the graph and the tokenizer.
+
+    Attributes:
+        format: Always "edge-mrl-bundle".
+        version: Version of the format.
+        manifest_sha256: SHA-256 of the manifest's own bytes with these 64 digits as zeros.
+        name: Short name, for people.
+        source: Where the weights come from.
+        space_id: SHA-256 that names the embedding space of ``full``.
+        dims: Dimensions of the outputs.
+        inputs: The graph's inputs, int64[texts, tokens] each.
+        outputs: The graph's outputs and their types.
+        code: How coarse codes are made.
+        head: The map in front of them.
+        prompts: Text put before the input, by kind.
+        max_tokens: Longest input in tokens, special tokens included.
+        padding: How a batch is padded.
+        precision: How the graph computes.
+        quality: What was measured at export, by name.
+        tools: Versions of the tools that made the bundle.
+        files: The bundle's other files.
+    """
+
+    format: str
+    version: int
+    manifest_sha256: str
+    name: str
+    source: SourceModel
+    space_id: str
+    dims: Dims
+    inputs: list[str]
+    outputs: dict[str, str]
+    code: Code
+    head: Head
+    prompts: dict[str, str]
+    max_tokens: int
+    padding: Padding
+    precision: Precision
+    quality: dict[str, float]
+    tools: dict[str, str]
+    files: dict[str, FileEntry]
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of the coarse code."""
+        return self.dims.coarse
+
+    @property
+    def full_dim(self) -> int | None:
+        """Dimensions of the full vector, or None."""
+        return self.dims.full
+
+    @property
+    def code_id(self) -> str:
+        """What a store is bound to, beside the space."""
+        return self.code.id
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the files that the manifest names."""
+        return sum(entry.size_bytes for entry in self.files.values())
+
+
+def read_manifest(bundle: str | os.PathLike[str]) -> Manifest:
+    """Read and check the manifest of the bundle in a folder.
+
+    Raises:
+        UsageError: The folder is not there.
+        MissingFileError: It has no manifest.
+        BundleError: The manifest cannot be trusted; see the classes below it.
+    """
+    folder = Path(bundle)
+    if not folder.is_dir():
+        raise UsageError(f"no bundle at {folder}: expected a folder made by `edge-mrl export`")
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise MissingFileError(
+            f"{folder} has no {MANIFEST}: it is no bundle, or an incomplete copy"
+        )
+    return parse_manifest(path.read_bytes())
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """Parse and check a manifest's bytes.
+
+    Raises:
+        FormatError: Not a bundle's manifest, or of an unknown version.
+        HashError: Not the bytes that were written.
+        ManifestError: A key is missing, unknown or of the wrong type.
+    """
+    try:
+        parsed = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(
+            f"{MANIFEST} is not valid JSON ({error}): copy the bundle again"
+        ) from error
+    if not isinstance(parsed, dict) or parsed.get("format") != FORMAT:
+        found = parsed.get("format") if isinstance(parsed, dict) else type(parsed).__name__
+        raise FormatError(f"{MANIFEST}: format is {found!r}, expected {FORMAT!r}")
+    if parsed.get("version") not in VERSIONS:
+        raise FormatError(
+            f"bundle format version {parsed.get('version')!r}, this edge-mrl reads 1 and 2: "
+            "update edge-mrl, or export the bundle again"
+        )
+    if parsed["version"] == 1 and isinstance(parsed.get("code"), dict):
+        if unknown := sorted(parsed["code"].keys() & set(CODE_KEYS)):
+            raise ManifestError(f"{MANIFEST}: unknown {', '.join(unknown)} in code")
+        parsed["code"] |= {"stored": "int8", "step": None, "centre": None}
+    manifest: Manifest = _build(Manifest, parsed, "")
+    _check_own_hash(data, manifest)
+    _check_values(manifest)
+    return manifest
+
+
+def dump_manifest(manifest: Manifest) -> bytes:
+    """Serialise a manifest, with its own hash filled in."""
+    values = dataclasses.asdict(dataclasses.replace(manifest, manifest_sha256=_ZEROS))
+    if manifest.version == 1:
+        values["code"] = {k: v for k, v in values["code"].items() if k not in CODE_KEYS}
+    data = (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
+    return data.replace(_ZEROS.encode(), hashlib.sha256(data).hexdigest().encode(), 1)
+
+
+def check_files(bundle: str | os.PathLike[str], manifest: Manifest, *, hashes: bool) -> None:
+    """Check that the bundle's files are there, whole and, if asked, unchanged.
+
+    Args:
+        bundle: The bundle's folder.
+        manifest: Its manifest.
+        hashes: Read every byte and compare SHA-256 too (some 0.1 s for 23 MB).
+
+    Raises:
+        MissingFileError: A file is not there.
+        TruncatedError: A file has another size.
+        HashError: A file has other bytes.
+    """
+    for name, entry in manifest.files.items():
+        path = Path(bundle) / name
+        if not path.is_file():
+            raise MissingFileError(
+                f"{name} is missing from the bundle {bundle}: copy the bundle again"
+            )
+        size = path.stat().st_size
+        if size != entry.size_bytes:
+            raise TruncatedError(
+                f"{name} has {size} bytes, expected {entry.size_bytes}: copy the bundle again"
+            )
+        if hashes:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if digest != entry.sha256:
+                raise HashError(
+                    f"{name} is damaged: SHA-256 {digest}, expected {entry.sha256}: copy the bundle again"
+                )
+
+
+def _check_own_hash(data: bytes, manifest: Manifest) -> None:
+    match = _OWN_HASH.search(data)
+    blanked = (
+        b"" if match is None else data[: match.start(1)] + _ZEROS.encode() + data[match.end(1) :]
+    )
+    if hashlib.sha256(blanked).hexdigest() != manifest.manifest_sha256:
+        raise HashError(f"{MANIFEST} is damaged or was edited: its SHA-256 is not the one it names")
+
+
+def _check_values(manifest: Manifest) -> None:
+    code = manifest.code
+    checks = {
+        "dims.coarse": manifest.dims.coarse >= 1,
+        "dims.full": manifest.dims.full is None or manifest.dims.full >= 1,
+        "max_tokens": manifest.max_tokens >= 1,
+        "code.scale": 0 < code.scale < float("inf"),
+        "code.stored": (code.stored == "int8") == (manifest.version == 1)
+        and kind_fits(code.stored, code.step, code.centre, manifest.dims.coarse),
+        "padding.side": manifest.padding.side == "right",
+        "head.kind": manifest.head.kind in HEAD_KINDS,
+        "prompts": set(manifest.prompts) == set(KINDS),
+        "inputs": manifest.inputs == ["input_ids", "attention_mask"],
+        "outputs": manifest.outputs == expected_outputs(manifest.dims),
+        "files": {GRAPH, WEIGHTS, TOKENIZER, GOLDEN} <= set(manifest.files)
+        and (HEAD in manifest.files) == (manifest.head.kind != "prefix")
+        and all(re.fullmatch(r"[\w.-]+", name) for name in manifest.files),
+    }
+    wrong = [key for key, good in checks.items() if not good]
+    if wrong:
+        raise ManifestError(f"{MANIFEST}: unusable value of {', '.join(wrong)}")
+
+
+def make_code(head_id: str, dim: int, *, scale: float, packing: Packing | None = None) -> Code:
+    """The code of a head's first dimensions, with the id that names it (FORMAT.md, "Space").
+
+    Args:
+        head_id: The head's.
+        dim: Dimensions of the code.
+        scale: The value that the int8 code 127 stands for.
+        packing: What a store keeps; None for int8.
+    """
+    named = {"head": head_id, "dim": dim, "scale": scale, "int8": INT8_RULE, "bit": BIT_RULE}
+    stored, step, centre = "int8", None, None
+    if packing is not None and packing.kind != stored:
+        stored, step = packing.kind, packing.step
+        centre = None if packing.centre is None else list(packing.centre)
+        named |= {"stored": stored, "step": step, "centre": centre}
+    digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
+    return Code(digest, scale, INT8_RULE, BIT_RULE, stored, step, centre)
+
+
+def expected_outputs(dims: Dims) -> dict[str, str]:
+    """The outputs that a graph of these dimensions has, with their types."""
+    return {"coarse": "int8"} | ({} if dims.full is None else {"full": "float32"})
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """Build a dataclass from parsed JSON; every key must be known, there, and of its type."""
+    if not isinstance(value, dict):
+        raise ManifestError(f"{MANIFEST}: {where or 'the manifest'} must be an object")
+    hints = typing.get_type_hints(kind)
+    missing, unknown = sorted(hints.keys() - value.keys()), sorted(value.keys() - hints.keys())
+    if missing or unknown:
+        what = f"missing {', '.join(missing)}" if missing else f"unknown {', '.join(unknown)}"
+        raise ManifestError(f"{MANIFEST}: {what}{f' in {where}' if where else ''}")
+    return kind(
+        **{
+            key: _convert(hint, value[key], f"{where}.{key}".lstrip("."))
+            for key, hint in hints.items()
+        }
+    )
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, where)
+    if origin is dict and isinstance(value, Mapping):
+        return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if origin is list and isinstance(value, list):
+        return [_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if origin is types.UnionType and value is not None:
+        for option in arguments:
+            if typing.get_origin(option) is not None:
+                return _convert(option, value, where)
+    options = arguments if origin not in (dict, list, None) else (hint,)
+    if float in options and type(value) is int:
+        return float(value)
+    if type(value) not in options:
+        raise ManifestError(f"{MANIFEST}: {where} is {type(value).__name__}, expected {hint}")
+    return value
+
+
+def bundle_error(error: Exception, bundle: Path) -> EdgeMrlError:
+    """Wrap what a library says about a broken file, or about memory that ran out as it read it."""
+    if ran_out(error):
+        return OutOfMemoryError(
+            f"there is not enough memory to open the bundle {bundle}: end other programs, raise this "
+            "process's limit, or use --low-memory and --threads 1"
+        )
+    return BundleError(f"the bundle {bundle} cannot be opened: {reason(error)}")

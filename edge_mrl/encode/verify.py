@@ -1,0 +1,228 @@
+"""Check a bundle on the machine it is to run on: its bytes, its token ids, its vectors."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mrl.bundle.manifest import GOLDEN, Precision, check_files, read_manifest
+from edge_mrl.encode.encoder import Encoder
+from edge_mrl.errors import FormatError
+from edge_mrl.machine import facts as machine
+
+__all__ = [
+    "BATCH_MIN",
+    "GOLDEN_FORMAT",
+    "Golden",
+    "Verification",
+    "cosines",
+    "decode_vector",
+    "encode_vector",
+    "read_golden",
+    "verify",
+]
+
+GOLDEN_FORMAT = "edge-mrl-golden"
+GOLDEN_VERSION = 1
+#: The same int8 graph agrees between x86 and ARM to 0.9997 in the mean and 0.997 at least: rounding
+#: flips codes. Below these, something else is wrong.
+MACHINE_MEAN = 0.999
+MACHINE_MIN = 0.995
+#: A text alone and in a padded batch. What is left is the order of float sums: nothing on x86; on ARM,
+#: whose attention sums in blocks of the padded width, a few flipped codes (least seen: 0.9998).
+BATCH_MIN = 0.999
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """One text with what the exporting machine made of it.
+
+    Attributes:
+        text: The text.
+        kind: "document" or "query".
+        ids: Token ids.
+        full: float32[D] of the bundle, or None.
+        coarse: int8[dim] of the bundle.
+        source: float32[D] of the fp32 source model.
+    """
+
+    text: str
+    kind: str
+    ids: list[int]
+    full: NDArray[np.float32] | None
+    coarse: NDArray[np.int8]
+    source: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What a bundle does on this machine. Cosines are None where there is no full vector.
+
+    Attributes:
+        passed: Whether every check below is good.
+        failures: One sentence for each that is not.
+        warnings: What does not fail, but the user should know.
+        texts: Golden texts compared.
+        files: Files whose SHA-256 was compared.
+        same_ids: Whether all token ids are those of the exporting machine.
+        full_cosine_mean: This machine's full vectors to the exporting machine's.
+        full_cosine_min: The least of them.
+        source_cosine_mean: This machine's full vectors to the fp32 source model's.
+        source_cosine_min: The least of them.
+        coarse_cosine_min: The coarse codes to the exporting machine's.
+        equal_codes: Share of int8 codes that are equal.
+        batch_cosine_min: The same text alone and in one padded batch.
+    """
+
+    passed: bool
+    failures: tuple[str, ...]
+    warnings: tuple[str, ...]
+    texts: int
+    files: int
+    same_ids: bool
+    full_cosine_mean: float | None
+    full_cosine_min: float | None
+    source_cosine_mean: float | None
+    source_cosine_min: float | None
+    coarse_cosine_min: float
+    equal_codes: float
+    batch_cosine_min: float
+
+
+def verify(bundle: str | os.PathLike[str], *, threads: int | None = None) -> Verification:
+    """Verify a bundle on this machine.
+
+    Raises:
+        BundleError: The bundle is damaged; the class and message say how.
+    """
+    folder = Path(bundle)
+    manifest = read_manifest(folder)
+    check_files(folder, manifest, hashes=True)
+    golden = read_golden(folder)
+    with Encoder.open(folder, threads=threads) as encoder:
+        return _compare(encoder, golden, len(manifest.files))
+
+
+def read_golden(bundle: Path) -> list[Golden]:
+    """Read the golden vectors of a bundle.
+
+    Raises:
+        FormatError: Not golden vectors, or of an unknown version.
+    """
+    try:
+        parsed = json.loads((bundle / GOLDEN).read_bytes())
+        if (parsed["format"], parsed["version"]) != (GOLDEN_FORMAT, GOLDEN_VERSION):
+            raise FormatError(
+                f"{GOLDEN}: unknown format {parsed['format']!r} {parsed['version']!r}"
+            )
+        return [_golden(entry) for entry in parsed["texts"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"{GOLDEN} cannot be read: {error!r}") from error
+
+
+def _golden(entry: dict[str, Any]) -> Golden:
+    full = None if entry["full"] is None else decode_vector(entry["full"], "<f4")
+    return Golden(
+        text=entry["text"],
+        kind=entry["kind"],
+        ids=entry["ids"],
+        full=full,
+        coarse=decode_vector(entry["coarse"], "i1"),
+        source=decode_vector(entry["source"], "<f2").astype(np.float32),
+    )
+
+
+def decode_vector(text: str, dtype: str) -> NDArray[Any]:
+    """Base64 of little-endian values to an array."""
+    return np.frombuffer(base64.b64decode(text, validate=True), dtype=dtype)
+
+
+def encode_vector(vector: NDArray[Any], dtype: str) -> str:
+    """An array to base64 of little-endian values."""
+    return base64.b64encode(vector.astype(dtype).tobytes()).decode("ascii")
+
+
+def _compare(encoder: Encoder, golden: list[Golden], files: int) -> Verification:
+    alone = [encoder.encode([g.text], kind=g.kind) for g in golden]
+    coarse = np.concatenate([e.coarse for e in alone])
+    expected = np.stack([g.coarse for g in golden])
+    same_ids = all(encoder.tokenize([g.text], kind=g.kind)[0] == g.ids for g in golden)
+    to_golden = to_source = None
+    if encoder.manifest.full_dim is not None:
+        full = np.concatenate([e.full for e in alone if e.full is not None])
+        to_golden = cosines(full, np.stack([g.full for g in golden if g.full is not None]))
+        to_source = cosines(full, np.stack([g.source for g in golden]))
+    coarse_min = float(cosines(coarse, expected).min())
+    batch_min = _batch_cosine(encoder, golden, alone)
+    failures = []
+    if not same_ids:
+        failures.append(
+            "token ids differ from the exporting machine's: is `tokenizers` another version?"
+        )
+    if to_golden is not None and (to_golden.mean() < MACHINE_MEAN or to_golden.min() < MACHINE_MIN):
+        failures.append(
+            f"vectors differ from the exporting machine's: cosine {to_golden.mean():.5f} mean, "
+            f"{to_golden.min():.5f} min; expected {MACHINE_MEAN} and {MACHINE_MIN}"
+        )
+    if coarse_min < MACHINE_MIN - 0.005:  # codes round once more than the vectors behind them
+        failures.append(f"codes differ from the exporting machine's: cosine {coarse_min:.5f} min")
+    if batch_min < BATCH_MIN:
+        failures.append(
+            f"a text alone and in a batch differ: cosine {batch_min:.6f}, expected {BATCH_MIN}"
+        )
+    return Verification(
+        passed=not failures,
+        failures=tuple(failures),
+        warnings=tuple(_cpu_warnings(encoder.manifest.precision)),
+        texts=len(golden),
+        files=files,
+        same_ids=same_ids,
+        full_cosine_mean=None if to_golden is None else float(to_golden.mean()),
+        full_cosine_min=None if to_golden is None else float(to_golden.min()),
+        source_cosine_mean=None if to_source is None else float(to_source.mean()),
+        source_cosine_min=None if to_source is None else float(to_source.min()),
+        coarse_cosine_min=coarse_min,
+        equal_codes=float((coarse == expected).mean()),
+        batch_cosine_min=batch_min,
+    )
+
+
+def _batch_cosine(encoder: Encoder, golden: list[Golden], alone: list[Any]) -> float:
+    """The least cosine between texts encoded alone and in one padded batch."""
+    lowest = 1.0
+    for kind in {g.kind for g in golden}:
+        picks = [i for i, g in enumerate(golden) if g.kind == kind]
+        batch = encoder.encode_padded([golden[i].text for i in picks], kind=kind)
+        together = batch.coarse if batch.full is None else batch.full
+        single = [alone[i].coarse if batch.full is None else alone[i].full for i in picks]
+        lowest = min(lowest, float(cosines(together, np.concatenate(single)).min()))
+    return lowest
+
+
+def cosines(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float64]:
+    """float64[n]: cosine row by row of [n, d] arrays; two rows of zeros are equal."""
+    a, b = left.astype(np.float64), right.astype(np.float64)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    both_zero = ~a.any(axis=1) & ~b.any(axis=1)
+    return np.where(both_zero, 1.0, (a * b).sum(axis=1) / np.maximum(norms, 1e-30))
+
+
+def _cpu_warnings(precision: Precision) -> list[str]:
+    """What this CPU does to int8 products; a table alone has none."""
+    if precision.weights != "int8" or not precision.integer_products:
+        return []
+    if not machine.saturates(machine.cpu()):
+        return []
+    return [
+        (
+            "this x86 CPU has no VNNI: its 8-bit products saturate (cosine about 0.997 instead of "
+            "0.999); a bundle exported with --target x86-64 is exact here"
+        )
+    ]

@@ -1,0 +1,219 @@
+"""A bundle with another head, made without the exporter: on the device that will use it.
+
+The graph reads its head as plain values: from head.npy, or where the head was the prefix, from a unit
+matrix in model.onnx.data (FORMAT.md, "Head"). So writing other values is all that it takes. The new
+bundle is written beside the old one, compared with the head's own arithmetic and verified as any
+bundle is; only then does it get its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import mmap
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mrl.bundle.head import derive_codes, head_id, read_head
+from edge_mrl.bundle.manifest import (
+    GOLDEN,
+    HEAD,
+    MANIFEST,
+    WEIGHTS,
+    FileEntry,
+    Head,
+    Manifest,
+    check_files,
+    dump_manifest,
+    make_code,
+    read_manifest,
+)
+from edge_mrl.codes.packing import Packing
+from edge_mrl.encode.encoder import Encoder
+from edge_mrl.encode.verify import encode_vector, verify
+from edge_mrl.errors import BundleError, UsageError
+from edge_mrl.machine.durable import sync_path
+
+__all__ = ["NewHead", "place_for_head", "with_head"]
+
+Float = NDArray[np.float32]
+
+#: What was measured at export, of a graph with another head.
+REPORTS = ("report.json", "report.html")
+#: The graph's products and numpy's differ in the last digit, so that a code may round the other way.
+ROUNDING, MOST_ROUNDED = 1, 0.02
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NewHead:
+    """A head to put into a bundle.
+
+    Attributes:
+        matrix: float32[D, dim].
+        kind: How it was made, one of ``edge_mrl.bundle.manifest.HEAD_KINDS`` but the prefix.
+        packing: What stores keep of its codes.
+    """
+
+    matrix: Float
+    kind: str
+    packing: Packing
+
+
+def place_for_head(bundle: Path) -> int | None:
+    """Where in model.onnx.data the graph's head lies, in bytes; None if the graph reads head.npy.
+
+    Raises:
+        UsageError: The graph has no place for a head: an earlier version made it, or nothing is cut.
+        BundleError: The bundle cannot be trusted.
+    """
+    manifest = read_manifest(bundle)
+    matrix = read_head(bundle, manifest)
+    if manifest.full_dim is None:
+        raise UsageError(
+            f"the bundle {bundle} gives codes alone, and a head is fitted on full vectors: "
+            "export it without --coarse-only"
+        )
+    if matrix is None:
+        matrix = np.eye(manifest.full_dim, manifest.dim, dtype=np.float32)
+    sought = matrix.tobytes()
+    with (
+        (bundle / WEIGHTS).open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
+        at = data.find(sought)
+        again = at >= 0 and data.find(sought, at + 1) >= 0
+    if again or (at < 0 and manifest.head.kind == "prefix"):
+        raise UsageError(
+            f"the graph of {bundle} has no place for a head: export the model again with this "
+            "version of edge-mrl, and with fewer dimensions than the model has"
+        )
+    return at if at >= 0 else None
+
+
+def with_head(bundle: Path, output: Path, head: NewHead) -> Manifest:
+    """Write a bundle that differs from another in its head alone.
+
+    Args:
+        bundle: The bundle's folder.
+        output: The new folder. A bundle of the same code that is there already is kept.
+        head: The new head.
+
+    Returns:
+        The new bundle's manifest.
+
+    Raises:
+        UsageError: The bundle has no place for a head, or something else lies at ``output``.
+        BundleError: The bundle is damaged, or the new one does not do as its head says.
+    """
+    manifest = read_manifest(bundle)
+    check_files(bundle, manifest, hashes=True)
+    place = place_for_head(bundle)
+    named = head_id(head.matrix, layer_norm=manifest.head.layer_norm)
+    code = make_code(named, manifest.dim, scale=manifest.code.scale, packing=head.packing)
+    if output.exists():
+        return _same(output, code.id)
+    changed = dataclasses.replace(
+        manifest,
+        head=Head(named, head.kind, manifest.head.layer_norm),
+        code=code,
+        quality={k: v for k, v in manifest.quality.items() if not k.startswith("code_")},
+    )
+    with _staging(output) as folder:
+        for name in manifest.files.keys() - {HEAD, *REPORTS}:
+            shutil.copyfile(bundle / name, folder / name)
+        _write_values(folder, head.matrix, place)
+        _write_manifest(folder, changed)
+        _write_golden(folder, head.matrix)
+        written = _write_manifest(folder, changed)
+        result = verify(folder)
+        if not result.passed:
+            raise BundleError(f"the adapted bundle is not sound: {'; '.join(result.failures)}")
+        _publish(folder, output)
+    return written
+
+
+def _same(output: Path, code_id: str) -> Manifest:
+    """The bundle that an interrupted run has left."""
+    manifest = read_manifest(output)
+    if manifest.code_id != code_id:
+        raise UsageError(f"{output} holds another bundle: choose another place with -o")
+    check_files(output, manifest, hashes=True)
+    return manifest
+
+
+def _write_values(folder: Path, matrix: Float, place: int | None) -> None:
+    values = np.ascontiguousarray(matrix, dtype="<f4")
+    with (folder / HEAD).open("wb") as file:
+        np.lib.format.write_array(file, values, version=(1, 0), allow_pickle=False)
+    if place is not None:
+        with (folder / WEIGHTS).open("r+b") as file:
+            file.seek(place)
+            file.write(values.tobytes())
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    files = {}
+    for path in sorted(folder.iterdir()):
+        if path.name != MANIFEST:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            files[path.name] = FileEntry(digest, path.stat().st_size)
+    written = dataclasses.replace(manifest, files=files)
+    (folder / MANIFEST).write_bytes(dump_manifest(written))
+    return read_manifest(folder)
+
+
+def _write_golden(folder: Path, matrix: Float) -> None:
+    """Give the golden texts the codes that this machine makes of them, if these are the head's."""
+    golden = json.loads((folder / GOLDEN).read_bytes())
+    with Encoder.open(folder) as encoder:
+        manifest = encoder.manifest
+        for entry in golden["texts"]:
+            encoding = encoder.encode([entry["text"]], kind=entry["kind"])
+            assert encoding.full is not None
+            wanted = derive_codes(
+                encoding.full,
+                matrix,
+                dim=manifest.dim,
+                layer_norm=manifest.head.layer_norm,
+                scale=manifest.code.scale,
+            )
+            off = np.abs(encoding.coarse.astype(np.int16) - wanted)
+            if off.max() > ROUNDING or (off > 0).mean() > MOST_ROUNDED + 1 / off.size:
+                raise BundleError(
+                    f"the graph of {folder} does not take its head from where it should: "
+                    "export the model again"
+                )
+            entry["coarse"] = encode_vector(encoding.coarse[0], "i1")
+    text = json.dumps(golden, ensure_ascii=False, separators=(",", ":"))
+    (folder / GOLDEN).write_bytes((text + "\n").encode("utf-8", "surrogatepass"))
+
+
+@contextlib.contextmanager
+def _staging(output: Path) -> Iterator[Path]:
+    """A folder beside ``output`` that is removed again unless it got that name."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    except OSError as error:
+        raise UsageError(f"cannot write to {output.parent}: {error.strerror}") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _publish(folder: Path, output: Path) -> None:
+    """Give a finished folder its name, once all of it is on the medium."""
+    folder.chmod(0o755)
+    for path in (*folder.iterdir(), folder):
+        sync_path(path)
+    folder.rename(output)
+    sync_path(output.parent)

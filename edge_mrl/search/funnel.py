@@ -1,0 +1,169 @@
+"""Adaptive retrieval: which codes a search compares, of how many rows, stage by stage.
+
+A funnel starts with few bits of every row and ends with the whole code of a few (Kusupati et al.,
+Matryoshka Representation Learning, arXiv 2205.13147, section 4.3: funnel retrieval). It is written
+``64x1:20000,128x1:5000,128x8``: the first 64 dimensions of the 1-bit codes of all rows; the best 20,000
+of them by 128; the best 5,000 of those by their int8 codes of 128 dimensions. A last ``:100,full`` has
+the best 100 scored again by full vectors, where the store keeps them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Self
+
+from edge_mrl.codes.packing import CODE_BITS
+from edge_mrl.errors import UsageError
+
+if TYPE_CHECKING:
+    from edge_mrl.store.codefile.file import Layout
+
+__all__ = ["DEFAULT_WIDTH", "WORD_DIMS", "Funnel", "Stage"]
+
+#: Rows that the 1-bit stage passes on. At 1M clustered vectors 5,000 find what a full int8 scan
+#: finds, and cost 0.3 ms more than 1,000.
+DEFAULT_WIDTH = 5_000
+#: Dimensions of a column of bits: what a 1-bit stage can look at is so many, or all.
+WORD_DIMS = 64
+_STAGE = re.compile(r"(\d{1,6})x(1|4|8)(?::(\d{1,9}))?")
+_FULL = "full"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A comparison, and what it passes on.
+
+    Attributes:
+        dims: Leading dimensions that are compared.
+        bits: 1 compares bits with the query's bits, by Hamming distance; 4 and 8, and 1 in the last
+            stage, compare stored codes with the query's int8 code, by cosine.
+        width: Rows, or behind the last comparison of codes documents, that are passed on; None at the
+            end.
+    """
+
+    dims: int
+    bits: int
+    width: int | None = None
+
+    def __str__(self) -> str:
+        end = "" if self.width is None else f":{self.width}"
+        return f"{self.dims}x{self.bits}{end}"
+
+
+@dataclass(frozen=True, slots=True)
+class Funnel:
+    """Stages in order. The last one's width, if it has any, is how many documents full vectors rank.
+
+    Raises:
+        UsageError: They are no funnel; the message says why.
+    """
+
+    stages: tuple[Stage, ...]
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise UsageError("a funnel has no stages, expected some like 128x1:5000,128x8")
+        for stage in self.stages:
+            if stage.dims < 1 or stage.bits not in CODE_BITS.values():
+                raise UsageError(
+                    f"a funnel's stage is {stage}, expected dimensions from 1 on, and 1, 4 or 8 bits"
+                )
+            if stage.width is not None and stage.width < 1:
+                raise UsageError(
+                    f"a funnel's stage passes on {stage.width} rows, expected 1 or more"
+                )
+        if self.stages[1:] and self.stages[0].bits != 1:
+            raise UsageError(f"a funnel's first stage is {self.stages[0]}, expected one of 1 bit")
+        for before, after in pairwise(self.stages):
+            if before.width is None:
+                raise UsageError(
+                    f"only a funnel's last stage passes on nothing: {before} needs a width, as in "
+                    f"{before}:{DEFAULT_WIDTH}"
+                )
+            if after.width is not None and after.width > before.width:
+                raise UsageError(f"a funnel cannot widen: {after} comes after {before}")
+            if after.bits < before.bits:
+                raise UsageError(
+                    f"a funnel goes from few bits to more: {after} comes after {before}"
+                )
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """Read a funnel as people write it; see above.
+
+        Raises:
+            UsageError: It is none; the message says why.
+        """
+        *parts, last = (part.strip() for part in text.split(","))
+        if last != _FULL:
+            parts.append(last)
+        stages = []
+        for part in parts:
+            match = _STAGE.fullmatch(part)
+            if match is None:
+                raise UsageError(
+                    f"a funnel's stage is {part!r}, expected DIMSxBITS:WIDTH like 128x1:5000, bits being "
+                    "1, 4 or 8, the last stage without a width or followed by full"
+                )
+            dims, bits, width = match.groups()
+            stages.append(Stage(int(dims), int(bits), None if width is None else int(width)))
+        if stages and (last == _FULL) != (stages[-1].width is not None):
+            raise UsageError(
+                f"a funnel's last stage is {stages[-1]}, expected no width, or one followed by full"
+            )
+        return cls(tuple(stages))
+
+    @classmethod
+    def default(cls, layout: Layout, width: int = DEFAULT_WIDTH) -> Self:
+        """The bits of all rows, then the whole codes of the best."""
+        whole = CODE_BITS[layout.packing.kind]
+        return cls((Stage(layout.dim, 1, width), Stage(layout.dim, whole)))
+
+    def __str__(self) -> str:
+        stages = ",".join(map(str, self.stages))
+        return stages if self.rescored is None else f"{stages},{_FULL}"
+
+    @property
+    def coarse(self) -> tuple[Stage, ...]:
+        """The stages that pass rows on to another comparison of codes."""
+        return self.stages[:-1]
+
+    @property
+    def shortlist(self) -> int:
+        """Rows whose codes are read: what the last of the Hamming stages passes on."""
+        widths = [stage.width for stage in self.coarse if stage.bits == 1]
+        return (widths[-1] if widths else None) or 0
+
+    @property
+    def rescored(self) -> int | None:
+        """Documents that are ranked by full vectors; None for the store's own choice."""
+        return self.stages[-1].width
+
+    def check(self, layout: Layout) -> None:
+        """Raise UsageError unless codes of this layout can be searched so."""
+        kind, last = layout.packing.kind, self.stages[-1]
+        whole = CODE_BITS[kind]
+        if (last.dims, last.bits) != (layout.dim, whole):
+            raise UsageError(
+                f"the funnel {self} ends with {last.dims}x{last.bits}, but the store keeps {kind} codes "
+                f"of {layout.dim} dimensions: end with {layout.dim}x{whole}"
+            )
+        for stage in self.stages:
+            if stage.dims > layout.dim:
+                raise UsageError(
+                    f"the funnel {self} looks at {stage.dims} dimensions, more than the store's "
+                    f"{layout.dim}"
+                )
+        for stage in self.coarse:
+            if stage.bits not in (1, whole):
+                raise UsageError(
+                    f"the funnel {self} looks at {stage.bits}-bit codes, but the store keeps {kind}: "
+                    f"use 1 or {whole} bits"
+                )
+            if stage.bits == 1 and stage.dims % WORD_DIMS and stage.dims != layout.dim:
+                raise UsageError(
+                    f"the funnel {self} compares {stage.dims} bits, expected a multiple of {WORD_DIMS}, "
+                    f"or all {layout.dim}"
+                )

@@ -1,0 +1,274 @@
+"""The funnel: 1-bit codes of all rows, then whole codes of the best, exhaustive at each stage.
+
+There is no graph index that could be damaged or miss a row; what the first stage may cost is measured
+in docs/benchmarks.md, and ``exact=True`` is the twin that it is measured against.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edge_mrl.errors import UsageError
+from edge_mrl.machine.memory import require_room_for_products
+from edge_mrl.search.funnel import DEFAULT_WIDTH, WORD_DIMS, Funnel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from edge_mrl.store.codefile.table import CodeTable
+
+__all__ = ["DEFAULT_WIDTH", "Match", "nearest"]
+
+#: Up to so many times the width, all rows are scored: the first stage would save a millisecond, and
+#: pass on a quarter of the rows, by bits that miss more of them than at a million.
+EXACT_BELOW = 4
+#: Codes turned into floats at a time: 8 MB, which small devices have and large caches hold.
+CHUNK_VALUES = 2**21
+#: Up to here a product of two codes is below 2**24: exact in float32, in any order of the sum.
+FLOAT32_EXACT_DIM = 1040
+#: Rows at the limiting distance that are taken beyond the width, in widths: codes that are all equal
+#: must not make every row a candidate.
+TIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A document that answers a query.
+
+    Attributes:
+        key: The document's key.
+        row: The row of its best passage; the first of equals.
+        score: Cosine of that passage's code and the query's, in [-1, 1].
+    """
+
+    key: int
+    row: int
+    score: float
+
+
+def nearest(
+    queries: NDArray[np.int8],
+    table: CodeTable,
+    *,
+    k: int,
+    exact: bool = False,
+    width: int = DEFAULT_WIDTH,
+    keys: NDArray[np.int64] | None = None,
+    funnel: Funnel | None = None,
+) -> list[list[Match]]:
+    """Find the documents whose best passage is nearest to each query.
+
+    The result is the same on every machine: distances and dot products of codes are whole numbers.
+
+    Args:
+        queries: int8[q, dim].
+        table: The store's codes.
+        k: Most documents for each query.
+        exact: Score every row by its whole code.
+        width: Rows that the 1-bit stage passes on at least; a wider one never finds worse.
+        keys: int64, the documents to search; None for all. Selected before the scan, so that k
+            documents come back where there are k.
+        funnel: Stages instead of the default ones, all bits and then whole codes; ``width`` is left out
+            of account. Of several stages before the last, only a wider last one never finds worse, and
+            only stages as wide as the store are sure to find what ``exact`` finds.
+
+    Returns:
+        For each query at most k matches, by score from the best, equals by the documents' ids.
+
+    Raises:
+        UsageError: k or width is below 1, or the codes cannot be searched by the funnel.
+        OutOfMemoryError: There is not enough memory.
+    """
+    for name, value in (("k", k), ("width", width)):
+        if value < 1:
+            raise UsageError(f"{name} is {value}, expected at least 1")
+    if funnel is None:
+        funnel = Funnel.default(table.layout, width)
+    funnel.check(table.layout)
+    mask = None if keys is None else table.selected(keys)
+    candidates = table.live if mask is None else int(np.count_nonzero(mask))
+    if not candidates:
+        return [[] for _ in queries]
+    require_room_for_products()
+    if exact or not funnel.coarse or candidates <= EXACT_BELOW * max(funnel.shortlist, k):
+        return _exhaustive(queries, table, mask, k)
+    return [_funnel(query, table, mask, candidates, k, funnel) for query in queries]
+
+
+def _exhaustive(
+    queries: NDArray[np.int8], table: CodeTable, mask: NDArray[np.bool_] | None, k: int
+) -> list[list[Match]]:
+    if mask is None:
+        mask = np.ones(table.rows, np.bool_)
+        mask[table.dead] = False
+    rows = np.flatnonzero(mask)
+    step = max(1, CHUNK_VALUES // table.dim)
+    scores = np.empty((len(queries), len(rows)), np.float64)
+    keys = np.empty(len(rows), np.uint32)
+    for first in range(0, len(rows), step):
+        some = slice(first, first + step)
+        codes, keys[some] = table.gather(rows[some])
+        scores[:, some] = _cosines(queries, codes)
+    return [_best(rows, keys, row, table, k) for row in scores]
+
+
+def _funnel(
+    query: NDArray[np.int8],
+    table: CodeTable,
+    mask: NDArray[np.bool_] | None,
+    candidates: int,
+    k: int,
+    funnel: Funnel,
+) -> list[Match]:
+    first = funnel.coarse[0]
+    distances = _distances(query, table, first.dims)
+    far = np.iinfo(distances.dtype).max
+    if mask is None:
+        distances[table.dead] = far
+    else:
+        np.putmask(distances, ~mask, far)
+    widths = [max(stage.width or 0, k) for stage in funnel.coarse]
+    while True:
+        widths = [min(width, candidates) for width in widths]
+        rows = _closest(distances, first.dims, widths[0])
+        for stage, width in zip(funnel.coarse[1:], widths[1:], strict=True):
+            if stage.bits == 1:
+                rows = rows[
+                    _closest(_distances_of(query, table, rows, stage.dims), stage.dims, width)
+                ]
+            else:
+                levels = table.gather(rows)[0][:, : stage.dims]
+                rows = rows[_highest(_cosines(query[None, : stage.dims], levels)[0], width)]
+        codes, keys = table.gather(rows)
+        matches = _best(rows, keys, _cosines(query[None], codes)[0], table, k)
+        # Documents of many passages may fill the shortlist: widen it until there are k.
+        if len(matches) == k or widths[-1] == candidates:
+            return matches
+        widths = [4 * width for width in widths]
+
+
+def _words(query: NDArray[np.int8], table: CodeTable, dims: int) -> NDArray[np.uint64]:
+    """The first words of the query's 1-bit code."""
+    layout = table.layout
+    return layout.bit_words(layout.packing.bits(query[None]))[0, : -(-dims // WORD_DIMS)]
+
+
+def _distances(query: NDArray[np.int8], table: CodeTable, dims: int) -> NDArray[Any]:
+    """uint8[rows], or uint16 from 255 dimensions on: Hamming distances of the 1-bit codes."""
+    words = _words(query, table, dims)
+    kind: Any = np.uint8 if dims < np.iinfo(np.uint8).max else np.uint16
+    distances = np.empty(table.rows, kind)
+    most = max(part.rows for part in table.parts)
+    mixed, counts = np.empty(most, np.uint64), np.empty(most, np.uint8)
+    for part in table.parts:
+        rows = part.rows
+        some = distances[part.first : part.first + rows]
+        for number, word in enumerate(words):
+            np.bitwise_xor(part.segment.bits[number], word, out=mixed[:rows])
+            if number == 0:
+                np.bitwise_count(mixed[:rows], out=some)
+            else:
+                np.bitwise_count(mixed[:rows], out=counts[:rows])
+                np.add(some, counts[:rows], out=some)
+    return distances
+
+
+def _distances_of(
+    query: NDArray[np.int8], table: CodeTable, rows: NDArray[np.int64], dims: int
+) -> NDArray[np.int64]:
+    """int64[n]: Hamming distances of some rows' 1-bit codes."""
+    words = _words(query, table, dims)
+    bits = table.gather_bits(rows, len(words))
+    distances: NDArray[np.int64] = np.bitwise_count(bits ^ words[:, None]).sum(
+        axis=0, dtype=np.int64
+    )
+    return distances
+
+
+def _highest(scores: NDArray[np.float64], width: int) -> NDArray[np.int64]:
+    """Places of the ``width`` highest scores, ascending; the first of equals."""
+    if width >= len(scores):
+        return np.arange(len(scores))
+    least = np.partition(scores, -width)[-width]
+    above = np.flatnonzero(scores > least)
+    level = np.flatnonzero(scores == least)[: width - len(above)]
+    return np.sort(np.concatenate([above, level]))
+
+
+def _closest(distances: NDArray[Any], dim: int, width: int) -> NDArray[np.int64]:
+    """Rows within the least distance that has ``width`` of them, ascending.
+
+    Counting below a limit is so fast that bisecting the limit beats a histogram (0.5 against 1.1 ms
+    at 1M rows).
+    """
+    low, high = 0, dim
+    while low < high:
+        middle = (low + high) // 2
+        if np.count_nonzero(distances <= middle) >= width:
+            high = middle
+        else:
+            low = middle + 1
+    within = distances <= low
+    if np.count_nonzero(within) <= TIES * width:
+        return np.flatnonzero(within)
+    closer = np.flatnonzero(distances < low)
+    level = np.flatnonzero(distances == low)[: TIES * width - len(closer)]
+    return np.sort(np.concatenate([closer, level]))
+
+
+def _cosines(queries: NDArray[np.int8], codes: NDArray[np.int8]) -> NDArray[np.float64]:
+    """float64[q, n]; 0 for a code of zeros."""
+    exact = codes.shape[1] <= FLOAT32_EXACT_DIM
+    kind: Any = np.float32 if exact else np.float64
+    left, right = queries.astype(kind), codes.astype(kind)
+    dots: NDArray[np.float64] = (left @ right.T).astype(np.float64)
+    lengths = np.sqrt(np.einsum("nd,nd->n", right, right).astype(np.float64))
+    own = np.sqrt(np.einsum("nd,nd->n", left, left).astype(np.float64))
+    dots /= np.maximum(own[:, None] * lengths, 1.0)
+    return np.clip(dots, -1.0, 1.0, out=dots)  # rounding may pass 1 by its last bit
+
+
+def _best(
+    rows: NDArray[np.int64],
+    keys: NDArray[np.uint32],
+    scores: NDArray[np.float64],
+    table: CodeTable,
+    k: int,
+) -> list[Match]:
+    """The k best documents among some rows; rows of one document follow each other."""
+    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
+    best = np.maximum.reduceat(scores, starts)
+    # Everything level with the k-th stays in, so that ids decide between equals.
+    least = np.partition(best, -k)[-k] if k < len(best) else -np.inf
+    chosen = np.flatnonzero(best >= least)
+    chosen = chosen[_order(best[chosen], keys[starts[chosen]].tolist(), table)][:k]
+    ends = np.append(starts, len(rows))
+    return [_match(rows, keys, scores, int(ends[i]), int(ends[i + 1])) for i in chosen]
+
+
+def _order(scores: NDArray[np.float64], keys: Sequence[int], table: CodeTable) -> NDArray[np.int64]:
+    """Places by score from the best; ids are read only where scores are equal."""
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    if not (ranked[1:] == ranked[:-1]).any():
+        return order
+    names = table.names(keys)
+    by_id = {key: place for place, key in enumerate(sorted(keys, key=lambda key: names[key]))}
+    return np.lexsort((np.array([by_id[key] for key in keys]), -scores))
+
+
+def _match(
+    rows: NDArray[np.int64],
+    keys: NDArray[np.uint32],
+    scores: NDArray[np.float64],
+    first: int,
+    after: int,
+) -> Match:
+    place = first + int(np.argmax(scores[first:after]))
+    return Match(int(keys[place]), int(rows[place]), float(scores[place]))

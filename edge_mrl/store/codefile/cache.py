@@ -1,0 +1,444 @@
+"""Keeps a store's code file level with its database, and makes code tables from both.
+
+New rows wait in SQLite and go to the file many at a time: a commit of documents then costs what
+SQLite alone would, which spares SD cards. The database says how many rows of which file count, with
+the checksums of each column; a file that does not agree is made anew from the database.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import struct
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edge_mrl.errors import DamagedError, OutOfMemoryError, StoreError
+from edge_mrl.store.codefile.file import (
+    GENERATION_BYTES,
+    SEGMENT_ROWS,
+    CodeFile,
+    CodeFileError,
+    ForeignFileError,
+    Layout,
+    Segment,
+    code_path,
+    require_ours,
+)
+from edge_mrl.store.codefile.table import CodeTable, Part
+from edge_mrl.store.file import reporting, transaction
+from edge_mrl.store.records import Binding, checksum
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+__all__ = ["STAGE_ROWS", "CodeCache", "State", "bury", "read_dead", "read_state", "write_state"]
+
+#: Rows that wait in SQLite before they go to the file. Reading them again after a commit takes some
+#: 3 ms; filing them costs two syncs, once for so many rows.
+STAGE_ROWS = 4_096
+#: Rows whose deletion is noted in one row of ``tombstones``: 1 KiB, which a commit can rewrite.
+BLOCK_ROWS = 8_192
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a store stands.
+
+    Attributes:
+        changes: Grows with every transaction that changes codes.
+        next_key: The key of the next new document.
+        next_row: The number of the next passage's row.
+        filed: Rows below this one are in the code file.
+        generation: Which code file.
+    """
+
+    changes: int
+    next_key: int
+    next_row: int
+    filed: int
+    generation: bytes
+
+    @property
+    def values(self) -> tuple[int, int, int, int, bytes]:
+        """The values in the order of the table's columns."""
+        return self.changes, self.next_key, self.next_row, self.filed, self.generation
+
+
+def read_state(connection: sqlite3.Connection) -> State:
+    """Read the store's state.
+
+    Raises:
+        DamagedError: Its checksum disagrees.
+    """
+    row = connection.execute(
+        "SELECT changes, next_key, next_row, filed, generation, crc FROM state"
+    ).fetchone()
+    if row is None or checksum(*row[:-1]) != row[-1]:
+        raise DamagedError("its state cannot be trusted")
+    return State(*row[:-1])
+
+
+def write_state(connection: sqlite3.Connection, state: State) -> None:
+    """Write the store's state."""
+    connection.execute(
+        "INSERT OR REPLACE INTO state VALUES (1, ?, ?, ?, ?, ?, ?)",
+        (*state.values, checksum(*state.values)),
+    )
+
+
+def bury(connection: sqlite3.Connection, ranges: Sequence[tuple[int, int]]) -> None:
+    """Note rows as deleted: ranges (first, count)."""
+    by_block: dict[int, list[NDArray[np.int64]]] = {}
+    for first, count in ranges:
+        for block in range(first // BLOCK_ROWS, (first + count - 1) // BLOCK_ROWS + 1):
+            start = max(first - block * BLOCK_ROWS, 0)
+            stop = min(first + count - block * BLOCK_ROWS, BLOCK_ROWS)
+            by_block.setdefault(block, []).append(np.arange(start, stop))
+    for block, rows in by_block.items():
+        bits = np.zeros(BLOCK_ROWS, np.bool_)
+        found = connection.execute(
+            "SELECT bits, crc FROM tombstones WHERE block = ?", (block,)
+        ).fetchone()
+        if found is not None:
+            bits = _tombstone_bits(block, *found)
+        bits[np.concatenate(rows)] = True
+        data = np.packbits(bits, bitorder="little").tobytes()
+        connection.execute(
+            "INSERT OR REPLACE INTO tombstones VALUES (?, ?, ?)",
+            (block, checksum(block, data), data),
+        )
+
+
+def _sound(key: int, rows: Any, crc: int, spans: Any, codes: Any, *, size: int) -> bool:
+    """Whether a row of ``passages`` is what was stored; ``size`` is the bytes of a code."""
+    if not isinstance(spans, bytes) or not isinstance(codes, bytes) or not isinstance(rows, int):
+        return False
+    return zlib.crc32(spans, zlib.crc32(codes, key)) == crc and len(codes) == rows * size
+
+
+def read_dead(connection: sqlite3.Connection) -> NDArray[np.int64]:
+    """int64: the numbers of deleted rows, ascending."""
+    parts = [np.empty(0, np.int64)]
+    query = "SELECT block, bits, crc FROM tombstones ORDER BY block"
+    for block, data, crc in connection.execute(query):
+        parts.append(np.flatnonzero(_tombstone_bits(block, data, crc)) + block * BLOCK_ROWS)
+    return np.concatenate(parts)
+
+
+def _tombstone_bits(block: int, data: bytes, crc: int) -> NDArray[np.bool_]:
+    if checksum(block, data) != crc or len(data) * 8 != BLOCK_ROWS:
+        raise DamagedError(f"its list of deleted rows, block {block}, cannot be trusted")
+    return np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little").astype(np.bool_)
+
+
+class CodeCache:
+    """The code file of one open store.
+
+    Args:
+        store: The store's file.
+        connection: The store's connection, used under the store's lock.
+        binding: What the codes are.
+        names: Gives documents' ids by key.
+        writable: Whether the file may be made or changed.
+    """
+
+    def __init__(
+        self,
+        store: Path,
+        connection: sqlite3.Connection,
+        binding: Binding,
+        names: Callable[[Sequence[int]], Mapping[int, str]],
+        *,
+        writable: bool,
+    ) -> None:
+        self.path = code_path(store)
+        self.layout = Layout(binding.dim, SEGMENT_ROWS, binding.packing)
+        #: Why the file is not used or written, for people; None if all is well.
+        self.problem: str | None = None
+        self._store = store
+        self._connection = connection
+        self._names = names
+        self._writable = writable
+        self._file: CodeFile | None = None
+        self._verified: dict[int, tuple[int, tuple[int, ...]]] = {}
+        self._state: State | None = None
+        self._table: CodeTable | None = None
+        self._dead = np.empty(0, np.int64)
+        self._damaged = False
+        self._retry_at = 0
+
+    def table(self, state: State) -> CodeTable:
+        """The codes at a state that a transaction shows.
+
+        Raises:
+            DamagedError: The database's own rows cannot be trusted.
+        """
+        self._damaged = self.damaged
+        if self._table is not None and self._state == state:
+            return self._table
+        self._table = None
+        self._dead = read_dead(self._connection)
+        parts = self._filed(state)
+        for first in range(state.filed, state.next_row, self.layout.rows):
+            after = min(first + self.layout.rows, state.next_row)
+            parts.append(Part(first, self.load(first, after), mapped=False))
+        if len(self._dead) and self._dead[-1] >= state.next_row:
+            raise DamagedError("rows are deleted that were never there")
+        self._state = state
+        self._table = CodeTable(self.layout, parts, self._dead, load=self.load, names=self._names)
+        return self._table
+
+    @property
+    def damaged(self) -> bool:
+        """Whether something in the file turned out to be wrong."""
+        return self._damaged or (self._table is not None and self._table.repaired > 0)
+
+    def heal(self) -> None:
+        """Make the file anew if it is not what the database says. Call outside a transaction."""
+        self._damaged = self.damaged
+        state = read_state(self._connection)
+        if state.filed and not self._damaged and not self._usable(state):
+            self._damaged = True
+        if self._damaged or state.next_row - state.filed >= 2 * STAGE_ROWS:
+            self.roll()
+
+    def keep_up(self, state: State) -> None:
+        """Bring rows into the file if enough of them wait. Call outside a transaction."""
+        if state.next_row - state.filed >= STAGE_ROWS:
+            self.roll()
+
+    def roll(self) -> bool:
+        """Bring all rows into the file, if that can be done now; the store does not depend on it.
+
+        Returns:
+            Whether all rows are in the file.
+        """
+        if not self._writable:
+            return False
+        state = read_state(self._connection)
+        if state.next_row < self._retry_at:
+            return False
+        try:
+            with reporting(self._store), transaction(self._connection, "IMMEDIATE"):
+                self._roll()
+        except (OSError, CodeFileError, OutOfMemoryError, StoreError) as error:
+            # A cache that cannot be written now: the rows stay where they are, in SQLite, and a put
+            # that was committed has succeeded. Damaged rows are an error to whoever needs them.
+            self.problem = f"{self.path.name}: {error}"
+            self._retry_at = state.next_row + STAGE_ROWS
+            self._forget()
+            return False
+        self.problem = None
+        self._damaged = False
+        return True
+
+    def remove(self) -> None:
+        """Remove the file, after rows were given new numbers; maps of it stay valid."""
+        self._forget()
+        self._retry_at = 0
+        try:
+            require_ours(self.path)
+            self.path.unlink(missing_ok=True)
+        except (OSError, ForeignFileError) as error:
+            self.problem = f"{self.path.name}: {error}"
+
+    def inspect(self, state: State) -> str | None:
+        """Why the file is not in use; None if it is, or if there need be none."""
+        if state.filed and self._usable(state):
+            return None
+        return self.problem if state.filed or self.problem else None
+
+    def read_dead(self) -> None:
+        """Read which rows are deleted, before ``load`` is called by itself."""
+        self._dead = read_dead(self._connection)
+
+    def damaged_keys(self) -> list[int]:
+        """Keys of documents whose passages are not what was stored."""
+        query = "SELECT document, rows, crc, spans, codes FROM passages"
+        rows = self._connection.execute(query)
+        return [row[0] for row in rows if not _sound(*row, size=self.layout.code_bytes)]
+
+    def verify(self, state: State) -> list[str]:
+        """Compare every row of the file with the database; returns what is wrong."""
+        if not state.filed:
+            return []
+        if not self._usable(state) or self._file is None:
+            return [f"{self.path.name} is missing or not of this state"]
+        self._dead = read_dead(self._connection)
+        problems = []
+        for first in range(0, state.filed, self.layout.rows):
+            count = min(self.layout.rows, state.filed - first)
+            try:
+                filed = self._file.segment(first // self.layout.rows).cut(0, count)
+            except CodeFileError as error:
+                return [f"{self.path.name}: {error}"]
+            wanted = self.load(first, first + count)
+            live = np.ones(count, np.bool_)
+            live[self._dead[(self._dead >= first) & (self._dead < first + count)] - first] = False
+            wrong = (filed.codes != wanted.codes).any(axis=1) | (filed.keys != wanted.keys)
+            wrong |= (filed.bits != wanted.bits).any(axis=0) | (filed.checks != wanted.checks)
+            if (wrong & live).any():
+                rows = int((wrong & live).sum())
+                problems.append(f"{self.path.name}: {rows} rows from {first} on are damaged")
+        self._damaged = self._damaged or bool(problems)
+        return problems
+
+    def load(self, first: int, after: int) -> Segment:
+        """Read rows from SQLite; deleted ones are zeros.
+
+        Raises:
+            DamagedError: A checksum disagrees, or a row is missing.
+        """
+        codes = np.zeros((after - first, self.layout.code_bytes), np.uint8)
+        keys = np.zeros(after - first, np.uint32)
+        covered = np.zeros(after - first, np.bool_)
+        for row, key, blob in self._blobs(first, after):
+            start, stop = max(row, first), min(row + len(blob), after)
+            if stop <= start:
+                continue
+            target = slice(start - first, stop - first)
+            codes[target] = blob[start - row : stop - row]
+            keys[target] = key
+            if covered[target].any():
+                raise DamagedError(f"two documents have row {start}")
+            covered[target] = True
+        dead = self._dead[(self._dead >= first) & (self._dead < after)] - first
+        covered[dead] ^= True
+        if not covered.all():
+            raise DamagedError(f"row {first + int(np.argmin(covered))} is missing or deleted twice")
+        return self.layout.pack(codes, keys, first)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._forget()
+
+    def _blobs(self, first: int, after: int) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
+        query = (
+            "SELECT first_row, document, rows, crc, spans, codes FROM passages WHERE first_row < ? "
+            "AND first_row >= ifnull((SELECT max(first_row) FROM passages WHERE first_row <= ?), 0) "
+            "ORDER BY first_row"
+        )
+        for row, key, rows, crc, spans, blob in self._connection.execute(query, (after, first)):
+            if not _sound(key, rows, crc, spans, blob, size=self.layout.code_bytes):
+                raise DamagedError(f"the codes of document {key} cannot be trusted")
+            yield row, key, np.frombuffer(blob, np.uint8).reshape(rows, self.layout.code_bytes)
+
+    def _filed(self, state: State) -> list[Part]:
+        usable = bool(state.filed) and self._usable(state)
+        parts = []
+        for first in range(0, state.filed, self.layout.rows):
+            count = min(self.layout.rows, state.filed - first)
+            segment = self._mapped(first // self.layout.rows, count) if usable else None
+            if segment is None:
+                self._damaged = True
+                parts.append(Part(first, self.load(first, first + count), mapped=False))
+            else:
+                parts.append(Part(first, segment, mapped=True))
+        return parts
+
+    def _mapped(self, number: int, rows: int) -> Segment | None:
+        """A segment of the file whose columns have the right checksums, or None."""
+        if self._file is None:
+            return None
+        try:
+            segment = self._file.segment(number)
+        except CodeFileError:
+            return None
+        done, sums = self._verified.get(number, (0, (0,) * self.layout.columns))
+        if done > rows:  # an older state than the one seen before: start over
+            done, sums = 0, (0,) * self.layout.columns
+        if done < rows:
+            sums = segment.checksums(done, rows, sums)
+            if sums != self._checksums(number):
+                return None
+            self._verified[number] = (rows, sums)
+        return segment.cut(0, rows)
+
+    def _checksums(self, number: int) -> tuple[int, ...]:
+        query = "SELECT checksums FROM segments WHERE segment = ?"
+        row = self._connection.execute(query, (number,)).fetchone()
+        if row is None or len(row[0]) != 4 * self.layout.columns:
+            return ()
+        return struct.unpack(f"<{self.layout.columns}I", row[0])
+
+    def _usable(self, state: State) -> bool:
+        """Whether the file of the state's generation is open or could be opened."""
+        if self._file is not None and self._file.generation == state.generation:
+            return True
+        self._forget_file()
+        try:
+            self._file = CodeFile.open(self.path, self.layout, state.generation)
+        except CodeFileError as error:
+            self.problem = f"{self.path.name}: {error}"
+            return False
+        return True
+
+    def _roll(self) -> None:
+        bound = self._connection.execute("SELECT dim, stored FROM binding").fetchone()
+        if bound != (self.layout.dim, self.layout.packing.kind):
+            return  # another process has just changed the bundle; its codes are its own to file
+        state = read_state(self._connection)
+        self._dead = read_dead(self._connection)
+        if self._damaged or not state.filed or not self._intact(state):
+            self._rebuild(state)
+            return
+        file = CodeFile.open(self.path, self.layout, state.generation, write=True)
+        try:
+            self._append(file, state.filed, state.next_row)
+            file.sync()
+        finally:
+            file.close()
+        write_state(self._connection, replace(state, filed=state.next_row))
+
+    def _intact(self, state: State) -> bool:
+        """Whether the rows of the last segment, which are added to, have the right checksums."""
+        number, rows = divmod(state.filed, self.layout.rows)
+        return self._usable(state) and (not rows or self._mapped(number, rows) is not None)
+
+    def _rebuild(self, state: State) -> None:
+        generation = os.urandom(GENERATION_BYTES)
+        file = CodeFile.create(self.path, self.layout, generation)
+        try:
+            self._connection.execute("DELETE FROM segments")
+            self._append(file, 0, state.next_row)
+            file.install(self.path)
+        except BaseException:
+            file.discard()
+            raise
+        file.close()
+        self._forget()
+        write_state(self._connection, replace(state, filed=state.next_row, generation=generation))
+
+    def _append(self, file: CodeFile, first: int, after: int) -> None:
+        size = self.layout.rows
+        while first < after:
+            number, done = divmod(first, size)
+            stop = min(after, (number + 1) * size)
+            sums = self._checksums(number) if done else (0,) * self.layout.columns
+            rows = self.load(first, stop)
+            file.append(rows, first)
+            sums = rows.checksums(0, stop - first, sums)
+            self._connection.execute(
+                "INSERT OR REPLACE INTO segments VALUES (?, ?)",
+                (number, struct.pack(f"<{self.layout.columns}I", *sums)),
+            )
+            first = stop
+
+    def _forget(self) -> None:
+        self._table = None
+        self._state = None
+        self._forget_file()
+
+    def _forget_file(self) -> None:
+        self._verified.clear()
+        if self._file is not None:
+            self._file.close()
+            self._file = None

@@ -1,0 +1,154 @@
+"""All codes of a store at one moment, as search wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edge_mrl.store.codefile.file import Layout, Segment, row_checks
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["CodeTable", "Part"]
+
+#: Reads rows [first, after) from SQLite: a segment, with zeros where a row is deleted.
+Load = Callable[[int, int], Segment]
+#: Ids of documents by key.
+Names = Callable[[Sequence[int]], Mapping[int, str]]
+
+
+@dataclass(slots=True)
+class Part:
+    """Consecutive rows.
+
+    Attributes:
+        first: The first row's number.
+        segment: Their columns, mapped or in memory.
+        mapped: Whether the codes lie in the file, where each is compared with its check when used.
+    """
+
+    first: int
+    segment: Segment
+    mapped: bool
+
+    @property
+    def rows(self) -> int:
+        """How many rows."""
+        return len(self.segment.keys)
+
+
+class CodeTable:
+    """Rows of codes, addressed by their number in the store.
+
+    Args:
+        layout: Dimensions and layout of the rows.
+        parts: Consecutive rows from 0 on.
+        dead: int64, the numbers of deleted rows, ascending.
+        load: Reads rows from SQLite when those in the file turn out to be damaged.
+        names: Gives ids, which decide between equal scores.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        parts: list[Part],
+        dead: NDArray[np.int64],
+        *,
+        load: Load,
+        names: Names,
+    ) -> None:
+        self.layout = layout
+        self.parts = parts
+        self.dead = dead
+        self.names = names
+        self.repaired = 0
+        self._load = load
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a code."""
+        return self.layout.dim
+
+    @property
+    def rows(self) -> int:
+        """Row numbers in use, those of deleted rows included."""
+        return sum(part.rows for part in self.parts)
+
+    @property
+    def live(self) -> int:
+        """Rows that are not deleted."""
+        return self.rows - len(self.dead)
+
+    def selected(self, keys: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """bool[rows]: which rows belong to some documents and are not deleted."""
+        top = max((int(part.segment.keys.max(initial=0)) for part in self.parts), default=0)
+        wanted = np.zeros(top + 1, np.bool_)
+        wanted[keys[keys <= top]] = True
+        mask = np.empty(self.rows, np.bool_)
+        for part in self.parts:
+            wanted.take(part.segment.keys, out=mask[part.first : part.first + part.rows])
+        mask[self.dead] = False
+        return mask
+
+    def gather(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int8], NDArray[np.uint32]]:
+        """Levels of codes (``codes.unpack``) and keys of rows, compared with their checks.
+
+        Args:
+            rows: int64[n], ascending.
+
+        Returns:
+            int8[n, dim] and uint32[n].
+        """
+        layout = self.layout
+        codes = np.empty((len(rows), layout.stride or 8 * layout.words), np.uint8)
+        keys = np.empty(len(rows), np.uint32)
+        borders = np.searchsorted(rows, [part.first + part.rows for part in self.parts]).tolist()
+        start = 0
+        for number, stop in enumerate(borders):
+            if start < stop:
+                self._gather_part(number, rows[start:stop], codes[start:stop], keys[start:stop])
+            start = stop
+        return layout.packing.unpack(codes, layout.dim), keys
+
+    def gather_bits(self, rows: NDArray[np.int64], words: int) -> NDArray[np.uint64]:
+        """The first words of rows' 1-bit codes, as the columns hold them: uint64[words, n]."""
+        bits = np.empty((words, len(rows)), np.uint64)
+        start = 0
+        for part in self.parts:
+            stop = int(np.searchsorted(rows, part.first + part.rows))
+            if start < stop:
+                local = rows[start:stop] - part.first
+                for word in range(words):
+                    part.segment.bits[word].take(local, out=bits[word, start:stop])
+            start = stop
+        return bits
+
+    def _gather_part(
+        self,
+        number: int,
+        rows: NDArray[np.int64],
+        codes: NDArray[np.uint8],
+        keys: NDArray[np.uint32],
+    ) -> None:
+        part = self.parts[number]
+        local = rows - part.first
+        if self.layout.stride:
+            part.segment.codes.take(local, axis=0, out=codes)
+        else:
+            for place, word in enumerate(part.segment.bits):
+                codes.view("<u8")[:, place] = word.take(local)
+        part.segment.keys.take(local, out=keys)
+        if part.mapped and (row_checks(codes, keys, rows) != part.segment.checks[local]).any():
+            self.repair(number)
+            self._gather_part(number, rows, codes, keys)
+
+    def repair(self, number: int) -> None:
+        """Take the rows of a part from SQLite instead of the file."""
+        part = self.parts[number]
+        part.segment = self._load(part.first, part.first + part.rows)
+        part.mapped = False
+        self.repaired += 1

@@ -1,0 +1,287 @@
+"""The store's file: telling it from other files, opening it, and what SQLite's errors mean."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edge_mrl.errors import (
+    NotAStoreError,
+    StoreBusyError,
+    StoreError,
+    StoreVersionError,
+    UsageError,
+)
+from edge_mrl.machine.memory import reporting_memory
+from edge_mrl.store.migrations import MIGRATIONS
+
+__all__ = ["APPLICATION_ID", "Fill", "connect", "reporting", "transaction"]
+
+#: "eMRL" in the database header: how a store is told from any other SQLite file.
+APPLICATION_ID = 0x654D524C
+
+#: Fills the tables of a new store.
+Fill = Callable[[sqlite3.Connection], None]
+
+_MIGRATIONS_TABLE = """CREATE TABLE migrations (
+    version INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
+    applied_ms INTEGER NOT NULL
+)"""
+_WAL_RETRY_S = 0.02
+
+
+def connect(
+    path: Path, *, create: Callable[[], Fill] | None, timeout_s: float
+) -> tuple[sqlite3.Connection, bool]:
+    """Open a store's database, making or migrating it where needed.
+
+    Args:
+        path: The file.
+        create: None if the store must exist. Else called if it does not; what it returns then
+            fills the new tables, in the transaction that makes them.
+        timeout_s: How long to wait for another process's write.
+
+    Returns:
+        The connection, and whether it can write: not where the file or its medium is read-only.
+
+    Raises:
+        UsageError: There is no store and none is to be made.
+        NotAStoreError: The file is not ours; it is left as it is.
+        StoreVersionError: A newer edge-mrl wrote it.
+        StoreError: It is busy, damaged, or cannot be opened.
+    """
+    there = _recognise(path)
+    if create is None:
+        if not there:
+            raise _no_store(path)
+        fill: Fill | None = None
+    else:
+        # Called now where it can be, so that what it raises does not leave an empty file behind.
+        fill = _later(create) if there else create()
+    with reporting(path):
+        if there and not _can_write(path):
+            return _connect_to_read(path, timeout_s), False
+        mode = "rw" if create is None else "rwc"
+        connection = _open(path, f"mode={mode}", timeout_s)
+        try:
+            _prepare(connection, path, fill)
+            _use_wal(connection, timeout_s)
+        except BaseException:
+            connection.close()
+            raise
+    return connection, True
+
+
+def _open(path: Path, options: str, timeout_s: float) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?{options}",
+        uri=True,
+        timeout=timeout_s,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+
+
+def _can_write(path: Path) -> bool:
+    """Whether this process may write the file and make others beside it."""
+    return os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK)
+
+
+def _connect_to_read(path: Path, timeout_s: float) -> sqlite3.Connection:
+    """Open a store that cannot be written.
+
+    Where a log holds commits that are not in the file yet, SQLite must be able to read it: a store
+    opened without its log would show an older state.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    pending = log.exists() and log.stat().st_size > 0
+    connection = _open(path, "mode=ro" if pending else "mode=ro&immutable=1", timeout_s)
+    try:
+        version = _version(connection, path)
+    except sqlite3.OperationalError as error:
+        connection.close()
+        if not pending:
+            raise
+        raise StoreError(
+            f"{path} is read-only and has commits in {log.name} that cannot be read here: copy both "
+            "to where they can be written"
+        ) from error
+    except BaseException:
+        connection.close()
+        raise
+    if version < len(MIGRATIONS):
+        connection.close()
+        raise StoreError(
+            f"{path} is of store version {version} and read-only: open it once where it can be "
+            f"written, to bring it to version {len(MIGRATIONS)}"
+        )
+    return connection
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
+    """Run a block in a transaction: IMMEDIATE to write, DEFERRED to read one state of the store."""
+    connection.execute(f"BEGIN {kind}")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # Some errors, such as a full disk, end the transaction themselves.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def reporting(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into ours, and those of memory that ran out meanwhile."""
+    with reporting_memory():
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise _explain(error, path) from error
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code; 0 where the error is the Python module's own."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF  # the higher bits are the extended code
+
+
+def _explain(error: sqlite3.Error, path: Path) -> StoreError:
+    code = _code(error)
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreBusyError(f"{path} is being written by another process: try again in a moment")
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return StoreError(f"{path} is damaged ({error}): restore a copy, or make the store again")
+    if code == sqlite3.SQLITE_FULL:
+        return StoreError(f"{path} cannot grow ({error}): free some space and try again")
+    return StoreError(f"{path} cannot be used: {error}")
+
+
+def _no_store(path: Path) -> UsageError:
+    return UsageError(
+        f"no store at {path}: `edge-mrl index PATHS... --bundle DIR --store {path}` makes one"
+    )
+
+
+def _foreign(path: Path) -> NotAStoreError:
+    return NotAStoreError(f"{path} is no edge-mrl store; it was left as it is: name another file")
+
+
+def _later(create: Callable[[], Fill]) -> Fill:
+    def fill(connection: sqlite3.Connection) -> None:
+        create()(connection)
+
+    return fill
+
+
+def _recognise(path: Path) -> bool:
+    """Whether a store is there; False for no file or an empty one."""
+    try:
+        if path.is_dir():
+            raise NotAStoreError(f"{path} is a folder, expected a store's file")
+        if not path.exists() or path.stat().st_size == 0:
+            return False
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+    if _application(path) != APPLICATION_ID:
+        raise _foreign(path)
+    return True
+
+
+def _application(path: Path) -> int:
+    """The application id in the file's header; nothing is written, or made beside the file.
+
+    It is read through SQLite and not with open(): closing any descriptor of a file drops the locks
+    that this process holds on it, those of a store that is open already included.
+    """
+    try:
+        probe = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+        try:
+            # Tolerates a file shorter than its header says: one whose making was interrupted is so
+            # until its journal is played back.
+            probe.execute("PRAGMA writable_schema = ON")
+            return int(probe.execute("PRAGMA application_id").fetchone()[0])
+        finally:
+            probe.close()
+    except sqlite3.Error as error:
+        if _code(error) == sqlite3.SQLITE_NOTADB:
+            raise _foreign(path) from error
+        raise _explain(error, path) from error
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, fill: Fill | None) -> None:
+    connection.execute("PRAGMA foreign_keys = ON")
+    # FULL syncs each commit: what was acknowledged survives a power cut, not only a crash.
+    connection.execute("PRAGMA synchronous = FULL")
+    if _version(connection, path) == len(MIGRATIONS):
+        return
+    with transaction(connection, "IMMEDIATE"):
+        version = _version(connection, path)  # another process may have been faster
+        if version == 0:
+            if fill is None:
+                raise _no_store(path)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(_MIGRATIONS_TABLE)
+        _migrate(connection, version)
+        if version == 0 and fill is not None:
+            fill(connection)
+
+
+def _version(connection: sqlite3.Connection, path: Path) -> int:
+    """Migrations applied; 0 for an empty database.
+
+    Raises:
+        NotAStoreError: Neither ours nor empty.
+        StoreVersionError: From a newer edge-mrl.
+        StoreError: The records of its migrations do not agree with its version.
+    """
+    if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise _foreign(path)
+        return 0
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(MIGRATIONS):
+        raise StoreVersionError(
+            f"{path} has store version {version}, this edge-mrl reads up to {len(MIGRATIONS)}: "
+            "update edge-mrl"
+        )
+    names = connection.execute("SELECT name FROM migrations ORDER BY version").fetchall()
+    if names != [(name,) for name, _ in MIGRATIONS[:version]]:
+        raise StoreError(f"{path} is damaged (its migrations are {names}): restore a copy")
+    return version
+
+
+def _migrate(connection: sqlite3.Connection, version: int) -> None:
+    for number, (name, statements) in enumerate(MIGRATIONS[version:], start=version + 1):
+        for statement in statements:
+            if isinstance(statement, str):
+                connection.execute(statement)
+            else:
+                statement(connection)
+        applied_ms = time.time_ns() // 1_000_000
+        row = (number, name, applied_ms)
+        connection.execute("INSERT INTO migrations VALUES (?, ?, ?)", row)
+        connection.execute(f"PRAGMA user_version = {number}")
+
+
+def _use_wal(connection: sqlite3.Connection, timeout_s: float) -> None:
+    """Switch to write-ahead logging, which needs the file to itself for a moment.
+
+    SQLite does not wait by itself here, so that two processes that make a store at once would meet.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        else:
+            return
+        time.sleep(_WAL_RETRY_S)

@@ -1,0 +1,198 @@
+"""What a store holds, and how it is written into columns, each with a checksum.
+
+SQLite notices damage to its own structure only: a flipped bit in a text or a code would come back as
+it is. So every value that matters is covered by a checksum, compared whenever it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edge_mrl.codes.packing import INT8, Packing
+from edge_mrl.documents import Document, clean
+from edge_mrl.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "KEEP_FULL",
+    "Binding",
+    "Counts",
+    "Entry",
+    "checksum",
+    "decode_full",
+    "decode_packing",
+    "decode_spans",
+    "document_check",
+    "encode_codes",
+    "encode_full",
+    "encode_metadata",
+    "encode_packing",
+    "encode_spans",
+    "text_hash",
+]
+
+#: What a store may keep of full vectors; None keeps nothing.
+KEEP_FULL = (None, "until-synced", "fp16", "int8")
+_SCALE_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What a store's codes are. Codes of another space or code never enter it.
+
+    Attributes:
+        space_id: The embedding space.
+        code_id: Head, dimensions and scale.
+        dim: Dimensions of a code.
+        scale: The value that the code 127 stands for.
+        bundle: Absolute path of the bundle that was last used.
+        full_dim: Dimensions of a full vector; None if the bundle gives none.
+        packing: What is kept of a document's int8 code.
+    """
+
+    space_id: str
+    code_id: str
+    dim: int
+    scale: float
+    bundle: str
+    full_dim: int | None = None
+    packing: Packing = INT8
+
+    @property
+    def code(self) -> tuple[str, str]:
+        """What must be equal for codes to be compared."""
+        return self.space_id, self.code_id
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A document, ready to be stored.
+
+    Attributes:
+        document: The document.
+        spans: Offsets (start, end) of its n passages in its text, in characters.
+        codes: int8[n, dim], one for each passage; the store packs them as it keeps them.
+        full: float32[n, full_dim], the full vectors, where the store keeps them.
+    """
+
+    document: Document
+    spans: Sequence[tuple[int, int]]
+    codes: NDArray[np.int8]
+    full: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a store holds."""
+
+    documents: int
+    passages: int
+
+
+def text_hash(text: str) -> bytes:
+    """SHA-256 of the text in UTF-8: the same hash means that nothing need be embedded again."""
+    return hashlib.sha256(clean(text).encode("utf-8")).digest()
+
+
+def checksum(*parts: bytes | str | float | None) -> int:
+    """CRC-32 of values, each with its length before it, so that none can flow into the next."""
+    crc = 0
+    for part in parts:
+        data = part if isinstance(part, bytes) else repr(part).encode("utf-8", "backslashreplace")
+        crc = zlib.crc32(data, zlib.crc32(struct.pack("<Q", len(data)), crc))
+    return crc
+
+
+def document_check(
+    key: int, identifier: str, metadata: str, source: str | None, digest: bytes
+) -> int:
+    """The checksum of a document's row; the text is covered by its hash."""
+    return checksum(key, identifier, metadata, source, digest)
+
+
+def encode_metadata(document: Document) -> str:
+    """Metadata as JSON with sorted keys.
+
+    Raises:
+        UsageError: It is nothing that JSON can carry.
+    """
+    values = dict(document.metadata)
+    if not values:
+        return "{}"
+    try:
+        return clean(json.dumps(values, ensure_ascii=False, allow_nan=False, sort_keys=True))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"metadata of document {document.id!r} is not JSON: {error}") from error
+
+
+def encode_spans(spans: Sequence[tuple[int, int]]) -> bytes:
+    """Offsets as uint32[n, 2]."""
+    return np.array(spans, "<u4").tobytes()
+
+
+def decode_spans(data: bytes) -> list[tuple[int, int]]:
+    """Offsets (start, end) of each passage."""
+    return [(int(start), int(end)) for start, end in np.frombuffer(data, "<u4").reshape(-1, 2)]
+
+
+def encode_codes(entry: Entry, binding: Binding) -> bytes:
+    """The codes of a document's passages, as a store keeps them.
+
+    Raises:
+        UsageError: Codes of the wrong type or shape.
+    """
+    shape = (len(entry.spans), binding.dim)
+    if entry.codes.dtype != np.int8 or entry.codes.shape != shape:
+        raise UsageError(
+            f"codes of document {entry.document.id!r} are "
+            f"{entry.codes.dtype}{list(entry.codes.shape)}, expected int8{list(shape)}"
+        )
+    return binding.packing.pack(entry.codes).tobytes()
+
+
+def encode_packing(packing: Packing) -> tuple[str, float | None, bytes | None]:
+    """A packing as the binding's columns ``stored``, ``step`` and ``centre`` (int8 values)."""
+    step = None if packing.step is None else float(packing.step)
+    centre = None if packing.centre is None else np.array(packing.centre, np.int8).tobytes()
+    return packing.kind, step, centre
+
+
+def decode_packing(kind: str, step: float | None, centre: bytes | None) -> Packing:
+    """The packing that ``encode_packing`` wrote."""
+    middle = None if centre is None else tuple(np.frombuffer(centre, np.int8).tolist())
+    return Packing(kind, step, middle)
+
+
+def encode_full(vectors: NDArray[np.float32], keep: str) -> bytes:
+    """Full vectors in little: float16, or int8 with a float32 scale in front of each."""
+    if keep != "int8":
+        return vectors.astype("<f2").tobytes()
+    scales = np.maximum(np.abs(vectors).max(axis=1, keepdims=True), 1e-12).astype("<f4")
+    codes = np.rint(vectors / scales * 127).astype(np.int8)
+    return np.concatenate([scales.view(np.uint8), codes.view(np.uint8)], axis=1).tobytes()
+
+
+def decode_full(data: bytes, dim: int, keep: str) -> NDArray[np.float32]:
+    """float32[n, dim]: what ``encode_full`` wrote, as near as it kept it."""
+    if keep != "int8":
+        return np.frombuffer(data, "<f2").reshape(-1, dim).astype(np.float32)
+    rows = np.frombuffer(data, np.uint8).reshape(-1, _SCALE_BYTES + dim)
+    scales = np.ascontiguousarray(rows[:, :_SCALE_BYTES]).view("<f4")
+    codes = rows[:, _SCALE_BYTES:].view(np.int8).astype(np.float32)
+    return codes * (scales.astype(np.float32) / np.float32(127))
+
+
+def decode_metadata(data: str) -> dict[str, Any]:
+    """Metadata as it was put."""
+    values: dict[str, Any] = json.loads(data)
+    return values

@@ -1,0 +1,185 @@
+"""Changing a store's model: all texts are embedded anew beside the old codes, then swapped in.
+
+Until the swap, one transaction, the old codes serve. What was embedded is committed as it goes, so a
+kill loses a batch and the next run goes on. Documents put or deleted meanwhile are taken along: a
+changed document's new codes go with it, by the database's own cascade.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from edge_mrl.codes.packing import Packing
+from edge_mrl.encode.passages import PassageRule
+from edge_mrl.errors import UsageError
+from edge_mrl.store.codefile.cache import read_state, write_state
+from edge_mrl.store.codefile.file import GENERATION_BYTES
+from edge_mrl.store.records import Binding, encode_codes, encode_full, encode_spans, text_hash
+from edge_mrl.store.replica.outbox import rewind
+from edge_mrl.store.store import bind
+
+if TYPE_CHECKING:
+    from edge_mrl.documents import Document
+    from edge_mrl.store.store import Entry, Store
+
+__all__ = ["Target", "abandon", "begin", "finish", "pending", "progress", "stage", "target"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Target:
+    """What a store is being changed to."""
+
+    binding: Binding
+    rule: PassageRule
+    keep_full: str | None
+
+
+def target(store: Store) -> Target | None:
+    """What an interrupted reindexing was for; None if there was none."""
+    with store.locked() as (connection, _):
+        row = connection.execute("SELECT binding FROM reindexing").fetchone()
+    if row is None:
+        return None
+    values = json.loads(row[0])
+    bound = values["binding"]
+    if packing := bound.pop("packing", None):
+        centre = None if packing["centre"] is None else tuple(packing["centre"])
+        bound["packing"] = Packing(packing["kind"], packing["step"], centre)
+    return Target(Binding(**bound), PassageRule(**values["rule"]), values["keep_full"])
+
+
+def begin(store: Store, wanted: Target) -> int:
+    """Start, or go on where the same change was interrupted.
+
+    Returns:
+        How many documents are done already.
+
+    Raises:
+        UsageError: The store keeps full vectors, and the new bundle gives none.
+    """
+    if wanted.keep_full is not None and wanted.binding.full_dim is None:
+        raise UsageError(
+            f"{store.path} keeps full vectors ({wanted.keep_full}), and the bundle "
+            f"{wanted.binding.bundle} gives none: export it without --coarse-only"
+        )
+    before = target(store)
+    text = json.dumps(dataclasses.asdict(wanted), sort_keys=True)
+    with store.writing(), store.locked() as (connection, _):
+        same = before is not None and _comparable(before) == _comparable(wanted)
+        if not same:
+            connection.execute("DELETE FROM reindexed")
+        connection.execute("INSERT OR REPLACE INTO reindexing VALUES (1, ?)", (text,))
+    return progress(store)[0]
+
+
+def progress(store: Store) -> tuple[int, int]:
+    """Documents done, and documents in all."""
+    query = "SELECT (SELECT count(*) FROM reindexed), (SELECT count(*) FROM documents)"
+    with store.locked() as (connection, _):
+        done, total = connection.execute(query).fetchone()
+    return done, total
+
+
+def pending(store: Store, *, limit: int, after: int) -> list[tuple[int, Document]]:
+    """The next documents to embed, by key, behind the key ``after``.
+
+    Raises:
+        DamagedError: A document is not what was stored.
+    """
+    query = (
+        "SELECT key FROM documents WHERE key > ? AND NOT EXISTS "
+        "(SELECT 1 FROM reindexed WHERE document = key) ORDER BY key LIMIT ?"
+    )
+    with store.reading() as view, store.locked() as (connection, _):
+        keys = [row[0] for row in connection.execute(query, (after, limit))]
+        return sorted(view.documents(keys).items())
+
+
+def stage(store: Store, wanted: Target, rows: Sequence[tuple[int, Entry]]) -> None:
+    """Keep new codes of documents, unless the documents have changed since they were read."""
+    values = [_values(key, entry, wanted) for key, entry in rows]
+    with store.writing(), store.locked() as (connection, _):
+        connection.executemany(
+            "INSERT OR REPLACE INTO reindexed SELECT ?, ?, ?, ?, ?, ?, ? "
+            "WHERE EXISTS (SELECT 1 FROM documents WHERE key = ? AND hash = ?)",
+            values,
+        )
+
+
+def finish(store: Store) -> bool:
+    """Swap the new codes in, if every document has them; returns whether it has."""
+    wanted = target(store)
+    if wanted is None:
+        return False
+    with store.writing() as state, store.locked() as (connection, _):
+        missing = (
+            "SELECT 1 FROM documents WHERE NOT EXISTS "
+            "(SELECT 1 FROM reindexed WHERE document = key) LIMIT 1"
+        )
+        if connection.execute(missing).fetchone():
+            return False
+        for table in ("passages", "fulls", "tombstones", "segments"):
+            connection.execute(f"DELETE FROM {table}")  # noqa: S608 - own names
+        connection.execute(
+            "INSERT INTO passages SELECT sum(rows) OVER (ORDER BY document) - rows, document, rows, "
+            "crc, spans, codes FROM reindexed WHERE rows > 0 ORDER BY document"
+        )
+        connection.execute(
+            "INSERT INTO fulls SELECT document, full_crc, vectors FROM reindexed "
+            "WHERE vectors IS NOT NULL"
+        )
+        rows = connection.execute("SELECT ifnull(sum(rows), 0) FROM passages").fetchone()[0]
+        connection.execute("DELETE FROM reindexed")
+        connection.execute("DELETE FROM reindexing")
+        bind(connection, store.path, wanted.binding, wanted.rule, wanted.keep_full)
+        # What other devices wrote is here without its text: its new codes come from the server.
+        rewind(connection)
+        now = read_state(connection)
+        write_state(
+            connection,
+            dataclasses.replace(
+                now,
+                changes=state.changes + 1,
+                next_row=rows,
+                filed=0,
+                generation=bytes(GENERATION_BYTES),
+            ),
+        )
+    store.refresh()
+    with store.locked() as (connection, cache):
+        cache.remove()
+        cache.keep_up(read_state(connection))
+    return True
+
+
+def abandon(store: Store) -> None:
+    """Give an interrupted reindexing up."""
+    with store.writing(), store.locked() as (connection, _):
+        connection.execute("DELETE FROM reindexed")
+        connection.execute("DELETE FROM reindexing")
+
+
+def _comparable(wanted: Target) -> tuple[Any, ...]:
+    return (*wanted.binding.code, wanted.rule, wanted.keep_full)
+
+
+def _values(key: int, entry: Entry, wanted: Target) -> tuple[Any, ...]:
+    spans, codes = encode_spans(entry.spans), encode_codes(entry, wanted.binding)
+    full = None
+    if wanted.keep_full is not None and entry.full is not None and entry.spans:
+        full = encode_full(entry.full, wanted.keep_full)
+    return (
+        key,
+        len(entry.spans),
+        zlib.crc32(spans, zlib.crc32(codes, key)),
+        None if full is None else zlib.crc32(full, key),
+        spans,
+        codes,
+        full,
+        key,
+        text_hash(entry.document.text),
+    )

@@ -1,0 +1,154 @@
+"""Dead letters: versions that will not be sent, kept to be read, sent again or forgotten."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edge_mrl.documents import Document
+from edge_mrl.errors import DamagedError
+from edge_mrl.store.records import checksum, decode_metadata
+from edge_mrl.store.replica.enrollment import require
+from edge_mrl.store.replica.outbox import Queued, restamp, write_queue
+from edge_mrl.wire.clock import now_ms
+
+if TYPE_CHECKING:
+    from edge_mrl.store.store import Store
+
+__all__ = [
+    "DELETED_ELSEWHERE",
+    "NO_VECTORS",
+    "DeadLetter",
+    "bury",
+    "count_letters",
+    "dead_letters",
+    "drop_letters",
+    "retry_letters",
+    "write_letter",
+]
+
+#: Why a version cannot be sent, beside what a server says: "invalid", "too_large", "forbidden".
+DELETED_ELSEWHERE = "deleted_elsewhere"
+NO_VECTORS = "no_vectors"
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A version that will not be sent.
+
+    Attributes:
+        id: The document.
+        reason: "invalid", "too_large", "forbidden" (the server's words), "no_vectors" (its text is
+            not here), or "deleted_elsewhere".
+        since_ms: Since when, in milliseconds since 1970.
+        deleted: Whether the version is a deletion.
+        document: The document, kept here where it was deleted elsewhere; None for a deletion.
+    """
+
+    id: str
+    reason: str
+    since_ms: int
+    deleted: bool
+    document: Document | None
+
+
+def count_letters(store: Store) -> int:
+    """How many versions will not be sent."""
+    with store.locked() as (connection, _):
+        count: int = connection.execute("SELECT count(*) FROM dead").fetchone()[0]
+        return count
+
+
+def dead_letters(store: Store) -> list[DeadLetter]:
+    """Versions that will not be sent, by id.
+
+    Raises:
+        DamagedError: One is not what was written.
+    """
+    query = "SELECT id, stamp, reason, since_ms, deleted, metadata, text, crc FROM dead ORDER BY id"
+    with store.locked() as (connection, _):
+        rows = connection.execute(query).fetchall()
+    here = store.get([row[0] for row in rows])
+    letters = []
+    for *values, crc in rows:
+        if checksum(*values) != crc:
+            raise DamagedError(f"the dead letter of document {values[0]!r} cannot be trusted")
+        name, _, reason, since_ms, deleted, metadata, text = values
+        document = None if deleted else here.get(name)
+        if text is not None:
+            document = Document(name, text, decode_metadata(metadata))
+        letters.append(DeadLetter(name, reason, since_ms, bool(deleted), document))
+    return letters
+
+
+def retry_letters(store: Store, ids: Iterable[str] | None = None) -> tuple[int, list[Document]]:
+    """Queue dead letters again, with new stamps.
+
+    Args:
+        store: The store.
+        ids: Which; None for all.
+
+    Returns:
+        How many were queued, and documents that were deleted elsewhere: they are to be put again.
+    """
+    wanted = None if ids is None else set(ids)
+    letters = [letter for letter in dead_letters(store) if wanted is None or letter.id in wanted]
+    gone = [letter for letter in letters if letter.reason == DELETED_ELSEWHERE]
+    again = [letter for letter in letters if letter.reason != DELETED_ELSEWHERE]
+    with store.writing(), store.locked() as (connection, _):
+        now = require(connection, store)
+        rows = [Queued(letter.id, now.last, letter.deleted, now_ms(), 0) for letter in again]
+        write_queue(connection, rows)
+        restamp(connection, now, [letter.id for letter in again])
+        _forget_letters(connection, [letter.id for letter in again])
+    documents = [letter.document for letter in gone if letter.document is not None]
+    return len(again), documents
+
+
+def drop_letters(store: Store, ids: Iterable[str] | None = None) -> int:
+    """Forget dead letters: what the store holds stays, and is not sent; returns how many.
+
+    Args:
+        store: The store.
+        ids: Which; None for all.
+    """
+    with store.writing(), store.locked() as (connection, _):
+        rows = connection.execute("SELECT id FROM dead").fetchall()
+        wanted = {row[0] for row in rows} & ({row[0] for row in rows} if ids is None else set(ids))
+        _forget_letters(connection, sorted(wanted))
+        if store.keep_full == "until-synced":
+            query = "DELETE FROM fulls WHERE document = (SELECT key FROM documents WHERE id = ?)"
+            connection.executemany(query, [(name,) for name in wanted])
+    return len(wanted)
+
+
+def _forget_letters(connection: sqlite3.Connection, names: Sequence[str]) -> None:
+    connection.executemany("DELETE FROM dead WHERE id = ?", [(name,) for name in names])
+
+
+def bury(connection: sqlite3.Connection, letters: Iterable[tuple[str, int, str]]) -> None:
+    """Move versions (id, stamp, why) from the queue to the dead letters; their documents stay."""
+    for name, stamp, reason in letters:
+        row = connection.execute(
+            "DELETE FROM outbox WHERE id = ? AND stamp = ? RETURNING deleted", (name, stamp)
+        ).fetchone()
+        if row is not None:
+            write_letter(connection, name, stamp, reason, row[0])
+
+
+def write_letter(
+    connection: sqlite3.Connection,
+    name: str,
+    stamp: int,
+    reason: str,
+    deleted: int,
+    *kept: str | None,
+) -> None:
+    """Write a dead letter; ``kept`` is metadata and text of a document that does not stay here."""
+    metadata, text = kept or (None, None)
+    values = (name, stamp, reason, now_ms(), deleted, metadata, text)
+    connection.execute(
+        "INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*values, checksum(*values))
+    )

@@ -1,0 +1,194 @@
+"""A store as one of several copies: where it is synced to, and how far that is.
+
+Everything here, and in ``letters``, ``pushes`` and ``arrivals``, is one transaction each: what a kill
+interrupts has happened wholly, or not at all, and doing it again is harmless.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from edge_mrl.errors import UsageError
+from edge_mrl.store.replica.outbox import (
+    Enrolment,
+    Known,
+    Queued,
+    known_versions,
+    read_enrolment,
+    restamp,
+    write_enrolment,
+    write_queue,
+    write_versions,
+)
+from edge_mrl.store.store import bind
+from edge_mrl.wire.clock import Version, next_stamp, now_ms
+
+if TYPE_CHECKING:
+    from edge_mrl.store.store import Store
+
+__all__ = [
+    "enrol",
+    "enrolment",
+    "ever_acknowledged",
+    "mark_success",
+    "require",
+    "resend",
+    "set_margin",
+    "set_server",
+    "set_with_text",
+]
+
+
+def enrolment(store: Store) -> Enrolment | None:
+    """Where a store is synced to; None if it is not."""
+    with store.locked() as (connection, _):
+        return read_enrolment(connection)
+
+
+def enrol(store: Store, wanted: Enrolment, *, full_dim: int | None) -> None:
+    """Bind a store to a server and a device, and queue what the server lacks.
+
+    Enrolled again with the same server and tenant, under another device's name, it keeps what it knows
+    and sends what it had not sent. With another one it starts over, and everything is queued.
+
+    Args:
+        store: The store.
+        wanted: Server, tenant, device, the clock's offset, and what is sent.
+        full_dim: Dimensions of the bundle's full vectors: stores of the first version do not know them.
+
+    Raises:
+        UsageError: The bundle gives no full vectors.
+    """
+    if full_dim is None:
+        raise UsageError(
+            f"{store.path} cannot be synced: its bundle {store.binding.bundle} gives no full vectors "
+            "(it was exported with --coarse-only)"
+        )
+    with store.writing(), store.locked() as (connection, _):
+        keep_full = store.keep_full or "until-synced"
+        before = read_enrolment(connection)
+        binding = replace(store.binding, full_dim=full_dim)
+        bind(connection, store.path, binding, store.rule, keep_full)
+        same = before is not None and (before.server, before.tenant) == (
+            wanted.server,
+            wanted.tenant,
+        )
+        if before is not None and same:
+            kept = replace(
+                wanted, cursor=before.cursor, last=before.last, floor=before.floor,
+                success_ms=before.success_ms, margin=before.margin, epoch=before.epoch,
+            )  # fmt: skip
+            _rename(connection, before.device, wanted.device)
+            restamp(connection, kept)
+        else:
+            for table in ("versions", "outbox", "dead"):
+                connection.execute(f"DELETE FROM {table}")  # noqa: S608 - own names
+            last = 0 if before is None else before.last
+            _queue_all(connection, replace(wanted, last=last))
+    store.refresh()
+
+
+def _rename(connection: sqlite3.Connection, device: str, name: str) -> None:
+    """What was written under a device's former name is its own under the new one."""
+    query = "SELECT id FROM versions WHERE device = ?"
+    known = known_versions(connection, [row[0] for row in connection.execute(query, (device,))])
+    renamed = {
+        key: replace(one, version=Version(one.version.stamp, name)) for key, one in known.items()
+    }
+    write_versions(connection, renamed)
+
+
+def _queue_all(connection: sqlite3.Connection, enrolment: Enrolment) -> None:
+    """Queue every document that is there, with a new stamp."""
+    query = (
+        "SELECT id, ifnull(length(vectors), 0) FROM documents LEFT JOIN fulls ON document = key "
+        "ORDER BY key"
+    )
+    last, time_ms, versions, rows = enrolment.last, now_ms(), {}, []
+    known = {}
+    for name, size in connection.execute(query):
+        last = next_stamp(last, offset_ms=enrolment.offset_ms)
+        known[name] = Version(last, enrolment.device)
+        rows.append(Queued(name, last, deleted=False, queued_ms=time_ms, size_bytes=size))
+    before = known_versions(connection, list(known))
+    for name, version in known.items():
+        old = before.get(name, Known(version, deleted=False, acknowledged=0))
+        versions[name] = replace(old, version=version, deleted=False)
+    write_versions(connection, versions)
+    write_queue(connection, rows)
+    write_enrolment(connection, replace(enrolment, last=last))
+
+
+def set_with_text(store: Store, *, with_text: bool) -> None:
+    """Choose whether text and metadata are sent; from then on, everything goes once more with them."""
+    with store.writing(), store.locked() as (connection, _):
+        before = require(connection, store)
+        if before.with_text == with_text:
+            return
+        after = replace(before, with_text=with_text)
+        if with_text:
+            _queue_all(connection, after)
+        else:
+            write_enrolment(connection, after)
+
+
+def resend(store: Store) -> None:
+    """Have the next sync pull everything, and send again what the server lacks of this device's.
+
+    As it does by itself where the server says that it was restored from an older copy.
+    """
+    with store.writing(), store.locked() as (connection, _):
+        # No server's epoch has that name.
+        write_enrolment(connection, replace(require(connection, store), epoch="resend"))
+
+
+def set_server(store: Store, server: str) -> None:
+    """The same server has another address."""
+    with store.writing(), store.locked() as (connection, _):
+        write_enrolment(connection, replace(require(connection, store), server=server))
+
+
+def set_margin(store: Store, margin: float | None) -> None:
+    """Keep what ``rerank="auto"`` asks by."""
+    with store.writing(), store.locked() as (connection, _):
+        value = None if margin is None else float(margin)
+        write_enrolment(connection, replace(require(connection, store), margin=value))
+
+
+def mark_success(store: Store, *, cursor: int | None = None, offset_ms: int | None = None) -> None:
+    """Note that a sync went through, how far, and what was learnt of the clock."""
+    with store.writing(), store.locked() as (connection, _):
+        before = require(connection, store)
+        write_enrolment(
+            connection,
+            replace(
+                before,
+                success_ms=now_ms(),
+                cursor=before.cursor if cursor is None else cursor,
+                offset_ms=before.offset_ms if offset_ms is None else offset_ms,
+            ),
+        )
+
+
+def ever_acknowledged(store: Store) -> bool:
+    """Whether a server has any of the store's documents."""
+    with store.locked() as (connection, _):
+        query = "SELECT 1 FROM versions WHERE acknowledged > 0 LIMIT 1"
+        return connection.execute(query).fetchone() is not None
+
+
+def require(connection: sqlite3.Connection, store: Store) -> Enrolment:
+    """Where a store is synced to.
+
+    Raises:
+        UsageError: It is not enrolled.
+    """
+    found = read_enrolment(connection)
+    if found is None:
+        raise UsageError(
+            f"{store.path} is not enrolled: `edge-mrl enroll --server URL --code CODE --store "
+            f"{store.path}`"
+        )
+    return found

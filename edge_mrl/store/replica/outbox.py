@@ -1,0 +1,307 @@
+"""What a synced store keeps of its own writes: a version for each document, and a queue of those to send.
+
+Written in the document's own transaction, so that a document and its row in the queue are there
+together or not at all. A store that was never enrolled keeps nothing of this.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields, replace
+
+from edge_mrl.errors import DamagedError
+from edge_mrl.store.records import checksum
+from edge_mrl.wire.clock import Version, next_stamp, now_ms
+
+__all__ = [
+    "MAX_QUEUE_BYTES",
+    "Change",
+    "Enrolment",
+    "Known",
+    "Queued",
+    "known_versions",
+    "note",
+    "queue_bytes",
+    "read_enrolment",
+    "restamp",
+    "rewind",
+    "write_enrolment",
+    "write_versions",
+]
+
+#: Bytes of vectors that wait for a server at most, by default: those of 300,000 passages of 384
+#: dimensions. Beyond it they are made again from the text when it is their turn.
+MAX_QUEUE_BYTES = 256 << 20
+#: Values in one statement; builds of SQLite may allow no more than 999.
+SQL_PARAMETERS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """Where a store is synced to, and how far that is.
+
+    Attributes:
+        server: The server's address.
+        tenant: Whose documents these are.
+        device: This store's name there, which breaks ties between equal stamps.
+        cursor: The server's last change that was pulled; 0 for none.
+        last: The largest stamp written or seen.
+        floor: The largest stamp that a server has, one's own or another's.
+        offset_ms: What is added to this machine's clock, learnt from the server.
+        with_text: Whether text and metadata are sent.
+        max_queue: Bytes of vectors that may wait.
+        success_ms: When a sync last went through, in milliseconds since 1970; 0 for never.
+        margin: Below this doubt, ``rerank="auto"`` does not ask; None for the default.
+        epoch: What the server's tenant was called when ``cursor`` was given out; another name, and it was
+            restored from an older copy. Empty where no server said.
+        push: The number of the last push that was begun.
+        answered: The last one of which is known whether it arrived: ``push``, or one less.
+    """
+
+    server: str
+    tenant: str
+    device: str
+    cursor: int = 0
+    last: int = 0
+    floor: int = 0
+    offset_ms: int = 0
+    with_text: bool = False
+    max_queue: int = MAX_QUEUE_BYTES
+    success_ms: int = 0
+    margin: float | None = None
+    epoch: str = ""
+    push: int = 0
+    answered: int = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody knows here if the last push arrived."""
+        return self.push > self.answered
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a document's version.
+
+    Attributes:
+        version: The one that the store has.
+        deleted: Whether it is a deletion.
+        acknowledged: The newest stamp of this document that a server has; 0 for none, 1 where it has one
+            that nobody knows here.
+        sent: The number of the push in which this document arrived first, or, where nothing is
+            acknowledged, of one of which nobody knows whether it arrived; 0 for none.
+    """
+
+    version: Version
+    deleted: bool
+    acknowledged: int
+    sent: int = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was sent, and nobody knows if it arrived."""
+        return self.sent > 0 and not self.acknowledged
+
+    def settled(self, *, arrived: bool) -> Known:
+        """The same, when it is known whether what was sent arrived: the server has some version then."""
+        if not self.is_open:
+            return self
+        return replace(self, acknowledged=1) if arrived else replace(self, sent=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A document that was written: its id, whether it was deleted, and bytes of vectors kept."""
+
+    id: str
+    deleted: bool
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A row of the queue."""
+
+    id: str
+    stamp: int
+    deleted: bool
+    queued_ms: int
+    size_bytes: int
+
+
+_COLUMNS = tuple(field.name for field in fields(Enrolment))
+
+
+def read_enrolment(connection: sqlite3.Connection) -> Enrolment | None:
+    """Where a store is synced to; None if it is not.
+
+    Raises:
+        DamagedError: What is there is not what was written.
+    """
+    row = connection.execute(
+        f"SELECT {', '.join(_COLUMNS)}, crc FROM sync"  # noqa: S608 - own names
+    ).fetchone()
+    if row is None:
+        return None
+    if checksum(*row[:-1]) != row[-1]:
+        raise DamagedError("what it knows of its server cannot be trusted")
+    values = {name: row[place] for place, name in enumerate(_COLUMNS)}
+    return Enrolment(**values | {"with_text": bool(values["with_text"])})
+
+
+def write_enrolment(connection: sqlite3.Connection, enrolment: Enrolment) -> None:
+    """Write where a store is synced to."""
+    # Truth is a number in SQLite, and the checksum is of what will be read.
+    values = [int(v) if isinstance(v, bool) else v for v in astuple(enrolment)]
+    marks = ", ".join("?" * (len(values) + 1))
+    connection.execute(
+        f"INSERT OR REPLACE INTO sync VALUES (1, {marks})",  # noqa: S608 - question marks
+        (*values, checksum(*values)),
+    )
+
+
+def note(
+    connection: sqlite3.Connection,
+    changes: Sequence[Change],
+    *,
+    wall: Callable[[], int] = now_ms,
+) -> None:
+    """Give what was just written a version each, and queue it. Call in the transaction of the write.
+
+    Nothing happens in a store that is not enrolled.
+    """
+    enrolment = read_enrolment(connection) if changes else None
+    if enrolment is None:
+        return
+    last, time_ms = enrolment.last, wall()
+    known = known_versions(connection, [change.id for change in changes])
+    versions, rows = {}, []
+    for change in changes:
+        last = next_stamp(last, offset_ms=enrolment.offset_ms, wall=wall)
+        before = known.get(change.id)
+        # Put again after a deletion, it is a new document: that a server has none is no reason to
+        # take it for deleted elsewhere (arrivals.reconcile).
+        old = before is not None and (change.deleted or not before.deleted)
+        acknowledged, sent = (before.acknowledged, before.sent) if before and old else (0, 0)
+        version = Version(last, enrolment.device)
+        versions[change.id] = Known(version, change.deleted, acknowledged, sent)
+        rows.append(Queued(change.id, last, change.deleted, time_ms, change.size_bytes))
+    write_versions(connection, versions)
+    write_queue(connection, rows)
+    # A letter about an older version is of no use any more.
+    connection.executemany("DELETE FROM dead WHERE id = ?", [(change.id,) for change in changes])
+    write_enrolment(connection, replace(enrolment, last=last))
+
+
+def known_versions(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Known]:
+    """Versions of those documents that have one.
+
+    Raises:
+        DamagedError: One is not what was written.
+    """
+    found = {}
+    for first in range(0, len(ids), SQL_PARAMETERS):
+        some = ids[first : first + SQL_PARAMETERS]
+        marks = ",".join("?" * len(some))
+        rows = connection.execute(
+            "SELECT id, stamp, device, deleted, acknowledged, sent, crc FROM versions "  # noqa: S608
+            f"WHERE id IN ({marks})",
+            some,
+        )
+        for *values, crc in rows:
+            name, stamp, device, deleted, acknowledged, sent = values
+            if checksum(*values) != crc:
+                raise DamagedError(f"the version of document {name!r} cannot be trusted")
+            found[name] = Known(Version(stamp, device), bool(deleted), acknowledged, sent)
+    return found
+
+
+def write_versions(connection: sqlite3.Connection, versions: Mapping[str, Known]) -> None:
+    """Write versions of documents."""
+    rows = []
+    for name, known in versions.items():
+        version = known.version
+        values = (
+            name,
+            version.stamp,
+            version.device,
+            int(known.deleted),
+            known.acknowledged,
+            known.sent,
+        )
+        rows.append((*values, checksum(*values)))
+    connection.executemany("INSERT OR REPLACE INTO versions VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+def write_queue(connection: sqlite3.Connection, rows: Iterable[Queued]) -> None:
+    """Queue documents; one that waits already is replaced, and keeps the time it has waited since."""
+    connection.executemany(
+        "INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+        "stamp = excluded.stamp, deleted = excluded.deleted, bytes = excluded.bytes, "
+        "crc = excluded.crc",
+        [_queue_row(row) for row in rows],
+    )
+
+
+def queue_crc(name: str, stamp: int, deleted: int, size_bytes: int) -> int:
+    """The checksum of a row of the queue; the time, which nothing depends on, is left out."""
+    return checksum(name, stamp, deleted, size_bytes)
+
+
+def _queue_row(row: Queued) -> tuple[object, ...]:
+    deleted = int(row.deleted)
+    crc = queue_crc(row.id, row.stamp, deleted, row.size_bytes)
+    return (row.id, row.stamp, deleted, row.queued_ms, row.size_bytes, crc)
+
+
+def queue_bytes(connection: sqlite3.Connection) -> int:
+    """Bytes of vectors that wait."""
+    query = "SELECT ifnull(sum(bytes), 0) FROM outbox"
+    total: int = connection.execute(query).fetchone()[0]
+    return total
+
+
+def restamp(
+    connection: sqlite3.Connection,
+    enrolment: Enrolment,
+    ids: Sequence[str] | None = None,
+    *,
+    wall: Callable[[], int] = now_ms,
+) -> Enrolment:
+    """Give queued documents new stamps, in their order, above ``enrolment.last``.
+
+    Args:
+        connection: In a transaction that writes.
+        enrolment: What the stamps follow; it is written back with the last one given.
+        ids: Which; None for all that wait.
+        wall: The clock, in milliseconds since 1970.
+    """
+    query = "SELECT id, stamp, deleted, queued_ms, bytes FROM outbox ORDER BY stamp"
+    wanted = None if ids is None else set(ids)
+    rows = [
+        Queued(name, stamp, bool(deleted), queued, size)
+        for name, stamp, deleted, queued, size in connection.execute(query)
+        if wanted is None or name in wanted
+    ]
+    known = known_versions(connection, [row.id for row in rows])
+    last, versions, fresh = enrolment.last, {}, []
+    for row in rows:
+        # Every acknowledged stamp is at most ``floor``, and that at most ``last``.
+        last = next_stamp(last, offset_ms=enrolment.offset_ms, wall=wall)
+        version = Version(last, enrolment.device)
+        before = known.get(row.id, Known(version, row.deleted, 0)).settled(arrived=True)
+        versions[row.id] = replace(before, version=version, deleted=row.deleted)
+        fresh.append(replace(row, stamp=last))
+    write_versions(connection, versions)
+    write_queue(connection, fresh)
+    after = replace(enrolment, last=last)
+    write_enrolment(connection, after)
+    return after
+
+
+def rewind(connection: sqlite3.Connection) -> None:
+    """Have everything pulled once more: the codes that were pulled are of no use any more."""
+    enrolment = read_enrolment(connection)
+    if enrolment is not None:
+        write_enrolment(connection, replace(enrolment, cursor=0))

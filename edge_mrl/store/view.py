@@ -1,0 +1,197 @@
+"""One state of a store, as a transaction shows it. All that is read is compared with its checksums."""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edge_mrl.documents import Document
+from edge_mrl.errors import DamagedError, EdgeMrlError
+from edge_mrl.search.funnel import Funnel
+from edge_mrl.store.codefile.cache import CodeCache, read_state
+from edge_mrl.store.filters import compile_filter
+from edge_mrl.store.keywords import match_expression
+from edge_mrl.store.records import (
+    Binding,
+    checksum,
+    decode_full,
+    decode_metadata,
+    decode_spans,
+    document_check,
+    text_hash,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edge_mrl.store.codefile.table import CodeTable
+
+__all__ = [
+    "DOCUMENT_COLUMNS",
+    "FUNNEL",
+    "Place",
+    "View",
+    "read_document",
+    "read_funnel",
+    "select_rows",
+]
+
+#: Values in one statement; builds of SQLite may allow no more than 999.
+SQL_PARAMETERS = 500
+#: What ``read_document`` wants.
+DOCUMENT_COLUMNS = "key, id, metadata, source, hash, crc, text"
+
+#: The name of the row of ``settings`` that holds tuned stages.
+FUNNEL = "funnel"
+
+#: First row and spans of a document's passages.
+Place = tuple[int, list[tuple[int, int]]]
+
+
+class View:
+    """One state of a store, shown within ``Store.reading``."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        cache: CodeCache,
+        binding: Binding,
+        keep_full: str | None,
+    ) -> None:
+        self._connection = connection
+        self._cache = cache
+        self._binding = binding
+        self._keep_full = keep_full
+
+    @property
+    def codes(self) -> CodeTable:
+        """All codes."""
+        return self._cache.table(read_state(self._connection))
+
+    @property
+    def tuned(self) -> Funnel | None:
+        """The stages that the store's searches were tuned to; None for the default ones."""
+        return read_funnel(self._connection)
+
+    @property
+    def keeps_full(self) -> bool:
+        """Whether the store keeps full vectors."""
+        return self._keep_full is not None
+
+    def documents(self, keys: Sequence[int]) -> dict[int, Document]:
+        """Documents by key, as codes or keywords name them.
+
+        Raises:
+            DamagedError: One is missing, or not what was put.
+        """
+        rows = select_rows(self._connection, DOCUMENT_COLUMNS, "key", keys)
+        if len(rows) < len(set(keys)):
+            raise DamagedError("there are codes or keywords without a document")
+        return {row[0]: read_document(row) for row in rows}
+
+    def places(self, keys: Sequence[int], *, partial: bool = False) -> dict[int, Place]:
+        """Rows and spans of documents' passages, by key.
+
+        Args:
+            keys: Documents.
+            partial: Some may have no passage, and are left out then.
+
+        Raises:
+            DamagedError: Passages are missing, or not what was put.
+        """
+        columns = "document, first_row, crc, spans, codes"
+        rows = select_rows(self._connection, columns, "document", keys, "passages")
+        if len(rows) < len(set(keys)) and not partial:
+            raise DamagedError("there are codes without a document's passages")
+        for key, _, crc, spans, codes in rows:
+            if zlib.crc32(spans, zlib.crc32(codes, key)) != crc:
+                raise DamagedError(f"the passages of document {key} cannot be trusted")
+        return {row[0]: (row[1], decode_spans(row[3])) for row in rows}
+
+    def fulls(self, keys: Sequence[int]) -> dict[int, NDArray[np.float32]]:
+        """Full vectors float32[n, full_dim] of those documents whose vectors are kept, by key."""
+        dim = self._binding.full_dim
+        if self._keep_full is None or dim is None:
+            return {}
+        found = {}
+        columns = "document, crc, vectors"
+        for key, crc, data in select_rows(self._connection, columns, "document", keys, "fulls"):
+            if zlib.crc32(data, key) != crc:
+                raise DamagedError(f"the full vectors of document {key} cannot be trusted")
+            found[key] = decode_full(data, dim, self._keep_full)
+        return found
+
+    def select(self, where: Mapping[str, Any]) -> NDArray[np.int64]:
+        """int64: keys of the documents that a filter selects, ascending."""
+        sql, values = compile_filter(where)
+        keys = [row[0] for row in self._connection.execute(sql, values)]
+        return np.unique(np.array(keys, np.int64))
+
+    def keyword_matches(
+        self, query: str, *, k: int, where: Mapping[str, Any] | None = None
+    ) -> list[tuple[int, float]]:
+        """Documents that have some of a query's words: keys and BM25, from the best.
+
+        BM25 is SQLite's (k1 = 1.2, b = 0.75), positive. See ``keywords.match_expression``.
+        """
+        expression = match_expression(query)
+        if not expression:
+            return []
+        sql, values = "", [expression]
+        if where is not None:
+            select, parameters = compile_filter(where)
+            sql, values = f" AND rowid IN ({select})", [expression, *parameters]
+        rows = self._connection.execute(
+            f"SELECT rowid, -rank FROM keywords WHERE keywords MATCH ?{sql} "  # noqa: S608 - own text
+            "ORDER BY rank, rowid LIMIT ?",
+            (*values, k),
+        )
+        return [(key, score) for key, score in rows]
+
+
+def select_rows(
+    connection: sqlite3.Connection,
+    columns: str,
+    by: str,
+    values: Sequence[Any],
+    table: str = "documents",
+) -> list[tuple[Any, ...]]:
+    """Rows whose column ``by`` has one of the values, however many these are."""
+    rows: list[tuple[Any, ...]] = []
+    for first in range(0, len(values), SQL_PARAMETERS):
+        some = values[first : first + SQL_PARAMETERS]
+        marks = ",".join("?" * len(some))
+        query = f"SELECT {columns} FROM {table} WHERE {by} IN ({marks})"  # noqa: S608 - own names
+        rows += connection.execute(query, some).fetchall()
+    return rows
+
+
+def read_funnel(connection: sqlite3.Connection) -> Funnel | None:
+    """The stages in the store's settings, or None.
+
+    Raises:
+        DamagedError: They are not what was written.
+    """
+    query = "SELECT value, crc FROM settings WHERE name = ?"
+    row = connection.execute(query, (FUNNEL,)).fetchone()
+    if row is None:
+        return None
+    if checksum(FUNNEL, row[0]) != row[1]:
+        raise DamagedError("its setting 'funnel' cannot be trusted")
+    return Funnel.of(row[0])
+
+
+def read_document(row: tuple[Any, ...]) -> Document:
+    """A document from its row, compared with its checksum and hash."""
+    key, name, metadata, source, digest, crc, text = row
+    try:
+        right = document_check(key, name, metadata, source, digest) == crc
+        if right and text_hash(text) == digest:
+            return Document(name, text, decode_metadata(metadata), source)
+    except (TypeError, ValueError, AttributeError, EdgeMrlError):
+        pass  # values of types that no writer wrote
+    raise DamagedError(f"document {name!r} is not what was stored: put it again, or delete it")

@@ -1,0 +1,296 @@
+"""What devices and servers say to each other: frames of JSON and raw vectors (FORMAT.md, "Wire").
+
+Read by both sides, from parties that may be broken or hostile: every length is checked before anything
+is allocated, and whatever is wrong is a ``WireError``, never another exception.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mrl.errors import WireError
+from edge_mrl.wire.clock import format_stamp, parse_stamp
+
+__all__ = [
+    "CONTENT_TYPE",
+    "MAX_BODY_BYTES",
+    "MAX_IDS",
+    "MAX_ID_BYTES",
+    "MAX_ITEMS",
+    "PROTOCOL",
+    "STATUSES",
+    "Item",
+    "Message",
+    "decode_items",
+    "decode_message",
+    "digest",
+    "encode_items",
+    "encode_message",
+    "matches_digest",
+]
+
+#: The value of the header Edge-MRL-Protocol.
+PROTOCOL = "1"
+CONTENT_TYPE = "application/vnd.edge-mrl"
+#: One push at most: a second of a slow uplink, some ten milliseconds of a server.
+MAX_ITEMS = 512
+MAX_BODY_BYTES = 1 << 20
+#: Most ids in one rerank.
+MAX_IDS = 1_000
+MAX_ID_BYTES = 512
+MAX_PASSAGES = 65_535
+#: What a server says of each item of a push.
+STATUSES = ("applied", "stale", "clock_ahead", "invalid", "too_large", "forbidden")
+_LENGTH = struct.Struct("<I")
+_TYPES: dict[str, np.dtype[Any]] = {
+    "float16": np.dtype("<f2"),
+    "float32": np.dtype("<f4"),
+    "int8": np.dtype("i1"),
+}
+_ITEM_KEYS = frozenset({"id", "v", "n", "del", "by", "text", "meta", "spans"})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Message:
+    """A frame.
+
+    Attributes:
+        header: The JSON object, without the keys that describe the vectors.
+        vectors: float16, float32 or int8 [n, dim]; n may be 0.
+    """
+
+    header: Mapping[str, Any]
+    vectors: NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Item:
+    """A document on its way.
+
+    Attributes:
+        id: Its name.
+        stamp: Its version's stamp.
+        vectors: [n, dim], a vector for each passage; n is 0 where it was deleted, or has none.
+        deleted: Whether this is a tombstone.
+        device: Who wrote the version; None in a push, where the token says it.
+        text: Its text, where that is sent.
+        metadata: Its metadata, where that is sent.
+        spans: Start and end of each passage in the text, in characters; where the text is sent.
+    """
+
+    id: str
+    stamp: int
+    vectors: NDArray[Any]
+    deleted: bool = False
+    device: str | None = None
+    text: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    spans: Sequence[tuple[int, int]] = field(default=())
+
+
+def encode_message(header: Mapping[str, Any], vectors: NDArray[Any]) -> bytes:
+    """Write a frame.
+
+    Args:
+        header: What JSON can carry; not the keys ``dtype`` and ``dim``.
+        vectors: float16, float32 or int8 [n, dim].
+    """
+    name = vectors.dtype.name
+    whole = {**header, "dtype": name, "dim": int(vectors.shape[1])}
+    text = json.dumps(whole, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    data = text.encode("utf-8")
+    payload = np.ascontiguousarray(vectors, dtype=_TYPES[name]).tobytes()
+    return b"".join((_LENGTH.pack(len(data)), data, payload))
+
+
+def decode_message(data: bytes | memoryview) -> Message:
+    """Read a frame.
+
+    Raises:
+        WireError: It is none.
+    """
+    if len(data) < _LENGTH.size:
+        raise WireError(f"a frame of {len(data)} bytes: expected at least {_LENGTH.size}")
+    (size,) = _LENGTH.unpack_from(data)
+    start = _LENGTH.size + size
+    if start > len(data):
+        raise WireError(f"a frame's header has {size} bytes, only {len(data) - 4} are there")
+    header = _parse(bytes(data[_LENGTH.size : start]))
+    kind, dim = header.pop("dtype", None), header.pop("dim", None)
+    if not isinstance(kind, str) or kind not in _TYPES:
+        raise WireError(f"dtype {kind!r:.40}: expected one of {', '.join(_TYPES)}")
+    if not _is_count(dim) or not 0 < dim <= MAX_PASSAGES:
+        raise WireError(f"dim {dim!r:.40}: expected a number from 1 to {MAX_PASSAGES}")
+    step = _TYPES[kind].itemsize * dim
+    if (len(data) - start) % step:
+        raise WireError(f"{len(data) - start} bytes of vectors: no multiple of {step}")
+    vectors = np.frombuffer(data, _TYPES[kind], offset=start).reshape(-1, dim)
+    return Message(header, vectors)
+
+
+def encode_items(header: Mapping[str, Any], items: Sequence[Item], *, like: NDArray[Any]) -> bytes:
+    """Write a frame of documents.
+
+    Args:
+        header: What else is said.
+        items: The documents.
+        like: An array of the vectors' type and dimensions, for frames without any.
+    """
+    rows = [item.vectors for item in items if len(item.vectors)]
+    vectors = np.concatenate(rows) if rows else like[:0]
+    return encode_message({**header, "items": [_describe(item) for item in items]}, vectors)
+
+
+def decode_items(message: Message, *, most: int = MAX_ITEMS) -> list[Item]:
+    """The documents of a frame.
+
+    Raises:
+        WireError: They are not as the specification says, or more than ``most``.
+    """
+    rows = message.header.get("items")
+    if not isinstance(rows, list):
+        raise WireError("items: expected a list")
+    if len(rows) > most:
+        raise WireError(f"{len(rows)} items, expected at most {most}")
+    items, at = [], 0
+    for place, row in enumerate(rows):
+        try:
+            item = _item(row, message.vectors, at)
+        except WireError as error:
+            raise WireError(f"item {place}: {error}") from error
+        at += len(item.vectors)
+        items.append(item)
+    if at != len(message.vectors):
+        raise WireError(f"the items have {at} vectors, the frame {len(message.vectors)}")
+    return items
+
+
+def digest(data: bytes) -> str:
+    """The value of a Content-Digest or Repr-Digest header (RFC 9530)."""
+    return f"sha-256=:{base64.b64encode(hashlib.sha256(data).digest()).decode()}:"
+
+
+def matches_digest(data: bytes, value: str | None) -> bool:
+    """Whether a digest header is that of these bytes; other algorithms beside it are ignored."""
+    for part in (value or "").split(","):
+        name, _, rest = part.strip().partition("=")
+        if name == "sha-256" and rest.startswith(":") and rest.endswith(":"):
+            try:
+                given = base64.b64decode(rest[1:-1], validate=True)
+            except (binascii.Error, ValueError):
+                return False
+            return given == hashlib.sha256(data).digest()
+    return False
+
+
+def check_id(value: object) -> str:
+    """A document's id as it may be sent.
+
+    Raises:
+        WireError: It is none.
+    """
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise WireError(f"id {value!r:.40}: expected text without NUL")
+    try:
+        size = len(value.encode("utf-8"))
+    except UnicodeEncodeError as error:
+        raise WireError("id: lone surrogates cannot be sent") from error
+    if size > MAX_ID_BYTES:
+        raise WireError(f"an id of {size} bytes, expected at most {MAX_ID_BYTES}")
+    return value
+
+
+def _describe(item: Item) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": item.id, "v": format_stamp(item.stamp)}
+    if item.device is not None:
+        row["by"] = item.device
+    if item.deleted:
+        return row | {"del": True}
+    row["n"] = len(item.vectors)
+    if item.text is not None:
+        row["text"] = item.text
+        row["spans"] = [n for span in item.spans for n in span]
+    if item.metadata is not None:
+        row["meta"] = dict(item.metadata)
+    return row
+
+
+def _item(row: object, vectors: NDArray[Any], at: int) -> Item:
+    if not isinstance(row, dict):
+        raise WireError("expected an object")
+    if unknown := row.keys() - _ITEM_KEYS:
+        raise WireError(f"unknown key {min(unknown)!r:.40}")
+    name, stamp = check_id(row.get("id")), parse_stamp(row.get("v"))
+    device, deleted = row.get("by"), row.get("del", False)
+    if device is not None and not isinstance(device, str):
+        raise WireError("by: expected text")
+    if not isinstance(deleted, bool):
+        raise WireError("del: expected true or false")
+    count = row.get("n", 0)
+    if not _is_count(count) or count > MAX_PASSAGES or (deleted and row.keys() & _CONTENT):
+        raise WireError("n: expected the number of its vectors, none in a deletion")
+    if at + count > len(vectors):
+        raise WireError(f"{count} vectors, only {len(vectors) - at} are left")
+    text, metadata, spans = _content(row, count)
+    some = vectors[at : at + count]
+    return Item(name, stamp, some, deleted, device, text, metadata, spans)
+
+
+_CONTENT = frozenset({"n", "text", "meta", "spans"})
+
+
+def _content(
+    row: dict[str, Any], count: int
+) -> tuple[str | None, dict[str, Any] | None, list[tuple[int, int]]]:
+    text, metadata, flat = row.get("text"), row.get("meta"), row.get("spans", [])
+    if text is not None and not isinstance(text, str):
+        raise WireError("text: expected text")
+    if metadata is not None and not isinstance(metadata, dict):
+        raise WireError("meta: expected an object")
+    _check_text((text, metadata))
+    if not isinstance(flat, list) or not all(_is_count(n) for n in flat):
+        raise WireError("spans: expected a list of offsets")
+    if text is None and flat:
+        raise WireError("spans: expected none without the text")
+    spans = list(zip(flat[::2], flat[1::2], strict=False))
+    if text is not None:
+        inside = all(start <= end <= len(text) for start, end in spans)
+        if len(flat) != 2 * count or not inside:
+            raise WireError("spans: expected start and end, in the text, of each passage")
+    return text, metadata, spans
+
+
+def _check_text(value: object) -> None:
+    """Refuse what JSON's escapes and exponents let in, and neither UTF-8 nor a database can hold."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except (ValueError, RecursionError) as error:
+        raise WireError("text and meta: expected Unicode text and finite numbers") from error
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(data.decode("utf-8"), parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise WireError(f"a frame's header is no JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise WireError("a frame's header: expected an object")
+    return header
+
+
+def _refuse(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32
