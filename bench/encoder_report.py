@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bench.encoder_rounds import Job, RoundResult
 from bench.environments import installed_mb
 from bench.peak import Transformer
-from edge_mrl_export.plots import Column, dots
+from edge_mrl_export.pages.plots import Column, dots
 
 __all__ = ["Work", "chart", "folder_mb", "ratchet_table", "spread", "summary", "tables"]
 

@@ -80,7 +80,7 @@ INSTALL_TIMEOUT_S = 900
 #: What a virtual environment begins with; torch asks for setuptools, which no engine uses to run.
 NOT_COUNTED = ("pip", "setuptools", "_distutils_hack", "distutils-precedence.pth", "pkg_resources")
 #: What edge-mrl's wheel is made of.
-SOURCE = ("pyproject.toml", "README.md", "LICENSE", "edge_mrl", "export")
+SOURCE = ("pyproject.toml", "README.md", "LICENSE", "edge_mrl", "export", "server")
 MESSAGE_CHARS = 400
 
 

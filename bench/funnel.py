@@ -37,7 +37,7 @@ from edge_mrl.search.funnel import Funnel
 from edge_mrl.search.scan import EXACT_BELOW, nearest
 from edge_mrl.store.store import Binding, Entry, Store
 from edge_mrl.store.view import View
-from edge_mrl_export.plots import Axis, Line, Panel, svg
+from edge_mrl_export.pages.plots import Axis, Line, Panel, svg
 
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / "build" / "bench-funnel"

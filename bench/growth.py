@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.machine import RESULTS, save
-from edge_mrl_export.plots import Line, Panel, decades, svg
+from edge_mrl_export.pages.plots import Line, Panel, decades, svg
 
 # A step's process imports the product only when its memory without it is known.
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ from edge_mrl.bundle.head import derive_codes
 from edge_mrl.cli.progress import Progress
 from edge_mrl.codes.packing import normalize
 from edge_mrl.heads.trial import Short, Trial, nested_sizes
-from edge_mrl_export.plots import Axis, Line, Panel, svg
+from edge_mrl_export.pages.plots import Axis, Line, Panel, svg
 
 Float = NDArray[np.float32]
 Rows = NDArray[np.intp]
@@ -99,8 +99,8 @@ def _joined(pieces: list[Short], starts: Rows) -> Short:
 
 def shipped_trial(model: Path, nested: tuple[int, ...]) -> Trial:
     """What bundles made without text are fitted on."""
-    from edge_mrl_export.head import shipped_texts
-    from edge_mrl_export.source import load_source
+    from edge_mrl_export.codes.head import shipped_texts
+    from edge_mrl_export.source.source import load_source
 
     texts = shipped_texts(load_source(str(model)))
     vectors = source_vectors(model, texts, "document", MAX_TOKENS)

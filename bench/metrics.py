@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl_export.metrics import QueryMetrics, bootstrap_ratio
+from edge_mrl_export.quality.metrics import QueryMetrics, bootstrap_ratio
 
 __all__ = ["QueryMetrics", "bootstrap_ratio", "evaluate"]
 

@@ -26,7 +26,7 @@ from bench.children import ROOT
 from bench.machine import save
 from bench.peak import Transformer
 from edge_mrl.bundle.manifest import GRAPH
-from edge_mrl_export.passes.emit import CONTRIB, Pen
+from edge_mrl_export.graph.passes.emit import CONTRIB, Pen
 
 RNG = np.random.default_rng(5)
 #: Texts and tokens: a query, and a batch of documents.

@@ -62,7 +62,7 @@ def main() -> int:
     if not folders:
         print("retrieval skipped, no data: give --data FOLDER in BEIR's layout", file=sys.stderr)
         return 2 if args.data else 0
-    from edge_mrl_export.locate import installed_default
+    from edge_mrl_export.source.locate import installed_default
 
     model = args.model or installed_default()
     if model is None:
@@ -140,7 +140,7 @@ def source_vectors(
     model: Path, texts: Sequence[str], kind: str, max_tokens: int
 ) -> NDArray[np.float32]:
     """float32[n, D] of the fp32 source, run by its own library; kept in build/bench."""
-    from edge_mrl_export.source import load_source
+    from edge_mrl_export.source.source import load_source
 
     source = load_source(str(model))
     settings = [source.space_id(), source.prompts[kind], str(max_tokens)]

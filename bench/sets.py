@@ -15,7 +15,7 @@ from bench.metrics import bootstrap_ratio
 from bench.retrieval import ROOT, SETS, DataSet, read_set, source_vectors
 from edge_mrl.heads.pieces import count_pieces, cut_pieces
 from edge_mrl.heads.trial import MOST_PASSAGES, Short, Trial, nested_sizes, spread
-from edge_mrl_export.metrics import judge
+from edge_mrl_export.quality.metrics import judge
 
 __all__ = [
     "MAX_TOKENS",
@@ -51,7 +51,7 @@ def read_sets(args: argparse.Namespace, name: str) -> tuple[Path, dict[str, Judg
     Raises:
         SystemExit: There are no sets (0 if none was asked for), or no model (2); the reason is printed.
     """
-    from edge_mrl_export.locate import installed_default
+    from edge_mrl_export.source.locate import installed_default
 
     folders = args.data or [ROOT.parent / "shared" / "data" / name for name in SETS]
     folders = [folder for folder in folders if (folder / "qrels" / "test.tsv").exists()]

@@ -78,8 +78,11 @@ def shown(path: Path) -> str:
 
 def fingerprint() -> str:
     """Changes with the exporter's sources and the pinned versions."""
-    files = [*(ROOT / "export").rglob("*.py"), *(ROOT / "edge_mrl").glob("*.py")]
-    files += [ROOT / "export" / "data" / "calibration.txt", ROOT / "constraints" / "tested.txt"]
+    files = [*(ROOT / "export").rglob("*.py"), *(ROOT / "edge_mrl").rglob("*.py")]
+    files += [
+        ROOT / "export" / "edge_mrl_export" / "texts" / "data" / "calibration.txt",
+        ROOT / "constraints" / "tested.txt",
+    ]
     digest = hashlib.sha256()
     for path in sorted(files):
         digest.update(path.read_bytes())
@@ -141,7 +144,7 @@ def searched(entries: list[Any], queries: list[Any]) -> tuple[Any, float, int]:
 def fp32_source(entries: list[Any], queries: list[Any]) -> Any:
     """Quality of the fp32 model in full, run by its own library; its vectors are kept."""
     from bench.retrieval import source_vectors
-    from edge_mrl_export.locate import installed_default
+    from edge_mrl_export.source.locate import installed_default
 
     model = installed_default()
     if model is None:

@@ -17,7 +17,7 @@ from tests.browser import Browser, UnavailableError
 
 ROOT = Path(__file__).parent.parent
 #: What a bundle depends on: the exporter, the runtime that verifies it, and these libraries.
-SOURCES = sorted([*(ROOT / "export").rglob("*"), *(ROOT / "edge_mrl").glob("*.py")])
+SOURCES = sorted([*(ROOT / "export").rglob("*"), *(ROOT / "edge_mrl").rglob("*.py")])
 LIBRARIES = ("onnx-ir", "onnxruntime", "optimum", "sentence-transformers", "torch", "transformers")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -18,7 +18,7 @@ from bench.environments import OWN, PEERS, Environment, installed_mb
 from bench.peak import Transformer
 from bench.texts import MOST_TOKENS, Texts, make
 from edge_mrl.encode.encoder import Encoder
-from edge_mrl_export.plots import Column, dots
+from edge_mrl_export.pages.plots import Column, dots
 from tests.bundles import TINY
 
 MINILM = Transformer(layers=6, hidden=384, intermediate=1536)
@@ -85,7 +85,7 @@ class TestTexts:
     def test_tokens_of_the_real_tokenizer(self) -> None:
         from tokenizers import Tokenizer
 
-        from edge_mrl_export.locate import installed_default
+        from edge_mrl_export.source.locate import installed_default
 
         source = installed_default()
         if source is None:

@@ -49,12 +49,12 @@ def test_wheel_is_pure_and_complete(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder, package in (
         ("edge_mrl", "edge_mrl"),
-        ("export", "edge_mrl_export"),
-        ("server", "edge_mrl_server"),
+        ("export/edge_mrl_export", "edge_mrl_export"),
+        ("server/edge_mrl_server", "edge_mrl_server"),
     ):
         for path in (ROOT / folder).rglob("*.py"):
             assert f"{package}/{path.relative_to(ROOT / folder).as_posix()}" in names
-    data = {f"edge_mrl_export/data/{name}.txt" for name in ("calibration", "passages")}
+    data = {f"edge_mrl_export/texts/data/{name}.txt" for name in ("calibration", "passages")}
     assert {"edge_mrl/py.typed", *data} <= names
     assert not [name for name in names if name.startswith(("tests/", "bench/", "demo/"))]
 

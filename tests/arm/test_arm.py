@@ -30,7 +30,7 @@ PIS = ("cortex-a72", "cortex-a76")
 #: The same graph on two architectures: float sums differ in the last bit, and rounding to int8 makes
 #: a step of that here and there.
 X86_MEAN, X86_MIN = 0.999, 0.995
-#: To the fp32 model, as the exporter's gates have it on x86 (GATES in export/gates.py).
+#: To the fp32 model, as on x86 (GATES in export/edge_mrl_export/bundle/gates.py).
 FP32_MEAN, FP32_MIN = 0.998, 0.99
 #: A code rounds each of the 128 values once more.
 CODE_MIN = 0.99
@@ -239,7 +239,7 @@ def runs(
 @pytest.fixture(scope="module")
 def source_vectors(runs: Runs, minilm_model: Path) -> NDArray[np.float32]:
     """The fp32 model's, by its own library, on this machine."""
-    from edge_mrl_export.source import load_source
+    from edge_mrl_export.source.source import load_source
 
     texts = runs.texts.read_text("utf-8").splitlines()
     return load_source(str(minilm_model)).encode(texts, kind="document", max_tokens=256)

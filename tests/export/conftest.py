@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from edge_mrl_export import head
+from edge_mrl_export.codes import head
 
 #: Of the passages that come with the exporter, so many are enough for a head in tests.
 POOL = 80

@@ -13,8 +13,8 @@ from sentence_transformers.sentence_transformer.modules import Dense, LayerNorm,
 from edge_mrl.encode.encoder import Encoder
 from edge_mrl.encode.verify import cosines
 from edge_mrl_export.build import export
-from edge_mrl_export.gates import ideal_codes
-from edge_mrl_export.passes.contract import ACTIVATIONS
+from edge_mrl_export.bundle.gates import ideal_codes
+from edge_mrl_export.graph.passes.contract import ACTIVATIONS
 from edge_mrl_export.recipe import Recipe
 from tests.export import tiny
 

@@ -19,10 +19,10 @@ from edge_mrl.encode.verify import verify
 from edge_mrl.errors import UsageError
 from edge_mrl.index import Index
 from edge_mrl_export.build import export
-from edge_mrl_export.cli import _default_output
-from edge_mrl_export.head import FEW_PASSAGES
+from edge_mrl_export.cli.export import _default_output
+from edge_mrl_export.codes.head import FEW_PASSAGES
 from edge_mrl_export.recipe import Recipe
-from edge_mrl_export.source import load_source
+from edge_mrl_export.source.source import load_source
 from tests.export import tiny
 from tests.export.test_head import ORTHONORMAL, sentences
 

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from importlib import resources
 from itertools import combinations
 
-DATA = resources.files("edge_mrl_export.data")
+DATA = resources.files("edge_mrl_export.texts.data")
 #: Words from which a passage counts as a paragraph; the rest are notes, claims, commands and so on.
 PARAGRAPH = 50
 #: Share of the shorter one's runs of five words. Unrelated English shares two runs or so in seventy;

@@ -12,22 +12,27 @@ import pytest
 
 from edge_mrl.codes.packing import normalize, quantize
 from edge_mrl.errors import UsageError
-from edge_mrl_export.passes.contract import AppendContract
-from edge_mrl_export.passes.emit import Pen, constant
-from edge_mrl_export.passes.inputs import FoldInputs
-from edge_mrl_export.passes.kernels import ApproximateGelu, SplitFusions
-from edge_mrl_export.passes.names import ShortenNames
-from edge_mrl_export.passes.nbits import BLOCK, PackProducts, PackTables, count_packed_products
-from edge_mrl_export.passes.positions import TrimPositions
-from edge_mrl_export.passes.products import (
+from edge_mrl_export.graph.passes.contract import AppendContract
+from edge_mrl_export.graph.passes.emit import Pen, constant
+from edge_mrl_export.graph.passes.inputs import FoldInputs
+from edge_mrl_export.graph.passes.kernels import ApproximateGelu, SplitFusions
+from edge_mrl_export.graph.passes.names import ShortenNames
+from edge_mrl_export.graph.passes.nbits import (
+    BLOCK,
+    PackProducts,
+    PackTables,
+    count_packed_products,
+)
+from edge_mrl_export.graph.passes.positions import TrimPositions
+from edge_mrl_export.graph.passes.products import (
     QuantizeProducts,
     count_integer_products,
     find_products,
     is_gelu,
 )
-from edge_mrl_export.passes.tables import QuantizeTables
-from edge_mrl_export.passes.vocabulary import SelectRows
-from edge_mrl_export.quantize import (
+from edge_mrl_export.graph.passes.tables import QuantizeTables
+from edge_mrl_export.graph.passes.vocabulary import SelectRows
+from edge_mrl_export.graph.quantize import (
     FIXED_ERROR,
     Plan,
     choose_plan,

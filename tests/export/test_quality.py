@@ -14,13 +14,13 @@ from bench.metrics import evaluate as second_opinion
 from edge_mrl.codes.packing import Packing, normalize, quantize, similarity
 from edge_mrl.encode.encoder import Encoder
 from edge_mrl.errors import UsageError
-from edge_mrl_export.advise import Advice, Question, advise, decide
-from edge_mrl_export.costs import code_table, cost
-from edge_mrl_export.datasets import Retrieval, Similarity, read_data, read_passages
-from edge_mrl_export.evaluate import Vectors, evaluate, evaluate_pairs, levels
-from edge_mrl_export.metrics import judge
-from edge_mrl_export.tune import tune, tuned_funnel
-from edge_mrl_export.vectors import Cache, Encoded, FullModel, Subject, open_bundle
+from edge_mrl_export.quality.advise import Advice, Question, advise, decide
+from edge_mrl_export.quality.costs import code_table, cost
+from edge_mrl_export.quality.evaluate import Vectors, evaluate, evaluate_pairs, levels
+from edge_mrl_export.quality.metrics import judge
+from edge_mrl_export.quality.tune import tune, tuned_funnel
+from edge_mrl_export.quality.vectors import Cache, Encoded, FullModel, Subject, open_bundle
+from edge_mrl_export.texts.datasets import Retrieval, Similarity, read_data, read_passages
 from tests.bundles import TINY, TINY_COARSE
 from tests.pages import look
 from tests.processes import good, run

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from edge_mrl_export.build import Export, export
+from edge_mrl_export.bundle.report import report_html
 from edge_mrl_export.recipe import Recipe
-from edge_mrl_export.report import report_html
-from edge_mrl_export.source import load_source
+from edge_mrl_export.source.source import load_source
 from tests.browser import Browser
 from tests.export import tiny
 from tests.pages import look

@@ -26,12 +26,12 @@ from edge_mrl.encode.encoder import Encoder
 from edge_mrl.encode.verify import cosines, verify
 from edge_mrl.errors import UsageError
 from edge_mrl_export.build import export
-from edge_mrl_export.gates import ideal_codes
-from edge_mrl_export.lower import lower
-from edge_mrl_export.passes.tables import count_int8_tables
+from edge_mrl_export.bundle.gates import ideal_codes
+from edge_mrl_export.graph.lower import lower
+from edge_mrl_export.graph.passes.tables import count_int8_tables
+from edge_mrl_export.graph.static import StaticTable, static_graph
 from edge_mrl_export.recipe import Recipe
-from edge_mrl_export.source import load_source
-from edge_mrl_export.static import StaticTable, static_graph
+from edge_mrl_export.source.source import load_source
 from tests.export import tiny
 
 pytestmark = pytest.mark.slow

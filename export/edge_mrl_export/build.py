@@ -1,0 +1,405 @@
+"""Export, from a model's name to a verified bundle: start reading here.
+
+load source ► prune vocabulary ► choose head ► trace and fuse ► bake the contract ► calibrate and quantise
+► write to staging ► measure through the real runtime ► gates ► golden vectors ► publish
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import edge_mrl
+from edge_mrl.bundle.head import head_id, read_head
+from edge_mrl.bundle.manifest import (
+    FORMAT,
+    GOLDEN,
+    MANIFEST,
+    TOKENIZER,
+    Dims,
+    FileEntry,
+    Head,
+    Manifest,
+    Padding,
+    Precision,
+    SourceModel,
+    dump_manifest,
+    expected_outputs,
+    make_code,
+    parse_manifest,
+)
+from edge_mrl.codes.packing import Packing
+from edge_mrl.encode.encoder import Encoder
+from edge_mrl.encode.verify import Verification, verify
+from edge_mrl.errors import GateError
+from edge_mrl_export.bundle.gates import GATES, Fidelity, check_gates, measure, passes
+from edge_mrl_export.bundle.golden import GOLDEN_TEXTS, golden_vectors
+from edge_mrl_export.bundle.report import report_data, report_html
+from edge_mrl_export.bundle.sizes import usual_sizes
+from edge_mrl_export.bundle.write import (
+    check_output,
+    file_entries,
+    publish,
+    staging,
+    write_graph,
+    write_head,
+    write_json,
+)
+from edge_mrl_export.codes.curve import curve_of_texts
+from edge_mrl_export.codes.head import ChosenHead, choose_head
+from edge_mrl_export.codes.packing import choose_packing
+from edge_mrl_export.graph.lower import Lowered, lower
+from edge_mrl_export.graph.passes.contract import AppendContract
+from edge_mrl_export.graph.passes.inputs import FoldInputs
+from edge_mrl_export.graph.passes.positions import TrimPositions
+from edge_mrl_export.graph.passes.vocabulary import SelectRows
+from edge_mrl_export.graph.trace import source_graph
+from edge_mrl_export.recipe import TARGETS, Recipe
+from edge_mrl_export.source.source import Source, load_source
+from edge_mrl_export.stages import Silent, Stages
+from edge_mrl_export.texts.calibration import calibration_texts, read_corpus
+from edge_mrl_export.texts.vocabulary import Vocabulary, choose_vocabulary
+
+__all__ = ["CALIBRATION_TEXTS", "GATE_TEXTS", "Export", "export"]
+
+#: Texts whose activations decide smoothing, at most half of the corpus, and texts on which fidelity is
+#: measured: so at least half of those were not calibrated on.
+CALIBRATION_TEXTS = 128
+GATE_TEXTS = 256
+#: int8 codes at this scale lost nothing at 128 dimensions; it is frozen here, never at run time.
+CODE_SCALE = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Plan:
+    """Everything that is settled before a graph is made.
+
+    Attributes:
+        source: The source model.
+        recipe: What was asked for.
+        vocabulary: The bundle's tokens.
+        texts: Text to calibrate with and to measure on.
+        head: The map in front of the codes.
+        packing: What a store keeps of documents' codes.
+    """
+
+    source: Source
+    recipe: Recipe
+    vocabulary: Vocabulary
+    texts: Sequence[str]
+    head: ChosenHead
+    packing: Packing
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of the coarse code."""
+        return self.recipe.resolved_dim(self.source)
+
+    @property
+    def baked(self) -> NDArray[np.float32] | None:
+        """The matrix in the graph, float32[D, dim]: for a prefix the identity, None if nothing is cut.
+
+        So every graph has a place for a head, where a device can put its own.
+        """
+        if self.head.matrix is None and self.dim < self.source.width:
+            return np.eye(self.source.width, self.dim, dtype=np.float32)
+        return self.head.matrix
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest input."""
+        return self.recipe.resolved_max_tokens(self.source)
+
+    @property
+    def layer_norm(self) -> bool:
+        """Whether the vector is centred in front of the head."""
+        return self.recipe.resolved_layer_norm(self.source)
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A finished export.
+
+    Attributes:
+        path: The bundle's folder.
+        manifest: Its manifest.
+        fidelity: Measured on the bundle as written.
+        report: Contents of report.json.
+        seconds: Wall time by stage, in seconds; not part of the bundle.
+    """
+
+    path: Path
+    manifest: Manifest
+    fidelity: Fidelity
+    report: dict[str, Any]
+    seconds: dict[str, float]
+
+
+def export(
+    model: str | None,
+    output: Path,
+    recipe: Recipe,
+    *,
+    force: bool = False,
+    stages: Stages | None = None,
+) -> Export:
+    """Turn a text-embedding model into a verified bundle.
+
+    Args:
+        model: Hub id, folder or .onnx file; None for all-MiniLM-L6-v2.
+        output: Folder to make; it appears only when the bundle is complete and verified.
+        recipe: What was asked for.
+        force: Replace an earlier bundle at ``output``.
+        stages: Told what is being done.
+
+    Raises:
+        UsageError: The model or the recipe cannot be exported; nothing is written.
+        GateError: The bundle is too far from its source; nothing is written.
+        NetworkError: The hub cannot be reached.
+    """
+    output = output.expanduser().absolute()
+    check_output(output, force=force)
+    texts = _texts(recipe)
+    clock = _Clock(stages or Silent())
+    clock.stage("load source model")
+    source = load_source(model, pooling=recipe.pooling)
+    recipe.check(source)
+    source.check_finite()
+    vocabulary = choose_vocabulary(source.tokenizer, texts, recipe.prune_vocab)
+    own = () if recipe.corpus is None else texts
+    head, packing = choose_packing(
+        source, recipe, own, choose_head(source, recipe, own, clock), scale=CODE_SCALE, stages=clock
+    )
+    plan = _Plan(source, recipe, vocabulary, texts, head, packing)
+    with tempfile.TemporaryDirectory(prefix="edge-mrl-") as scratch, staging(output) as folder:
+        manifest, measured = _build(plan, Path(scratch), folder, clock)
+        manifest, report = _complete(plan, folder, manifest, measured, clock)
+        publish(folder, output)
+    return Export(output, manifest, measured.fidelity, report, clock.seconds())
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What the written bundle was found to be.
+
+    Attributes:
+        fidelity: To the source.
+        by_dimension: What prefixes of the code keep, see ``curve``.
+    """
+
+    fidelity: Fidelity
+    by_dimension: dict[str, Any]
+
+
+def _build(plan: _Plan, scratch: Path, folder: Path, clock: _Clock) -> tuple[Manifest, _Measured]:
+    """Write a graph that passes its gates; if one with fixed steps does not, one that codes per token."""
+    for fixed_steps in (True, False):
+        lowered = _build_graph(plan, scratch, clock, fixed_steps=fixed_steps)
+        clock.stage("write")
+        write_head(plan.head.matrix, folder)
+        write_graph(lowered.model, folder)
+        write_json(plan.vocabulary.tokenizer, folder / TOKENIZER)
+        manifest = _manifest(plan, lowered.precision)
+        measured = _measure(plan, folder, manifest, clock)
+        if passes(measured.fidelity) or "fixed" not in lowered.precision.activations:
+            break
+    if not plan.recipe.allow_low_fidelity:
+        check_gates(measured.fidelity, plan.recipe.precision)
+    return manifest, measured
+
+
+class _Clock:
+    """Passes stages on and keeps their wall times."""
+
+    def __init__(self, stages: Stages) -> None:
+        self._stages = stages
+        self._starts: list[tuple[str, float]] = []
+
+    def stage(self, name: str, steps: int | None = None) -> None:
+        self._starts.append((name, time.perf_counter()))
+        self._stages.stage(name, steps)
+
+    def advance(self) -> None:
+        self._stages.advance()
+
+    def seconds(self) -> dict[str, float]:
+        ends = [start for _, start in self._starts[1:]] + [time.perf_counter()]
+        totals: dict[str, float] = {}
+        for (name, start), end in zip(self._starts, ends, strict=True):
+            totals[name] = totals.get(name, 0.0) + end - start
+        return {name: round(seconds, 2) for name, seconds in totals.items()}
+
+
+def _texts(recipe: Recipe) -> list[str]:
+    return calibration_texts() if recipe.corpus is None else read_corpus(recipe.corpus)
+
+
+def _spread(texts: Sequence[str], count: int) -> list[str]:
+    """At most ``count`` of the texts, evenly spread."""
+    picks = np.linspace(0, len(texts) - 1, min(count, len(texts))).round().astype(int)
+    return [texts[i] for i in picks]
+
+
+def _build_graph(plan: _Plan, scratch: Path, clock: _Clock, *, fixed_steps: bool) -> Lowered:
+    source, recipe, vocabulary = plan.source, plan.recipe, plan.vocabulary
+    clock.stage("trace and fuse")
+    model = source_graph(source, scratch, precision=recipe.precision)
+    FoldInputs()(model)
+    if vocabulary.kept is not None:
+        SelectRows(vocabulary.kept)(model)
+    TrimPositions(plan.max_tokens)(model)
+    AppendContract(
+        source.modules,
+        dim=plan.dim,
+        width=source.width,
+        layer_norm=plan.layer_norm,
+        head=plan.baked,
+        scale=CODE_SCALE,
+        coarse_only=recipe.coarse_only,
+    )(model)
+    sample = _spread(plan.texts, min(CALIBRATION_TEXTS, len(plan.texts) // 2))
+    ids = vocabulary.encode(sample, source.prompts["document"], plan.max_tokens)
+    clock.stage(f"calibrate and quantise to {recipe.precision}", len(ids))
+    return lower(
+        model,
+        recipe.precision,
+        ids,
+        scratch,
+        fixed_steps=fixed_steps,
+        unsigned=TARGETS[recipe.target],
+        advance=clock.advance,
+    )
+
+
+def _manifest(plan: _Plan, precision: Precision) -> Manifest:
+    """The manifest as far as it is known before anything is measured."""
+    source, dim = plan.source, plan.dim
+    dims = Dims(dim, None if plan.recipe.coarse_only else source.width)
+    head = head_id(plan.head.matrix, layer_norm=plan.layer_norm)
+    packing = plan.packing
+    return Manifest(
+        format=FORMAT,
+        version=1 if packing.kind == "int8" else 2,
+        manifest_sha256="0" * 64,
+        name=source.name,
+        source=SourceModel(source.model, source.architecture, source.licence),
+        space_id=source.space_id(),
+        dims=dims,
+        inputs=["input_ids", "attention_mask"],
+        outputs=expected_outputs(dims),
+        code=make_code(head, dim, scale=CODE_SCALE, packing=packing),
+        head=Head(head, plan.head.kind, plan.layer_norm),
+        prompts={kind: source.prompts[kind] for kind in ("document", "query")},
+        max_tokens=plan.max_tokens,
+        padding=Padding("right", source.pad_id),
+        precision=precision,
+        quality={},
+        tools=_tools(),
+        files={},
+    )
+
+
+def _tools() -> dict[str, str]:
+    packages = (
+        "numpy",
+        "onnx-ir",
+        "onnxruntime",
+        "optimum",
+        "sentence-transformers",
+        "tokenizers",
+        "torch",
+        "transformers",
+    )
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    return {"edge-mrl": edge_mrl.__version__, **versions}
+
+
+def _measure(plan: _Plan, folder: Path, manifest: Manifest, clock: _Clock) -> _Measured:
+    """Run the written files through the real runtime, against the source run by its own library."""
+    sample = plan.vocabulary.unchanged(_spread(plan.texts, GATE_TEXTS))
+    if not sample:
+        raise GateError("no text tokenises the same with the pruned vocabulary: keep more tokens")
+    (folder / GOLDEN).write_bytes(b"")
+    _write_manifest(folder, manifest)
+    clock.stage("run source model")
+    reference = plan.source.encode(sample, kind="document", max_tokens=manifest.max_tokens)
+    clock.stage("measure bundle", len(sample))
+    with Encoder.open(folder) as encoder:
+        _check_ids(encoder, plan.source, plan.vocabulary, sample)
+        head = read_head(folder, encoder.manifest)
+        fidelity = measure(encoder, sample, reference, head=head, advance=clock.advance)
+    curve = plan.head.facts.get("by_dimension") or curve_of_texts(
+        reference, plan.head.kind, head, dim=plan.dim, layer_norm=plan.layer_norm
+    )
+    return _Measured(fidelity, curve)
+
+
+def _check_ids(
+    encoder: Encoder, source: Source, vocabulary: Vocabulary, texts: Sequence[str]
+) -> None:
+    """The runtime's token ids must be those of the source's own library."""
+    for kind in ("document", "query"):
+        expected = source.token_ids(texts[:64], kind=kind, max_tokens=encoder.manifest.max_tokens)
+        got = vocabulary.original_ids(encoder.tokenize(texts[:64], kind=kind))
+        for text, left, right in zip(texts, got, expected, strict=False):
+            if left != right:
+                raise GateError(
+                    f"the tokenizer gives other ids than the source's own library for {text[:80]!r}: "
+                    f"{left[:12]} instead of {right[:12]}; please report this model"
+                )
+
+
+def _complete(
+    plan: _Plan, folder: Path, manifest: Manifest, measured: _Measured, clock: _Clock
+) -> tuple[Manifest, dict[str, Any]]:
+    """Golden vectors, report and final manifest, then a last look as a user's machine would take it."""
+    vocabulary, head, fidelity = plan.vocabulary, plan.head, measured.fidelity
+    clock.stage("golden vectors and report")
+    with Encoder.open(folder) as encoder:
+        same = set(vocabulary.unchanged([text for _, text in GOLDEN_TEXTS]))
+        texts = tuple(pair for pair in GOLDEN_TEXTS if pair[1] in same)
+        write_json(golden_vectors(encoder, plan.source, texts), folder / GOLDEN)
+    quality = {f.name: float(getattr(fidelity, f.name)) for f in dataclasses.fields(fidelity)}
+    manifest = dataclasses.replace(manifest, quality=quality)
+    facts = {
+        "fidelity": dataclasses.asdict(fidelity),
+        "gates": {"enforced": not plan.recipe.allow_low_fidelity, **GATES},
+        "baked": plan.source.baked(),
+        "head": {name: fact for name, fact in head.facts.items() if name != "by_dimension"},
+        "quality_by_dimension": measured.by_dimension,
+        "code": {"stored": plan.packing.kind, "bytes": plan.packing.bytes(plan.dim)},
+        "vocabulary": vocabulary.facts(),
+        "sizes_bytes": {name: entry.size_bytes for name, entry in file_entries(folder).items()},
+        "weights_elsewhere": usual_sizes(plan.source),
+        "notes": [*plan.source.notes, *vocabulary.notes, *head.notes],
+    }
+    report = report_data(manifest, facts)
+    write_json(report, folder / "report.json", indent=1)
+    (folder / "report.html").write_text(report_html(report), encoding="utf-8")
+    manifest = _write_manifest(folder, manifest)
+    clock.stage("verify")
+    _accept(verify(folder))
+    return manifest, report
+
+
+def _accept(result: Verification) -> None:
+    if not result.passed:
+        raise GateError(
+            f"the written bundle fails its own verification: {'; '.join(result.failures)}"
+        )
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    files: dict[str, FileEntry] = file_entries(folder)
+    data = dump_manifest(dataclasses.replace(manifest, files=files))
+    (folder / MANIFEST).write_bytes(data)
+    return parse_manifest(data)

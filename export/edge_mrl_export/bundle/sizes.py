@@ -1,0 +1,23 @@
+"""What a model's weights take in the formats that others ship."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edge_mrl_export.source.source import Source
+
+__all__ = ["usual_sizes"]
+
+
+def usual_sizes(source: Source) -> dict[str, int]:
+    """Parameters of a source, and bytes of its weights in usual formats, without graph and tokenizer."""
+    values = [value for _, value in source.tensors() if np.issubdtype(value.dtype, np.floating)]
+    parameters = sum(value.size for value in values)
+    matrices = sum(value.size for value in values if value.ndim >= 2)
+    return {
+        "parameters": parameters,
+        "fp32": 4 * parameters,
+        "fp16": 2 * parameters,
+        # As onnxruntime's quantize_dynamic leaves them: tables and products in 8 bits, the rest in 32.
+        "stock_int8": matrices + 4 * (parameters - matrices),
+    }

@@ -1,0 +1,133 @@
+"""``edge-mrl advise``, found by the runtime's command line through its entry point."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+from edge_mrl_export.cli.eval import add_text_arguments, sizes
+
+__all__ = ["HELP", "add_arguments", "run"]
+
+HELP = "say which code is the smallest that is good enough, on your data"
+_EPILOG = """\
+examples:
+  edge-mrl advise --corpus notes/                             all-MiniLM-L6-v2 on your own text
+  edge-mrl advise BAAI/bge-small-en-v1.5 --data scifact/ --tolerance 0.02
+  edge-mrl advise minilm-128 --corpus notes/ --documents 200000 --budget 20MB -o advice
+  edge-mrl advise minilm-128 --corpus notes/ --apply notes.db  tune a store's funnel as well
+
+exit codes: 0 done, 1 nothing is good enough and fits, 2 wrong usage or data, 3 a missing package,
+            4 the hub cannot be reached
+"""
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the sub-command's arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    add_text_arguments(parser)
+    parser.add_argument(
+        "--tolerance",
+        type=_share,
+        default=0.03,
+        metavar="SHARE",
+        help="of the full model's nDCG@10 that may be lost (default: 0.03)",
+    )
+    parser.add_argument(
+        "--budget", type=_size, metavar="SIZE", help="most storage for all codes, such as 50MB"
+    )
+    parser.add_argument(
+        "--documents",
+        type=_count,
+        default=1_000_000,
+        metavar="N",
+        help="how many there will be, a passage each (default: 1,000,000)",
+    )
+    parser.add_argument(
+        "--dims", type=sizes, metavar="N,N", help="dimensions to try (default: halves)"
+    )
+    parser.add_argument(
+        "--apply", type=Path, metavar="STORE", help="tune the funnel of this store to its own codes"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="write advice.json, .html and .svg here"
+    )
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share, expected one like 0.03")
+    return value
+
+
+def _count(text: str) -> int:
+    digits = text.replace(",", "").replace("_", "")
+    if not digits.isdigit() or not int(digits):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of documents")
+    return int(digits)
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMG]?B?)", text.strip().upper())
+    unit = (
+        None if match is None else UNITS.get(match[2] if match[2][-1:] == "B" else f"{match[2]}B")
+    )
+    if match is None or unit is None or float(match[1]) <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size, expected one like 50MB")
+    return int(float(match[1]) * unit)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the sub-command; errors are raised for the dispatcher to print."""
+    from edge_mrl.cli.output import print_json
+    from edge_mrl.errors import UsageError
+    from edge_mrl_export.quality.advise import Question, advise
+    from edge_mrl_export.quality.assess import opened
+    from edge_mrl_export.quality.tune import tune
+    from edge_mrl_export.quality.vectors import Cache
+    from edge_mrl_export.texts.datasets import Retrieval, read_data, read_passages
+
+    if not args.data and not args.corpus:
+        raise UsageError("nothing to measure on: give --corpus with your own text, or --data")
+    data = []
+    for path in args.data:
+        found = read_data(path)
+        if not isinstance(found, Retrieval):
+            raise UsageError(
+                f"{path} holds scored pairs: advise chooses by retrieval, give a folder"
+            )
+        data.append(found)
+    if args.corpus:
+        data.append(read_passages(args.corpus))
+    cache = Cache(None, quiet=args.quiet) if args.no_cache else Cache.usual(quiet=args.quiet)
+    corpus = tuple(args.corpus) or tuple(folder / "corpus.jsonl" for folder in args.data)
+    question = Question(args.tolerance, args.budget, args.documents, corpus)
+    with opened(args.target, args.source) as subject:
+        advice = advise(subject, question, data, dims=args.dims, cache=cache, quiet=args.quiet)
+    values = advice.as_json()
+    if args.apply is not None:
+        tuned = tune(args.apply, quiet=args.quiet)
+        values["applied"] = tuned.as_json()
+    if args.output is not None:
+        args.output.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(values, indent=1) + "\n"
+        (args.output / "advice.json").write_text(text, encoding="utf-8")
+        (args.output / "advice.html").write_text(advice.html(), encoding="utf-8")
+        (args.output / "advice.svg").write_text(advice.plot(), encoding="utf-8")
+    if args.json:
+        print_json(values)
+    else:
+        print(advice.text())
+        if args.apply is not None:
+            print(f"\n{tuned.text()}")
+        if args.output is not None:
+            print(f"\nwritten to {args.output}: advice.json, advice.html, advice.svg")
+    return 0 if advice.found else 1

@@ -1,0 +1,156 @@
+"""From the source's fp32 graph to the bundle's graph: contract, precision, optimisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from edge_mrl.bundle.manifest import Precision
+from edge_mrl.encode.session import available_threads
+from edge_mrl.errors import UsageError
+from edge_mrl_export.graph.calibrate import record_inputs
+from edge_mrl_export.graph.optimize import optimize
+from edge_mrl_export.graph.passes.kernels import ApproximateGelu, SplitFusions
+from edge_mrl_export.graph.passes.names import ShortenNames
+from edge_mrl_export.graph.passes.nbits import PackProducts, PackTables, count_packed_products
+from edge_mrl_export.graph.passes.products import (
+    Product,
+    QuantizeProducts,
+    count_integer_products,
+    find_products,
+    is_gelu,
+    is_norm,
+)
+from edge_mrl_export.graph.passes.tables import QuantizeTables, count_int8_tables
+from edge_mrl_export.graph.quantize import Plan, choose_plan
+
+__all__ = ["Lowered", "lower"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """A bundle's graph, and how it computes.
+
+    Attributes:
+        model: The graph.
+        precision: For the manifest.
+        worst: Name of the product with the largest relative squared error in calibration, and it.
+    """
+
+    model: ir.Model
+    precision: Precision
+    worst: tuple[str, float] | None
+
+
+def lower(
+    model: ir.Model,
+    precision: str,
+    token_ids: Sequence[Sequence[int]],
+    folder: Path,
+    *,
+    fixed_steps: bool = True,
+    unsigned: bool = False,
+    advance: Callable[[], None] = lambda: None,
+) -> Lowered:
+    """Bring a graph with its contract to the wanted precision.
+
+    Args:
+        model: fp32 graph with the outputs of a bundle.
+        precision: "fp32", "int8" or "int4".
+        token_ids: Calibration texts as token ids; int8 needs at least one.
+        folder: An existing scratch folder.
+        fixed_steps: Whether calibration may fix the step of an int8 product's input.
+        unsigned: Whether int8 weights are stored as uint8, for x86-64 without VNNI.
+        advance: Called after each calibration text.
+    """
+    model = optimize(model, folder)
+    SplitFusions()(model)
+    if precision == "int8":
+        ApproximateGelu()(model)
+        plans = _plan(model, token_ids, folder, fixed_steps=fixed_steps, advance=advance)
+        return _to_int8(model, plans, folder, unsigned=unsigned)
+    if precision == "int4":
+        PackProducts()(model)
+        PackTables()(model)
+        count = count_packed_products(model)
+        described = Precision("int4", "int8 per block", integer_products=count, smoothed_products=0)
+        return Lowered(_finish(model, folder), described, None)
+    return Lowered(_finish(model, folder), Precision("fp32", "fp32", 0, 0), None)
+
+
+def _to_int8(model: ir.Model, plans: dict[str, Plan], folder: Path, *, unsigned: bool) -> Lowered:
+    QuantizeProducts(plans, unsigned=unsigned)(model)
+    QuantizeTables()(model)
+    expected = count_integer_products(model), count_int8_tables(model)
+    if expected == (0, 0):
+        raise UsageError("nothing in this graph is large enough for int8: use --fp32")
+    finished = _finish(model, folder)
+    # Optimisers have been seen to fold integers back to fp32, where all looks well but the speed.
+    found = count_integer_products(finished), count_int8_tables(finished)
+    if found != expected:
+        raise UsageError(
+            f"{found[0]} integer products are left of {expected[0]}, {found[1]} int8 tables "
+            f"of {expected[1]}: please report this model"
+        )
+    described = Precision(
+        "uint8" if unsigned and plans else "int8",
+        _activations(plans),
+        integer_products=found[0],
+        smoothed_products=sum(plan.smooth is not None for plan in plans.values()),
+    )
+    worst = max(((n, p.error) for n, p in plans.items()), key=lambda item: item[1], default=None)
+    return Lowered(finished, described, worst)
+
+
+def _activations(plans: dict[str, Plan]) -> str:
+    fixed = sum(plan.step is not None for plan in plans.values())
+    if not plans:
+        return "fp32"
+    if fixed in (0, len(plans)):
+        return "uint8 fixed" if fixed else "uint8 per token"
+    return "uint8 fixed and per token"
+
+
+def _plan(
+    model: ir.Model,
+    token_ids: Sequence[Sequence[int]],
+    folder: Path,
+    *,
+    fixed_steps: bool,
+    advance: Callable[[], None],
+) -> dict[str, Plan]:
+    groups = find_products(model)
+    if not groups:
+        return {}
+    rows = record_inputs(model, [g[0].value for g in groups], token_ids, folder, advance=advance)
+
+    def choose(group: Sequence[Product]) -> tuple[str, Plan]:
+        value = group[0].value
+        plan = choose_plan(
+            rows[str(value.name)],
+            np.concatenate([product.weight for product in group], axis=1),
+            gelu=is_gelu(value),
+            may_smooth=not any(product.shared for product in group),
+            may_fix=fixed_steps and is_norm(value),
+        )
+        return str(value.name), plan
+
+    with ThreadPoolExecutor(available_threads()) as pool:
+        return dict(pool.map(choose, groups))
+
+
+def _finish(model: ir.Model, folder: Path) -> ir.Model:
+    """Optimise once more, and drop what only describes where the graph came from."""
+    model = optimize(model, folder)
+    common.ClearMetadataAndDocStringPass()(model)
+    common.DeduplicateInitializersPass()(model)
+    ShortenNames()(model)
+    model.producer_name, model.producer_version = "edge-mrl", None
+    model.graph.name = "edge-mrl"
+    return model

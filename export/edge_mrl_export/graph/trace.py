@@ -1,0 +1,141 @@
+"""The source model as an fp32 ONNX graph with fused attention and layer norms."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from edge_mrl.errors import UsageError, reason
+from edge_mrl_export.graph.passes.emit import OPSET
+from edge_mrl_export.graph.static import static_graph, static_table
+from edge_mrl_export.source.source import Source
+
+__all__ = ["source_graph"]
+
+#: Architectures for which ONNX Runtime's BERT fusions find something. Others are left to the fusions
+#: that ONNX Runtime applies to every graph.
+FUSED_TYPES = {"albert", "bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"}
+#: Largest difference that a fusion may make; fp32 kernels differ by some 1e-6.
+FUSION_TOLERANCE = 1e-4
+
+
+def source_graph(source: Source, folder: Path, *, precision: str = "fp32") -> ir.Model:
+    """Trace the source's transformer, fused where that is exact.
+
+    Args:
+        source: The loaded source model.
+        folder: An existing scratch folder.
+        precision: For static models: with "int8" the table has int8 rows at once.
+
+    Returns:
+        A graph with the source's own inputs and first output float32[texts, tokens, width]; for
+        static models and pooled .onnx files float32[texts, width].
+
+    Raises:
+        UsageError: The architecture cannot be traced.
+    """
+    if source.model_type == "static":
+        return _static_graph(source, int8=precision == "int8")
+    if source.model_type == "onnx":
+        return _keep_output(ir.load(source.transformer.path), source.transformer.output)
+    path = _trace(source, folder)
+    fused = _fuse(source, path)
+    return _keep_output(ir.load(fused), "last_hidden_state")
+
+
+def _static_graph(source: Source, *, int8: bool) -> ir.Model:
+    table = static_table(source.transformer)
+    mean = any(type(module).__name__ != "Normalize" for module in source.modules)
+    return static_graph(table.as_int8() if int8 else table.as_float32(), mean=mean)
+
+
+def _trace(source: Source, folder: Path) -> Path:
+    from optimum.exporters.onnx import onnx_export_from_model
+
+    out = folder / "traced"
+    try:
+        with _hushed():
+            onnx_export_from_model(
+                source.transformer,
+                out,
+                opset=OPSET,
+                task="feature-extraction",
+                library_name="transformers",
+                do_validation=False,
+                no_post_process=True,
+            )
+    except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:
+        raise UsageError(
+            f"{source.architecture} cannot be traced to ONNX: {reason(error)}; "
+            "export it to .onnx with the model's own tools and pass that file"
+        ) from error
+    return out / "model.onnx"
+
+
+def _fuse(source: Source, path: Path) -> Path:
+    """ONNX Runtime's transformer fusions, kept only where they change nothing but speed."""
+    if source.model_type not in FUSED_TYPES:
+        return path
+    from onnxruntime.transformers.fusion_options import FusionOptions
+    from onnxruntime.transformers.optimizer import optimize_model
+
+    config = source.transformer.config
+    options = FusionOptions("bert")
+    options.use_multi_head_attention = True  # plain MatMuls stay outside, where they can be int8
+    options.enable_embed_layer_norm = False  # the table stays a Gather, which can be int8
+    fused = path.with_name("fused.onnx")
+    with _hushed():
+        model = optimize_model(
+            str(path),
+            "bert",
+            num_heads=getattr(config, "num_attention_heads", 0),
+            hidden_size=getattr(config, "hidden_size", 0),
+            optimization_options=options,
+            opt_level=0,
+        )
+        model.save_model_to_file(str(fused))
+    return fused if _same_output(path, fused) else path
+
+
+def _same_output(left: Path, right: Path) -> bool:
+    """Whether two graphs agree on a small padded batch."""
+    import onnxruntime as ort
+
+    ids = np.array([[1, 5, 6, 7, 8, 2], [1, 9, 2, 0, 0, 0]], dtype=np.int64)
+    mask = np.array([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]], dtype=np.int64)
+    feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+    results = []
+    for path in (left, right):
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        names = {i.name for i in session.get_inputs()}
+        hidden = session.run(None, {k: v for k, v in feeds.items() if k in names})[0]
+        results.append(hidden[mask.astype(bool)])
+    return bool(np.abs(results[0] - results[1]).max() <= FUSION_TOLERANCE)
+
+
+def _keep_output(model: ir.Model, name: str) -> ir.Model:
+    kept = [value for value in model.graph.outputs if value.name == name]
+    model.graph.outputs[:] = kept or model.graph.outputs[:1]
+    return model
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """Tracing prints warnings about dynamic shapes that its own result refutes."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)

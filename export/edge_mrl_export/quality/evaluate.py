@@ -1,0 +1,440 @@
+"""What short codes keep of a model's quality, by dimensions, precision and stage of the search.
+
+Every ranking here is exact over all documents, but where a row says that it is not. Codes are made from
+full vectors as a bundle's graph makes them (FORMAT.md, "Codes"), and are searched for with the query's
+int8 code, as the store does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mrl.bundle.head import derive_codes
+from edge_mrl.codes.packing import CODE_KINDS, INT8, Packing, code_bytes, int4_step, normalize
+from edge_mrl.errors import UsageError
+from edge_mrl_export.quality.metrics import Interval, QueryMetrics, judge, ratio
+from edge_mrl_export.quality.vectors import Cache, Encoded, Subject
+from edge_mrl_export.texts.datasets import Retrieval, Similarity
+
+__all__ = [
+    "KINDS",
+    "WIDTHS",
+    "Coding",
+    "Evaluation",
+    "Row",
+    "Vectors",
+    "evaluate",
+    "evaluate_pairs",
+    "levels",
+    "own_coding",
+    "usual_dims",
+]
+
+Float = NDArray[np.float32]
+Rows = NDArray[np.intp]
+
+#: What is kept of a dimension, from the largest.
+KINDS = ("float32", *CODE_KINDS)
+#: Best of the coarse order that full vectors put in order again.
+WIDTHS = (50, 100, 200)
+#: The store's first stage passes on 5,000 of a million rows: one in so many, and never fewer than these.
+FUNNEL_SHARE, FUNNEL_LEAST = 200, 100
+#: Places in a ranking; what recall@100 and the widest rerank need.
+DEPTH = max(WIDTHS)
+#: Where the full model judges: its best so many, the first with the largest gain.
+JUDGED = 10
+#: Scores held at a time: 64 MB.
+CHUNK_VALUES = 2**24
+SHORTEST_DIM = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coding:
+    """How a code of some dimensions is made.
+
+    Attributes:
+        head: float32[D, at least dim], or None for the prefix.
+        packing: What is kept of its int8 code.
+    """
+
+    head: Float | None
+    packing: Packing = INT8
+
+    @classmethod
+    def plain(cls, head: Float | None, dim: int, kind: str, *, scale: float = 1.0) -> Coding:
+        """A code of a kind without anything fitted on text; of float32, the packing plays no part."""
+        if kind == "int4":
+            return cls(head, Packing(kind, int4_step(dim, scale=scale)))
+        return cls(head, Packing(kind) if kind == "1bit" else INT8)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One way to search, and how good it is.
+
+    Attributes:
+        dim: Dimensions of the code.
+        kind: One of KINDS.
+        stage: "alone", "funnel", or "rerank N".
+        code_bytes: Of one document's code.
+        ndcg_at_10: Mean over queries; of the full model's own ranking where nothing else judges.
+        recall_at_100: Likewise.
+        mrr_at_10: Likewise.
+        overlap_at_10: Share of the fp32 full model's ten best that are among these ten.
+        kept: Share of the base's nDCG@10.
+        by_query: float64[queries], nDCG@10, for further comparisons; not printed.
+    """
+
+    dim: int
+    kind: str
+    stage: str
+    code_bytes: int
+    ndcg_at_10: float
+    recall_at_100: float
+    mrr_at_10: float
+    overlap_at_10: float
+    kept: Interval
+    by_query: NDArray[np.float64] = field(repr=False, compare=False)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        del values["by_query"]
+        return {**values, "kept": asdict(self.kept)}
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """All rows of one set of text.
+
+    Attributes:
+        name: Of the set.
+        asked: What the queries are.
+        judged_by: What relevance is.
+        documents: How many were searched.
+        queries: How many were asked.
+        base: The full fp32 vectors' metrics.
+        full: The bundle's own full vectors, if it is a bundle.
+        rows: By dimensions, kind and stage.
+    """
+
+    name: str
+    asked: str
+    judged_by: str
+    documents: int
+    queries: int
+    base: dict[str, float]
+    base_by_query: NDArray[np.float64] = field(repr=False, compare=False)
+    full: Row | None
+    rows: list[Row]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "name": self.name,
+            "asked": self.asked,
+            "judged_by": self.judged_by,
+            "documents": self.documents,
+            "queries": self.queries,
+            "base": self.base,
+            "full": None if self.full is None else self.full.as_json(),
+            "rows": [row.as_json() for row in self.rows],
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Vectors:
+    """A set as vectors: of the model that is measured, and of what it is compared with."""
+
+    documents: Encoded
+    queries: Encoded
+    base_documents: Encoded
+    base_queries: Encoded
+
+    @classmethod
+    def of(cls, subject: Subject, data: Retrieval, cache: Cache) -> Vectors:
+        """Encode, or take from the cache."""
+        parts = ((data.documents, "document"), (data.queries, "query"))
+        base = [subject.base.vectors(cache, texts, kind) for texts, kind in parts]
+        own = base
+        if subject.model is not subject.base:
+            own = [subject.model.vectors(cache, texts, kind) for texts, kind in parts]
+        return cls(*own, *base)
+
+
+def usual_dims(subject: Subject) -> tuple[int, ...]:
+    """Dimensions worth a look, ascending: halves down to 16, the bundle's own, and all.
+
+    Behind a head there are no more than it has, and the full vector without it.
+    """
+    width = subject.model.width
+    most = width if subject.head is None else subject.head.shape[1]
+    dims = {width, min(subject.dim or most, most)}
+    size = SHORTEST_DIM
+    while size <= most:
+        dims.add(size)
+        size *= 2
+    return tuple(sorted(dims))
+
+
+def evaluate(
+    subject: Subject,
+    data: Retrieval,
+    vectors: Vectors,
+    dims: Sequence[int],
+    *,
+    kinds: Sequence[str] = KINDS,
+    codings: Callable[[int, str], Coding] | None = None,
+    advance: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Measure retrieval for every dimension, kind and stage.
+
+    Args:
+        subject: What is measured.
+        data: Documents, queries, and judgements if there are any.
+        vectors: Theirs.
+        dims: Dimensions of codes.
+        kinds: What is kept of a dimension.
+        codings: How codes of some dimensions and kind are made, in place of the subject's way.
+        advance: Called after each dimension and kind.
+
+    Raises:
+        UsageError: The base finds nothing that is relevant, or a dimension is out of range.
+    """
+    own = None if data.own is None else np.array(data.own, dtype=np.intp)
+    exact = _ranked(vectors.base_queries.full, vectors.base_documents.full, own)
+    relevance = data.relevance or _own_judgement(exact)
+    base = judge(exact, relevance)
+    if not base.ndcg_at_10.any():
+        raise UsageError(
+            f"{data.name}: the full model finds nothing relevant; is this its language?"
+        )
+    scale = _Scale(base, relevance, exact)
+    full = None
+    if subject.model is not subject.base:
+        width = subject.model.width
+        found = _ranked(vectors.queries.full, vectors.documents.full, own)
+        full = scale.row(width, "float32", "full", found)
+    rows = []
+    for dim in dims:
+        _check_dim(subject, dim)
+        for kind in kinds:
+            coding = codings(dim, kind) if codings else own_coding(subject, dim, kind)
+            for stage, found in _stages(subject, vectors, own, coding, dim, kind):
+                rows.append(scale.row(dim, kind, stage, found))
+            advance()
+    return Evaluation(
+        name=data.name,
+        asked=data.asked,
+        judged_by="judgements" if data.relevance else f"the full model's own best {JUDGED}",
+        documents=len(data.documents),
+        queries=len(data.queries),
+        base=base.means(),
+        base_by_query=base.ndcg_at_10,
+        full=full,
+        rows=rows,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scale:
+    """What rankings are measured by."""
+
+    base: QueryMetrics
+    relevance: Sequence[dict[int, float]]
+    exact: Rows
+
+    def row(self, dim: int, kind: str, stage: str, found: Rows) -> Row:
+        metrics = judge(found, self.relevance)
+        best = self.exact[:, :JUDGED]
+        same = (found[:, :JUDGED, None] == best[:, None, :]) & (best >= 0)[:, None, :]
+        return Row(
+            dim=dim,
+            kind=kind,
+            stage=stage,
+            code_bytes=4 * dim if kind == "float32" else code_bytes(dim, kind),
+            **metrics.means(),
+            overlap_at_10=round(float(same.any(axis=1).mean()), 4),
+            kept=ratio(metrics.ndcg_at_10, self.base.ndcg_at_10),
+            by_query=metrics.ndcg_at_10,
+        )
+
+
+def _own_judgement(exact: Rows) -> list[dict[int, float]]:
+    """Gains of 10 to 1 for the full model's best ten."""
+    return [
+        {int(row): float(JUDGED - place) for place, row in enumerate(rows[:JUDGED]) if row >= 0}
+        for rows in exact
+    ]
+
+
+def _check_dim(subject: Subject, dim: int) -> None:
+    width = subject.model.width
+    if not 1 <= dim <= width:
+        raise UsageError(f"{dim} dimensions: expected 1 to {width}, as {subject.name} gives")
+
+
+def own_coding(subject: Subject, dim: int, kind: str) -> Coding:
+    """The bundle's own code, or a shorter prefix of it, or all of the full vector.
+
+    Raises:
+        UsageError: The bundle's head does not give so many dimensions.
+    """
+    _check_dim(subject, dim)
+    head, width = subject.head, subject.model.width
+    if (dim, kind) == (subject.dim, subject.packing.kind):
+        return Coding(head, subject.packing)
+    if head is not None and dim > head.shape[1]:
+        if dim < width:
+            raise UsageError(
+                f"{dim} dimensions: the bundle's head gives {head.shape[1]}; choose up to that, "
+                f"or {width}, the full vector"
+            )
+        head = None  # nothing is cut: the full vector itself
+    return Coding.plain(head, dim, kind, scale=subject.scale)
+
+
+def _stages(
+    subject: Subject,
+    vectors: Vectors,
+    own: Rows | None,
+    coding: Coding,
+    dim: int,
+    kind: str,
+) -> Iterator[tuple[str, Rows]]:
+    """Rankings of one code: by itself, behind the funnel, and put in order by full vectors."""
+    pair = (vectors.queries, vectors.documents)
+    if kind == "float32":
+        queries, documents = (_cut(subject, side.full, coding.head, dim) for side in pair)
+    else:
+        codes = [_codes(subject, side, coding.head, dim) for side in pair]
+        queries, documents = (
+            normalize(codes[0].astype(np.float32)),
+            levels(codes[1], coding.packing),
+        )
+    coarse = _ranked(queries, documents, own)
+    yield "alone", coarse
+    if kind != "float32":
+        bits = [coding.packing.bits(side) for side in codes]
+        yield "funnel", _funnel(queries, documents, bits, own)
+    for width in WIDTHS:
+        yield f"rerank {width}", _reranked(coarse, vectors, width)
+
+
+def _codes(subject: Subject, texts: Encoded, head: Float | None, dim: int) -> NDArray[np.int8]:
+    """int8[n, dim]: those that the bundle gave, or derived from full vectors as its graph would."""
+    if dim == subject.dim and head is subject.head and texts.codes is not None:
+        return texts.codes
+    return derive_codes(
+        texts.full, head, dim=dim, layer_norm=subject.layer_norm, scale=subject.scale
+    )
+
+
+def levels(codes: NDArray[np.int8], packing: Packing) -> Float:
+    """float32[n, dim] of unit length: what is left of int8[n, dim] codes in a store."""
+    return normalize(packing.unpack(packing.pack(codes), codes.shape[1]).astype(np.float32))
+
+
+def _cut(subject: Subject, full: Float, head: Float | None, dim: int) -> Float:
+    inputs = subject.head_inputs(full)
+    return normalize(inputs[:, :dim] if head is None else inputs @ head[:, :dim])
+
+
+def _ranked(queries: Float, documents: Float, own: Rows | None) -> Rows:
+    """intp[q, DEPTH]: rows from the best, equals by number; -1 behind the last."""
+    depth = min(DEPTH, len(documents))
+    found = np.full((len(queries), DEPTH), -1, np.intp)
+    step = max(1, CHUNK_VALUES // len(documents))
+    for start in range(0, len(queries), step):
+        some = slice(start, start + step)
+        scores = queries[some] @ documents.T
+        _leave_out(scores, own, some)
+        rows = np.argpartition(-scores, depth - 1, axis=1)[:, :depth]
+        rows.sort(axis=1)
+        best = np.take_along_axis(scores, rows, axis=1)
+        order = np.argsort(-best, axis=1, kind="stable")
+        found[some, :depth] = np.take_along_axis(rows, order, axis=1)
+        missing = np.take_along_axis(best, order, axis=1) == -np.inf
+        found[some, :depth][missing] = -1
+    return found
+
+
+def _leave_out(scores: Float, own: Rows | None, some: slice) -> None:
+    if own is not None:
+        rows = own[some]
+        scores[np.arange(len(rows)), rows] = -np.inf
+
+
+def _funnel(
+    queries: Float, documents: Float, bits: Sequence[NDArray[np.uint8]], own: Rows | None
+) -> Rows:
+    """The 1-bit codes' nearest rows, in the order of the codes."""
+    width = min(len(documents), max(FUNNEL_LEAST, len(documents) // FUNNEL_SHARE))
+    found = np.full((len(queries), DEPTH), -1, np.intp)
+    for query, vector in enumerate(queries):
+        far = np.bitwise_count(bits[1] ^ bits[0][query]).sum(axis=1, dtype=np.int32)
+        if own is not None:
+            far[own[query]] = np.iinfo(np.int32).max
+        limit = np.partition(far, width - 1)[width - 1]
+        rows = np.flatnonzero(far <= limit)
+        scores = documents[rows] @ vector
+        rows = rows[np.argsort(-scores, kind="stable")][:DEPTH]
+        found[query, : len(rows)] = rows
+    return found
+
+
+def _reranked(found: Rows, vectors: Vectors, width: int) -> Rows:
+    """The first ``width`` rows in the order of the full vectors, the rest as they were."""
+    again = found.copy()
+    for query, first in enumerate(found[:, :width]):
+        rows = first[first >= 0]
+        scores = vectors.documents.full[rows] @ vectors.queries.full[query]
+        again[query, : len(rows)] = rows[np.argsort(-scores, kind="stable")]
+    return again
+
+
+def evaluate_pairs(
+    subject: Subject, data: Similarity, cache: Cache, dims: Sequence[int]
+) -> dict[str, Any]:
+    """Spearman's rank correlation of cosines with people's scores, by dimension and kind.
+
+    Both texts of a pair are documents, and both are coded, so that neither side is favoured.
+
+    Returns:
+        Plain values: ``base``, ``full`` (None for a source) and ``rows``.
+    """
+    from scipy.stats import spearmanr
+
+    def correlation(left: Float, right: Float) -> float:
+        cosines = np.einsum("nd,nd->n", left, right)
+        return round(float(spearmanr(cosines, data.scores).statistic), 4)
+
+    texts = (data.left, data.right)
+    base = [subject.base.vectors(cache, side, "document") for side in texts]
+    own = base
+    if subject.model is not subject.base:
+        own = [subject.model.vectors(cache, side, "document") for side in texts]
+    rows = []
+    for dim in dims:
+        for kind in KINDS:
+            coding = own_coding(subject, dim, kind)
+            sides = [_side(subject, side, coding, dim, kind) for side in own]
+            rows.append({"dim": dim, "kind": kind, "spearman": correlation(sides[0], sides[1])})
+    return {
+        "name": data.name,
+        "pairs": len(data.scores),
+        "base": correlation(base[0].full, base[1].full),
+        "full": None if own is base else correlation(own[0].full, own[1].full),
+        "rows": rows,
+    }
+
+
+def _side(subject: Subject, texts: Encoded, coding: Coding, dim: int, kind: str) -> Float:
+    if kind == "float32":
+        return _cut(subject, texts.full, coding.head, dim)
+    return levels(_codes(subject, texts, coding.head, dim), coding.packing)

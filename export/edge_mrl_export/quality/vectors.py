@@ -1,0 +1,317 @@
+"""Vectors of texts, by a bundle or by its fp32 source, kept so that a second measurement is quick."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mrl.bundle.head import head_inputs, read_head
+from edge_mrl.bundle.manifest import MANIFEST, Manifest
+from edge_mrl.cli.progress import Progress
+from edge_mrl.codes.packing import INT8, Packing
+from edge_mrl.encode.encoder import Encoder
+from edge_mrl.errors import UsageError
+
+__all__ = [
+    "Cache",
+    "Encoded",
+    "FullModel",
+    "Subject",
+    "is_bundle",
+    "open_bundle",
+    "open_source",
+]
+
+Float = NDArray[np.float32]
+
+#: Texts between two commits to the cache, and two steps of the progress bar.
+STEP = 256
+#: Hashes asked for at a time; SQLite's oldest limit on variables is 999.
+ASKED = 500
+
+
+class Cache:
+    """Vectors by model and text, in a SQLite file; or nowhere.
+
+    Args:
+        folder: Where the file lies; None to keep nothing.
+        quiet: Show no progress.
+    """
+
+    def __init__(self, folder: Path | None, *, quiet: bool = False) -> None:
+        self._path = None if folder is None else folder / "vectors.db"
+        self._quiet = quiet
+
+    @classmethod
+    def usual(cls, *, quiet: bool = False) -> Cache:
+        """In the user's cache folder (XDG Base Directory Specification)."""
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return cls(Path(base) / "edge-mrl", quiet=quiet)
+
+    def vectors(
+        self,
+        key: str,
+        width: int,
+        texts: Sequence[str],
+        encode: Callable[[list[str]], Iterable[Float]],
+        *,
+        label: str,
+    ) -> Float:
+        """float32[n, width]: those that are kept, and the others by ``encode``, which are then kept.
+
+        Args:
+            key: Names the model and how it is used.
+            width: Dimensions.
+            texts: What to encode; equal texts are encoded once.
+            encode: Gives vectors for texts, in order, in parts of any size.
+            label: What the progress bar says.
+        """
+        names = [_name(f"{key}\0{text}") for text in texts]
+        known = self._read(names, width)
+        missing = {n: t for n, t in zip(names, texts, strict=True) if n not in known}
+        # Texts of like length together: less padding.
+        order = sorted(missing, key=lambda name: len(missing[name]))
+        with Progress(label, len(order), quiet=self._quiet or not order) as bar:
+            for start in range(0, len(order), STEP):
+                some = order[start : start + STEP]
+                parts = np.concatenate(list(encode([missing[name] for name in some])))
+                fresh = dict(zip(some, parts.astype(np.float32), strict=True))
+                self._write(fresh)
+                known |= fresh
+                bar.advance(len(some))
+        return np.stack([known[name] for name in names])
+
+    def _read(self, names: Sequence[bytes], width: int) -> dict[bytes, Float]:
+        if self._path is None or not self._path.exists():
+            return {}
+        found: dict[bytes, Float] = {}
+        with closing(self._connect()) as database:
+            for start in range(0, len(names), ASKED):
+                some = names[start : start + ASKED]
+                marks = ",".join("?" * len(some))
+                rows = database.execute(f"SELECT * FROM vectors WHERE name IN ({marks})", some)  # noqa: S608
+                found |= {name: np.frombuffer(data, "<f4") for name, data in rows}
+        return {name: vector for name, vector in found.items() if len(vector) == width}
+
+    def _write(self, fresh: dict[bytes, Float]) -> None:
+        if self._path is None:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [(name, vector.astype("<f4").tobytes()) for name, vector in fresh.items()]
+        with closing(self._connect()) as database, database:
+            database.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
+
+    def _connect(self) -> sqlite3.Connection:
+        database = sqlite3.connect(str(self._path), timeout=60)
+        try:
+            database.execute(
+                "CREATE TABLE IF NOT EXISTS vectors (name BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID"
+            )
+        except sqlite3.DatabaseError as error:
+            database.close()
+            raise UsageError(
+                f"the cache {self._path} cannot be used ({error}): delete it, or pass --no-cache"
+            ) from error
+        return database
+
+
+def _name(text: str) -> bytes:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """Texts as vectors.
+
+    Attributes:
+        full: float32[n, D], unit length.
+        codes: int8[n, dim] as a bundle's graph gives them; None of a source.
+    """
+
+    full: Float
+    codes: NDArray[np.int8] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FullModel:
+    """What gives full vectors.
+
+    Attributes:
+        name: For people.
+        key: Names the model in the cache.
+        width: Dimensions D.
+        encode: Vectors in parts, of texts and their kind.
+        dim: Dimensions of the codes that come along; 0 for none.
+    """
+
+    name: str
+    key: str
+    width: int
+    encode: Callable[[list[str], str], Iterator[Encoded]]
+    dim: int = 0
+
+    def vectors(self, cache: Cache, texts: Sequence[str], kind: str) -> Encoded:
+        """Encode "query" or "document" texts, or take them from the cache."""
+
+        def rows(some: list[str]) -> Iterator[Float]:
+            for part in self.encode(some, kind):
+                codes = () if part.codes is None else (part.codes.astype(np.float32),)
+                yield np.concatenate([part.full, *codes], axis=1)
+
+        label = f"{self.name}: {kind} vectors"
+        found = cache.vectors(f"{self.key} {kind}", self.width + self.dim, texts, rows, label=label)
+        full = np.ascontiguousarray(found[:, : self.width])
+        return Encoded(full, found[:, self.width :].astype(np.int8) if self.dim else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is measured: full vectors, a head for codes, and what they are compared with.
+
+    Attributes:
+        name: Of the model.
+        model: What users run: the bundle, or the source where there is no bundle yet.
+        base: What quality is a share of: the fp32 source, or the model itself.
+        head: float32[D, dim] in front of the codes, or None for the prefix.
+        layer_norm: Whether the head reads centred vectors.
+        scale: The code's.
+        dim: The bundle's own dimensions, or None.
+        packing: What its stores keep of a code.
+        command: What ``edge-mrl export`` calls the source.
+        matryoshka: Whether the source was trained for short prefixes.
+        notes: What the reader should know.
+    """
+
+    name: str
+    model: FullModel
+    base: FullModel
+    head: Float | None = None
+    layer_norm: bool = False
+    scale: float = 1.0
+    dim: int | None = None
+    packing: Packing = INT8
+    command: str = ""
+    matryoshka: bool = False
+    notes: tuple[str, ...] = ()
+
+    def head_inputs(self, full: Float) -> Float:
+        """What the head reads of full vectors."""
+        return head_inputs(full, layer_norm=self.layer_norm)
+
+
+def is_bundle(target: str) -> bool:
+    """Whether a name on the command line is a bundle's folder."""
+    return (Path(target) / MANIFEST).is_file()
+
+
+def open_bundle(encoder: Encoder, source: str | None) -> Subject:
+    """A bundle, compared with its fp32 source where that can be found.
+
+    Args:
+        encoder: The bundle, open while the subject is used.
+        source: Hub id or folder of the source; None to look where the manifest says.
+
+    Raises:
+        UsageError: The bundle gives no full vectors, or ``source`` is another model.
+    """
+    manifest = encoder.manifest
+    if manifest.full_dim is None:
+        raise UsageError(
+            f"{encoder.path.name} gives coarse codes alone: name a bundle with full vectors, or a model"
+        )
+
+    def encode(texts: list[str], kind: str) -> Iterator[Encoded]:
+        for part in encoder.stream(texts, kind=kind):
+            if part.full is not None:
+                yield Encoded(part.full, part.coarse)
+
+    key = f"bundle {manifest.manifest_sha256}"
+    model = FullModel("bundle", key, manifest.full_dim, encode, manifest.dim)
+    base, note = _source_of(manifest, source)
+    return Subject(
+        name=manifest.name,
+        model=model,
+        base=base or model,
+        head=read_head(encoder.path, manifest),
+        layer_norm=manifest.head.layer_norm,
+        scale=manifest.code.scale,
+        dim=manifest.dim,
+        packing=manifest.code.packing,
+        command=manifest.source.model,
+        notes=(note,) if note else (),
+    )
+
+
+def _source_of(manifest: Manifest, source: str | None) -> tuple[FullModel | None, str | None]:
+    """The fp32 source of a bundle; loaded only for vectors that the cache has not."""
+    from edge_mrl.errors import NetworkError
+    from edge_mrl_export.source.locate import DEFAULT_MODEL, locate
+
+    named = source
+    if named is None and manifest.source.model != DEFAULT_MODEL:
+        named = manifest.source.model
+    try:
+        locate(named, default=DEFAULT_MODEL)
+    except (UsageError, NetworkError) as error:
+        if source is not None:
+            raise
+        return None, (
+            f"the fp32 source is not here ({error}): everything is compared with the bundle's own full "
+            "vectors; name the source with --source"
+        )
+    loaded: list[FullModel] = []
+
+    def encode(texts: list[str], kind: str) -> Iterator[Encoded]:
+        if not loaded:
+            loaded.append(open_source(named, manifest.max_tokens).model)
+            if loaded[0].key != key:
+                raise UsageError(
+                    f"{named or DEFAULT_MODEL} is another model, or another version of it, than the "
+                    "bundle was made of: name the right one with --source"
+                )
+        yield from loaded[0].encode(texts, kind)
+
+    key = _source_key(manifest.space_id, manifest.max_tokens)
+    return FullModel("fp32 source", key, manifest.full_dim or 0, encode), None
+
+
+def open_source(model: str | None, max_tokens: int | None = None) -> Subject:
+    """A source model, as its own library runs it.
+
+    Args:
+        model: Hub id or folder; None for all-MiniLM-L6-v2.
+        max_tokens: Longest input; None for the model's own limit.
+
+    Raises:
+        UsageError: There is no such model.
+        NetworkError: The hub cannot be reached.
+    """
+    from edge_mrl_export.source.source import load_source
+
+    source = load_source(model)
+    limit = max_tokens or source.max_tokens
+
+    def encode(texts: list[str], kind: str) -> Iterator[Encoded]:
+        yield Encoded(source.encode(texts, kind=kind, max_tokens=limit))
+
+    full = FullModel("fp32 source", _source_key(source.space_id(), limit), source.width, encode)
+    return Subject(
+        name=source.name,
+        model=full,
+        base=full,
+        layer_norm=source.layer_norm,
+        command=model or source.model,
+        matryoshka=source.mrl_dims is not None,
+    )
+
+
+def _source_key(space_id: str, max_tokens: int) -> str:
+    return f"source {space_id} {max_tokens}"

@@ -1,0 +1,161 @@
+"""What the user asked of an export, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_mrl.codes.packing import code_bytes
+from edge_mrl.errors import UsageError
+from edge_mrl.heads.trial import nested_sizes
+from edge_mrl_export.source.source import Source
+
+__all__ = ["DEFAULT_DIM", "FITTED_HEADS", "PRECISIONS", "TARGETS", "Recipe"]
+
+DEFAULT_DIM = 128
+PRECISIONS = ("int8", "int4", "fp32")
+#: Processors, and whether int8 weights are stored unsigned for them. One graph is the best found for
+#: ARM and for x86-64 with VNNI; without VNNI, uint8 times int8 saturates.
+TARGETS = {"arm64": False, "x86-64-vnni": False, "x86-64": True}
+#: Heads that are fitted on text; beside them there are "auto", "prefix" and the name of a file.
+FITTED_HEADS = ("pca", "rotation", "linear")
+#: Beginning and end marks leave no room for text below this.
+FEWEST_TOKENS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """The choices behind one bundle.
+
+    Attributes:
+        dim: Dimensions of the coarse code; None for 128, or the model's own if that is smaller or the
+            code has 1 bit for each.
+        precision: "int8", "int4" or "fp32".
+        code: What a store keeps of documents' codes: one of ``edge_mrl.codes.packing.CODE_KINDS``.
+        target: Processor that int8 products are made for, a key of TARGETS.
+        coarse_only: Leave out the output ``full``.
+        max_tokens: Longest input; None for the model's own limit.
+        corpus: The user's own text, for calibration, the head and pruning: a file or folder.
+        prune_vocab: Tokens to keep in the vocabulary; None for all.
+        pooling: Pooling modes, joined with "+", for an .onnx file that comes without any.
+        layer_norm: Layer norm before the cut; None to go by the model's type.
+        head: "auto", "prefix", one of FITTED_HEADS, or the name of a ``.npy`` file with float[D, dim].
+        mrl_dims: Prefix sizes that the model was trained for; None to go by its files.
+        nested: Prefix sizes that a head is fitted for, below the code's own; None for its halves.
+        pairs: Queries with their documents, for a supervised head: a ``.jsonl`` or ``.tsv`` file.
+        allow_low_fidelity: Write the bundle even below a gate.
+    """
+
+    dim: int | None = None
+    precision: str = "int8"
+    code: str = "int8"
+    target: str = "arm64"
+    coarse_only: bool = False
+    max_tokens: int | None = None
+    corpus: Path | None = None
+    prune_vocab: int | None = None
+    pooling: str | None = None
+    layer_norm: bool | None = None
+    head: str = "auto"
+    mrl_dims: tuple[int, ...] | None = None
+    nested: tuple[int, ...] | None = None
+    pairs: Path | None = None
+    allow_low_fidelity: bool = False
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"precision is {self.precision!r}, expected {', '.join(PRECISIONS)}")
+        code_bytes(1, self.code)
+        if self.target not in TARGETS:
+            raise UsageError(f"target is {self.target!r}, expected {', '.join(TARGETS)}")
+        if self.dim is not None and self.dim < 1:
+            raise UsageError(f"--dim is {self.dim}, expected at least 1")
+        if self.max_tokens is not None and self.max_tokens < FEWEST_TOKENS:
+            raise UsageError(
+                f"--max-tokens is {self.max_tokens}, expected at least {FEWEST_TOKENS}"
+            )
+        if self.prune_vocab is not None and self.corpus is None:
+            raise UsageError("--prune-vocab needs --corpus: the text whose tokens are to be kept")
+
+        self._check_head()
+
+    def _check_head(self) -> None:
+        """Raise UsageError if what is said of the head does not fit together."""
+        if self.head not in ("auto", "prefix", *FITTED_HEADS) and self.head_path is None:
+            known = ", ".join(("auto", "prefix", *FITTED_HEADS))
+            raise UsageError(f"--head is {self.head!r}, expected {known}, or a file NAME.npy")
+        if self.head in FITTED_HEADS and self.corpus is None and self.pairs is None:
+            raise UsageError(f"--head {self.head} needs --corpus: the text that it is fitted on")
+        if self.pairs is not None and self.head not in ("auto", "linear"):
+            raise UsageError(f"--pairs is for --head linear or auto, not {self.head}")
+        for name, sizes in (("--nested", self.nested), ("--mrl-dims", self.mrl_dims)):
+            if sizes is not None and (not sizes or min(sizes) < 1):
+                raise UsageError(f"{name} is {sizes}, expected sizes of at least 1")
+        if self.nested is not None and self.head not in ("auto", *FITTED_HEADS):
+            raise UsageError(f"--nested is for a head that is fitted, not {self.head_name}")
+
+    @property
+    def head_path(self) -> Path | None:
+        """The file that holds the head, if one is named."""
+        return Path(self.head).expanduser() if self.head.endswith(".npy") else None
+
+    @property
+    def head_name(self) -> str:
+        """The head as it was asked for, without a path of this machine."""
+        return self.head if self.head_path is None else self.head_path.name
+
+    def check(self, source: Source) -> None:
+        """Raise UsageError if the source cannot be exported so."""
+        self.resolved_dim(source)
+        self.resolved_max_tokens(source)
+        self.resolved_nested(source)
+
+    def resolved_dim(self, source: Source) -> int:
+        """The code's dimensions for this source.
+
+        Raises:
+            UsageError: More than the model has.
+        """
+        if self.dim is None:
+            return source.width if self.code == "1bit" else min(DEFAULT_DIM, source.width)
+        if self.dim > source.width:
+            raise UsageError(
+                f"--dim is {self.dim}, but {source.name} gives {source.width} dimensions: "
+                f"choose 1 to {source.width}"
+            )
+        return self.dim
+
+    def resolved_nested(self, source: Source) -> tuple[int, ...]:
+        """The prefix sizes that a head is fitted for, ascending; the last is the code's own.
+
+        Raises:
+            UsageError: One is larger than the code.
+        """
+        dim = self.resolved_dim(source)
+        if self.nested is None:
+            return nested_sizes(dim)
+        if max(self.nested) > dim:
+            raise UsageError(
+                f"--nested names {max(self.nested)} dimensions, but the code has {dim}: "
+                f"name sizes up to {dim}"
+            )
+        return tuple(sorted({*self.nested, dim}))
+
+    def resolved_layer_norm(self, source: Source) -> bool:
+        """Whether the vector is centred before the cut."""
+        return source.layer_norm if self.layer_norm is None else self.layer_norm
+
+    def resolved_max_tokens(self, source: Source) -> int:
+        """The longest input for this source.
+
+        Raises:
+            UsageError: More than the architecture has positions for.
+        """
+        if self.max_tokens is None:
+            return source.max_tokens
+        if source.max_positions is not None and self.max_tokens > source.max_positions:
+            raise UsageError(
+                f"--max-tokens is {self.max_tokens}, but {source.name} has "
+                f"{source.max_positions} positions"
+            )
+        return self.max_tokens

@@ -1,0 +1,68 @@
+"""Text to calibrate with and to measure fidelity on: our own by default, the user's by choice."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from pathlib import Path
+
+from edge_mrl.documents import LINES_SUFFIXES, find_sources, read_documents
+from edge_mrl.errors import UsageError
+
+__all__ = ["FEWEST_TEXTS", "calibration_texts", "paragraphs", "read_corpus"]
+
+#: Fewer texts say too little about a channel's range.
+FEWEST_TEXTS = 16
+
+
+def calibration_texts() -> list[str]:
+    """The text that comes with the exporter: many registers, some code, some other languages."""
+    return _lines("calibration.txt")
+
+
+def shipped_passages() -> list[str]:
+    """The passages that come with the exporter, for heads where the user gives no text."""
+    return _lines("passages.txt")
+
+
+def _lines(name: str) -> list[str]:
+    data = resources.files("edge_mrl_export.texts.data").joinpath(name).read_text("utf-8")
+    return [line for line in data.splitlines() if line.strip()]
+
+
+def read_corpus(path: Path) -> list[str]:
+    """Read the user's own text.
+
+    Each object of a ``.jsonl`` file is one text. Other files are cut into paragraphs at blank lines,
+    or into lines where they have no blank ones.
+
+    Args:
+        path: A file, or a folder that is searched recursively.
+
+    Raises:
+        UsageError: Nothing to read, a broken line, or too little text.
+    """
+    texts: list[str] = []
+    problems: list[str] = []
+
+    def skip(source: str, why: str) -> None:
+        problems.append(f"{source}: {why}")
+
+    for source in find_sources([path]):
+        whole = Path(source.path).suffix.lower() in LINES_SUFFIXES
+        for document in read_documents([source], skipped=skip):
+            texts += [document.text] if whole else paragraphs(document.text)
+    texts = [text for text in texts if text.strip()]
+    if len(texts) < FEWEST_TEXTS:
+        why = f" ({problems[0]})" if problems else ""
+        raise UsageError(
+            f"the corpus {path} has {len(texts)} texts{why}, expected at least {FEWEST_TEXTS}: "
+            "give a .jsonl file, or text with a paragraph or line for each"
+        )
+    return texts
+
+
+def paragraphs(text: str) -> list[str]:
+    """A text cut at blank lines, or into lines where it has no blank ones."""
+    parts = re.split(r"\n\s*\n", text.strip())
+    return parts if len(parts) > 1 else text.splitlines()
