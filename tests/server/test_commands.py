@@ -19,8 +19,8 @@ import pytest
 
 from edge_mrl.cli import main
 from edge_mrl.wire.frames import CONTENT_TYPE, decode_items, decode_message, digest, encode_items
-from edge_mrl_server.app import ROUTES
 from edge_mrl_server.errors import DatabaseError
+from edge_mrl_server.http.app import ROUTES
 from edge_mrl_server.storage import accounts, open_database
 from edge_mrl_server.storage.migrations import MIGRATIONS
 from tests.browser import Browser

@@ -34,7 +34,7 @@ def test_server_loads_no_runtime_of_models() -> None:
 
 
 def test_sqlite_needs_no_driver_of_postgresql() -> None:
-    code = "import edge_mrl_server.process, edge_mrl_server.storage.sqlite"
+    code = "import edge_mrl_server.process.process, edge_mrl_server.storage.engines.sqlite"
     assert "psycopg" not in loaded_after(code)
 
 

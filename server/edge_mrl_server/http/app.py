@@ -17,13 +17,13 @@ from starlette.routing import Route
 from edge_mrl.errors import WireError
 from edge_mrl.wire import frames as wire
 from edge_mrl.wire.clock import now_ms
-from edge_mrl_server.envelope import Envelope, Handler, endpoint, http_error
 from edge_mrl_server.errors import Refusal
-from edge_mrl_server.files import file_answer
-from edge_mrl_server.heads import MAX_HEAD_BYTES, Code, put_head
-from edge_mrl_server.openapi import DESCRIPTION
-from edge_mrl_server.service import Answer, Service, json_answer, one_vector, space
-from edge_mrl_server.snapshot import coded
+from edge_mrl_server.http.envelope import Envelope, Handler, endpoint, http_error
+from edge_mrl_server.http.files import file_answer
+from edge_mrl_server.http.heads import MAX_HEAD_BYTES, Code, put_head
+from edge_mrl_server.http.openapi import DESCRIPTION
+from edge_mrl_server.http.service import Answer, Service, json_answer, one_vector, space
+from edge_mrl_server.http.snapshot import coded
 from edge_mrl_server.storage import accounts, ranking
 from edge_mrl_server.storage.accounts import Enrolled
 from edge_mrl_server.storage.pull import Wanted, changes_after, note_pull

@@ -112,9 +112,9 @@ def open_database(url: str, *, connections: int = 8) -> Database:
         MissingDependencyError: PostgreSQL's driver is not installed.
     """
     if url.startswith(("postgresql://", "postgres://")):
-        from edge_mrl_server.storage.postgres import PostgresDatabase
+        from edge_mrl_server.storage.engines.postgres import PostgresDatabase
 
         return PostgresDatabase(url, connections=connections)
-    from edge_mrl_server.storage.sqlite import SqliteDatabase
+    from edge_mrl_server.storage.engines.sqlite import SqliteDatabase
 
     return SqliteDatabase(Path(url))

@@ -26,15 +26,15 @@ from edge_mrl.wire.frames import (
     matches_digest,
 )
 from edge_mrl_server.errors import Refusal
-from edge_mrl_server.heads import HeadCache
-from edge_mrl_server.limits import Buckets, InFlight
-from edge_mrl_server.metrics import Metrics
+from edge_mrl_server.http.heads import HeadCache
+from edge_mrl_server.http.limits import Buckets, InFlight
+from edge_mrl_server.http.metrics import Metrics
+from edge_mrl_server.http.snapshot import SnapshotCache
+from edge_mrl_server.http.threads import Threads
 from edge_mrl_server.settings import Settings
-from edge_mrl_server.snapshot import SnapshotCache
 from edge_mrl_server.storage import accounts
 from edge_mrl_server.storage.database import Database
 from edge_mrl_server.storage.records import Principal
-from edge_mrl_server.threads import Threads
 
 __all__ = ["Answer", "Service", "json_answer"]
 

@@ -26,7 +26,7 @@ try:
     import psycopg.adapt
     import psycopg.conninfo
 
-    from edge_mrl_server.storage.pool import CONNECT_TIMEOUT_S, Connection, Pool
+    from edge_mrl_server.storage.engines.pool import CONNECT_TIMEOUT_S, Connection, Pool
 except ImportError as error:
     raise MissingDependencyError(
         'PostgreSQL needs psycopg: pip install "edge-mrl[server]"'

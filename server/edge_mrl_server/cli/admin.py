@@ -202,7 +202,7 @@ def _restored(database: Database, args: argparse.Namespace) -> Outcome:  # noqa:
 
 
 def _index(database: Database, args: argparse.Namespace) -> Outcome:
-    from edge_mrl_server.storage.postgres import PostgresDatabase
+    from edge_mrl_server.storage.engines.postgres import PostgresDatabase
 
     if not isinstance(database, PostgresDatabase):
         raise UsageError("SQLite has no such index: a tenant's bits are kept in memory instead")

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from edge_mrl.wire.frames import CONTENT_TYPE, digest
-from edge_mrl_server.snapshot import Snapshot
+from edge_mrl_server.http.snapshot import Snapshot
 
 __all__ = ["file_answer"]
 

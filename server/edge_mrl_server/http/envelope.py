@@ -14,8 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge_mrl.wire.frames import digest
 from edge_mrl_server.errors import Refusal, UnavailableError
+from edge_mrl_server.http.service import Answer, Service, json_answer, sequence
 from edge_mrl_server.logs import LOGGER
-from edge_mrl_server.service import Answer, Service, json_answer, sequence
 
 __all__ = ["Envelope", "Handler", "endpoint", "http_error", "respond"]
 
