@@ -57,33 +57,33 @@ pythons: $(INSTALLED) ## The wheel on each Python of this machine, and with its 
 	$(BIN)/python -m tests.pythons
 
 faults: $(INSTALLED) ## Sync through 200 schedules of faults and 10 fail-overs (10 minutes; docs/faults.md)
-	$(BIN)/python -m bench.faults
+	$(BIN)/python -m bench.sync.faults
 
 $(BUNDLE)/edge_mrl.json: $(INSTALLED) $(shell find export edge_mrl -name '*.py')
 	$(BIN)/edge-mrl export --force -o $(BUNDLE)
 
 bench: $(BUNDLE)/edge_mrl.json ## Retrieval quality and footprint, into bench/results/
-	$(BIN)/python -m bench.retrieval --bundle $(BUNDLE)
+	$(BIN)/python -m bench.quality.retrieval --bundle $(BUNDLE)
 	$(BIN)/python -m bench.footprint --bundle $(BUNDLE)
 
 bench-encoder: $(BUNDLE)/edge_mrl.json ## Encoders beside their peers, each in its own environment (9 GB, 25 minutes)
-	$(BIN)/python -m bench.encoder --bundle $(BUNDLE)
+	$(BIN)/python -m bench.encode.compare --bundle $(BUNDLE)
 
 bench-store: $(BUNDLE)/edge_mrl.json ## What a store costs from 10k to 3M passages; recall of the funnel (10 minutes)
-	$(BIN)/python -m bench.growth
-	$(BIN)/python -m bench.funnel --bundle $(BUNDLE)
+	$(BIN)/python -m bench.store.growth
+	$(BIN)/python -m bench.search.funnel --bundle $(BUNDLE)
 
 bench-codes: $(INSTALLED) ## Bytes of codes against the quality that they keep (8 minutes)
-	$(BIN)/python -m bench.codes
+	$(BIN)/python -m bench.quality.codes
 
 bench-search: $(INSTALLED) ## Search beside its peers, each in its own environment (2 GB, 30 minutes)
-	$(BIN)/python -m bench.search
+	$(BIN)/python -m bench.search.compare
 
 bench-sync: $(BUNDLE)/edge_mrl.json ## Sync of 100,000 documents with a server, on SQLite and PostgreSQL (4 minutes)
-	$(BIN)/python -m bench.sync --bundle $(BUNDLE)
+	$(BIN)/python -m bench.sync.throughput --bundle $(BUNDLE)
 
 bench-arm: $(BUNDLE)/edge_mrl.json ## Instructions for a query and a document on emulated ARM CPUs
-	$(BIN)/python -m bench.arm --bundle $(BUNDLE) --record
+	$(BIN)/python -m bench.arm.instructions --bundle $(BUNDLE) --record
 
 clean: ## Remove what was built (not the virtual environment)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.machine import save
+from bench.support.machine import save
 
 ROOT = Path(__file__).parent.parent
 COLD_RUNS = 9

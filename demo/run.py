@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.metrics import bootstrap_ratio, evaluate
+from bench.quality.metrics import bootstrap_ratio, evaluate
 from edge_mrl import Index
 from edge_mrl.bundle.manifest import read_manifest
 
@@ -143,7 +143,7 @@ def searched(entries: list[Any], queries: list[Any]) -> tuple[Any, float, int]:
 
 def fp32_source(entries: list[Any], queries: list[Any]) -> Any:
     """Quality of the fp32 model in full, run by its own library; its vectors are kept."""
-    from bench.retrieval import source_vectors
+    from bench.quality.retrieval import source_vectors
     from edge_mrl_export.source.locate import installed_default
 
     model = installed_default()

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.codes import Bench, mean, plot, size_bytes, table
-from bench.sets import JudgedSet
+from bench.quality.codes import Bench, mean, plot, size_bytes, table
+from bench.quality.sets import JudgedSet
 from edge_mrl.codes.packing import normalize
 from edge_mrl.heads.trial import Short
 

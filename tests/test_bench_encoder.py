@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import encoder_rounds
-from bench.children import ROOT, Child, ChildError, module
-from bench.encoder_engines import ENGINES
-from bench.encoder_models import MODELS
-from bench.encoder_report import Work, folder_mb, spread, summary, tables
-from bench.encoder_rounds import Job, Lab, RoundResult
-from bench.environments import OWN, PEERS, Environment, installed_mb
-from bench.peak import Transformer
-from bench.texts import MOST_TOKENS, Texts, make
+from bench.encode import rounds as encoder_rounds
+from bench.encode.engines import ENGINES
+from bench.encode.models import MODELS
+from bench.encode.peak import Transformer
+from bench.encode.report import Work, folder_mb, spread, summary, tables
+from bench.encode.rounds import Job, Lab, RoundResult
+from bench.support.children import ROOT, Child, ChildError, module
+from bench.support.environments import OWN, PEERS, Environment, installed_mb
+from bench.support.texts import MOST_TOKENS, Texts, make
 from edge_mrl.encode.encoder import Encoder
 from edge_mrl_export.pages.plots import Column, dots
 from tests.bundles import TINY
@@ -213,7 +213,7 @@ class TestChild:
 
     def test_what_an_engine_prints_is_no_answer(self, tmp_path: Path) -> None:
         code = (
-            "from bench.answers import serve\n"
+            "from bench.support.answers import serve\n"
             "def twice(x):\n print('chatter', flush=True); return 2 * x\n"
             "serve([twice])"
         )
@@ -238,7 +238,7 @@ class TestChild:
 
     def test_installed_packages_come_before_the_checkout(self) -> None:
         # Else an edge-mrl that was not installed, the checkout's own, would be measured.
-        code = module("bench.answers")[2].partition("from bench")[0] + "print(sys.path[-1])"
+        code = module("bench.support.answers")[2].partition("from bench")[0] + "print(sys.path[-1])"
         shown = subprocess.run(
             [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
         )
@@ -295,7 +295,15 @@ class TestEnvironments:
 
 
 def test_command_line_rejects_an_unknown_engine() -> None:
-    command = [sys.executable, "-m", "bench.encoder", "--bundle", str(TINY), "--only", "nobody"]
+    command = [
+        sys.executable,
+        "-m",
+        "bench.encode.compare",
+        "--bundle",
+        str(TINY),
+        "--only",
+        "nobody",
+    ]
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2
     assert "no such engine" in done.stderr

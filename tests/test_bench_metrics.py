@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.metrics import bootstrap_ratio, evaluate
+from bench.quality.metrics import bootstrap_ratio, evaluate
 
 
 def test_metrics_match_a_hand_computed_example() -> None:

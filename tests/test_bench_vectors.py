@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import vectors
-from bench.vectors import DIM, QUERY_BLOCK, clustered, nearest_rows, prepare
+from bench.support import vectors
+from bench.support.vectors import DIM, QUERY_BLOCK, clustered, nearest_rows, prepare
 from edge_mrl.codes.packing import pack_bits, quantize, similarity
 
 ROWS = 6000

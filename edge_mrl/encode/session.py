@@ -40,7 +40,7 @@ class GraphSession:
     A batch runs on one thread, so that threads never wait for each other within it: on two cores that
     gives 13 % more documents a second than two threads on each batch, and queries wake one thread only.
     A long batch that has the processor to itself is split, by a second session that is opened when
-    first needed (48 % faster). ``python -m bench.streams`` measures both.
+    first needed (48 % faster). ``python -m bench.encode.streams`` measures both.
 
     Args:
         folder: The bundle's folder.

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.arm import count
+from bench.arm.instructions import count
 from edge_mrl.encode.encoder import Encoder
 from edge_mrl.encode.verify import cosines
 from edge_mrl.index import Index

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.metrics import evaluate as second_opinion
+from bench.quality.metrics import evaluate as second_opinion
 from edge_mrl.codes.packing import Packing, normalize, quantize, similarity
 from edge_mrl.encode.encoder import Encoder
 from edge_mrl.errors import UsageError

@@ -3,7 +3,7 @@
 Measured on onnxruntime 1.31, one thread, x86-64 with AVX-512, for 1,024 tokens of 384 dimensions: its
 SkipLayerNormalization takes 1.93 ms because the kernel is scalar, two additions and a
 LayerNormalization 0.30 ms. FastGelu takes 0.76 ms where Gelu, with the error function, takes 0.97 ms.
-``python -m bench.operators`` measures again.
+``python -m bench.encode.operators`` measures again.
 """
 
 from __future__ import annotations

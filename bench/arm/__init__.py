@@ -1,0 +1,1 @@
+"""Instructions on emulated ARM CPUs."""

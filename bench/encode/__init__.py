@@ -1,0 +1,1 @@
+"""Encoders side by side, and where their time goes."""

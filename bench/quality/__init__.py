@@ -1,0 +1,1 @@
+"""What codes, heads and bundles keep of a model's retrieval quality."""

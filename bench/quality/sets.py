@@ -1,0 +1,155 @@
+"""Sets with judgements as vectors of the fp32 source, for benchmarks of heads and of codes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.quality.metrics import bootstrap_ratio
+from bench.quality.retrieval import ROOT, SETS, DataSet, read_set, source_vectors
+from edge_mrl.heads.pieces import count_pieces, cut_pieces
+from edge_mrl.heads.trial import MOST_PASSAGES, Short, Trial, nested_sizes, spread
+from edge_mrl_export.quality.metrics import judge
+
+__all__ = [
+    "MAX_TOKENS",
+    "RERANKED",
+    "JudgedSet",
+    "add_set_arguments",
+    "pieces_of",
+    "read_sets",
+    "trial_of",
+]
+
+Float = NDArray[np.float32]
+Rows = NDArray[np.intp]
+RERANKED = 50
+MAX_TOKENS = 256
+
+
+def add_set_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe which model and which sets."""
+    parser.add_argument(
+        "--model", type=Path, help="source model folder (default: the installed MiniLM)"
+    )
+    parser.add_argument("--data", type=Path, action="append", help="folder, repeatable")
+
+
+def read_sets(args: argparse.Namespace, name: str) -> tuple[Path, dict[str, JudgedSet]]:
+    """The model's folder, and the sets by name.
+
+    Args:
+        args: As ``add_set_arguments`` has them.
+        name: Of the benchmark, for people.
+
+    Raises:
+        SystemExit: There are no sets (0 if none was asked for), or no model (2); the reason is printed.
+    """
+    from edge_mrl_export.source.locate import installed_default
+
+    folders = args.data or [ROOT.parent / "shared" / "data" / name for name in SETS]
+    folders = [folder for folder in folders if (folder / "qrels" / "test.tsv").exists()]
+    if not folders:
+        print(f"{name} skipped, no data: give --data FOLDER in BEIR's layout", file=sys.stderr)
+        sys.exit(2 if args.data else 0)
+    model = args.model or installed_default()
+    if model is None:
+        print("no source model: give --model FOLDER", file=sys.stderr)
+        sys.exit(2)
+    return model, {folder.name: JudgedSet.of(read_set(folder), model) for folder in folders}
+
+
+class JudgedSet:
+    """A set as vectors of the source.
+
+    Attributes:
+        documents: float32[n, D].
+        queries: float32[q, D].
+        relevance: For each query, the gain of each relevant document's row.
+        pieces: Of the documents.
+        base: float64[q], the full vectors' nDCG@10.
+    """
+
+    def __init__(
+        self, documents: Float, queries: Float, relevance: list[dict[int, float]], pieces: Short
+    ) -> None:
+        self.documents, self.queries = documents, queries
+        self.relevance, self.pieces = relevance, pieces
+        self.base = self.ndcg(best(queries, documents))
+
+    @classmethod
+    def of(cls, data: DataSet, model: Path) -> Self:
+        """Encode a set, or read its vectors from build/bench."""
+        vectors = [
+            source_vectors(model, texts, kind, MAX_TOKENS)
+            for texts, kind in ((data.documents, "document"), (data.queries, "query"))
+        ]
+        return cls(vectors[0], vectors[1], data.relevance, pieces_of(data.documents, model))
+
+    def kept(self, queries: Float, documents: Float) -> dict[str, Any]:
+        """nDCG@10, and the share of the full vectors' that it is, alone and reranked by full vectors.
+
+        Args:
+            queries: float32[q, d], unit length.
+            documents: float32[n, d], unit length.
+        """
+        found = best(queries, documents)
+        alone = self.ndcg(found)
+        return {
+            "ndcg_at_10": round(float(alone.mean()), 4),
+            "kept": bootstrap_ratio(alone, self.base),
+            "kept_reranked": bootstrap_ratio(self.ndcg(self._reranked(found)), self.base),
+        }
+
+    def trial(self, nested: tuple[int, ...]) -> Trial:
+        """All that an export with these documents would fit on."""
+        return replace(trial_of(self.documents, self.pieces), nested=nested)
+
+    def _reranked(self, found: Rows) -> Rows:
+        """The same rows in the order of the full vectors."""
+        ordered = np.empty_like(found)
+        for query, rows in enumerate(found):
+            exact = self.documents[rows] @ self.queries[query]
+            ordered[query] = rows[np.argsort(-exact, kind="stable")]
+        return ordered
+
+    def ndcg(self, found: Rows) -> NDArray[np.float64]:
+        """nDCG@10 of each query, from the rows that were found, best first."""
+        return judge(found[:, :10], self.relevance).ndcg_at_10
+
+
+def best(queries: Float, documents: Float) -> Rows:
+    """intp[q, 50]: the rows with the largest cosines, best first."""
+    found = []
+    for start in range(0, len(queries), 512):
+        scores = queries[start : start + 512] @ documents.T
+        rows = np.argpartition(-scores, RERANKED - 1, axis=1)[:, :RERANKED]
+        rows.sort(axis=1)
+        order = np.argsort(-np.take_along_axis(scores, rows, axis=1), axis=1, kind="stable")
+        found.append(np.take_along_axis(rows, order, axis=1))
+    return np.concatenate(found)
+
+
+def pieces_of(texts: list[str], model: Path) -> Short:
+    """Pieces of passages, as an export cuts them."""
+    pieces = cut_pieces(texts, count_pieces(len(texts)))
+    vectors = source_vectors(model, [piece for _, piece in pieces], "query", MAX_TOKENS)
+    return Short(vectors, np.array([row for row, _ in pieces], dtype=np.intp))
+
+
+def trial_of(documents: Float, pieces: Short) -> Trial:
+    """All that is fitted on; at most as many passages and pieces as an export takes."""
+    rows = np.array(spread(range(len(documents)), MOST_PASSAGES))
+    places = np.full(len(documents), -1)
+    places[rows] = np.arange(len(rows))
+    origins = places[pieces.origins]
+    known = np.flatnonzero(origins >= 0)
+    known = np.array(spread(known.tolist(), count_pieces(len(rows))), dtype=np.intp)
+    short = Short(pieces.full[known], origins[known])
+    return Trial.of(documents[rows], nested_sizes(documents.shape[1]), short=short).on_all()

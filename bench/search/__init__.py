@@ -1,0 +1,1 @@
+"""Vector search side by side, and what each stage costs."""

@@ -1,0 +1,1 @@
+"""What a store costs as it grows."""

@@ -1,0 +1,1 @@
+"""What the benchmarks share: environments, processes, texts, vectors, the machine."""

@@ -1,0 +1,1 @@
+"""What syncing costs, and whether it survives faults."""
