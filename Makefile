@@ -54,7 +54,7 @@ arm: $(INSTALLED) ## The tests on emulated ARM CPUs, which make test runs too (d
 	$(BIN)/python -m pytest -m arm tests/arm
 
 pythons: $(INSTALLED) ## The wheel on each Python of this machine, and with its oldest dependencies
-	$(BIN)/python -m tests.pythons
+	$(BIN)/python -m tests.support.pythons
 
 faults: $(INSTALLED) ## Sync through 200 schedules of faults and 10 fail-overs (10 minutes; docs/faults.md)
 	$(BIN)/python -m bench.sync.faults

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tests.browser import Browser, UnavailableError
+from tests.support.browser import Browser, UnavailableError
 
 ROOT = Path(__file__).parent.parent
 #: What a bundle depends on: the exporter, the runtime that verifies it, and these libraries.

@@ -20,8 +20,8 @@ from edge_mrl.index import Stored
 from edge_mrl.search import scan as search
 from edge_mrl.search.funnel import Funnel
 from edge_mrl.store.store import Counts
-from tests.bundles import TINY, TINY_COARSE, copy_bundle, keep_codes_as
-from tests.stores import PACKINGS, levels, packing
+from tests.support.bundles import TINY, TINY_COARSE, copy_bundle, keep_codes_as
+from tests.support.stores import PACKINGS, levels, packing
 
 WORDS = ["the", "cat", "and", "a", "dog", "barking", "of", "training", "model", "0", "1", "2"]
 #: Float32 of the twin below against the index's whole numbers.

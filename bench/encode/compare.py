@@ -2,7 +2,8 @@
 
 all-MiniLM-L6-v2 from the installed package, run by edge-mrl and by its peers, each in an environment of
 its own with as many threads; 2,000 documents of 20 to 200 words and 300 short queries
-(bench/support/texts.py). Query latency, documents a second, cold start, memory, sizes, and how near the vectors are to fp32's.
+(bench/support/texts.py). Query latency, documents a second, cold start,
+memory, sizes, and how near the vectors are to fp32's.
 
 With ``--ratchet``, only memory after ever more documents in one process.
 """

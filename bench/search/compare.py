@@ -1,8 +1,9 @@
 """Local vector search, side by side: ``python -m bench.search.compare --rows 100000 1000000``.
 
 Every engine gets the same clustered unit vectors (bench/support/vectors.py), a process and an
-environment of its own, and one thread. Rounds of queries go over the engines in turn, forth and back, so that a slow
-minute of the machine meets all of them; no two compute at once. Recall is against exact float32.
+environment of its own, and one thread. Rounds of queries go over the engines in turn,
+forth and back, so that a slow minute of the machine meets all of them; no two compute at once. Recall
+is against exact float32.
 """
 
 from __future__ import annotations

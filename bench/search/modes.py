@@ -1,8 +1,8 @@
 """Quality of what a store answers, by mode: ``python -m bench.search.modes --bundle DIR``.
 
 On the sets of bench/quality/retrieval.py, through a real store, one passage a document: by vector, by
-vector with full vectors kept on disk, by keyword, and hybrid. nDCG@10, and milliseconds a query, its embedding
-not included.
+vector with full vectors kept on disk, by keyword, and hybrid. nDCG@10, and milliseconds a
+query, its embedding not included.
 """
 
 from __future__ import annotations

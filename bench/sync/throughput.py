@@ -49,8 +49,8 @@ from edge_mrl.sync.remote import Remote, enroll
 from edge_mrl.sync.transport import Transport
 from edge_mrl.wire.clock import next_stamp
 from edge_mrl.wire.frames import MAX_ITEMS, Item, encode_items
-from tests.postgres import UnavailableError, started
-from tests.serving import Serving, admin, serving
+from tests.support.postgres import UnavailableError, started
+from tests.support.serving import Serving, admin, serving
 
 ROOT = Path(__file__).parent.parent.parent
 FILES = ROOT / "build" / "bench-sync"

@@ -20,9 +20,9 @@ from edge_mrl.encode.encoder import Encoder
 from edge_mrl.encode.verify import cosines
 from edge_mrl.index import Index
 from tests.arm.testbed import CPUS, ROOT, Emulator
-from tests.bundles import TINY
-from tests.processes import good
-from tests.serving import admin, serving
+from tests.support.bundles import TINY
+from tests.support.processes import good
+from tests.support.serving import admin, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.arm]
 
@@ -109,7 +109,7 @@ class Runs:
         return self._futures[key].result(LIMIT_S)
 
     def _there(self, cpu: str) -> Callable[..., Any]:
-        """The command line on that CPU, called as ``tests.processes.good`` is."""
+        """The command line on that CPU, called as ``tests.support.processes.good`` is."""
 
         def edge_mrl(*arguments: object, stdin: bytes = b"") -> Any:
             return self._bed.run(

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.debian import (
+from tests.support.debian import (
     DOWNLOAD_TIMEOUT_S,
     UnavailableError,
     call,

@@ -16,7 +16,7 @@ from edge_mrl_export.build import export
 from edge_mrl_export.bundle.gates import ideal_codes
 from edge_mrl_export.graph.passes.contract import ACTIVATIONS
 from edge_mrl_export.recipe import Recipe
-from tests.export import tiny
+from tests.support import tiny
 
 pytestmark = pytest.mark.slow
 

@@ -23,8 +23,8 @@ from edge_mrl_export.cli.export import _default_output
 from edge_mrl_export.codes.head import FEW_PASSAGES
 from edge_mrl_export.recipe import Recipe
 from edge_mrl_export.source.source import load_source
-from tests.export import tiny
 from tests.export.test_head import ORTHONORMAL, sentences
+from tests.support import tiny
 
 pytestmark = pytest.mark.slow
 

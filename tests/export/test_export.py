@@ -18,7 +18,7 @@ from edge_mrl_export.build import export
 from edge_mrl_export.bundle.gates import GATES
 from edge_mrl_export.recipe import Recipe
 from edge_mrl_export.source.source import load_source
-from tests.export import tiny
+from tests.support import tiny
 
 pytestmark = pytest.mark.slow
 

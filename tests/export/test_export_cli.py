@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edge_mrl.bundle.manifest import read_manifest
-from tests.export import tiny
+from tests.support import tiny
 
 pytestmark = pytest.mark.slow
 

@@ -36,7 +36,7 @@ from edge_mrl_export.source.card import read_mrl_dims
 from edge_mrl_export.source.source import load_source
 from edge_mrl_export.stages import Silent
 from edge_mrl_export.texts.pairs import read_pairs
-from tests.export import tiny
+from tests.support import tiny
 
 pytestmark = pytest.mark.slow
 

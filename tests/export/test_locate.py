@@ -9,7 +9,7 @@ from edge_mrl.errors import NetworkError, UsageError
 from edge_mrl_export.build import export
 from edge_mrl_export.recipe import Recipe
 from edge_mrl_export.source.locate import installed_default, locate
-from tests.export import tiny
+from tests.support import tiny
 
 DEFAULT = "someone/default-model"
 

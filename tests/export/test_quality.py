@@ -21,9 +21,9 @@ from edge_mrl_export.quality.metrics import judge
 from edge_mrl_export.quality.tune import tune, tuned_funnel
 from edge_mrl_export.quality.vectors import Cache, Encoded, FullModel, Subject, open_bundle
 from edge_mrl_export.texts.datasets import Retrieval, Similarity, read_data, read_passages
-from tests.bundles import TINY, TINY_COARSE
-from tests.pages import look
-from tests.processes import good, run
+from tests.support.bundles import TINY, TINY_COARSE
+from tests.support.pages import look
+from tests.support.processes import good, run
 
 pytestmark = pytest.mark.slow
 #: Vectors with a few strong directions at the end: a cut keeps little, a rotation nearly all.

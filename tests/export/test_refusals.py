@@ -23,7 +23,7 @@ from edge_mrl.encode.verify import verify
 from edge_mrl.errors import EdgeMrlError, GateError, NetworkError, UsageError
 from edge_mrl_export.build import export
 from edge_mrl_export.recipe import Recipe
-from tests.export import tiny
+from tests.support import tiny
 
 pytestmark = pytest.mark.slow
 

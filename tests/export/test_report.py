@@ -12,9 +12,9 @@ from edge_mrl_export.build import Export, export
 from edge_mrl_export.bundle.report import report_html
 from edge_mrl_export.recipe import Recipe
 from edge_mrl_export.source.source import load_source
-from tests.browser import Browser
-from tests.export import tiny
-from tests.pages import look
+from tests.support import tiny
+from tests.support.browser import Browser
+from tests.support.pages import look
 
 pytestmark = pytest.mark.slow
 

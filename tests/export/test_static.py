@@ -32,7 +32,7 @@ from edge_mrl_export.graph.passes.tables import count_int8_tables
 from edge_mrl_export.graph.static import StaticTable, static_graph
 from edge_mrl_export.recipe import Recipe
 from edge_mrl_export.source.source import load_source
-from tests.export import tiny
+from tests.support import tiny
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.postgres import Postgres
+from tests.support.postgres import Postgres
 
 __all__ = ["Database", "Held", "PostgresCluster", "Row", "SqliteFiles", "held"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_mrl.wire.frames import Item
-from tests.serving import Caller, item
+from tests.support.serving import Caller, item
 
 __all__ = ["Disk", "NotAllowedError", "fill", "run_device", "small_disk"]
 

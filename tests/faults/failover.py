@@ -18,9 +18,9 @@ from pathlib import Path
 from tests.faults.databases import PostgresCluster
 from tests.faults.load import Load, lost
 from tests.faults.run import KILLABLE, scratch
-from tests.postgres import Postgres, free_port
-from tests.processes import wait_until
-from tests.serving import Serving, admin, enroll
+from tests.support.postgres import Postgres, free_port
+from tests.support.processes import wait_until
+from tests.support.serving import Serving, admin, enroll
 
 __all__ = ["Failovers", "fail_over"]
 

@@ -14,7 +14,7 @@ import numpy as np
 from edge_mrl.wire.clock import COUNTER_BITS, now_ms
 from edge_mrl.wire.frames import Item
 from tests.faults.databases import Held
-from tests.serving import Caller, units
+from tests.support.serving import Caller, units
 
 __all__ = ["Load", "lost"]
 

@@ -34,9 +34,9 @@ from tests.faults.answer import Answer, Copy, make_vectors
 from tests.faults.databases import TENANT, Database, Held, PostgresCluster, SqliteFiles
 from tests.faults.plan import Blow, DevicePlan, Op, Plan, Step, make_plan
 from tests.faults.proxy import Proxy
-from tests.postgres import Postgres
-from tests.processes import COMMAND
-from tests.serving import Serving, admin
+from tests.support.postgres import Postgres
+from tests.support.processes import COMMAND
+from tests.support.serving import Serving, admin
 
 __all__ = ["CONVERGE_S", "Report", "World", "databases", "run_seed"]
 

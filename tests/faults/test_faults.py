@@ -21,9 +21,9 @@ from tests.faults.disk import DIM, MIB, Disk, NotAllowedError, fill, run_device,
 from tests.faults.failover import fail_over
 from tests.faults.plan import WORDS, make_plan
 from tests.faults.run import BUNDLE, CONVERGE_S, Report, World, databases, run_seed
-from tests.postgres import Postgres, UnavailableError
-from tests.processes import wait_until
-from tests.serving import Serving, admin, enroll
+from tests.support.postgres import Postgres, UnavailableError
+from tests.support.processes import wait_until
+from tests.support.serving import Serving, admin, enroll
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

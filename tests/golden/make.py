@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edge_mrl_export.build import export
 from edge_mrl_export.recipe import Recipe
-from tests.export import tiny
+from tests.support import tiny
 
 HERE = Path(__file__).parent
 

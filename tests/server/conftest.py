@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from edge_mrl_server.storage import Database, accounts, open_database
-from tests import postgres
-from tests.serving import Caller, Serving, enroll, serving
+from tests.support import postgres
+from tests.support.serving import Caller, Serving, enroll, serving
 
 
 class Place:

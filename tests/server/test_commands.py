@@ -23,10 +23,10 @@ from edge_mrl_server.errors import DatabaseError
 from edge_mrl_server.http.app import ROUTES
 from edge_mrl_server.storage import accounts, open_database
 from edge_mrl_server.storage.migrations import MIGRATIONS
-from tests.browser import Browser
-from tests.processes import good, run, wait_until
 from tests.server.conftest import Place
-from tests.serving import Caller, admin, enroll, item, serving, units
+from tests.support.browser import Browser
+from tests.support.processes import good, run, wait_until
+from tests.support.serving import Caller, admin, enroll, item, serving, units
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SERVER_PAGE = (Path(__file__).parents[2] / "docs" / "server.md").read_text("utf-8")
@@ -54,7 +54,7 @@ def test_empty_database_gets_a_tenant_and_a_line_to_type(sqlite_path: Path) -> N
 def test_served_line_for_people_enrols(sqlite_path: Path) -> None:
     import subprocess
 
-    from tests.processes import COMMAND
+    from tests.support.processes import COMMAND
 
     command = [*COMMAND, "serve", "--database", str(sqlite_path), "--port", "0", "--quiet"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

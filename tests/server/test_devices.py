@@ -25,12 +25,12 @@ from edge_mrl.sync.credentials import Credentials
 from edge_mrl.wire.clock import now_ms
 from edge_mrl_server.storage import accounts, open_database
 from edge_mrl_server.storage.push import purge
-from tests.bundles import TINY
-from tests.postgres import Postgres
-from tests.processes import COMMAND
 from tests.server.conftest import Place
-from tests.serving import admin, serving
-from tests.sync.relays import Relay
+from tests.support.bundles import TINY
+from tests.support.postgres import Postgres
+from tests.support.processes import COMMAND
+from tests.support.relays import Relay
+from tests.support.serving import admin, serving
 
 DAY_MS = 86_400_000
 #: Clocks of devices are level to the time that an answer takes.

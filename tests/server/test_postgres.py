@@ -17,10 +17,10 @@ from edge_mrl_server.storage.engines import postgres as storage
 from edge_mrl_server.storage.pull import Wanted, changes_after
 from edge_mrl_server.storage.push import Push, push
 from edge_mrl_server.storage.records import Principal
-from tests import postgres
-from tests.processes import wait_until
 from tests.server.conftest import Place
-from tests.serving import SPACE, Caller, enroll, item, serving, units
+from tests.support import postgres
+from tests.support.processes import wait_until
+from tests.support.serving import SPACE, Caller, enroll, item, serving, units
 
 
 def batch(*items: Item, dim: int = 8) -> Push:

@@ -24,7 +24,7 @@ from edge_mrl.wire.frames import (
 from edge_mrl_server.storage import accounts
 from edge_mrl_server.storage.push import purge
 from tests.server.conftest import Place
-from tests.serving import SPACE, Caller, Reply, enroll, item, units
+from tests.support.serving import SPACE, Caller, Reply, enroll, item, units
 
 PREFIX = head_id(None, layer_norm=False)
 DAY_MS = 86_400_000

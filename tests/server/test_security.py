@@ -19,9 +19,9 @@ from edge_mrl.bundle.head import head_id
 from edge_mrl.wire.clock import format_stamp
 from edge_mrl.wire.frames import CONTENT_TYPE, MAX_BODY_BYTES, digest, encode_items, encode_message
 from edge_mrl_server.storage import accounts
-from tests.processes import wait_until
 from tests.server.conftest import Place
-from tests.serving import Caller, Serving, enroll, item, serving, units
+from tests.support.processes import wait_until
+from tests.support.serving import Caller, Serving, enroll, item, serving, units
 
 PREFIX = head_id(None, layer_norm=False)
 SNAPSHOT = f"/v1/snapshot/coarse?head={PREFIX}&dim=4"
@@ -648,7 +648,7 @@ def sockets(server: Serving) -> int:
 
 
 def _admin_code(server: Serving) -> str:
-    from tests.serving import admin
+    from tests.support.serving import admin
 
     code: str = admin(server.database, "codes", "create", "default")["code"]
     return code

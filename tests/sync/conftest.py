@@ -12,8 +12,8 @@ from edge_mrl.index import Index
 from edge_mrl.sync.client import SyncClient, enroll
 from edge_mrl.wire import clock
 from edge_mrl_server.storage import accounts, open_database
-from tests.bundles import TINY
-from tests.serving import Serving, serving
+from tests.support.bundles import TINY
+from tests.support.serving import Serving, serving
 
 
 @pytest.fixture(scope="session")

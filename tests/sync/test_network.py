@@ -21,11 +21,11 @@ from edge_mrl.sync.credentials import Credentials, credentials_path
 from edge_mrl.wire.clock import now_ms
 from edge_mrl_server.storage import open_database
 from edge_mrl_server.storage.push import purge
-from tests.bundles import TINY
-from tests.processes import run
-from tests.serving import Caller, Serving
+from tests.support.bundles import TINY
+from tests.support.processes import run
+from tests.support.relays import Certificates, HttpProxy, Relay, make_certificates
+from tests.support.serving import Caller, Serving
 from tests.sync.conftest import NewCode, NewDevice
-from tests.sync.relays import Certificates, HttpProxy, Relay, make_certificates
 from tests.sync.test_sync import alike, text
 
 DAY_MS = 86_400_000

@@ -19,7 +19,7 @@ from edge_mrl.sync.client import SyncClient
 from edge_mrl.sync.targets.qdrant import QdrantTarget, open_target, point_id
 from edge_mrl.wire.clock import now_ms
 from edge_mrl.wire.frames import Item
-from tests.bundles import TINY
+from tests.support.bundles import TINY
 
 qdrant = pytest.importorskip("qdrant_client", reason="needs qdrant-client")
 

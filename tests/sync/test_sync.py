@@ -30,9 +30,9 @@ from edge_mrl.wire.clock import now_ms
 from edge_mrl.wire.frames import encode_items
 from edge_mrl_server.storage import open_database
 from edge_mrl_server.storage.push import purge
-from tests.bundles import TINY
-from tests.processes import COMMAND
-from tests.serving import Serving
+from tests.support.bundles import TINY
+from tests.support.processes import COMMAND
+from tests.support.serving import Serving
 from tests.sync.conftest import Device, NewDevice
 
 DAY_MS = 86_400_000

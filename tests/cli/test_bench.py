@@ -1,0 +1,400 @@
+"""``edge-mrl bench``: real processes on a small bundle; what is computed from figures, by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_mrl.cli import main
+from edge_mrl.cli.bench import _LABELS
+from edge_mrl.diagnose import bench as measure
+from edge_mrl.diagnose import probe, samples
+from edge_mrl.diagnose.bench import Figure, Report, Setup, compare, differences, parse_report
+from edge_mrl.errors import BindingError, FormatError, StepError, UsageError
+from tests.support.bundles import TINY, TINY_COARSE, copy_bundle
+from tests.support.processes import good
+
+QUICK = ("--seconds", "0")
+ROWS = 1500
+#: Memory that a process is given before it starts a step, to see that it is not counted there.
+BALLAST_MB = 400
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a result, "result.json", and what was printed for it, "stdout"."""
+    folder = tmp_path_factory.mktemp("bench")
+    (folder / "tmp").mkdir()
+    done = good(
+        *("bench", "--bundle", TINY, *QUICK, "--rows", ROWS, "--threads", 1, "--low-memory"),
+        *("--output", folder / "result.json", "--json"),
+        env={**os.environ, "TMPDIR": str(folder / "tmp")},
+    )
+    (folder / "stdout").write_bytes(done.stdout)
+    return folder
+
+
+@pytest.fixture
+def report(place: Path) -> Report:
+    return parse_report((place / "result.json").read_bytes(), "result.json")
+
+
+@pytest.fixture
+def one_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure each figure in one process only, where the figures do not matter."""
+    monkeypatch.setattr(measure, "ROUNDS", 1)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    (tmp_path / "notes.txt").write_text("the cat and the dog", "utf-8")
+    path = tmp_path / "notes.db"
+    good("index", tmp_path / "notes.txt", "--bundle", TINY, "--store", path, "--quiet")
+    return path
+
+
+# --- what is measured
+
+
+def test_every_figure_is_measured_in_every_round(report: Report) -> None:
+    assert set(report.figures) == set(_LABELS)
+    for name, figure in report.figures.items():
+        assert 0 < figure.low <= figure.value <= figure.high, name
+        assert figure.samples >= measure.ROUNDS, name
+    assert {figure.unit for figure in report.figures.values()} == {"ms", "documents/s", "MB"}
+
+
+def test_figures_agree_with_each_other(report: Report) -> None:
+    figures = report.figures
+    for name in ("query", "search_vector", "search_words"):
+        assert figures[f"{name}_p50"].value <= figures[f"{name}_p95"].value
+    # A process that starts does more than one that is warm; a search from the words embeds them too.
+    assert figures["start"].low > figures["query_p50"].high
+    assert figures["search_words_p50"].high > figures["search_vector_p50"].low
+    # Python, numpy and onnxruntime alone take 30 MB; a tiny model adds little.
+    assert all(30 < figures[f"memory_{step}"].value < 300 for step in measure.STEPS)
+
+
+def test_report_says_what_it_is_of(report: Report) -> None:
+    assert report.settings["passages"] == ROWS
+    assert (report.settings["threads"], report.settings["low_memory"]) == (1, True)
+    assert report.settings["documents"] == samples.DOCUMENTS
+    assert report.bundle["name"] == "tiny-bert"
+    assert len(report.bundle["space_id"]) == 64
+    assert report.machine["python"] == sys.version.split()[0]
+    assert set(report.machine["versions"]) == {"edge-mrl", "numpy", "onnxruntime", "tokenizers"}
+    assert report.machine["cores"] >= 1
+
+
+def test_printed_json_is_the_kept_result(place: Path) -> None:
+    lines = (place / "stdout").read_text("utf-8").splitlines()
+    assert len(lines) == 1
+    assert json.loads(lines[0]) == json.loads((place / "result.json").read_bytes())
+
+
+def test_temporary_store_is_deleted(place: Path) -> None:
+    assert list((place / "tmp").iterdir()) == []  # nor has anything else been left there
+
+
+def test_own_store_is_searched_and_left_as_it_is(
+    one_round: None, store: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    moved = copy_bundle(tmp_path / "moved")  # a bundle in another place is not noted in the store
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    for extra in ([], ["--bundle", str(moved)]):
+        assert main(["bench", "--store", str(store), *extra, *QUICK, "--json"]) == 0
+        found = json.loads(capfd.readouterr().out)
+        assert found["settings"]["passages"] == 1
+        assert found["settings"]["store"] == "notes.db"
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert after == before
+
+
+def test_store_of_another_bundle_is_refused(store: Path) -> None:
+    setup = Setup(bundle=TINY_COARSE, store=store, seconds=0)
+    with pytest.raises(BindingError, match="made with another"):
+        measure.measure(setup, samples.built_in())
+
+
+def test_text_has_machine_units_and_spread(
+    one_round: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    texts = tmp_path / "own.txt"
+    texts.write_text("a cat\n\nthe dog barks at it again and again\n", "utf-8")
+    where = ("--bundle", TINY, "--texts", texts, "--rows", 100, *QUICK)
+    assert main(["bench", *map(str, where)]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0].startswith("machine   ")
+    assert "edge-mrl 0." in lines[1]
+    assert "onnxruntime 1." in lines[1]
+    assert "tiny-bert, int8 weights" in lines[2]
+    assert "own.txt: 2 documents of 5 words on average, queries of 4" in lines[3]
+    assert "random codes, 100 passages" in lines[4]
+    head = next(line for line in lines if "median" in line)
+    assert head.split() == ["median", "least", "greatest", "samples"]
+    for label in _LABELS.values():
+        (line,) = [line for line in lines if line.startswith(label)]
+        *_, median, least, greatest, _ = line.replace(",", "").split()
+        assert float(least) <= float(median) <= float(greatest)
+        assert any(unit in line for unit in ("[ms]", "[MB]", "[documents/s]"))
+
+
+def test_memory_of_the_process_that_asks_is_not_counted() -> None:
+    job = {"bundle": str(TINY), "threads": 1, "low_memory": False, "seconds": 0, "queries": ["it"]}
+    code = (
+        f"from edge_mrl import probe\nballast = b'x' * ({BALLAST_MB} * 10**6)\n"
+        f"own = probe.peak_rss()\nprint(own, probe.call('query', {job!r})['peak_rss'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    own, measured = map(int, done.stdout.split())
+    assert own > BALLAST_MB * 10**6
+    assert measured < own / 2
+
+
+def test_step_that_fails_says_why(tmp_path: Path) -> None:
+    job = {"bundle": str(tmp_path), "threads": 1, "low_memory": False, "seconds": 0}
+    with pytest.raises(Exception, match=r"no edge_mrl.json") as caught:
+        probe.call("query", job)
+    assert type(caught.value).__name__ == "MissingFileError"
+    with pytest.raises(StepError, match=r"\(nothing\) failed: KeyError: 'nothing'"):
+        probe.call("nothing", {})
+    with pytest.raises(StepError, match=r"failed: .*no bundle at"):
+        probe.first_embedding(tmp_path / "none", threads=None, low_memory=False)
+
+
+def test_step_that_is_killed_says_by_what() -> None:
+    assert "SIGKILL; perhaps memory ran out" in probe._ending("query", -9, "")
+    assert "SIGILL; this CPU lacks" in probe._ending("query", -4, "")
+
+
+@pytest.mark.parametrize("arguments", [["bench", "--help"], ["bench", "--rows", "x"]])
+def test_help_and_wrong_usage_load_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys, contextlib\nfrom edge_mrl.cli import main\n"
+        f"with contextlib.suppress(SystemExit): main({arguments!r})\n"
+        "print([n for n in ('numpy', 'onnxruntime', 'tokenizers', 'sqlite3') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+# --- texts
+
+
+def test_built_in_texts_are_the_same_every_time_and_of_mixed_length() -> None:
+    sample = samples.built_in()
+    code = "from edge_mrl import samples; print(samples.built_in().digest)"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == sample.digest
+    lengths = sorted(len(text.split()) for text in sample.documents)
+    assert (lengths[0], len(lengths), len(set(lengths))) == (20, 128, 128)
+    assert 190 < lengths[-1] <= 200
+    assert len(set(sample.queries)) > 90
+    words = {len(query.split()) for query in sample.queries}
+    assert min(words) == 4
+    assert max(words) <= 12
+
+
+def test_own_texts_are_spread_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "texts.txt"
+    path.write_text("\n".join(f"text number {i} of all those" for i in range(1000)), "utf-8")
+    sample = samples.own(str(path))
+    assert (len(sample.documents), len(sample.queries)) == (samples.DOCUMENTS, samples.QUERIES)
+    numbers = [int(text.split()[2]) for text in sample.documents]
+    assert numbers[0] < 20
+    assert numbers[-1] > 980
+    assert numbers == sorted(set(numbers))
+
+
+def test_own_texts_from_json_lines(tmp_path: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"text": "one two"}\n{"text": "a b c d e f g", "id": "x"}\n', "utf-8")
+    sample = samples.own(str(path))
+    assert sample.documents == ("one two", "a b c d e f g")
+    assert sample.queries == ("a b c d",)
+    assert (sample.document_words, sample.query_words) == (4.5, 4)
+
+
+def test_own_texts_that_are_not_there(tmp_path: Path) -> None:
+    (tmp_path / "blank.txt").write_text("\n \n")
+    for name, message in (("none.txt", "no file"), ("blank.txt", "holds no text")):
+        with pytest.raises(UsageError, match=message):
+            samples.own(str(tmp_path / name))
+
+
+# --- comparing
+
+
+def figure(low: float, value: float, high: float, unit: str = "ms") -> Figure:
+    return Figure(unit, value, low, high, 5)
+
+
+def of(**figures: Figure) -> Report:
+    return Report({}, {}, {}, figures)
+
+
+@pytest.mark.parametrize(
+    ("unit", "before", "now", "verdict", "loss"),
+    [
+        ("ms", (9, 10, 11), (12, 13, 14), "worse", 30),
+        ("ms", (9, 10, 11), (11, 13, 14), "same", 0),  # the ranges meet
+        ("ms", (9, 10, 11), (4, 5, 6), "better", 0),
+        ("MB", (100, 100, 100), (101, 101, 101), "worse", 1),
+        ("documents/s", (9, 10, 11), (12, 13, 14), "better", 0),
+        ("documents/s", (9, 10, 11), (4, 5, 6), "worse", 50),
+        ("documents/s", (9, 10, 11), (6, 8, 9.5), "same", 0),
+    ],
+)
+def test_verdict_needs_ranges_that_do_not_meet(
+    unit: str, before: Any, now: Any, verdict: str, loss: float
+) -> None:
+    (change,) = compare(of(x=figure(*before, unit)), of(x=figure(*now, unit)))
+    assert (change.before, change.now) == (before[1], now[1])
+    assert change.ratio == pytest.approx(now[1] / before[1])
+    assert (change.verdict, change.loss_percent) == (verdict, pytest.approx(loss))
+
+
+def test_only_figures_of_both_reports_are_compared() -> None:
+    before = of(a=figure(1, 1, 1), b=figure(1, 1, 1), c=figure(1, 1, 1, "MB"))
+    now = of(b=figure(2, 2, 2), c=figure(1, 1, 1, "ms"), d=figure(1, 1, 1))
+    assert [change.name for change in compare(before, now)] == ["b"]
+
+
+def test_what_else_differs_is_said() -> None:
+    before = Report({"cpu": "A"}, {"space_id": "0" * 64}, {"threads": None, "passages": 5}, {})
+    now = Report({"cpu": "A"}, {"space_id": "1" * 64}, {"threads": 2, "passages": 5}, {})
+    assert differences(before, before) == []
+    assert differences(before, now) == [
+        "embedding space: 000000000000 before, 111111111111 now",
+        "threads: the default before, 2 now",
+    ]
+
+
+def changed(report: Report, path: Path, factor: float) -> Path:
+    """The report with all times and memory multiplied, all rates divided."""
+    figures = {}
+    for name, one in report.figures.items():
+        by = 1 / factor if one.more_is_better else factor
+        figures[name] = Figure(one.unit, one.value * by, one.low * by, one.high * by, one.samples)
+    path.write_text(json.dumps(dataclasses.replace(report, figures=figures).as_json()), "utf-8")
+    return path
+
+
+@pytest.mark.parametrize(("factor", "code"), [(1e-3, 1), (1e3, 0)])
+def test_fail_above_exits_with_1_only_if_worse(
+    factor: float,
+    code: int,
+    one_round: None,
+    report: Report,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    earlier = changed(report, tmp_path / "earlier.json", factor)
+    where = ("--bundle", TINY, "--rows", ROWS, *QUICK, "--compare", earlier, "--fail-above", 20)
+    assert main(["bench", *map(str, where), "--json"]) == code
+    captured = capfd.readouterr()
+    found = json.loads(captured.out)["comparison"]
+    verdicts = {change["verdict"] for change in found["changes"]}
+    assert verdicts == {"worse" if code else "better"}
+    assert found["differences"] == [
+        "threads: 1 before, the default now",
+        "low memory: True before, False now",
+    ]
+    text = captured.err
+    assert text.count("edge-mrl: failed: ") == (len(_LABELS) if code else 0)
+    assert "warning: not the same as in" in text
+
+
+def test_compare_prints_a_table_with_ratios(
+    one_round: None, report: Report, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    earlier = changed(report, tmp_path / "earlier.json", 1e-3)
+    where = ("--bundle", TINY, "--rows", ROWS, *QUICK, "--compare", earlier, "--quiet")
+    assert main(["bench", *map(str, where)]) == 0  # worse, but nobody asked to fail
+    captured = capfd.readouterr()
+    table = captured.out.split("\n\n")[-1].splitlines()
+    assert table[0].split() == ["before", "now", "now/before", "verdict"]
+    assert len(table) == 1 + len(_LABELS)
+    for line in table[1:]:
+        *_, ratio, verdict = line.replace(",", "").split()
+        assert verdict == "worse"
+        assert (float(ratio) < 0.5) if "documents/s" in line else (float(ratio) > 2)
+    assert captured.err == ""
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "no result of"),
+        (b"[1]", "no result of"),
+        (b'{"format": "edge-mrl-measurements"}', "no result of"),
+        (b'{"format": "edge-mrl-measurements", "version": 9}', "version 9"),
+        (b'{"format": "other", "version": 1}', "'other'"),
+    ],
+)
+def test_file_that_is_no_result_is_refused(data: bytes, message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        parse_report(data, "x.json")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"value": "x"}, {"value": math.nan}, {"unit": None, "low": None}]
+)
+def test_result_with_a_wrong_figure_is_refused(wrong: dict[str, Any], report: Report) -> None:
+    data = report.as_json()
+    data["figures"]["start"] |= wrong
+    with pytest.raises(FormatError):
+        parse_report(json.dumps(data).encode(), "x.json")
+
+
+# --- usage
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "expected --bundle DIR, or --store"),
+        (["--bundle", "missing"], "no bundle at"),
+        (["--store", "missing.db"], "no store at"),
+        (["--bundle", str(TINY), "--store", "x.db", "--rows", "5"], "leave it out"),
+        (["--bundle", str(TINY), "--rows", "0"], "rows is 0"),
+        (["--bundle", str(TINY), "--threads", "0"], "threads is 0"),
+        (["--bundle", str(TINY), "--seconds", "-1"], "seconds is -1"),
+        (["--bundle", str(TINY), "--seconds", "nan"], "seconds is nan"),
+        (["--bundle", str(TINY), "--texts", "none.txt"], "no file none.txt"),
+        (["--bundle", str(TINY), "--output", "none/x.json"], "folder that is there"),
+        (["--bundle", str(TINY), "--compare", "none.json"], "no file none.json"),
+        (["--bundle", str(TINY), "--fail-above", "5"], "--compare FILE"),
+    ],
+)
+def test_wrong_usage_is_said_before_anything_is_measured(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_busy_machine_is_warned_of(
+    one_round: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["bench", "--bundle", str(TINY), "--seconds", "0", "--rows", "1"]
+    for load, warned in ((0.0, False), (64.0, True)):
+        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, load, load))
+        assert main(where) == 0
+        assert ("this machine is busy (load 64.0 on" in capsys.readouterr().err) == warned

@@ -1,0 +1,58 @@
+"""The committed bundles, and copies of them to damage."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edge_mrl.bundle.manifest import MANIFEST, dump_manifest, make_code, read_manifest
+from edge_mrl.codes.packing import Packing
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+TINY = GOLDEN / "tiny-bert-16"
+TINY_COARSE = GOLDEN / "tiny-bert-coarse-8"
+#: Without a transformer: an int8 table whose rows are shared by tokens of different weight.
+TINY_STATIC = GOLDEN / "tiny-static-16"
+
+
+def copy_bundle(target: Path, source: Path = TINY) -> Path:
+    shutil.copytree(source, target)
+    return target
+
+
+def rewrite_manifest(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a manifest's keys and give it a right hash, as a writer with a fault would."""
+    import hashlib
+
+    data = json.loads((bundle / MANIFEST).read_bytes())
+    change(data)
+    data["manifest_sha256"] = "0" * 64
+    blank = (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode()
+    digest = hashlib.sha256(blank).hexdigest()
+    (bundle / MANIFEST).write_bytes(blank.replace(b"0" * 64, digest.encode(), 1))
+
+
+def keep_codes_as(bundle: Path, packing: Packing) -> Path:
+    """Make a copy's stores keep other codes than int8, as an export with ``--code`` does."""
+    manifest = read_manifest(bundle)
+    code = make_code(manifest.head.id, manifest.dim, scale=manifest.code.scale, packing=packing)
+    changed = dataclasses.replace(manifest, version=2, code=code)
+    (bundle / MANIFEST).write_bytes(dump_manifest(changed))
+    return bundle
+
+
+def refresh_file(bundle: Path, name: str) -> None:
+    """Give the manifest the size and hash that a changed file has now."""
+    import hashlib
+
+    manifest = read_manifest(bundle)
+    data = (bundle / name).read_bytes()
+    entry = dataclasses.replace(
+        manifest.files[name], sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data)
+    )
+    changed = dataclasses.replace(manifest, files={**manifest.files, name: entry})
+    (bundle / MANIFEST).write_bytes(dump_manifest(changed))
