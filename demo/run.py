@@ -20,7 +20,7 @@ import numpy as np
 
 from bench.quality.metrics import bootstrap_ratio, evaluate
 from edge_mrl import Index
-from edge_mrl.bundle.manifest import read_manifest
+from edge_mrl.bundle import read_manifest
 
 ROOT = Path(__file__).parent.parent
 CORPUS = ROOT / "demo" / "corpus.jsonl"
@@ -144,7 +144,7 @@ def searched(entries: list[Any], queries: list[Any]) -> tuple[Any, float, int]:
 def fp32_source(entries: list[Any], queries: list[Any]) -> Any:
     """Quality of the fp32 model in full, run by its own library; its vectors are kept."""
     from bench.quality.retrieval import source_vectors
-    from edge_mrl_export.source.locate import installed_default
+    from edge_mrl_export.source import installed_default
 
     model = installed_default()
     if model is None:

@@ -13,10 +13,9 @@ from edge_mrl._version import __version__
 
 if TYPE_CHECKING:
     from edge_mrl.documents import Document
-    from edge_mrl.encode.encoder import Encoder, Encoding
-    from edge_mrl.encode.verify import Verification
+    from edge_mrl.encode import Encoder, Encoding, Verification
     from edge_mrl.index import Hit, Index
-    from edge_mrl.sync.client import SyncClient
+    from edge_mrl.sync import SyncClient
 
 __all__ = [
     "Document",
@@ -40,7 +39,7 @@ _HOMES = {
     "Hit": "index",
     "Index": "index",
     "SyncClient": "sync.client",
-    "Verification": "encode.verify",
+    "Verification": "encode.verification",
 }
 
 

@@ -13,25 +13,33 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from edge_mrl.bundle.manifest import Manifest, read_manifest
-from edge_mrl.encode.encoder import Encoder
-from edge_mrl.encode.passages import PassageRule, passage_rule, split
+from edge_mrl.bundle import Manifest, read_manifest
+from edge_mrl.encode import Encoder, PassageRule, passage_rule, split
 from edge_mrl.errors import BindingError, BundleError, DamagedError, EdgeMrlError, UsageError
-from edge_mrl.search.funnel import Funnel
-from edge_mrl.search.ranking import RESCORE_DEPTH, Mode, Options, Ranked, Vectors, rank
-from edge_mrl.search.rerank import DEFAULT_MARGIN, Answer, Reranker, Scorer, doubt, merge
-from edge_mrl.store import maintain, reindex
-from edge_mrl.store.keywords import best_passage
+from edge_mrl.search import (
+    DEFAULT_MARGIN,
+    RESCORE_DEPTH,
+    Answer,
+    Funnel,
+    Mode,
+    Options,
+    Ranked,
+    Reranker,
+    Scorer,
+    Vectors,
+    doubt,
+    merge,
+    rank,
+)
+from edge_mrl.store import Binding, Counts, Entry, Store, best_passage, maintain, reindex, text_hash
 from edge_mrl.store.replica import enrollment as replica
-from edge_mrl.store.store import Binding, Counts, Entry, Store, text_hash
-from edge_mrl.wire.frames import MAX_IDS
+from edge_mrl.wire import MAX_IDS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edge_mrl.documents import Document
-    from edge_mrl.store.maintain import Compaction, Health
-    from edge_mrl.store.view import Place, View
+    from edge_mrl.store import Compaction, Health, Place, View
 
 __all__ = ["Hit", "Index", "Stored", "answers", "binding_of", "embed", "find_bundle"]
 

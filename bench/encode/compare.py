@@ -122,7 +122,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _installed() -> Path | None:
-    from edge_mrl_export.source.locate import installed_default
+    from edge_mrl_export.source.location import installed_default
 
     return installed_default()
 

@@ -62,7 +62,7 @@ def main() -> int:
     if not folders:
         print("retrieval skipped, no data: give --data FOLDER in BEIR's layout", file=sys.stderr)
         return 2 if args.data else 0
-    from edge_mrl_export.source.locate import installed_default
+    from edge_mrl_export.source.location import installed_default
 
     model = args.model or installed_default()
     if model is None:

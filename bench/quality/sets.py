@@ -51,7 +51,7 @@ def read_sets(args: argparse.Namespace, name: str) -> tuple[Path, dict[str, Judg
     Raises:
         SystemExit: There are no sets (0 if none was asked for), or no model (2); the reason is printed.
     """
-    from edge_mrl_export.source.locate import installed_default
+    from edge_mrl_export.source.location import installed_default
 
     folders = args.data or [ROOT.parent / "shared" / "data" / name for name in SETS]
     folders = [folder for folder in folders if (folder / "qrels" / "test.tsv").exists()]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl.bundle.manifest import HEAD, Manifest, read_manifest
-from edge_mrl.codes.packing import normalize, quantize
+from edge_mrl.codes import normalize, quantize
 from edge_mrl.errors import HashError, ManifestError, MissingFileError, TruncatedError
 
 __all__ = ["derive_codes", "head_id", "head_inputs", "read_head"]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_mrl.codes.kinds import kind_fits
+from edge_mrl.codes import kind_fits
 from edge_mrl.errors import (
     BundleError,
     EdgeMrlError,
@@ -30,10 +30,10 @@ from edge_mrl.errors import (
     UsageError,
     reason,
 )
-from edge_mrl.machine.memory import ran_out
+from edge_mrl.machine import ran_out
 
 if TYPE_CHECKING:
-    from edge_mrl.codes.packing import Packing
+    from edge_mrl.codes import Packing
 
 __all__ = [
     "FORMAT",
@@ -118,7 +118,7 @@ class Code:
     @property
     def packing(self) -> Packing:
         """What is kept of a document's int8 code."""
-        from edge_mrl.codes.packing import Packing
+        from edge_mrl.codes import Packing
 
         centre = None if self.centre is None else tuple(self.centre)
         return Packing(self.stored, self.step, centre)

@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("edge-mrl: interrupted", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        from edge_mrl.machine.memory import as_error, ran_out
+        from edge_mrl.machine import as_error, ran_out
 
         if not ran_out(error):
             raise

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     """Adapt and print what was gained."""
     from edge_mrl.cli.output import count, duration, print_json
     from edge_mrl.cli.stores import existing
-    from edge_mrl.heads.adapt import adapt
+    from edge_mrl.heads import adapt
     from edge_mrl.index import Index
 
     output = None if args.output is None else Path(args.output).expanduser()

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edge_mrl.errors import UsageError
 
 if TYPE_CHECKING:
-    from edge_mrl.diagnose.bench import Change, Figure, Report, Setup
-    from edge_mrl.diagnose.samples import Sample
+    from edge_mrl.diagnose import Change, Figure, Report, Sample, Setup
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -90,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and compare if asked to."""
-    from edge_mrl.diagnose.bench import compare, differences
+    from edge_mrl.diagnose import compare, differences
 
     before = _earlier(args)
     _check_output(args.output)
@@ -122,7 +121,7 @@ def _allowed(args: argparse.Namespace) -> float:
 
 
 def _earlier(args: argparse.Namespace) -> Report | None:
-    from edge_mrl.diagnose.bench import parse_report
+    from edge_mrl.diagnose import parse_report
 
     if args.compare is None:
         if args.fail_above is not None:
@@ -145,7 +144,7 @@ def _check_output(output: str | None) -> None:
 
 
 def _setup(args: argparse.Namespace) -> Setup:
-    from edge_mrl.diagnose.bench import Setup
+    from edge_mrl.diagnose import Setup
 
     if args.store is None and args.bundle is None:
         raise UsageError("expected --bundle DIR, or --store FILE to measure a store with its own")
@@ -169,21 +168,21 @@ def _existing(store: str) -> Path:
 
 def _bundle_of(store: str) -> Path:
     from edge_mrl.index import find_bundle
-    from edge_mrl.store.store import Store
+    from edge_mrl.store import Store
 
     with Store.open(store) as opened:
         return find_bundle(opened)
 
 
 def _sample(args: argparse.Namespace) -> Sample:
-    from edge_mrl.diagnose.samples import built_in, own
+    from edge_mrl.diagnose import built_in, own
 
     return built_in() if args.texts is None else own(args.texts)
 
 
 def _measure(args: argparse.Namespace, setup: Setup, sample: Sample) -> Report:
     from edge_mrl.cli.progress import Progress
-    from edge_mrl.diagnose.bench import ROUNDS, STEPS, measure
+    from edge_mrl.diagnose import ROUNDS, STEPS, measure
     from edge_mrl.machine import facts as machine
 
     now, cores = machine.load(), machine.cores()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edge_mrl.diagnose.doctor import Diagnosis, Finding, Subjects
+    from edge_mrl.diagnose import Diagnosis, Finding, Subjects
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Look, and print what was found."""
     from edge_mrl.cli.progress import Progress
-    from edge_mrl.diagnose.doctor import diagnose
+    from edge_mrl.diagnose import diagnose
 
     subjects = _subjects(args)
     with Progress("looking", STEPS, quiet=args.quiet) as bar:
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _subjects(args: argparse.Namespace) -> Subjects:
-    from edge_mrl.diagnose.doctor import Subjects
+    from edge_mrl.diagnose import Subjects
 
     def path(value: str | None) -> Path | None:
         return None if value is None else Path(value)
@@ -89,7 +89,7 @@ def _subjects(args: argparse.Namespace) -> Subjects:
 
 def _print_json(diagnosis: Diagnosis) -> None:
     from edge_mrl.cli.output import print_json
-    from edge_mrl.machine.facts import describe
+    from edge_mrl.machine import describe
 
     print_json(
         {

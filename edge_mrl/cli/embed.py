@@ -14,7 +14,7 @@ from edge_mrl.errors import UsageError
 
 if TYPE_CHECKING:
     from edge_mrl.cli.vectors import Writer
-    from edge_mrl.encode.encoder import Encoder
+    from edge_mrl.encode import Encoder
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Embed; the summary goes to standard output unless the vectors do."""
     from edge_mrl.cli.progress import Progress
-    from edge_mrl.encode.encoder import Encoder
+    from edge_mrl.encode import Encoder
 
     started = time.monotonic()
     files = _checked_files(args.files or [STANDARD])

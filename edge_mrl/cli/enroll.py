@@ -57,9 +57,8 @@ def run(args: argparse.Namespace) -> int:
     """Enrol and say what waits."""
     from edge_mrl.cli.output import count, print_json
     from edge_mrl.errors import UsageError
-    from edge_mrl.store.replica.outbox import MAX_QUEUE_BYTES
-    from edge_mrl.store.store import Store
-    from edge_mrl.sync.client import enroll
+    from edge_mrl.store import MAX_QUEUE_BYTES, Store
+    from edge_mrl.sync import enroll
 
     most = MAX_QUEUE_BYTES if args.max_queue is None else args.max_queue
     if most < 0:

@@ -8,7 +8,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edge_mrl.bundle.manifest import Manifest, Precision
+    from edge_mrl.bundle import Manifest, Precision
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the manifest; files are checked for presence and size, not hashed (see verify)."""
-    from edge_mrl.bundle.manifest import check_files, read_manifest
+    from edge_mrl.bundle import check_files, read_manifest
 
     manifest = read_manifest(args.bundle)
     check_files(args.bundle, manifest, hashes=False)

@@ -16,7 +16,7 @@ from edge_mrl.errors import UsageError
 
 if TYPE_CHECKING:
     from edge_mrl.index import Hit, Index
-    from edge_mrl.search.rerank import Answer
+    from edge_mrl.search import Answer
 
 __all__ = ["HELP", "add_arguments", "run"]
 

@@ -62,7 +62,7 @@ def existing(path: str) -> str:
         UsageError: There is none.
         StoreError: It is none, or cannot be used.
     """
-    from edge_mrl.store.store import Store
+    from edge_mrl.store import Store
 
     Store.open(path).close()
     return path

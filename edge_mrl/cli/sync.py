@@ -14,7 +14,7 @@ from edge_mrl.errors import NetworkError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edge_mrl.sync.client import Outcome, Status, SyncClient, Target
+    from edge_mrl.sync import Outcome, Status, SyncClient, Target
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -107,12 +107,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _open(args: argparse.Namespace) -> SyncClient:
-    from edge_mrl.sync.client import SyncClient
-    from edge_mrl.sync.policy import Policy
+    from edge_mrl.sync import Policy, SyncClient
 
     target: Target | None = None
     if args.qdrant is not None:
-        from edge_mrl.sync.targets.qdrant import open_target
+        from edge_mrl.sync import open_target
 
         target = open_target(args.store, args.qdrant, args.collection, ca=args.ca)
     policy = Policy(max_bytes=args.max_bytes)
@@ -123,8 +122,8 @@ def _change(args: argparse.Namespace) -> None:
     """Take over a new address, or new certificates."""
     if args.qdrant is not None or (args.server is None and args.ca is None):
         return
-    from edge_mrl.store.store import Store
-    from edge_mrl.sync.client import move
+    from edge_mrl.store import Store
+    from edge_mrl.sync import move
 
     with Store.open(args.store) as store:
         move(store, server=args.server, ca=args.ca)
@@ -134,7 +133,7 @@ def _look(args: argparse.Namespace) -> int:
     from edge_mrl.cli.output import count
     from edge_mrl.index import Index
     from edge_mrl.store.replica import dead_letters as letters
-    from edge_mrl.sync.client import retry_letters, status_of
+    from edge_mrl.sync import retry_letters, status_of
 
     with Index.open(args.store) as index:
         store = index.store

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edge_mrl.encode.encoder import Encoding
+    from edge_mrl.encode import Encoding
 
 __all__ = ["JsonLines", "Npy", "Writer", "replacing"]
 

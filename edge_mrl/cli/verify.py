@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edge_mrl.encode.verify import Verification
+    from edge_mrl.encode import Verification
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Verify and print; damage is raised as a BundleError."""
-    from edge_mrl.encode.verify import verify
+    from edge_mrl.encode import verify
 
     result = verify(args.bundle, threads=args.threads)
     if args.json:

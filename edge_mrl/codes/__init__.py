@@ -1,1 +1,55 @@
-"""."""
+"""Vectors as bytes: int8, 4-bit and 1-bit codes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edge_mrl.lazy import lazily
+
+if TYPE_CHECKING:
+    from edge_mrl.codes.kinds import kind_fits
+    from edge_mrl.codes.packing import (
+        CODE_BITS,
+        CODE_KINDS,
+        CODE_MAX,
+        INT8,
+        Packing,
+        code_bytes,
+        int4_step,
+        normalize,
+        quantize,
+        similarity,
+    )
+
+__all__ = [
+    "CODE_BITS",
+    "CODE_KINDS",
+    "CODE_MAX",
+    "INT8",
+    "Packing",
+    "code_bytes",
+    "int4_step",
+    "kind_fits",
+    "normalize",
+    "quantize",
+    "similarity",
+]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "kinds": ("kind_fits",),
+        "packing": (
+            "CODE_BITS",
+            "CODE_KINDS",
+            "CODE_MAX",
+            "INT8",
+            "Packing",
+            "code_bytes",
+            "int4_step",
+            "normalize",
+            "quantize",
+            "similarity",
+        ),
+    },
+)

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_mrl.bundle.manifest import check_files, read_manifest
+from edge_mrl.bundle import check_files, read_manifest
 from edge_mrl.diagnose import probe
 from edge_mrl.diagnose.samples import Sample
 from edge_mrl.errors import FormatError, UsageError

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge_mrl.bundle.manifest import WEIGHTS, Manifest, check_files, read_manifest
+from edge_mrl.bundle import WEIGHTS, Manifest, check_files, read_manifest
 from edge_mrl.diagnose import probe, samples
 from edge_mrl.errors import BundleError, EdgeMrlError, StoreError, UsageError, reason
+from edge_mrl.machine import Cpu, FileSystem, Memory, Requirement
 from edge_mrl.machine import facts as machine
-from edge_mrl.machine.facts import Cpu, FileSystem, Memory, Requirement
 
 __all__ = [
     "LEVELS",

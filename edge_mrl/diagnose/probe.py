@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edge_mrl.encode.encoder import Encoder
+    from edge_mrl.encode import Encoder
     from edge_mrl.index import Index
-    from edge_mrl.store.store import Binding, Store
+    from edge_mrl.store import Binding, Store
 
 __all__ = ["call", "first_embedding", "peak_rss"]
 
@@ -123,7 +123,7 @@ def documents(job: dict[str, Any]) -> dict[str, Any]:
 def search(job: dict[str, Any]) -> dict[str, Any]:
     """Milliseconds of searches by a ready vector, and from the words; peak memory."""
     from edge_mrl.index import answers
-    from edge_mrl.search.ranking import Options, Vectors
+    from edge_mrl.search import Options, Vectors
 
     options = Options(K)
     with _encoder(job) as encoder, _index(job, encoder) as index:
@@ -159,14 +159,14 @@ def verify(job: dict[str, Any]) -> dict[str, Any]:
     """Verify a bundle."""
     import dataclasses
 
-    from edge_mrl.encode import verify as verifying
+    from edge_mrl.encode import verification as verifying
 
     return dataclasses.asdict(verifying.verify(job["bundle"], threads=job["threads"]))
 
 
 def agree(job: dict[str, Any]) -> dict[str, Any]:
     """Cosines between two bundles' vectors of the same texts: full ones where both give them."""
-    from edge_mrl.encode.verify import cosines
+    from edge_mrl.encode import cosines
 
     kinds = (("document", job["documents"]), ("query", job["queries"]))
     found: list[list[Any]] = []
@@ -185,10 +185,10 @@ def check(job: dict[str, Any]) -> dict[str, Any]:
     """Check a store, and whether its bundle, or the one named, is there and belongs to it."""
     import dataclasses
 
-    from edge_mrl.bundle.manifest import read_manifest
+    from edge_mrl.bundle import read_manifest
     from edge_mrl.index import binding_of, find_bundle
-    from edge_mrl.store.maintain import check as check_store
-    from edge_mrl.store.store import Store
+    from edge_mrl.store import Store
+    from edge_mrl.store import check as check_store
 
     problem = None
     with Store.open(job["store"]) as store:
@@ -204,11 +204,11 @@ def fill(job: dict[str, Any]) -> dict[str, Any]:
     """Make a store of random codes by the store's own way; how long it took."""
     import numpy as np
 
-    from edge_mrl.bundle.manifest import read_manifest
+    from edge_mrl.bundle import read_manifest
     from edge_mrl.documents import Document
-    from edge_mrl.encode.passages import PassageRule
+    from edge_mrl.encode import PassageRule
     from edge_mrl.index import binding_of
-    from edge_mrl.store.store import Entry, Store
+    from edge_mrl.store import Entry, Store
 
     folder = Path(job["bundle"]).resolve()
     binding = binding_of(read_manifest(folder), folder)
@@ -227,14 +227,14 @@ def fill(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _random_codes(rng: np.random.Generator, rows: int, binding: Binding) -> NDArray[np.int8]:
-    from edge_mrl.codes.packing import normalize, quantize
+    from edge_mrl.codes import normalize, quantize
 
     vectors = rng.standard_normal((rows, binding.dim), dtype="float32")
     return quantize(normalize(vectors), scale=binding.scale)
 
 
 def _encoder(job: dict[str, Any]) -> Encoder:
-    from edge_mrl.encode.encoder import Encoder
+    from edge_mrl.encode import Encoder
 
     return Encoder.open(job["bundle"], threads=job["threads"], low_memory=job["low_memory"])
 
@@ -242,7 +242,7 @@ def _encoder(job: dict[str, Any]) -> Encoder:
 def _index(job: dict[str, Any], encoder: Encoder) -> Index:
     """The store with this encoder. Its note of where its bundle lies stays as it is."""
     from edge_mrl.index import Index, binding_of
-    from edge_mrl.store.store import Store
+    from edge_mrl.store import Store
 
     store = Store.open(job["store"])
     try:

@@ -16,17 +16,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.bundle.manifest import (
-    KINDS,
-    TOKENIZER,
-    Manifest,
-    bundle_error,
-    check_files,
-    read_manifest,
-)
+from edge_mrl.bundle import KINDS, TOKENIZER, Manifest, bundle_error, check_files, read_manifest
 from edge_mrl.encode.session import GraphSession
 from edge_mrl.errors import UsageError
-from edge_mrl.machine.memory import reporting_memory, require_room
+from edge_mrl.machine import reporting_memory, require_room
 
 __all__ = ["Encoder", "Encoding"]
 

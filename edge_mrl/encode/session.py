@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.bundle.manifest import GRAPH, Manifest, bundle_error
+from edge_mrl.bundle import GRAPH, Manifest, bundle_error
 from edge_mrl.errors import GraphError, UsageError
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.bundle.head import head_inputs
-from edge_mrl.codes.packing import CODE_MAX, Packing, normalize
+from edge_mrl.bundle import head_inputs
+from edge_mrl.codes import CODE_MAX, Packing, normalize
 
 __all__ = ["TURNS", "balanced", "centre_of", "turn"]
 

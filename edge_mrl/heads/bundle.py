@@ -22,8 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.bundle.head import derive_codes, head_id, read_head
-from edge_mrl.bundle.manifest import (
+from edge_mrl.bundle import (
     GOLDEN,
     HEAD,
     MANIFEST,
@@ -32,15 +31,17 @@ from edge_mrl.bundle.manifest import (
     Head,
     Manifest,
     check_files,
+    derive_codes,
     dump_manifest,
+    head_id,
     make_code,
+    read_head,
     read_manifest,
 )
-from edge_mrl.codes.packing import Packing
-from edge_mrl.encode.encoder import Encoder
-from edge_mrl.encode.verify import encode_vector, verify
+from edge_mrl.codes import Packing
+from edge_mrl.encode import Encoder, encode_vector, verify
 from edge_mrl.errors import BundleError, UsageError
-from edge_mrl.machine.durable import sync_path
+from edge_mrl.machine import sync_path
 
 __all__ = ["NewHead", "place_for_head", "with_head"]
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.codes.packing import normalize
+from edge_mrl.codes import normalize
 
 __all__ = [
     "Passages",

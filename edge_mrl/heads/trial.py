@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.bundle.head import derive_codes, head_inputs
-from edge_mrl.codes.packing import normalize, similarity
+from edge_mrl.bundle import derive_codes, head_inputs
+from edge_mrl.codes import normalize, similarity
 from edge_mrl.heads.fit import (
     OWN_SHARE,
     PAIRS_SHARE,

@@ -1,1 +1,44 @@
-"""."""
+"""Which documents answer a query: scan, ranking, and reranking by full vectors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edge_mrl.lazy import lazily
+
+if TYPE_CHECKING:
+    from edge_mrl.search.funnel import DEFAULT_WIDTH, WORD_DIMS, Funnel, Stage
+    from edge_mrl.search.ranking import RESCORE_DEPTH, Mode, Options, Ranked, Vectors, rank
+    from edge_mrl.search.rerank import DEFAULT_MARGIN, Answer, Reranker, Scorer, doubt, merge
+    from edge_mrl.search.scan import EXACT_BELOW, nearest
+
+__all__ = [
+    "DEFAULT_MARGIN",
+    "DEFAULT_WIDTH",
+    "EXACT_BELOW",
+    "RESCORE_DEPTH",
+    "WORD_DIMS",
+    "Answer",
+    "Funnel",
+    "Mode",
+    "Options",
+    "Ranked",
+    "Reranker",
+    "Scorer",
+    "Stage",
+    "Vectors",
+    "doubt",
+    "merge",
+    "nearest",
+    "rank",
+]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "funnel": ("DEFAULT_WIDTH", "WORD_DIMS", "Funnel", "Stage"),
+        "ranking": ("RESCORE_DEPTH", "Mode", "Options", "Ranked", "Vectors", "rank"),
+        "rerank": ("DEFAULT_MARGIN", "Answer", "Reranker", "Scorer", "doubt", "merge"),
+        "scan": ("EXACT_BELOW", "nearest"),
+    },
+)

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Self
 
-from edge_mrl.codes.packing import CODE_BITS
+from edge_mrl.codes import CODE_BITS
 from edge_mrl.errors import UsageError
 
 if TYPE_CHECKING:
-    from edge_mrl.store.codefile.file import Layout
+    from edge_mrl.store import Layout
 
 __all__ = ["DEFAULT_WIDTH", "WORD_DIMS", "Funnel", "Stage"]
 

@@ -11,12 +11,12 @@ import numpy as np
 from edge_mrl.errors import UsageError
 from edge_mrl.search.funnel import DEFAULT_WIDTH, Funnel
 from edge_mrl.search.scan import Match, nearest
-from edge_mrl.store.keywords import fuse
+from edge_mrl.store import fuse
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edge_mrl.store.view import View
+    from edge_mrl.store import View
 
 __all__ = ["MODES", "Mode", "Options", "Ranked", "Vectors", "rank"]
 

@@ -19,15 +19,12 @@ import numpy as np
 
 from edge_mrl.errors import EdgeMrlError, NetworkError, UsageError
 from edge_mrl.store.replica import enrollment as replica
-from edge_mrl.sync.credentials import Credentials
-from edge_mrl.sync.policy import Backoff
-from edge_mrl.sync.remote import Remote
-from edge_mrl.sync.transport import Timeouts
+from edge_mrl.sync import Backoff, Credentials, Remote, Timeouts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edge_mrl.store.store import Store
+    from edge_mrl.store import Store
 
 __all__ = [
     "DEFAULT_MARGIN",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_mrl.errors import UsageError
-from edge_mrl.machine.memory import require_room_for_products
+from edge_mrl.machine import require_room_for_products
 from edge_mrl.search.funnel import DEFAULT_WIDTH, WORD_DIMS, Funnel
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edge_mrl.store.codefile.table import CodeTable
+    from edge_mrl.store import CodeTable
 
 __all__ = ["DEFAULT_WIDTH", "Match", "nearest"]
 

@@ -16,7 +16,7 @@ from edge_mrl.errors import (
     StoreVersionError,
     UsageError,
 )
-from edge_mrl.machine.memory import reporting_memory
+from edge_mrl.machine import reporting_memory
 from edge_mrl.store.migrations import MIGRATIONS
 
 __all__ = ["APPLICATION_ID", "Fill", "connect", "reporting", "transaction"]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_mrl.codes.packing import INT8, Packing
+from edge_mrl.codes import INT8, Packing
 from edge_mrl.documents import Document, clean
 from edge_mrl.errors import UsageError
 

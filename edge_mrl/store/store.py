@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from edge_mrl.documents import Document, clean
-from edge_mrl.encode.passages import PassageRule
+from edge_mrl.encode import PassageRule
 from edge_mrl.errors import (
     BindingError,
     DamagedError,
@@ -26,7 +26,7 @@ from edge_mrl.errors import (
     StoreError,
     UsageError,
 )
-from edge_mrl.search.funnel import Funnel
+from edge_mrl.search import Funnel
 from edge_mrl.store.codefile.cache import CodeCache, State, bury, read_dead, read_state, write_state
 from edge_mrl.store.file import Fill, connect, reporting, transaction
 from edge_mrl.store.filters import field_rows

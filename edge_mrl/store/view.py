@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_mrl.documents import Document
 from edge_mrl.errors import DamagedError, EdgeMrlError
-from edge_mrl.search.funnel import Funnel
+from edge_mrl.search import Funnel
 from edge_mrl.store.codefile.cache import CodeCache, read_state
 from edge_mrl.store.filters import compile_filter
 from edge_mrl.store.keywords import match_expression

@@ -1,1 +1,63 @@
-"""."""
+"""Keeping a store and a server in sync, whatever the network does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edge_mrl.lazy import lazily
+
+if TYPE_CHECKING:
+    from edge_mrl.sync.client import (
+        Outcome,
+        Status,
+        SyncClient,
+        Target,
+        enroll,
+        move,
+        retry_letters,
+        status_of,
+    )
+    from edge_mrl.sync.credentials import Credentials
+    from edge_mrl.sync.policy import Backoff, Policy
+    from edge_mrl.sync.remote import Page, Remote
+    from edge_mrl.sync.targets.qdrant import open_target
+    from edge_mrl.sync.transport import Timeouts
+
+__all__ = [
+    "Backoff",
+    "Credentials",
+    "Outcome",
+    "Page",
+    "Policy",
+    "Remote",
+    "Status",
+    "SyncClient",
+    "Target",
+    "Timeouts",
+    "enroll",
+    "move",
+    "open_target",
+    "retry_letters",
+    "status_of",
+]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "client": (
+            "Outcome",
+            "Status",
+            "SyncClient",
+            "Target",
+            "enroll",
+            "move",
+            "retry_letters",
+            "status_of",
+        ),
+        "credentials": ("Credentials",),
+        "policy": ("Backoff", "Policy"),
+        "remote": ("Page", "Remote"),
+        "targets.qdrant": ("open_target",),
+        "transport": ("Timeouts",),
+    },
+)

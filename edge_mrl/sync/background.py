@@ -11,8 +11,7 @@ from edge_mrl.errors import StoreError
 from edge_mrl.store.replica import queue as pushes
 
 if TYPE_CHECKING:
-    from edge_mrl.store.replica.dead_letters import DeadLetter
-    from edge_mrl.store.store import Store
+    from edge_mrl.store import DeadLetter, Store
     from edge_mrl.sync.policy import Backoff
     from edge_mrl.sync.run import Outcome
 

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
-from edge_mrl.encode.encoder import Encoder
+from edge_mrl.encode import Encoder
 from edge_mrl.errors import EdgeMrlError, UsageError
 from edge_mrl.index import Index
-from edge_mrl.search.rerank import Reranker
+from edge_mrl.search import Reranker
+from edge_mrl.store import Store
 from edge_mrl.store.replica import dead_letters as letters
 from edge_mrl.store.replica import enrollment as replica
-from edge_mrl.store.store import Store
 from edge_mrl.sync.background import Runner
 from edge_mrl.sync.enrollment import Link, Status, enroll, move, retry_letters, status_of
 from edge_mrl.sync.policy import MAX_WAIT_S, Backoff, Conditions, Policy
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edge_mrl.store.replica.dead_letters import DeadLetter
+    from edge_mrl.store import DeadLetter
     from edge_mrl.sync.transport import Timeouts
 
 __all__ = [

@@ -7,24 +7,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_mrl.bundle.manifest import read_manifest
+from edge_mrl.bundle import read_manifest
 from edge_mrl.errors import UsageError
 from edge_mrl.index import find_bundle
+from edge_mrl.store import MAX_QUEUE_BYTES, Enrolment, Queue
 from edge_mrl.store.replica import dead_letters as letters
 from edge_mrl.store.replica import enrollment as replica
 from edge_mrl.store.replica import queue as pushes
-from edge_mrl.store.replica.outbox import MAX_QUEUE_BYTES, Enrolment
-from edge_mrl.store.replica.queue import Queue
 from edge_mrl.sync.credentials import Credentials
 from edge_mrl.sync.remote import Remote
 from edge_mrl.sync.remote import enroll as ask_to_enroll
 from edge_mrl.sync.transport import Timeouts, Transport, server_address
-from edge_mrl.wire.clock import now_ms
+from edge_mrl.wire import now_ms
 
 if TYPE_CHECKING:
     from edge_mrl.documents import Document
-    from edge_mrl.encode.encoder import Encoder
-    from edge_mrl.store.store import Store
+    from edge_mrl.encode import Encoder
+    from edge_mrl.store import Store
 
 __all__ = ["Link", "Status", "enroll", "move", "retry_letters", "status_of"]
 

@@ -15,22 +15,21 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import numpy as np
 
-from edge_mrl.bundle.head import derive_codes, read_head
+from edge_mrl.bundle import derive_codes, read_head
 from edge_mrl.documents import Document
 from edge_mrl.errors import NetworkError, ServerError, WireError
+from edge_mrl.store import Entry
 from edge_mrl.store.replica import arrivals
 from edge_mrl.store.replica import enrollment as replica
 from edge_mrl.store.replica import queue as pushes
-from edge_mrl.store.store import Entry
 from edge_mrl.sync.remote import Code
-from edge_mrl.wire.frames import Item, decode_items, decode_message
+from edge_mrl.wire import Item, decode_items, decode_message
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edge_mrl.bundle.manifest import Manifest
-    from edge_mrl.store.replica.arrivals import Agreed
-    from edge_mrl.store.store import Store
+    from edge_mrl.bundle import Manifest
+    from edge_mrl.store import Agreed, Store
     from edge_mrl.sync.remote import Page, Remote
 
 __all__ = ["Puller"]

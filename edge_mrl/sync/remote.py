@@ -11,8 +11,7 @@ import numpy as np
 
 from edge_mrl.errors import NetworkError, WireError
 from edge_mrl.sync.transport import Answer, Timeouts, Transport
-from edge_mrl.wire.clock import now_ms, parse_stamp
-from edge_mrl.wire.frames import (
+from edge_mrl.wire import (
     CONTENT_TYPE,
     STATUSES,
     Item,
@@ -20,12 +19,14 @@ from edge_mrl.wire.frames import (
     decode_items,
     decode_message,
     encode_message,
+    now_ms,
+    parse_stamp,
 )
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edge_mrl.bundle.manifest import Manifest
+    from edge_mrl.bundle import Manifest
     from edge_mrl.sync.credentials import Credentials
 
 __all__ = ["Code", "Grant", "Page", "Part", "Pushed", "Remote", "enroll"]

@@ -10,24 +10,22 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
-from edge_mrl.bundle.manifest import read_manifest
+from edge_mrl.bundle import read_manifest
 from edge_mrl.errors import NetworkError, ServerError, UsageError
 from edge_mrl.index import find_bundle
+from edge_mrl.store import Outgoing, Verdict
 from edge_mrl.store.replica import dead_letters as letters
 from edge_mrl.store.replica import enrollment as replica
 from edge_mrl.store.replica import queue as pushes
-from edge_mrl.store.replica.queue import Outgoing, Verdict
 from edge_mrl.sync.policy import Backoff, Policy
 from edge_mrl.sync.pull import Puller
-from edge_mrl.wire.frames import MAX_BODY_BYTES, MAX_ITEMS, Item, encode_items
+from edge_mrl.wire import MAX_BODY_BYTES, MAX_ITEMS, Item, encode_items
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edge_mrl.encode.encoder import Encoder
-    from edge_mrl.store.replica.arrivals import Agreed
-    from edge_mrl.store.replica.outbox import Enrolment
-    from edge_mrl.store.store import Store
+    from edge_mrl.encode import Encoder
+    from edge_mrl.store import Agreed, Enrolment, Store
     from edge_mrl.sync.enrollment import Link
     from edge_mrl.sync.remote import Pushed, Remote
 

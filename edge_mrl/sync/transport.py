@@ -21,7 +21,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from edge_mrl._version import __version__
 from edge_mrl.errors import NetworkError, ServerError, UsageError, reason
-from edge_mrl.wire.frames import PROTOCOL, digest, matches_digest
+from edge_mrl.wire import PROTOCOL, digest, matches_digest
 
 __all__ = ["Answer", "Timeouts", "Transport", "server_address"]
 

@@ -1,1 +1,79 @@
-"""."""
+"""What devices and servers agree on: frames of items, and the clock that orders versions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edge_mrl.lazy import lazily
+
+if TYPE_CHECKING:
+    from edge_mrl.wire.clock import (
+        COUNTER_BITS,
+        Version,
+        format_stamp,
+        next_stamp,
+        now_ms,
+        parse_stamp,
+    )
+    from edge_mrl.wire.frames import (
+        CONTENT_TYPE,
+        MAX_BODY_BYTES,
+        MAX_IDS,
+        MAX_ITEMS,
+        PROTOCOL,
+        STATUSES,
+        Item,
+        Message,
+        decode_items,
+        decode_message,
+        digest,
+        encode_items,
+        encode_message,
+        matches_digest,
+    )
+
+__all__ = [
+    "CONTENT_TYPE",
+    "COUNTER_BITS",
+    "MAX_BODY_BYTES",
+    "MAX_IDS",
+    "MAX_ITEMS",
+    "PROTOCOL",
+    "STATUSES",
+    "Item",
+    "Message",
+    "Version",
+    "decode_items",
+    "decode_message",
+    "digest",
+    "encode_items",
+    "encode_message",
+    "format_stamp",
+    "matches_digest",
+    "next_stamp",
+    "now_ms",
+    "parse_stamp",
+]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "clock": ("COUNTER_BITS", "Version", "format_stamp", "next_stamp", "now_ms", "parse_stamp"),
+        "frames": (
+            "CONTENT_TYPE",
+            "MAX_BODY_BYTES",
+            "MAX_IDS",
+            "MAX_ITEMS",
+            "PROTOCOL",
+            "STATUSES",
+            "Item",
+            "Message",
+            "decode_items",
+            "decode_message",
+            "digest",
+            "encode_items",
+            "encode_message",
+            "matches_digest",
+        ),
+    },
+)

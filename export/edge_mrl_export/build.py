@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import edge_mrl
-from edge_mrl.bundle.head import head_id, read_head
-from edge_mrl.bundle.manifest import (
+from edge_mrl.bundle import (
     FORMAT,
     GOLDEN,
     MANIFEST,
@@ -34,40 +33,47 @@ from edge_mrl.bundle.manifest import (
     SourceModel,
     dump_manifest,
     expected_outputs,
+    head_id,
     make_code,
     parse_manifest,
+    read_head,
 )
-from edge_mrl.codes.packing import Packing
-from edge_mrl.encode.encoder import Encoder
-from edge_mrl.encode.verify import Verification, verify
+from edge_mrl.codes import Packing
+from edge_mrl.encode import Encoder, Verification, verify
 from edge_mrl.errors import GateError
-from edge_mrl_export.bundle.gates import GATES, Fidelity, check_gates, measure, passes
-from edge_mrl_export.bundle.golden import GOLDEN_TEXTS, golden_vectors
-from edge_mrl_export.bundle.report import report_data, report_html
-from edge_mrl_export.bundle.sizes import usual_sizes
-from edge_mrl_export.bundle.write import (
+from edge_mrl_export.bundle import (
+    GATES,
+    GOLDEN_TEXTS,
+    Fidelity,
+    check_gates,
     check_output,
     file_entries,
+    golden_vectors,
+    measure,
+    passes,
     publish,
+    report_data,
+    report_html,
     staging,
+    usual_sizes,
     write_graph,
     write_head,
     write_json,
 )
-from edge_mrl_export.codes.curve import curve_of_texts
-from edge_mrl_export.codes.head import ChosenHead, choose_head
-from edge_mrl_export.codes.packing import choose_packing
-from edge_mrl_export.graph.lower import Lowered, lower
-from edge_mrl_export.graph.passes.contract import AppendContract
-from edge_mrl_export.graph.passes.inputs import FoldInputs
-from edge_mrl_export.graph.passes.positions import TrimPositions
-from edge_mrl_export.graph.passes.vocabulary import SelectRows
-from edge_mrl_export.graph.trace import source_graph
+from edge_mrl_export.codes import ChosenHead, choose_head, choose_packing, curve_of_texts
+from edge_mrl_export.graph import (
+    AppendContract,
+    FoldInputs,
+    Lowered,
+    SelectRows,
+    TrimPositions,
+    lower,
+    source_graph,
+)
 from edge_mrl_export.recipe import TARGETS, Recipe
-from edge_mrl_export.source.source import Source, load_source
+from edge_mrl_export.source import Source, load_source
 from edge_mrl_export.stages import Silent, Stages
-from edge_mrl_export.texts.calibration import calibration_texts, read_corpus
-from edge_mrl_export.texts.vocabulary import Vocabulary, choose_vocabulary
+from edge_mrl_export.texts import Vocabulary, calibration_texts, choose_vocabulary, read_corpus
 
 __all__ = ["CALIBRATION_TEXTS", "GATE_TEXTS", "Export", "export"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_mrl.codes.packing import code_bytes
+from edge_mrl.codes import code_bytes
 from edge_mrl.errors import UsageError
-from edge_mrl.heads.trial import nested_sizes
-from edge_mrl_export.source.source import Source
+from edge_mrl.heads import nested_sizes
+from edge_mrl_export.source import Source
 
 __all__ = ["DEFAULT_DIM", "FITTED_HEADS", "PRECISIONS", "TARGETS", "Recipe"]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bench.arm.instructions import count
 from edge_mrl.encode.encoder import Encoder
-from edge_mrl.encode.verify import cosines
+from edge_mrl.encode.verification import cosines
 from edge_mrl.index import Index
 from tests.arm.testbed import CPUS, ROOT, Emulator
 from tests.support.bundles import TINY

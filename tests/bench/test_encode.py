@@ -85,7 +85,7 @@ class TestTexts:
     def test_tokens_of_the_real_tokenizer(self) -> None:
         from tokenizers import Tokenizer
 
-        from edge_mrl_export.source.locate import installed_default
+        from edge_mrl_export.source.location import installed_default
 
         source = installed_default()
         if source is None:

@@ -20,7 +20,7 @@ from edge_mrl.bundle.manifest import (
 )
 from edge_mrl.codes.packing import INT8, Packing
 from edge_mrl.encode.encoder import Encoder
-from edge_mrl.encode.verify import verify
+from edge_mrl.encode.verification import verify
 from edge_mrl.errors import (
     BundleError,
     FormatError,

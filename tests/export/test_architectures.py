@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, LayerNorm, Normalize
 
 from edge_mrl.encode.encoder import Encoder
-from edge_mrl.encode.verify import cosines
+from edge_mrl.encode.verification import cosines
 from edge_mrl_export.build import export
 from edge_mrl_export.bundle.gates import ideal_codes
 from edge_mrl_export.graph.passes.contract import ACTIVATIONS

@@ -15,7 +15,7 @@ from edge_mrl.cli import main
 from edge_mrl.codes.packing import INT8, Packing, int4_step
 from edge_mrl.documents import Document
 from edge_mrl.encode.encoder import Encoder
-from edge_mrl.encode.verify import verify
+from edge_mrl.encode.verification import verify
 from edge_mrl.errors import UsageError
 from edge_mrl.index import Index
 from edge_mrl_export.build import export

@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 
 from edge_mrl.bundle.manifest import GRAPH, HEAD, WEIGHTS, read_manifest
 from edge_mrl.encode.encoder import Encoder
-from edge_mrl.encode.verify import cosines, verify
+from edge_mrl.encode.verification import cosines, verify
 from edge_mrl.errors import UsageError
 from edge_mrl_export.build import export
 from edge_mrl_export.bundle.gates import GATES

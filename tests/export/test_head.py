@@ -26,7 +26,7 @@ from edge_mrl.bundle.manifest import GRAPH, HEAD, WEIGHTS, read_manifest
 from edge_mrl.codes.packing import normalize
 from edge_mrl.documents import Document
 from edge_mrl.encode.encoder import Encoder
-from edge_mrl.encode.verify import verify
+from edge_mrl.encode.verification import verify
 from edge_mrl.errors import BindingError, UsageError
 from edge_mrl.index import Index
 from edge_mrl_export.build import Export, export

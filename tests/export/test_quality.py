@@ -14,11 +14,11 @@ from bench.quality.metrics import evaluate as second_opinion
 from edge_mrl.codes.packing import Packing, normalize, quantize, similarity
 from edge_mrl.encode.encoder import Encoder
 from edge_mrl.errors import UsageError
-from edge_mrl_export.quality.advise import Advice, Question, advise, decide
+from edge_mrl_export.quality.advice import Advice, Question, advise, decide
 from edge_mrl_export.quality.costs import code_table, cost
 from edge_mrl_export.quality.evaluate import Vectors, evaluate, evaluate_pairs, levels
 from edge_mrl_export.quality.metrics import judge
-from edge_mrl_export.quality.tune import tune, tuned_funnel
+from edge_mrl_export.quality.tuning import tune, tuned_funnel
 from edge_mrl_export.quality.vectors import Cache, Encoded, FullModel, Subject, open_bundle
 from edge_mrl_export.texts.datasets import Retrieval, Similarity, read_data, read_passages
 from tests.support.bundles import TINY, TINY_COARSE

@@ -19,7 +19,7 @@ from sentence_transformers.sentence_transformer.modules import (
     WeightedLayerPooling,
 )
 
-from edge_mrl.encode.verify import verify
+from edge_mrl.encode.verification import verify
 from edge_mrl.errors import EdgeMrlError, GateError, NetworkError, UsageError
 from edge_mrl_export.build import export
 from edge_mrl_export.recipe import Recipe

@@ -23,11 +23,11 @@ from edge_mrl import Document, Index
 from edge_mrl.bundle.manifest import GRAPH, read_manifest
 from edge_mrl.codes.packing import normalize
 from edge_mrl.encode.encoder import Encoder
-from edge_mrl.encode.verify import cosines, verify
+from edge_mrl.encode.verification import cosines, verify
 from edge_mrl.errors import UsageError
 from edge_mrl_export.build import export
 from edge_mrl_export.bundle.gates import ideal_codes
-from edge_mrl_export.graph.lower import lower
+from edge_mrl_export.graph.lowering import lower
 from edge_mrl_export.graph.passes.tables import count_int8_tables
 from edge_mrl_export.graph.static import StaticTable, static_graph
 from edge_mrl_export.recipe import Recipe

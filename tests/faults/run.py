@@ -28,7 +28,7 @@ from typing import Any
 from edge_mrl import Encoder
 from edge_mrl.wire.clock import now_ms
 from edge_mrl_server.storage import accounts, open_database
-from edge_mrl_server.storage.push import purge
+from edge_mrl_server.storage.pushes import purge
 from tests.faults import device
 from tests.faults.answer import Answer, Copy, make_vectors
 from tests.faults.databases import TENANT, Database, Held, PostgresCluster, SqliteFiles

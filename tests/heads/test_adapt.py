@@ -18,9 +18,9 @@ from edge_mrl.bundle.head import derive_codes, read_head
 from edge_mrl.bundle.manifest import GRAPH, HEAD, WEIGHTS, read_manifest
 from edge_mrl.documents import Document
 from edge_mrl.encode.encoder import Encoder
-from edge_mrl.encode.verify import verify
+from edge_mrl.encode.verification import verify
 from edge_mrl.errors import BundleError, GateError, UsageError
-from edge_mrl.heads.adapt import OWN, adapt
+from edge_mrl.heads.adaptation import OWN, adapt
 from edge_mrl.heads.bundle import NewHead, place_for_head, with_head
 from edge_mrl.index import Index
 from edge_mrl.store.maintain import check

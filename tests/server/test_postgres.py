@@ -14,8 +14,8 @@ from edge_mrl.wire.frames import Item, decode_items, decode_message
 from edge_mrl_server.errors import DatabaseError, UnavailableError
 from edge_mrl_server.storage import accounts, open_database
 from edge_mrl_server.storage.engines import postgres as storage
-from edge_mrl_server.storage.pull import Wanted, changes_after
-from edge_mrl_server.storage.push import Push, push
+from edge_mrl_server.storage.pulls import Wanted, changes_after
+from edge_mrl_server.storage.pushes import Push, push
 from edge_mrl_server.storage.records import Principal
 from tests.server.conftest import Place
 from tests.support import postgres

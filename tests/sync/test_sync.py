@@ -29,7 +29,7 @@ from edge_mrl.sync.transport import Timeouts, Transport, server_address
 from edge_mrl.wire.clock import now_ms
 from edge_mrl.wire.frames import encode_items
 from edge_mrl_server.storage import open_database
-from edge_mrl_server.storage.push import purge
+from edge_mrl_server.storage.pushes import purge
 from tests.support.bundles import TINY
 from tests.support.processes import COMMAND
 from tests.support.serving import Serving

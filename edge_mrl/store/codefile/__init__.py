@@ -1,1 +1,5 @@
-"""."""
+"""The code file: all codes of a store in one memory-mapped file, a cache of its database."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from edge_mrl.codes.packing import INT8, Packing
-from edge_mrl.machine.durable import sync_path
+from edge_mrl.codes import INT8, Packing
+from edge_mrl.machine import sync_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge_mrl.codes.packing import INT8
+from edge_mrl.codes import INT8
 from edge_mrl.errors import NetworkError
 from edge_mrl.store.records import Binding, decode_metadata, encode_codes
 from edge_mrl.store.replica.dead_letters import DELETED_ELSEWHERE, write_letter
@@ -24,12 +24,12 @@ from edge_mrl.store.replica.outbox import (
     write_versions,
 )
 from edge_mrl.store.view import select_rows
-from edge_mrl.wire.clock import Version, now_ms
+from edge_mrl.wire import Version, now_ms
 
 if TYPE_CHECKING:
     from edge_mrl.store.store import Entry, Store
-    from edge_mrl.sync.remote import Page
-    from edge_mrl.wire.frames import Item
+    from edge_mrl.sync import Page
+    from edge_mrl.wire import Item
 
 __all__ = ["Agreed", "apply", "reconcile"]
 
@@ -262,6 +262,6 @@ def _queue_lost(
 
 
 def _tombstone(name: str, stamp: int) -> Item:
-    from edge_mrl.wire.frames import Item
+    from edge_mrl.wire import Item
 
     return Item(name, stamp, np.empty((0, 1), np.float16), deleted=True)

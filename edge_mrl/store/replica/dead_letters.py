@@ -12,7 +12,7 @@ from edge_mrl.errors import DamagedError
 from edge_mrl.store.records import checksum, decode_metadata
 from edge_mrl.store.replica.enrollment import require
 from edge_mrl.store.replica.outbox import Queued, restamp, write_queue
-from edge_mrl.wire.clock import now_ms
+from edge_mrl.wire import now_ms
 
 if TYPE_CHECKING:
     from edge_mrl.store.store import Store

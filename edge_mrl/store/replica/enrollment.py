@@ -23,7 +23,7 @@ from edge_mrl.store.replica.outbox import (
     write_versions,
 )
 from edge_mrl.store.store import bind
-from edge_mrl.wire.clock import Version, next_stamp, now_ms
+from edge_mrl.wire import Version, next_stamp, now_ms
 
 if TYPE_CHECKING:
     from edge_mrl.store.store import Store

@@ -12,7 +12,7 @@ from dataclasses import astuple, dataclass, fields, replace
 
 from edge_mrl.errors import DamagedError
 from edge_mrl.store.records import checksum
-from edge_mrl.wire.clock import Version, next_stamp, now_ms
+from edge_mrl.wire import Version, next_stamp, now_ms
 
 __all__ = [
     "MAX_QUEUE_BYTES",

@@ -16,15 +16,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from edge_mrl.bundle.manifest import read_manifest
+from edge_mrl.bundle import read_manifest
 from edge_mrl.errors import NetworkError, ServerError, UsageError
 from edge_mrl.index import find_bundle
+from edge_mrl.store import Enrolment, Store
 from edge_mrl.store.replica import enrollment as replica
-from edge_mrl.store.replica.outbox import Enrolment
-from edge_mrl.store.store import Store
 from edge_mrl.sync.transport import Answer, Timeouts, Transport
-from edge_mrl.wire.clock import COUNTER_BITS
-from edge_mrl.wire.frames import Item
+from edge_mrl.wire import COUNTER_BITS, Item
 
 __all__ = ["QdrantTarget", "open_target", "point_id"]
 

@@ -1,1 +1,61 @@
-"""."""
+"""Writing a bundle: files, golden vectors, gates and report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edge_mrl.lazy import lazily
+
+if TYPE_CHECKING:
+    from edge_mrl_export.bundle.gates import GATES, Fidelity, check_gates, measure, passes
+    from edge_mrl_export.bundle.golden import GOLDEN_TEXTS, golden_vectors
+    from edge_mrl_export.bundle.report import report_data, report_html
+    from edge_mrl_export.bundle.sizes import usual_sizes
+    from edge_mrl_export.bundle.write import (
+        check_output,
+        file_entries,
+        publish,
+        staging,
+        write_graph,
+        write_head,
+        write_json,
+    )
+
+__all__ = [
+    "GATES",
+    "GOLDEN_TEXTS",
+    "Fidelity",
+    "check_gates",
+    "check_output",
+    "file_entries",
+    "golden_vectors",
+    "measure",
+    "passes",
+    "publish",
+    "report_data",
+    "report_html",
+    "staging",
+    "usual_sizes",
+    "write_graph",
+    "write_head",
+    "write_json",
+]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "gates": ("GATES", "Fidelity", "check_gates", "measure", "passes"),
+        "golden": ("GOLDEN_TEXTS", "golden_vectors"),
+        "report": ("report_data", "report_html"),
+        "sizes": ("usual_sizes",),
+        "write": (
+            "check_output",
+            "file_entries",
+            "publish",
+            "staging",
+            "write_graph",
+            "write_head",
+            "write_json",
+        ),
+    },
+)

@@ -9,9 +9,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.bundle.head import derive_codes
-from edge_mrl.encode.encoder import Encoder
-from edge_mrl.encode.verify import BATCH_MIN, cosines
+from edge_mrl.bundle import derive_codes
+from edge_mrl.encode import BATCH_MIN, Encoder, cosines
 from edge_mrl.errors import GateError
 
 __all__ = ["GATES", "Fidelity", "check_gates", "ideal_codes", "measure", "passes"]
@@ -20,7 +19,7 @@ Float = NDArray[np.float32]
 
 #: Least values. Per-token int8 with smoothing reaches 0.999 and 0.997 on MiniLM, dynamic int8 per
 #: tensor 0.96 and 0.87; below these, search results change visibly. Alone or in a batch makes no
-#: difference on x86, 0.9998 on ARM (see BATCH_MIN in edge_mrl/encode/verify.py), 0.991 per tensor.
+#: difference on x86, 0.9998 on ARM (see BATCH_MIN in edge_mrl/encode/verification.py), 0.991 per tensor.
 GATES = {"cosine_mean": 0.998, "cosine_min": 0.99, "padded_min": BATCH_MIN, "mixed_min": BATCH_MIN}
 #: Texts per padded batch when padding is measured: a short one gets the longest one's width.
 MIXED_BATCH = 16

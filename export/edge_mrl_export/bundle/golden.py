@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_mrl.encode.encoder import Encoder
-from edge_mrl.encode.verify import GOLDEN_FORMAT, encode_vector
-from edge_mrl_export.source.source import Source
+from edge_mrl.encode import GOLDEN_FORMAT, Encoder, encode_vector
+from edge_mrl_export.source import Source
 
 __all__ = ["GOLDEN_TEXTS", "golden_vectors"]
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from edge_mrl.bundle.manifest import Manifest
+from edge_mrl.bundle import Manifest
 from edge_mrl.cli.output import size
-from edge_mrl_export.pages.page import Page
-from edge_mrl_export.pages.plots import Axis, Line, Panel
+from edge_mrl_export.pages import Axis, Line, Page, Panel
 
 __all__ = ["report_data", "report_html"]
 

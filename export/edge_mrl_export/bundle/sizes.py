@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_mrl_export.source.source import Source
+from edge_mrl_export.source import Source
 
 __all__ = ["usual_sizes"]
 

@@ -16,9 +16,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edge_mrl.bundle.manifest import GRAPH, HEAD, MANIFEST, WEIGHTS, FileEntry
+from edge_mrl.bundle import GRAPH, HEAD, MANIFEST, WEIGHTS, FileEntry
 from edge_mrl.errors import UsageError
-from edge_mrl.machine.durable import sync_path
+from edge_mrl.machine import sync_path
 
 __all__ = [
     "check_output",

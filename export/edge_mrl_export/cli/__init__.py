@@ -1,1 +1,5 @@
-"""."""
+"""The exporter's sub-commands."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

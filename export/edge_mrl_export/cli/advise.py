@@ -89,11 +89,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the sub-command; errors are raised for the dispatcher to print."""
     from edge_mrl.cli.output import print_json
     from edge_mrl.errors import UsageError
-    from edge_mrl_export.quality.advise import Question, advise
-    from edge_mrl_export.quality.assess import opened
-    from edge_mrl_export.quality.tune import tune
-    from edge_mrl_export.quality.vectors import Cache
-    from edge_mrl_export.texts.datasets import Retrieval, read_data, read_passages
+    from edge_mrl_export.quality import Cache, Question, advise, opened, tune
+    from edge_mrl_export.texts import Retrieval, read_data, read_passages
 
     if not args.data and not args.corpus:
         raise UsageError("nothing to measure on: give --corpus with your own text, or --data")

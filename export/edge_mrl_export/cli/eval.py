@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edge_mrl_export.quality.assess import Assessment
+    from edge_mrl_export.quality import Assessment
 
 __all__ = ["HELP", "add_arguments", "add_text_arguments", "run"]
 
@@ -92,8 +92,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the sub-command; errors are raised for the dispatcher to print."""
     from edge_mrl.cli.output import print_json
     from edge_mrl.errors import UsageError
-    from edge_mrl_export.quality.assess import assess, opened
-    from edge_mrl_export.quality.vectors import Cache
+    from edge_mrl_export.quality import Cache, assess, opened
 
     if not args.data and not args.corpus:
         raise UsageError("nothing to measure on: give --corpus with your own text, or --data")

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.bundle.head import derive_codes
-from edge_mrl.heads.trial import TOP, Trial, agreement, nested_sizes
+from edge_mrl.bundle import derive_codes
+from edge_mrl.heads import TOP, Trial, agreement, nested_sizes
 
 __all__ = ["curve_of_texts", "curve_of_trial"]
 

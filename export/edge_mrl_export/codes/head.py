@@ -11,15 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl.errors import UsageError
-from edge_mrl.heads.pieces import count_pieces, cut_pieces
-from edge_mrl.heads.trial import MOST_PASSAGES, Pairs, Short, Trial, best_kind, split, spread
+from edge_mrl.heads import (
+    MOST_PASSAGES,
+    Pairs,
+    Short,
+    Trial,
+    best_kind,
+    count_pieces,
+    cut_pieces,
+    split,
+    spread,
+)
 from edge_mrl_export.codes.curve import curve_of_trial
 from edge_mrl_export.recipe import FITTED_HEADS, Recipe
-from edge_mrl_export.source.source import Source
+from edge_mrl_export.source import Source
 from edge_mrl_export.stages import Stages
-from edge_mrl_export.texts.calibration import FEWEST_TEXTS, shipped_passages
-from edge_mrl_export.texts.pairs import read_pairs
-from edge_mrl_export.texts.vocabulary import whole_words
+from edge_mrl_export.texts import FEWEST_TEXTS, read_pairs, shipped_passages, whole_words
 
 __all__ = ["FEW_PASSAGES", "ChosenHead", "choose_head", "read_matrix", "shipped_texts"]
 

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.bundle.head import derive_codes
-from edge_mrl.codes.packing import INT8, Packing, int4_step
-from edge_mrl.heads.balance import TURNS, balanced, centre_of
+from edge_mrl.bundle import derive_codes
+from edge_mrl.codes import INT8, Packing, int4_step
+from edge_mrl.heads import TURNS, balanced, centre_of
 from edge_mrl_export.codes.head import FEW_PASSAGES, ChosenHead
 from edge_mrl_export.recipe import Recipe
-from edge_mrl_export.source.source import Source
+from edge_mrl_export.source import Source
 from edge_mrl_export.stages import Stages
 
 __all__ = ["choose_packing"]

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from edge_mrl.encode.session import available_threads
+from edge_mrl.encode import available_threads
 
 __all__ = ["CALIBRATION_ROWS", "record_inputs"]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edge_mrl.errors import UsageError
 from edge_mrl_export.graph.passes.emit import OPSET, Pen
 from edge_mrl_export.graph.quantize import quantize_rows
-from edge_mrl_export.source.model2vec import Model2Vec
+from edge_mrl_export.source import Model2Vec
 
 __all__ = ["StaticTable", "static_graph", "static_table"]
 

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from edge_mrl.errors import UsageError, reason
 from edge_mrl_export.graph.passes.emit import OPSET
 from edge_mrl_export.graph.static import static_graph, static_table
-from edge_mrl_export.source.source import Source
+from edge_mrl_export.source import Source
 
 __all__ = ["source_graph"]
 

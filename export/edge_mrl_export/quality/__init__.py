@@ -1,1 +1,33 @@
-"""."""
+"""Retrieval quality measured on the user's data: eval and advise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edge_mrl.lazy import lazily
+
+if TYPE_CHECKING:
+    from edge_mrl_export.quality.advice import Question, advise
+    from edge_mrl_export.quality.assessment import Assessment, assess, opened
+    from edge_mrl_export.quality.tuning import tune
+    from edge_mrl_export.quality.vectors import Cache
+
+__all__ = [
+    "Assessment",
+    "Cache",
+    "Question",
+    "advise",
+    "assess",
+    "opened",
+    "tune",
+]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "advice": ("Question", "advise"),
+        "assessment": ("Assessment", "assess", "opened"),
+        "tuning": ("tune",),
+        "vectors": ("Cache",),
+    },
+)

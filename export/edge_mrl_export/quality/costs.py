@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.codes.packing import INT8, Packing, code_bytes, int4_step, normalize, quantize
-from edge_mrl.search.scan import nearest
-from edge_mrl.store.codefile.file import Layout, Segment
-from edge_mrl.store.codefile.table import CodeTable, Part
-from edge_mrl.wire.frames import Item, encode_items
+from edge_mrl.codes import INT8, Packing, code_bytes, int4_step, normalize, quantize
+from edge_mrl.search import nearest
+from edge_mrl.store import CodeTable, Layout, Part, Segment
+from edge_mrl.wire import Item, encode_items
 
 __all__ = ["MEASURED_ROWS", "Cost", "code_table", "cost", "search_seconds"]
 

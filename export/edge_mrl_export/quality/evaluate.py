@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.bundle.head import derive_codes
-from edge_mrl.codes.packing import CODE_KINDS, INT8, Packing, code_bytes, int4_step, normalize
+from edge_mrl.bundle import derive_codes
+from edge_mrl.codes import CODE_KINDS, INT8, Packing, code_bytes, int4_step, normalize
 from edge_mrl.errors import UsageError
 from edge_mrl_export.quality.metrics import Interval, QueryMetrics, judge, ratio
 from edge_mrl_export.quality.vectors import Cache, Encoded, Subject
-from edge_mrl_export.texts.datasets import Retrieval, Similarity
+from edge_mrl_export.texts import Retrieval, Similarity
 
 __all__ = [
     "KINDS",

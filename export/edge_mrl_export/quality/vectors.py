@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.bundle.head import head_inputs, read_head
-from edge_mrl.bundle.manifest import MANIFEST, Manifest
+from edge_mrl.bundle import MANIFEST, Manifest, head_inputs, read_head
 from edge_mrl.cli.progress import Progress
-from edge_mrl.codes.packing import INT8, Packing
-from edge_mrl.encode.encoder import Encoder
+from edge_mrl.codes import INT8, Packing
+from edge_mrl.encode import Encoder
 from edge_mrl.errors import UsageError
 
 __all__ = [
@@ -253,7 +252,7 @@ def open_bundle(encoder: Encoder, source: str | None) -> Subject:
 def _source_of(manifest: Manifest, source: str | None) -> tuple[FullModel | None, str | None]:
     """The fp32 source of a bundle; loaded only for vectors that the cache has not."""
     from edge_mrl.errors import NetworkError
-    from edge_mrl_export.source.locate import DEFAULT_MODEL, locate
+    from edge_mrl_export.source import DEFAULT_MODEL, locate
 
     named = source
     if named is None and manifest.source.model != DEFAULT_MODEL:
@@ -294,7 +293,7 @@ def open_source(model: str | None, max_tokens: int | None = None) -> Subject:
         UsageError: There is no such model.
         NetworkError: The hub cannot be reached.
     """
-    from edge_mrl_export.source.source import load_source
+    from edge_mrl_export.source import load_source
 
     source = load_source(model)
     limit = max_tokens or source.max_tokens

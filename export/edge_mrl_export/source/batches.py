@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edge_mrl.encode.session import available_threads
+from edge_mrl.encode import available_threads
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

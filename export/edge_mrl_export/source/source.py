@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from edge_mrl.errors import UsageError, reason
 from edge_mrl_export.source.batches import encode_texts
 from edge_mrl_export.source.card import read_licence, read_mrl_dims
-from edge_mrl_export.source.locate import DEFAULT_MODEL
+from edge_mrl_export.source.location import DEFAULT_MODEL
 from edge_mrl_export.source.model2vec import Model2Vec, is_model2vec
 from edge_mrl_export.source.reference import OnnxTransformer
 
@@ -172,7 +172,7 @@ def load_source(model: str | None, *, pooling: str | None = None) -> Source:
         UsageError: No such model, or one that cannot be exported; the message names the reason.
         NetworkError: A hub id was given and the hub cannot be reached.
     """
-    from edge_mrl_export.source.locate import locate
+    from edge_mrl_export.source.location import locate
 
     folder, label = locate(model, default=DEFAULT_MODEL)
     if folder.suffix == ".onnx":

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from edge_mrl.heads.trial import spread
+from edge_mrl.heads import spread
 from edge_mrl_export.texts.prune import keep_tokens, prune, unreachable
 
 __all__ = ["Vocabulary", "choose_vocabulary", "whole_words"]

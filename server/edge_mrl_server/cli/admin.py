@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edge_mrl.errors import UsageError
 
 if TYPE_CHECKING:
-    from edge_mrl_server.storage.database import Database
+    from edge_mrl_server.storage import Database
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -181,8 +181,8 @@ def _revoke(database: Database, args: argparse.Namespace) -> Outcome:
 
 
 def _purge(database: Database, args: argparse.Namespace) -> Outcome:
-    from edge_mrl.wire.clock import now_ms
-    from edge_mrl_server.storage.push import purge
+    from edge_mrl.wire import now_ms
+    from edge_mrl_server.storage import purge
 
     if not args.days >= 0:
         raise UsageError(f"--days {args.days}: expected 0 or more")
@@ -202,7 +202,7 @@ def _restored(database: Database, args: argparse.Namespace) -> Outcome:  # noqa:
 
 
 def _index(database: Database, args: argparse.Namespace) -> Outcome:
-    from edge_mrl_server.storage.engines.postgres import PostgresDatabase
+    from edge_mrl_server.storage import PostgresDatabase
 
     if not isinstance(database, PostgresDatabase):
         raise UsageError("SQLite has no such index: a tenant's bits are kept in memory instead")

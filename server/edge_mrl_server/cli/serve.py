@@ -135,8 +135,7 @@ def _run(args: argparse.Namespace) -> int:
     from prometheus_client import multiprocess
 
     from edge_mrl_server.logs import configure
-    from edge_mrl_server.process.process import listen, serve_devices, serve_operator
-    from edge_mrl_server.process.supervisor import supervise
+    from edge_mrl_server.process import listen, serve_devices, serve_operator, supervise
 
     configure(quiet=args.quiet)
     settings = _settings(args)

@@ -1,1 +1,30 @@
-"""."""
+"""The HTTP interface: requests in, answers and status codes out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edge_mrl.lazy import lazily
+
+if TYPE_CHECKING:
+    from edge_mrl_server.http.app import create_app
+    from edge_mrl_server.http.metrics import Metrics
+    from edge_mrl_server.http.operator import create_operator_app
+    from edge_mrl_server.http.service import Service
+
+__all__ = [
+    "Metrics",
+    "Service",
+    "create_app",
+    "create_operator_app",
+]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "app": ("create_app",),
+        "metrics": ("Metrics",),
+        "operator": ("create_operator_app",),
+        "service": ("Service",),
+    },
+)

@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from edge_mrl.errors import WireError
 from edge_mrl.wire import frames as wire
-from edge_mrl.wire.clock import now_ms
+from edge_mrl.wire import now_ms
 from edge_mrl_server.errors import Refusal
 from edge_mrl_server.http.envelope import Envelope, Handler, endpoint, http_error
 from edge_mrl_server.http.files import file_answer
@@ -24,11 +24,17 @@ from edge_mrl_server.http.heads import MAX_HEAD_BYTES, Code, put_head
 from edge_mrl_server.http.openapi import DESCRIPTION
 from edge_mrl_server.http.service import Answer, Service, json_answer, one_vector, space
 from edge_mrl_server.http.snapshot import coded
-from edge_mrl_server.storage import accounts, ranking
-from edge_mrl_server.storage.accounts import Enrolled
-from edge_mrl_server.storage.pull import Wanted, changes_after, note_pull
-from edge_mrl_server.storage.push import Push, restored
-from edge_mrl_server.storage.push import push as apply
+from edge_mrl_server.storage import (
+    Enrolled,
+    Push,
+    Wanted,
+    accounts,
+    changes_after,
+    note_pull,
+    ranking,
+    restored,
+)
+from edge_mrl_server.storage import push as apply
 
 __all__ = ["create_app"]
 

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edge_mrl.wire.frames import digest
+from edge_mrl.wire import digest
 from edge_mrl_server.errors import Refusal, UnavailableError
 from edge_mrl_server.http.service import Answer, Service, json_answer, sequence
 from edge_mrl_server.logs import LOGGER

@@ -10,7 +10,7 @@ import anyio.to_thread
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from edge_mrl.wire.frames import CONTENT_TYPE, digest
+from edge_mrl.wire import CONTENT_TYPE, digest
 from edge_mrl_server.http.snapshot import Snapshot
 
 __all__ = ["file_answer"]

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.bundle.head import derive_codes, head_id
-from edge_mrl.wire.clock import now_ms
+from edge_mrl.bundle import derive_codes, head_id
+from edge_mrl.wire import now_ms
 from edge_mrl_server.errors import Refusal
-from edge_mrl_server.storage.database import Database
+from edge_mrl_server.storage import Database
 
 __all__ = ["MAX_HEADS", "Code", "Head", "HeadCache", "put_head"]
 

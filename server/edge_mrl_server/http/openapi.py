@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edge_mrl import __version__
-from edge_mrl.wire.frames import CONTENT_TYPE, MAX_IDS, MAX_ITEMS
+from edge_mrl.wire import CONTENT_TYPE, MAX_IDS, MAX_ITEMS
 
 __all__ = ["DESCRIPTION"]
 

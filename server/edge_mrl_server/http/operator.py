@@ -23,9 +23,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from edge_mrl import __version__
-from edge_mrl.wire.clock import now_ms
-from edge_mrl_server.storage import Database, accounts
-from edge_mrl_server.storage.records import Tenant
+from edge_mrl.wire import now_ms
+from edge_mrl_server.storage import Database, Tenant, accounts
 
 __all__ = ["create_operator_app"]
 

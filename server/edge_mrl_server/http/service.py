@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from starlette.requests import ClientDisconnect, Request
 
 from edge_mrl.errors import WireError
-from edge_mrl.wire.frames import (
+from edge_mrl.wire import (
     CONTENT_TYPE,
     MAX_BODY_BYTES,
     PROTOCOL,
@@ -32,9 +32,7 @@ from edge_mrl_server.http.metrics import Metrics
 from edge_mrl_server.http.snapshot import SnapshotCache
 from edge_mrl_server.http.threads import Threads
 from edge_mrl_server.settings import Settings
-from edge_mrl_server.storage import accounts
-from edge_mrl_server.storage.database import Database
-from edge_mrl_server.storage.records import Principal
+from edge_mrl_server.storage import Database, Principal, accounts
 
 __all__ = ["Answer", "Service", "json_answer"]
 

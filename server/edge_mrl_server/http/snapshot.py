@@ -20,11 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_mrl.wire.frames import Item, encode_items
+from edge_mrl.wire import Item, encode_items
 from edge_mrl_server.http.heads import Code, Head, HeadCache
-from edge_mrl_server.storage.accounts import require_tenant
-from edge_mrl_server.storage.database import Database
-from edge_mrl_server.storage.pull import live_pages
+from edge_mrl_server.storage import Database, live_pages, require_tenant
 
 __all__ = ["Snapshot", "SnapshotCache"]
 

@@ -13,10 +13,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry, multiprocess
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from edge_mrl_server.http.app import create_app
-from edge_mrl_server.http.metrics import Metrics
-from edge_mrl_server.http.operator import create_operator_app
-from edge_mrl_server.http.service import Service
+from edge_mrl_server.http import Metrics, Service, create_app, create_operator_app
 from edge_mrl_server.settings import Settings
 from edge_mrl_server.storage import open_database
 

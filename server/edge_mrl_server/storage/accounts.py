@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_mrl.errors import UsageError
-from edge_mrl.wire.clock import now_ms
+from edge_mrl.wire import now_ms
 from edge_mrl_server.errors import Refusal
 from edge_mrl_server.storage.database import Session
 from edge_mrl_server.storage.records import COLUMNS, Principal, Tenant

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edge_mrl_server.errors import Refusal
 from edge_mrl_server.storage.accounts import require_tenant
 from edge_mrl_server.storage.database import Database
-from edge_mrl_server.storage.push import wrong_space
+from edge_mrl_server.storage.pushes import wrong_space
 from edge_mrl_server.storage.records import Tenant
 
 __all__ = ["rerank", "search"]

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
 
-from edge_mrl.codes.packing import CODE_MAX
+from edge_mrl.codes import CODE_MAX
 from edge_mrl.errors import UsageError
 from edge_mrl_export.graph.passes.emit import Pen, tidy
 from edge_mrl_export.graph.passes.inputs import INPUTS

@@ -1,1 +1,5 @@
-"""."""
+"""The databases that storage runs on."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl.errors import MissingDependencyError, reason
-from edge_mrl.wire.clock import now_ms
+from edge_mrl.wire import now_ms
 from edge_mrl_server.errors import DatabaseError, UnavailableError
 from edge_mrl_server.storage.database import Session
 from edge_mrl_server.storage.migrations import MIGRATIONS, statements

@@ -16,7 +16,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.wire.clock import now_ms
+from edge_mrl.wire import now_ms
 from edge_mrl_server.errors import DatabaseError, UnavailableError
 from edge_mrl_server.storage.bits import BitCache
 from edge_mrl_server.storage.database import Session

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.bundle.manifest import GOLDEN, Precision, check_files, read_manifest
+from edge_mrl.bundle import GOLDEN, Precision, check_files, read_manifest
 from edge_mrl.encode.encoder import Encoder
 from edge_mrl.errors import FormatError
 from edge_mrl.machine import facts as machine

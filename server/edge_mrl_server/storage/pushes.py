@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.wire.clock import COUNTER_BITS, Version, format_stamp, now_ms
-from edge_mrl.wire.frames import Item
+from edge_mrl.wire import COUNTER_BITS, Item, Version, format_stamp, now_ms
 from edge_mrl_server.errors import Refusal
 from edge_mrl_server.logs import LOGGER
 from edge_mrl_server.storage.accounts import get_tenant, renew_epochs, require_tenant

@@ -10,12 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edge_mrl.wire.clock import now_ms
-from edge_mrl.wire.frames import MAX_BODY_BYTES, MAX_ITEMS, Item
+from edge_mrl.wire import MAX_BODY_BYTES, MAX_ITEMS, Item, now_ms
 from edge_mrl_server.errors import Refusal, UnavailableError
 from edge_mrl_server.storage.accounts import require_tenant
 from edge_mrl_server.storage.database import Database, Session
-from edge_mrl_server.storage.push import restored
+from edge_mrl_server.storage.pushes import restored
 from edge_mrl_server.storage.records import Principal, Row, Tenant
 
 __all__ = ["Changes", "Wanted", "changes_after", "live_pages", "note_pull"]

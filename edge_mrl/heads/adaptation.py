@@ -21,22 +21,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.bundle.head import derive_codes, head_id, read_head
-from edge_mrl.bundle.manifest import read_manifest
+from edge_mrl.bundle import derive_codes, head_id, read_head, read_manifest
 from edge_mrl.errors import GateError, UsageError
 from edge_mrl.heads.balance import balanced, centre_of
 from edge_mrl.heads.bundle import NewHead, place_for_head, with_head
 from edge_mrl.heads.pieces import count_pieces, cut_pieces
 from edge_mrl.heads.trial import MOST_PASSAGES, Short, Trial, best_kind, nested_sizes, spread
 from edge_mrl.index import REINDEX_DOCUMENTS, Index, binding_of, find_bundle
-from edge_mrl.store import reindex
-from edge_mrl.store.store import Entry
+from edge_mrl.store import Entry, reindex
 
 if TYPE_CHECKING:
-    from edge_mrl.bundle.manifest import Manifest
+    from edge_mrl.bundle import Manifest
     from edge_mrl.documents import Document
-    from edge_mrl.encode.encoder import Encoder
-    from edge_mrl.store.view import Place
+    from edge_mrl.encode import Encoder
+    from edge_mrl.store import Place
 
 __all__ = ["FEWEST_PASSAGES", "KINDS", "Adaptation", "adapt"]
 

@@ -11,12 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl.cli.progress import Progress
-from edge_mrl.codes.packing import CODE_BITS
+from edge_mrl.codes import CODE_BITS
 from edge_mrl.errors import UsageError
-from edge_mrl.search.funnel import DEFAULT_WIDTH, WORD_DIMS, Funnel, Stage
-from edge_mrl.search.scan import EXACT_BELOW, nearest
-from edge_mrl.store.codefile.table import CodeTable
-from edge_mrl.store.store import Store
+from edge_mrl.search import DEFAULT_WIDTH, EXACT_BELOW, WORD_DIMS, Funnel, Stage, nearest
+from edge_mrl.store import CodeTable, Store
 
 __all__ = ["RECALL", "Tuned", "tune", "tuned_funnel"]
 

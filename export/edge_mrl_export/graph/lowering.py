@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from edge_mrl.bundle.manifest import Precision
-from edge_mrl.encode.session import available_threads
+from edge_mrl.bundle import Precision
+from edge_mrl.encode import available_threads
 from edge_mrl.errors import UsageError
 from edge_mrl_export.graph.calibrate import record_inputs
 from edge_mrl_export.graph.optimize import optimize

@@ -16,17 +16,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.bundle.head import derive_codes
+from edge_mrl.bundle import derive_codes
 from edge_mrl.cli.output import duration, size
 from edge_mrl.cli.progress import Progress
-from edge_mrl.codes.packing import CODE_KINDS, INT8
+from edge_mrl.codes import CODE_KINDS, INT8
 from edge_mrl.errors import UsageError
-from edge_mrl.heads.balance import balanced, centre_of
-from edge_mrl.heads.pieces import count_pieces, cut_pieces
-from edge_mrl.heads.trial import MOST_PASSAGES, Short, Trial, nested_sizes, spread
-from edge_mrl_export.pages.page import Page
-from edge_mrl_export.pages.plots import svg
-from edge_mrl_export.quality.assess import kept_panel, lines
+from edge_mrl.heads import (
+    MOST_PASSAGES,
+    Short,
+    Trial,
+    balanced,
+    centre_of,
+    count_pieces,
+    cut_pieces,
+    nested_sizes,
+    spread,
+)
+from edge_mrl_export.pages import Page, svg
+from edge_mrl_export.quality.assessment import kept_panel, lines
 from edge_mrl_export.quality.costs import MEASURED_ROWS, Cost, cost, search_seconds
 from edge_mrl_export.quality.evaluate import (
     WIDTHS,
@@ -40,7 +47,7 @@ from edge_mrl_export.quality.evaluate import (
 )
 from edge_mrl_export.quality.metrics import Interval, ratio
 from edge_mrl_export.quality.vectors import Cache, Subject
-from edge_mrl_export.texts.datasets import Retrieval
+from edge_mrl_export.texts import Retrieval
 
 __all__ = ["Advice", "Choice", "Question", "advise", "decide"]
 

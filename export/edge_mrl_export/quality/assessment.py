@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_mrl.cli.progress import Progress
-from edge_mrl.encode.encoder import Encoder
-from edge_mrl_export.pages.page import Page
-from edge_mrl_export.pages.plots import Axis, Line, Panel, svg
+from edge_mrl.encode import Encoder
+from edge_mrl_export.pages import Axis, Line, Page, Panel, svg
 from edge_mrl_export.quality.evaluate import (
     FUNNEL_LEAST,
     FUNNEL_SHARE,
@@ -28,7 +27,7 @@ from edge_mrl_export.quality.evaluate import (
 )
 from edge_mrl_export.quality.metrics import BOOTSTRAP_ROUNDS
 from edge_mrl_export.quality.vectors import Cache, Subject, is_bundle, open_bundle, open_source
-from edge_mrl_export.texts.datasets import Retrieval, Similarity, read_data, read_passages
+from edge_mrl_export.texts import Retrieval, Similarity, read_data, read_passages
 
 __all__ = ["Assessment", "assess", "kept_panel", "lines", "opened", "percent_axis"]
 
