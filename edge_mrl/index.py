@@ -527,7 +527,7 @@ class Index:
         return scores
 
     def _margin(self) -> float:
-        found = replica.enrolment(self._store)
+        found = replica.enrollment(self._store)
         return DEFAULT_MARGIN if found is None or found.margin is None else found.margin
 
     def _own_reranker(self) -> Reranker:

@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Enrol and say what waits."""
+    """Enroll and say what waits."""
     from edge_mrl.cli.output import count, print_json
     from edge_mrl.errors import UsageError
     from edge_mrl.store import MAX_QUEUE_BYTES, Store

@@ -21,7 +21,7 @@ __all__ = ["HELP", "add_arguments", "run"]
 HELP = "keep a store and a server level"
 _EPILOG = """\
 Sends what was put and deleted since the last time, then brings what other devices wrote. Nothing is
-lost by an interruption, whenever it comes, and nothing sent twice counts twice. Enrol the store first
+lost by an interruption, whenever it comes, and nothing sent twice counts twice. Enroll the store first
 (`edge-mrl enroll`).
 
 --with-text sends text and metadata too, from now on; everything is sent once more with them. Vectors

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edge_mrl.store.maintain import Compaction, Health, check
     from edge_mrl.store.replica.arrivals import Agreed
     from edge_mrl.store.replica.dead_letters import DeadLetter
-    from edge_mrl.store.replica.outbox import MAX_QUEUE_BYTES, Enrolment
+    from edge_mrl.store.replica.outbox import MAX_QUEUE_BYTES, Enrollment
     from edge_mrl.store.replica.queue import Outgoing, Queue, Verdict
     from edge_mrl.store.store import Binding, Counts, Entry, Store, text_hash
     from edge_mrl.store.view import Place, View
@@ -26,7 +26,7 @@ __all__ = [
     "Compaction",
     "Counts",
     "DeadLetter",
-    "Enrolment",
+    "Enrollment",
     "Entry",
     "Health",
     "Layout",
@@ -53,7 +53,7 @@ __getattr__ = lazily(
         "maintain": ("Compaction", "Health", "check"),
         "replica.arrivals": ("Agreed",),
         "replica.dead_letters": ("DeadLetter",),
-        "replica.outbox": ("MAX_QUEUE_BYTES", "Enrolment"),
+        "replica.outbox": ("MAX_QUEUE_BYTES", "Enrollment"),
         "replica.queue": ("Outgoing", "Queue", "Verdict"),
         "store": ("Binding", "Counts", "Entry", "Store", "text_hash"),
         "view": ("Place", "View"),

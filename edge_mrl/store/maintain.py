@@ -17,7 +17,7 @@ from edge_mrl.store.file import transaction
 from edge_mrl.store.filters import field_rows
 from edge_mrl.store.migrations import KEYWORD_COLUMNS
 from edge_mrl.store.records import checksum, decode_metadata, document_check, text_hash
-from edge_mrl.store.replica.outbox import read_enrolment
+from edge_mrl.store.replica.outbox import read_enrollment
 from edge_mrl.store.view import read_funnel
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def stats(store: Store) -> dict[str, Any]:
         state = read_state(connection)
         deleted = len(read_dead(connection))
         problem = cache.inspect(state)
-        enrolment = read_enrolment(connection)
+        enrollment = read_enrollment(connection)
         queued = connection.execute("SELECT count(*) FROM outbox").fetchone()[0]
         tuned = read_funnel(connection)
     binding = store.binding
@@ -133,7 +133,7 @@ def stats(store: Store) -> dict[str, Any]:
         "waiting_passages": state.next_row - state.filed,
         "bytes": _sizes(store),
         "problem": problem,
-        "server": None if enrolment is None else enrolment.server,
+        "server": None if enrollment is None else enrollment.server,
         "queued": queued,
         "reindexing": None if going is None else going.binding.bundle,
     }
@@ -281,7 +281,7 @@ def _queue(connection: sqlite3.Connection) -> list[str]:
     """What is wrong with what is to be sent, and with what is known of the server."""
     found = []
     try:
-        enrolled = read_enrolment(connection) is not None
+        enrolled = read_enrollment(connection) is not None
     except DamagedError as error:
         return [f"sync: {error}"]
     tables = (

@@ -196,7 +196,7 @@ def _carry_passages(connection: sqlite3.Connection, key: int, row: int) -> int:
     return len(spans)
 
 
-#: What a store that is synced keeps beside its documents; empty without enrolment.
+#: What a store that is synced keeps beside its documents; empty without enrollment.
 _THIRD: tuple[Step, ...] = (
     """CREATE TABLE sync (
         id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -288,7 +288,7 @@ _FIFTH_TABLES: tuple[Step, ...] = (
 
 
 def _fill_fifth(connection: sqlite3.Connection) -> None:
-    """Carry the enrolment over; what was sent without an answer was sent without a number."""
+    """Carry the enrollment over; what was sent without an answer was sent without a number."""
     for row in connection.execute("SELECT * FROM old_sync").fetchall():
         values = (*row[1:-1], "", 0, 0)
         crc = checksum(*values) if checksum(*row[1:-1]) == row[-1] else row[-1]

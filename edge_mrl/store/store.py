@@ -46,7 +46,7 @@ from edge_mrl.store.records import (
     encode_spans,
     text_hash,
 )
-from edge_mrl.store.replica.outbox import Change, note, queue_bytes, read_enrolment
+from edge_mrl.store.replica.outbox import Change, note, queue_bytes, read_enrollment
 from edge_mrl.store.view import DOCUMENT_COLUMNS, FUNNEL, View, read_document, select_rows
 
 __all__ = ["Binding", "Counts", "Entry", "Store", "bind", "text_hash"]
@@ -457,10 +457,10 @@ class Store:
 
     def _keep_within_bounds(self, rows: list[_Row]) -> None:
         """Leave the vectors out that would make the queue too large; they can be made again."""
-        enrolment = read_enrolment(self._connection) if rows else None
-        if enrolment is None or self.keep_full != "until-synced":
+        enrollment = read_enrollment(self._connection) if rows else None
+        if enrollment is None or self.keep_full != "until-synced":
             return
-        room = enrolment.max_queue - queue_bytes(self._connection)
+        room = enrollment.max_queue - queue_bytes(self._connection)
         for row in rows:
             if row.size_bytes > room:
                 row.full = None
@@ -469,8 +469,8 @@ class Store:
     def _note(self, written: list[tuple[str, int]], changed: list[str]) -> None:
         """Queue documents that were written, and those of whom other metadata is to be sent."""
         changes = [Change(name, deleted=False, size_bytes=size) for name, size in written]
-        enrolment = read_enrolment(self._connection) if changed else None
-        if enrolment is not None and enrolment.with_text:
+        enrollment = read_enrollment(self._connection) if changed else None
+        if enrollment is not None and enrollment.with_text:
             for name in changed:
                 query = (
                     "SELECT ifnull(max(length(vectors)), 0) FROM fulls JOIN documents "

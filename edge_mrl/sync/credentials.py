@@ -55,10 +55,10 @@ class Credentials:
         except OSError as error:
             raise StoreError(f"{path} cannot be read: {error.strerror}") from error
         except (ValueError, TypeError) as error:
-            raise StoreError(f"{path} is damaged: delete it and enrol again") from error
+            raise StoreError(f"{path} is damaged: delete it and enroll again") from error
         named = (found.server, found.tenant, found.device, found.token)
         if not all(isinstance(value, str) and value for value in named):
-            raise StoreError(f"{path} is damaged: delete it and enrol again")
+            raise StoreError(f"{path} is damaged: delete it and enroll again")
         return found
 
     def write(self, store: Path) -> None:

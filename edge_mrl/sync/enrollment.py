@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from edge_mrl.bundle import read_manifest
 from edge_mrl.errors import UsageError
 from edge_mrl.index import find_bundle
-from edge_mrl.store import MAX_QUEUE_BYTES, Enrolment, Queue
+from edge_mrl.store import MAX_QUEUE_BYTES, Enrollment, Queue
 from edge_mrl.store.replica import dead_letters as letters
 from edge_mrl.store.replica import enrollment as replica
 from edge_mrl.store.replica import queue as pushes
@@ -113,11 +113,11 @@ def enroll(  # noqa: PLR0913 - each is a choice of its own, made once
     )
     # The code is spent: the token first, then the store, which is bound to what the file says.
     found.write(store.path)
-    wanted = Enrolment(
+    wanted = Enrollment(
         address, grant.tenant, grant.device, offset_ms=grant.offset_ms, with_text=with_text,
         max_queue=max_queue,
     )  # fmt: skip
-    replica.enrol(store, wanted, full_dim=full_dim)
+    replica.enroll(store, wanted, full_dim=full_dim)
     return status_of(store)
 
 
@@ -159,23 +159,23 @@ class Link:
             UsageError: The store is not enrolled, or is a copy of one that is.
         """
         found = Credentials.read(self._store.path)
-        enrolment = replica.enrolment(self._store)
+        enrollment = replica.enrollment(self._store)
         where = self._store.path
         again = f"`edge-mrl enroll --server URL --code CODE --store {where}`"
         if found is None:
-            if enrolment is None:
+            if enrollment is None:
                 raise UsageError(f"{where} is not enrolled: {again}")
             raise UsageError(
                 f"{where} is a copy, or its file {where.name}-sync.json is gone: two stores must not "
-                f"be one device; enrol this one, {again}"
+                f"be one device; enroll this one, {again}"
             )
-        if enrolment is None:  # enrolling was interrupted behind the server's answer
-            wanted = Enrolment(found.server, found.tenant, found.device)
+        if enrollment is None:  # enrolling was interrupted behind the server's answer
+            wanted = Enrollment(found.server, found.tenant, found.device)
             full_dim = read_manifest(find_bundle(self._store)).full_dim
-            replica.enrol(self._store, wanted, full_dim=full_dim)
-        elif enrolment.device != found.device:
+            replica.enroll(self._store, wanted, full_dim=full_dim)
+        elif enrollment.device != found.device:
             raise UsageError(
-                f"{where} is device {enrolment.device}, its file {where.name}-sync.json is of device "
+                f"{where} is device {enrollment.device}, its file {where.name}-sync.json is of device "
                 f"{found.device}: it was copied or restored; {again}"
             )
         if found != self._credentials or self._remote is None:
@@ -191,8 +191,8 @@ class Link:
         found = self._credentials
         if found is None or found.expires_ms is None:
             return
-        enrolment = replica.enrolment(self._store)
-        offset_ms = 0 if enrolment is None else enrolment.offset_ms
+        enrollment = replica.enrollment(self._store)
+        offset_ms = 0 if enrollment is None else enrollment.offset_ms
         if found.expires_ms - (now_ms() + offset_ms) > RENEW_MS:
             return
         token, expires_ms = remote.new_token()
@@ -212,7 +212,7 @@ def status_of(store: Store, waiting: str | None = None) -> Status:
     Raises:
         UsageError: It is not enrolled.
     """
-    found = replica.enrolment(store)
+    found = replica.enrollment(store)
     if found is None:
         raise UsageError(
             f"{store.path} is not enrolled: `edge-mrl enroll --server URL --code CODE --store "

@@ -88,7 +88,7 @@ class Puller:
                 server is an older copy of what it was: see ``everything``.
         """
         while True:
-            now = replica.enrolment(self._store)
+            now = replica.enrollment(self._store)
             since, epoch, push = (now.cursor, now.epoch, now.answered) if now else (0, "", 0)
             page = self._page(since, epoch=epoch, push=push)
             self._apply(page.items, cursor=page.cursor, epoch=page.epoch, offset_ms=page.offset_ms)
@@ -114,7 +114,7 @@ class Puller:
 
     def everything(self) -> Agreed:
         """Pull from the beginning, and agree on what is not there. The last push must be settled."""
-        now = replica.enrolment(self._store)
+        now = replica.enrollment(self._store)
         there: dict[str, int] = {}
         since, fence, epoch = 0, None, None
         while True:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edge_mrl.encode import Encoder
-    from edge_mrl.store import Agreed, Enrolment, Store
+    from edge_mrl.store import Agreed, Enrollment, Store
     from edge_mrl.sync.enrollment import Link
     from edge_mrl.sync.remote import Pushed, Remote
 
@@ -200,10 +200,10 @@ class Run:
         self._remote = remote = means.link.follow()
         self._start = (remote.transport.bytes_sent, remote.transport.bytes_received)
         means.link.renew(remote)
-        if self._enrolment.is_open:
+        if self._enrollment.is_open:
             self._settle(remote)
         puller = None if means.push_only else self._puller(remote)
-        if puller is not None and self._enrolment.cursor == 0:
+        if puller is not None and self._enrollment.cursor == 0:
             # Before anything is sent: see Puller.bootstrap.
             self._agreed(puller.bootstrap())
         backoff = Backoff(cap_s=ATTEMPT_WAIT_S, first_s=0.25)
@@ -224,8 +224,8 @@ class Run:
         raise NetworkError(f"{remote.transport.server} has changed again and again: trying later")
 
     @property
-    def _enrolment(self) -> Enrolment:
-        found = replica.enrolment(self._store)
+    def _enrollment(self) -> Enrollment:
+        found = replica.enrollment(self._store)
         if found is None:
             raise UsageError(f"{self._store.path} is not enrolled any more")
         return found
@@ -247,7 +247,7 @@ class Run:
 
     def _settle(self, remote: Remote) -> None:
         """Have the server say whether the last push arrived, and refuse it from now on if it did not."""
-        now = self._enrolment
+        now = self._enrollment
         number = now.push if now.is_open else now.push + 1
         header = {"cursor": now.cursor, "push": number, "epoch": now.epoch}
         frame = encode_items(header, [], like=np.empty((0, self._dim), np.float16))
@@ -273,13 +273,13 @@ class Run:
             with_text = self._with_text(remote)
             items, unsendable = self._items(batch, with_text=with_text)
             if unsendable:
-                self._take(unsendable, self._enrolment.offset_ms)
+                self._take(unsendable, self._enrollment.offset_ms)
                 continue
-            now = self._enrolment
+            now = self._enrollment
             frame, count = self._frame(items, now)
             if not count:
                 verdict = Verdict(items[0].id, items[0].stamp, "too_large")
-                self._take([verdict], self._enrolment.offset_ms)
+                self._take([verdict], self._enrollment.offset_ms)
                 continue
             self._within_cap(len(frame))
             if remote is not None:
@@ -299,7 +299,7 @@ class Run:
                 )
 
     def _with_text(self, remote: Remote | None) -> bool:
-        found = replica.enrolment(self._store)
+        found = replica.enrollment(self._store)
         if found is None and remote is not None:
             raise UsageError(f"{self._store.path} is not enrolled any more")
         return found is not None and found.with_text
@@ -357,7 +357,7 @@ class Run:
         parts = np.split(full.astype(np.float16), ends[:-1])
         return {one.id: part for one, part in zip(batch, parts, strict=True)}
 
-    def _frame(self, items: Sequence[Item], now: Enrolment) -> tuple[bytes, int]:
+    def _frame(self, items: Sequence[Item], now: Enrollment) -> tuple[bytes, int]:
         """As many of the first items as fit into a body; 0 where not even one does."""
         limit = self._means.body.size_bytes
         left = self._left()

@@ -21,7 +21,7 @@ class Settings:
         body_timeout_s: How long a body, or an answer's way out, may take without a byte.
         device_rate: Requests a second of one device.
         tenant_rate: Requests a second of one tenant.
-        enroll_rate: Enrolments a second from one address.
+        enroll_rate: Enrollments a second from one address.
         failure_rate: Requests a second from one address whose tokens are none.
         behind_proxy: Whether a proxy's ``X-Forwarded-For`` says where requests come from.
         cache_bytes: Snapshots on the disk at most.

@@ -56,7 +56,7 @@ class Task:
         clock_ns: How far its clock is off.
         direct: The server's address.
         proxy: What it is told that the server's address is.
-        codes: Enrolment codes.
+        codes: Enrollment codes.
         with_text: Whether text is sent.
         forgets: Break it on purpose: it forgets what it has sent before it was acknowledged.
     """
@@ -111,13 +111,13 @@ class _Device:
         """Do what is planned, then what the harness says."""
         steps = self._task.plan.steps
         if self._task.first > self._task.plan.enrol_at:
-            self._enrol()
+            self._enroll()
         for number in range(self._task.first, len(steps)):
             if number == self._task.plan.enrol_at:
-                self._enrol()
+                self._enroll()
             self._pipe.send(("done", number, self._do(steps[number])))
         if self._client is None:
-            self._enrol()
+            self._enroll()
         self._pipe.send(("finished",))
         self._level()
         assert self._client is not None
@@ -158,7 +158,7 @@ class _Device:
         mine = known.version.device == self._client.status().device
         return op, mine and known.deleted == (op.kind == "delete")
 
-    def _enrol(self) -> None:
+    def _enroll(self) -> None:
         task, store = self._task, self._index.store
         started = time.monotonic()
         codes = iter(task.codes)

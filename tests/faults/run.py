@@ -309,7 +309,7 @@ class World:
         elif blow.what == "purge":
             self._purge()
         elif not all(one.name for one in self.devices):
-            self._due.append((now + 0.2, "blow", blow))  # enrolments are not what is tried here
+            self._due.append((now + 0.2, "blow", blow))  # enrollments are not what is tried here
             return
         elif blow.what == "server":
             if self.server is None or self.server.process.poll() is not None:

@@ -18,7 +18,7 @@ from edge_mrl.documents import Document
 from edge_mrl.encode.passages import PassageRule
 from edge_mrl.store.replica import enrollment as replica
 from edge_mrl.store.replica import queue as pushes
-from edge_mrl.store.replica.outbox import Enrolment
+from edge_mrl.store.replica.outbox import Enrollment
 from edge_mrl.store.replica.queue import Verdict
 from edge_mrl.store.store import Binding, Entry, Store
 
@@ -37,7 +37,7 @@ CODES = np.array([[1, -127, 0, 127], [2, 2, 2, 2], [-3, 0, 0, 5]], np.int8)
 #: Full vectors of the same passages, float32[3, 4].
 FULLS = np.array([[0.6, -0.8, 0, 0], [0.5, 0.5, 0.5, 0.5], [0, 0, 0.28, 0.96]], np.float32)
 FULL_DIM = 4
-ENROLMENT = Enrolment("https://search.example.org", "team", "device", cursor=7)
+ENROLLMENT = Enrollment("https://search.example.org", "team", "device", cursor=7)
 
 
 def binding(store: Path) -> Binding:
@@ -48,7 +48,7 @@ def binding(store: Path) -> Binding:
 def main() -> None:
     NEWEST.unlink(missing_ok=True)
     with Store.open(NEWEST, create=lambda: (BINDING, RULE)) as store:
-        replica.enrol(store, ENROLMENT, full_dim=FULL_DIM)
+        replica.enroll(store, ENROLLMENT, full_dim=FULL_DIM)
         places = [2, 3]
         rows = zip(DOCUMENTS, SPANS, np.split(CODES, places), np.split(FULLS, places), strict=True)
         store.put([Entry(document, spans, codes, full) for document, spans, codes, full in rows])

@@ -31,7 +31,7 @@ class Place:
         return name
 
     def code(self, tenant: str) -> str:
-        """A new enrolment code."""
+        """A new enrollment code."""
         with self.database.write() as session:
             return accounts.create_code(session, tenant)
 

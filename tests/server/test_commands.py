@@ -51,7 +51,7 @@ def test_empty_database_gets_a_tenant_and_a_line_to_type(sqlite_path: Path) -> N
         assert server.stop(signal.SIGINT) == 0
 
 
-def test_served_line_for_people_enrols(sqlite_path: Path) -> None:
+def test_served_line_for_people_enrolls(sqlite_path: Path) -> None:
     import subprocess
 
     from tests.support.processes import COMMAND

@@ -206,9 +206,9 @@ def test_store_of_every_version_opens_with_all_it_held(old: Path, path: Path) ->
 def test_queue_of_an_enrolled_store_is_still_there(old: Path, path: Path) -> None:
     shutil.copy(old, path)
     with Store.open(path) as store:
-        found = replica.enrolment(store)
+        found = replica.enrollment(store)
         assert found is not None
-        mine = make_store.ENROLMENT
+        mine = make_store.ENROLLMENT
         assert (found.server, found.tenant, found.device) == (mine.server, mine.tenant, mine.device)
         assert (found.cursor, found.with_text) == (mine.cursor, False)
         # Pushes are numbered since the newest: what was sent before cannot be asked for.
@@ -230,7 +230,7 @@ def test_queue_of_an_enrolled_store_is_still_there(old: Path, path: Path) -> Non
         }
         # What is said of a push says nothing of one that another process has begun since.
         pushes.settle(store, 0, refused=None)
-        after = replica.enrolment(store)
+        after = replica.enrollment(store)
         assert after is not None
         assert after.is_open == numbered
         (letter,) = letters.dead_letters(store)

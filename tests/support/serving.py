@@ -47,7 +47,7 @@ class Serving:
     Attributes:
         url: Where it listens.
         admin_url: Where the operator's page is, if it was asked for.
-        code: An enrolment code of tenant ``default``, where the database was new.
+        code: An enrollment code of tenant ``default``, where the database was new.
     """
 
     def __init__(self, database: str | Path, *arguments: str, port: int = 0) -> None:
@@ -208,7 +208,7 @@ class Caller:
 
 
 def enroll(url: str, code: str, name: str = "test", *, space: str = SPACE) -> Caller:
-    """Enrol a device, and call as that."""
+    """Enroll a device, and call as that."""
     caller = Caller(url, space=space)
     body = json.dumps({"code": code, "name": name}).encode()
     reply = caller.call("POST", "/v1/enroll", body, kind="application/json")

@@ -59,7 +59,7 @@ NewDevice = Callable[..., Device]
 
 @pytest.fixture
 def new_code(server: Serving) -> Iterator[NewCode]:
-    """Makes enrolment codes of one tenant."""
+    """Makes enrollment codes of one tenant."""
     with open_database(server.database) as database:
         tenant = f"t{next(_NUMBERS)}"
         with database.write() as session:

@@ -184,11 +184,11 @@ def test_unsent_document_that_was_deleted_elsewhere_stays_readable(new_device: N
 def test_queue_that_is_too_large_drops_vectors_and_no_document(new_device: NewDevice) -> None:
     device, other = new_device("one"), new_device("other")
     with device.index.store.writing(), device.index.store.locked() as (connection, _):
-        from edge_mrl.store.replica.outbox import read_enrolment, write_enrolment
+        from edge_mrl.store.replica.outbox import read_enrollment, write_enrollment
 
-        found = read_enrolment(connection)
+        found = read_enrollment(connection)
         assert found is not None
-        write_enrolment(connection, replace(found, max_queue=200))
+        write_enrollment(connection, replace(found, max_queue=200))
     device.index.put([Document(str(n), f"the cat {n}") for n in range(20)])
     waiting = device.client.status().queue
     assert waiting.items == 20
@@ -197,7 +197,7 @@ def test_queue_that_is_too_large_drops_vectors_and_no_document(new_device: NewDe
     assert alike(other, device)
 
 
-def test_copied_store_is_asked_to_enrol(new_device: NewDevice, tmp_path: Path) -> None:
+def test_copied_store_is_asked_to_enroll(new_device: NewDevice, tmp_path: Path) -> None:
     device = new_device("one")
     device.index.put([Document("a", "the cat")])
     path = device.index.path

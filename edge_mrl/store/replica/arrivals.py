@@ -19,7 +19,7 @@ from edge_mrl.store.replica.outbox import (
     Queued,
     known_versions,
     restamp,
-    write_enrolment,
+    write_enrollment,
     write_queue,
     write_versions,
 )
@@ -82,7 +82,7 @@ def apply(
         if store.keep_full == "until-synced":
             connection.executemany("DELETE FROM fulls WHERE document = ?", same)
         write_versions(connection, versions)
-        write_enrolment(
+        write_enrollment(
             connection,
             replace(
                 now,

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from edge_mrl.errors import UsageError
 from edge_mrl.store.replica.outbox import (
-    Enrolment,
+    Enrollment,
     Known,
     Queued,
     known_versions,
-    read_enrolment,
+    read_enrollment,
     restamp,
-    write_enrolment,
+    write_enrollment,
     write_queue,
     write_versions,
 )
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from edge_mrl.store.store import Store
 
 __all__ = [
-    "enrol",
-    "enrolment",
+    "enroll",
+    "enrollment",
     "ever_acknowledged",
     "mark_success",
     "require",
@@ -41,13 +41,13 @@ __all__ = [
 ]
 
 
-def enrolment(store: Store) -> Enrolment | None:
+def enrollment(store: Store) -> Enrollment | None:
     """Where a store is synced to; None if it is not."""
     with store.locked() as (connection, _):
-        return read_enrolment(connection)
+        return read_enrollment(connection)
 
 
-def enrol(store: Store, wanted: Enrolment, *, full_dim: int | None) -> None:
+def enroll(store: Store, wanted: Enrollment, *, full_dim: int | None) -> None:
     """Bind a store to a server and a device, and queue what the server lacks.
 
     Enrolled again with the same server and tenant, under another device's name, it keeps what it knows
@@ -68,7 +68,7 @@ def enrol(store: Store, wanted: Enrolment, *, full_dim: int | None) -> None:
         )
     with store.writing(), store.locked() as (connection, _):
         keep_full = store.keep_full or "until-synced"
-        before = read_enrolment(connection)
+        before = read_enrollment(connection)
         binding = replace(store.binding, full_dim=full_dim)
         bind(connection, store.path, binding, store.rule, keep_full)
         same = before is not None and (before.server, before.tenant) == (
@@ -100,17 +100,17 @@ def _rename(connection: sqlite3.Connection, device: str, name: str) -> None:
     write_versions(connection, renamed)
 
 
-def _queue_all(connection: sqlite3.Connection, enrolment: Enrolment) -> None:
+def _queue_all(connection: sqlite3.Connection, enrollment: Enrollment) -> None:
     """Queue every document that is there, with a new stamp."""
     query = (
         "SELECT id, ifnull(length(vectors), 0) FROM documents LEFT JOIN fulls ON document = key "
         "ORDER BY key"
     )
-    last, time_ms, versions, rows = enrolment.last, now_ms(), {}, []
+    last, time_ms, versions, rows = enrollment.last, now_ms(), {}, []
     known = {}
     for name, size in connection.execute(query):
-        last = next_stamp(last, offset_ms=enrolment.offset_ms)
-        known[name] = Version(last, enrolment.device)
+        last = next_stamp(last, offset_ms=enrollment.offset_ms)
+        known[name] = Version(last, enrollment.device)
         rows.append(Queued(name, last, deleted=False, queued_ms=time_ms, size_bytes=size))
     before = known_versions(connection, list(known))
     for name, version in known.items():
@@ -118,7 +118,7 @@ def _queue_all(connection: sqlite3.Connection, enrolment: Enrolment) -> None:
         versions[name] = replace(old, version=version, deleted=False)
     write_versions(connection, versions)
     write_queue(connection, rows)
-    write_enrolment(connection, replace(enrolment, last=last))
+    write_enrollment(connection, replace(enrollment, last=last))
 
 
 def set_with_text(store: Store, *, with_text: bool) -> None:
@@ -131,7 +131,7 @@ def set_with_text(store: Store, *, with_text: bool) -> None:
         if with_text:
             _queue_all(connection, after)
         else:
-            write_enrolment(connection, after)
+            write_enrollment(connection, after)
 
 
 def resend(store: Store) -> None:
@@ -141,27 +141,27 @@ def resend(store: Store) -> None:
     """
     with store.writing(), store.locked() as (connection, _):
         # No server's epoch has that name.
-        write_enrolment(connection, replace(require(connection, store), epoch="resend"))
+        write_enrollment(connection, replace(require(connection, store), epoch="resend"))
 
 
 def set_server(store: Store, server: str) -> None:
     """The same server has another address."""
     with store.writing(), store.locked() as (connection, _):
-        write_enrolment(connection, replace(require(connection, store), server=server))
+        write_enrollment(connection, replace(require(connection, store), server=server))
 
 
 def set_margin(store: Store, margin: float | None) -> None:
     """Keep what ``rerank="auto"`` asks by."""
     with store.writing(), store.locked() as (connection, _):
         value = None if margin is None else float(margin)
-        write_enrolment(connection, replace(require(connection, store), margin=value))
+        write_enrollment(connection, replace(require(connection, store), margin=value))
 
 
 def mark_success(store: Store, *, cursor: int | None = None, offset_ms: int | None = None) -> None:
     """Note that a sync went through, how far, and what was learnt of the clock."""
     with store.writing(), store.locked() as (connection, _):
         before = require(connection, store)
-        write_enrolment(
+        write_enrollment(
             connection,
             replace(
                 before,
@@ -179,13 +179,13 @@ def ever_acknowledged(store: Store) -> bool:
         return connection.execute(query).fetchone() is not None
 
 
-def require(connection: sqlite3.Connection, store: Store) -> Enrolment:
+def require(connection: sqlite3.Connection, store: Store) -> Enrollment:
     """Where a store is synced to.
 
     Raises:
         UsageError: It is not enrolled.
     """
-    found = read_enrolment(connection)
+    found = read_enrollment(connection)
     if found is None:
         raise UsageError(
             f"{store.path} is not enrolled: `edge-mrl enroll --server URL --code CODE --store "

@@ -17,16 +17,16 @@ from edge_mrl.wire import Version, next_stamp, now_ms
 __all__ = [
     "MAX_QUEUE_BYTES",
     "Change",
-    "Enrolment",
+    "Enrollment",
     "Known",
     "Queued",
     "known_versions",
     "note",
     "queue_bytes",
-    "read_enrolment",
+    "read_enrollment",
     "restamp",
     "rewind",
-    "write_enrolment",
+    "write_enrollment",
     "write_versions",
 ]
 
@@ -38,7 +38,7 @@ SQL_PARAMETERS = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Enrolment:
+class Enrollment:
     """Where a store is synced to, and how far that is.
 
     Attributes:
@@ -130,10 +130,10 @@ class Queued:
     size_bytes: int
 
 
-_COLUMNS = tuple(field.name for field in fields(Enrolment))
+_COLUMNS = tuple(field.name for field in fields(Enrollment))
 
 
-def read_enrolment(connection: sqlite3.Connection) -> Enrolment | None:
+def read_enrollment(connection: sqlite3.Connection) -> Enrollment | None:
     """Where a store is synced to; None if it is not.
 
     Raises:
@@ -147,13 +147,13 @@ def read_enrolment(connection: sqlite3.Connection) -> Enrolment | None:
     if checksum(*row[:-1]) != row[-1]:
         raise DamagedError("what it knows of its server cannot be trusted")
     values = {name: row[place] for place, name in enumerate(_COLUMNS)}
-    return Enrolment(**values | {"with_text": bool(values["with_text"])})
+    return Enrollment(**values | {"with_text": bool(values["with_text"])})
 
 
-def write_enrolment(connection: sqlite3.Connection, enrolment: Enrolment) -> None:
+def write_enrollment(connection: sqlite3.Connection, enrollment: Enrollment) -> None:
     """Write where a store is synced to."""
     # Truth is a number in SQLite, and the checksum is of what will be read.
-    values = [int(v) if isinstance(v, bool) else v for v in astuple(enrolment)]
+    values = [int(v) if isinstance(v, bool) else v for v in astuple(enrollment)]
     marks = ", ".join("?" * (len(values) + 1))
     connection.execute(
         f"INSERT OR REPLACE INTO sync VALUES (1, {marks})",  # noqa: S608 - question marks
@@ -171,27 +171,27 @@ def note(
 
     Nothing happens in a store that is not enrolled.
     """
-    enrolment = read_enrolment(connection) if changes else None
-    if enrolment is None:
+    enrollment = read_enrollment(connection) if changes else None
+    if enrollment is None:
         return
-    last, time_ms = enrolment.last, wall()
+    last, time_ms = enrollment.last, wall()
     known = known_versions(connection, [change.id for change in changes])
     versions, rows = {}, []
     for change in changes:
-        last = next_stamp(last, offset_ms=enrolment.offset_ms, wall=wall)
+        last = next_stamp(last, offset_ms=enrollment.offset_ms, wall=wall)
         before = known.get(change.id)
         # Put again after a deletion, it is a new document: that a server has none is no reason to
         # take it for deleted elsewhere (arrivals.reconcile).
         old = before is not None and (change.deleted or not before.deleted)
         acknowledged, sent = (before.acknowledged, before.sent) if before and old else (0, 0)
-        version = Version(last, enrolment.device)
+        version = Version(last, enrollment.device)
         versions[change.id] = Known(version, change.deleted, acknowledged, sent)
         rows.append(Queued(change.id, last, change.deleted, time_ms, change.size_bytes))
     write_versions(connection, versions)
     write_queue(connection, rows)
     # A letter about an older version is of no use any more.
     connection.executemany("DELETE FROM dead WHERE id = ?", [(change.id,) for change in changes])
-    write_enrolment(connection, replace(enrolment, last=last))
+    write_enrollment(connection, replace(enrollment, last=last))
 
 
 def known_versions(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Known]:
@@ -264,16 +264,16 @@ def queue_bytes(connection: sqlite3.Connection) -> int:
 
 def restamp(
     connection: sqlite3.Connection,
-    enrolment: Enrolment,
+    enrollment: Enrollment,
     ids: Sequence[str] | None = None,
     *,
     wall: Callable[[], int] = now_ms,
-) -> Enrolment:
-    """Give queued documents new stamps, in their order, above ``enrolment.last``.
+) -> Enrollment:
+    """Give queued documents new stamps, in their order, above ``enrollment.last``.
 
     Args:
         connection: In a transaction that writes.
-        enrolment: What the stamps follow; it is written back with the last one given.
+        enrollment: What the stamps follow; it is written back with the last one given.
         ids: Which; None for all that wait.
         wall: The clock, in milliseconds since 1970.
     """
@@ -285,23 +285,23 @@ def restamp(
         if wanted is None or name in wanted
     ]
     known = known_versions(connection, [row.id for row in rows])
-    last, versions, fresh = enrolment.last, {}, []
+    last, versions, fresh = enrollment.last, {}, []
     for row in rows:
         # Every acknowledged stamp is at most ``floor``, and that at most ``last``.
-        last = next_stamp(last, offset_ms=enrolment.offset_ms, wall=wall)
-        version = Version(last, enrolment.device)
+        last = next_stamp(last, offset_ms=enrollment.offset_ms, wall=wall)
+        version = Version(last, enrollment.device)
         before = known.get(row.id, Known(version, row.deleted, 0)).settled(arrived=True)
         versions[row.id] = replace(before, version=version, deleted=row.deleted)
         fresh.append(replace(row, stamp=last))
     write_versions(connection, versions)
     write_queue(connection, fresh)
-    after = replace(enrolment, last=last)
-    write_enrolment(connection, after)
+    after = replace(enrollment, last=last)
+    write_enrollment(connection, after)
     return after
 
 
 def rewind(connection: sqlite3.Connection) -> None:
     """Have everything pulled once more: the codes that were pulled are of no use any more."""
-    enrolment = read_enrolment(connection)
-    if enrolment is not None:
-        write_enrolment(connection, replace(enrolment, cursor=0))
+    enrollment = read_enrollment(connection)
+    if enrollment is not None:
+        write_enrollment(connection, replace(enrollment, cursor=0))

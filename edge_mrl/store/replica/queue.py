@@ -17,7 +17,7 @@ from edge_mrl.store.replica.outbox import (
     known_versions,
     queue_crc,
     restamp,
-    write_enrolment,
+    write_enrollment,
     write_versions,
 )
 from edge_mrl.store.view import select_rows
@@ -176,7 +176,7 @@ def begin(store: Store, number: int, ids: Sequence[str]) -> bool:
             if not (one.acknowledged or one.deleted)
         }
         write_versions(connection, fresh)
-        write_enrolment(connection, replace(now, push=number))
+        write_enrollment(connection, replace(now, push=number))
     return True
 
 
@@ -199,7 +199,7 @@ def settle(store: Store, number: int, *, refused: Collection[str] | None) -> Non
         }
         write_versions(connection, versions)
         push, answered = max(now.push, number), max(now.answered, number)
-        write_enrolment(connection, replace(now, push=push, answered=answered))
+        write_enrollment(connection, replace(now, push=push, answered=answered))
 
 
 def acknowledge(
@@ -243,7 +243,7 @@ def acknowledge(
             # Down to what a server has already: below that a version would lose against itself.
             restamp(connection, replace(after, last=floor))
         else:
-            write_enrolment(connection, after)
+            write_enrollment(connection, after)
 
 
 def _dequeue(connection: sqlite3.Connection, store: Store, done: Sequence[Verdict]) -> None:

@@ -1,4 +1,4 @@
-"""``edge-mrl admin``: tenants, enrolment codes, devices and tombstones of a server's database."""
+"""``edge-mrl admin``: tenants, enrollment codes, devices and tombstones of a server's database."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verb(tenants, "create", "make one")
     limit = verb(tenants, "limit", "change what one may have")
     limit.add_argument("limits", nargs="+", metavar="NAME=N", help="N; empty for no limit")
-    code = verb(subject("codes", "what enrols a device"), "create", "make one; it is shown once")
+    code = verb(subject("codes", "what enrolls a device"), "create", "make one; it is shown once")
     code.add_argument("--hours", type=float, default=24.0, metavar="N", help="how long it is good")
     devices = subject("devices", "what a tenant has enrolled")
     verb(devices, "list", "list them, with how far they have pulled")

@@ -30,7 +30,7 @@ examples:
   edge-mrl serve --host 0.0.0.0 --database /var/lib/edge-mrl/server.db
   edge-mrl serve --database postgresql://edge@db.example/edge
 
-An empty database gets the tenant "default", and a code that enrols the first device. Put a proxy that
+An empty database gets the tenant "default", and a code that enrolls the first device. Put a proxy that
 speaks TLS before it: tokens must not travel in the clear (docs/server.md).
 
 exit codes: 0 stopped by a signal, 2 wrong usage or database, 3 a missing package,
@@ -212,7 +212,7 @@ def _announce(
         print(f"operator's page on {page}, for this machine alone", flush=True)
     if code is not None:
         print(
-            "enrol the first device of tenant default within a day:\n"
+            "enroll the first device of tenant default within a day:\n"
             f"  edge-mrl enroll --server {url} --code {code} --store notes.db",
             flush=True,
         )

@@ -38,7 +38,7 @@ from edge_mrl_server.storage import push as apply
 
 __all__ = ["create_app"]
 
-#: An enrolment is a code and a name.
+#: An enrollment is a code and a name.
 MAX_ENROLL_BYTES = 4_096
 MAX_HITS = 1_000
 

@@ -75,7 +75,7 @@ class Service:
         self.in_flight = InFlight(settings.in_flight_bytes)
         self._devices = Buckets(settings.device_rate)
         self._tenants = Buckets(settings.tenant_rate)
-        self._enrolments = Buckets(settings.enroll_rate)
+        self._enrollments = Buckets(settings.enroll_rate)
         self._failures = Buckets(settings.failure_rate, what="requests without a valid token")
         self._known: OrderedDict[bytes, None] = OrderedDict()
         self._threads = Threads(
@@ -140,7 +140,7 @@ class Service:
     def admit_stranger(self, request: Request) -> None:
         """Check what a request without a token must have."""
         check_protocol(request)
-        self._enrolments.take(self._address(request))
+        self._enrollments.take(self._address(request))
 
     def _address(self, request: Request) -> str:
         """Where a request comes from; the last entry is the only one that no client can choose."""

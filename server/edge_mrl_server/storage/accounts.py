@@ -1,4 +1,4 @@
-"""Tenants, devices, tokens and enrolment codes, in either database.
+"""Tenants, devices, tokens and enrollment codes, in either database.
 
 A token and a code name their tenant, so that every look-up has the tenant in its key. What is secret is
 256 random bits (160 in a code, which people type) and is kept as its SHA-256 alone.
@@ -172,7 +172,7 @@ def set_limits(session: Session, name: str, limits: Mapping[str, float | None]) 
 
 
 def create_code(session: Session, tenant: str, *, life_ms: int = CODE_LIFE_MS) -> str:
-    """A code that enrols one device.
+    """A code that enrolls one device.
 
     Raises:
         UsageError: There is no such tenant.
@@ -339,10 +339,12 @@ def _hash(secret: str) -> bytes:
 
 def _bad_token() -> Refusal:
     # One answer for all reasons: it tells nothing about which tokens there are or were.
-    return Refusal(401, "token", "no valid token: enrol this device again with `edge-mrl enroll`")
+    return Refusal(401, "token", "no valid token: enroll this device again with `edge-mrl enroll`")
 
 
 def _bad_code() -> Refusal:
     return Refusal(
-        403, "forbidden", "no valid enrolment code: ask for another (`edge-mrl admin codes create`)"
+        403,
+        "forbidden",
+        "no valid enrollment code: ask for another (`edge-mrl admin codes create`)",
     )
