@@ -1,12 +1,13 @@
-"""Faces of packages: names that are imported from their modules when they are first used."""
+"""Names that are imported when they are first used: faces of packages, and names that have moved."""
 
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["lazily"]
+__all__ = ["lazily", "moved"]
 
 
 def lazily(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
@@ -26,5 +27,29 @@ def lazily(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], 
         if name not in home_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(importlib.import_module(f"{package}.{home_of[name]}"), name)
+
+    return get
+
+
+def moved(module: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a module whose names have moved; it goes with the next minor version.
+
+    Args:
+        module: The old module's ``__name__``.
+        homes: The packages that have the names now, and the names.
+
+    Returns:
+        A function of a name that gives what the name stands for, with a DeprecationWarning that says
+        where it is now, and raises AttributeError where there was no such name.
+    """
+    home_of = {name: home for home, names in homes.items() for name in names}
+
+    def get(name: str) -> Any:
+        if name not in home_of:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        home = home_of[name]
+        text = f"{module}.{name} has moved: import it from {home}"
+        warnings.warn(text, DeprecationWarning, stacklevel=2)
+        return getattr(importlib.import_module(home), name)
 
     return get

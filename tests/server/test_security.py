@@ -149,7 +149,7 @@ def test_malformed_token_is_refused(place: Place, header: str | None) -> None:
 
 
 @pytest.mark.parametrize("code", ["", "x", "default_", "t1_'--", "\ud800", 7, None, "_" * 3000])
-def test_wrong_enrolment_code_is_refused(sqlite_place: Place, code: object) -> None:
+def test_wrong_invitation_is_refused(sqlite_place: Place, code: object) -> None:
     caller = Caller(sqlite_place.server.url)
     body = json.dumps({"code": code, "name": "x"}).encode()
     reply = caller.call("POST", "/v1/enroll", body, kind="application/json")
