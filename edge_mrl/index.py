@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from edge_mrl.bundle import Manifest, read_manifest
-from edge_mrl.encode import Encoder, PassageRule, passage_rule, split
+from edge_mrl.encode import Encoder, passage_rule, split
 from edge_mrl.errors import BindingError, BundleError, DamagedError, EdgeMrlError, UsageError
 from edge_mrl.search import (
     DEFAULT_MARGIN,
@@ -49,7 +49,7 @@ from edge_mrl.wire import MAX_IDS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edge_mrl.documents import Document
+    from edge_mrl.documents import Document, PassageRule
     from edge_mrl.store import Compaction, Health, Place, View
 
 __all__ = ["Hit", "Index", "Stored", "answers", "binding_of", "embed", "find_bundle"]

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from edge_mrl.codes import Packing
-from edge_mrl.encode import PassageRule
+from edge_mrl.documents import PassageRule
 from edge_mrl.errors import UsageError
 from edge_mrl.store.codefile.cache import read_state, write_state
 from edge_mrl.store.codefile.file import GENERATION_BYTES

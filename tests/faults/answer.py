@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from edge_mrl import Encoder
 from edge_mrl.bundle.head import derive_codes
-from edge_mrl.encode.passages import PassageRule, split
+from edge_mrl.documents import PassageRule
+from edge_mrl.encode.passages import split
 from edge_mrl.store.maintain import check
 from edge_mrl.store.replica.dead_letters import DELETED_ELSEWHERE, DeadLetter, list_dead_letters
 from edge_mrl.store.replica.queue import queue_of

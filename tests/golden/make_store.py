@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_mrl.documents import Document
-from edge_mrl.encode.passages import PassageRule
+from edge_mrl.documents import Document, PassageRule
 from edge_mrl.store import replica
 from edge_mrl.store.replica.outbox import Enrollment
 from edge_mrl.store.replica.queue import Verdict

@@ -30,7 +30,7 @@ from tests.golden import make_store
 from tests.support.stores import BINDING, DIM, entry, live_codes, open_store, run_python
 
 if TYPE_CHECKING:
-    from edge_mrl.encode.passages import PassageRule
+    from edge_mrl.documents import PassageRule
 
 
 @pytest.fixture
