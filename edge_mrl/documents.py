@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NoReturn
 
 from edge_mrl.errors import UsageError
 
-__all__ = ["Document", "Source", "clean", "find_sources", "read_documents"]
+__all__ = ["Document", "PassageRule", "Source", "clean", "find_sources", "read_documents"]
 
 STDIN = "-"
 LINES_SUFFIXES = frozenset({".jsonl", ".ndjson"})
@@ -52,6 +52,19 @@ class Document:
         if not self.id or _ID_REFUSED.search(self.id):
             raise UsageError(f"document id {self.id!r}: expected text without NUL or surrogates")
         object.__setattr__(self, "text", clean(self.text))
+
+
+@dataclass(frozen=True, slots=True)
+class PassageRule:
+    """How documents are split into passages. A store keeps one rule, so that all its passages compare.
+
+    Attributes:
+        max_tokens: Most tokens in a passage, special tokens and prompt not counted.
+        overlap: Tokens that a passage shares with the one before it.
+    """
+
+    max_tokens: int
+    overlap: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from edge_mrl.bundle import Manifest, read_manifest
-from edge_mrl.encode import Encoder, PassageRule, passage_rule, split
+from edge_mrl.encode import Encoder, passage_rule, split
 from edge_mrl.errors import BindingError, BundleError, DamagedError, EdgeMrlError, UsageError
 from edge_mrl.search import (
     DEFAULT_MARGIN,
@@ -31,14 +31,25 @@ from edge_mrl.search import (
     merge,
     rank,
 )
-from edge_mrl.store import Binding, Counts, Entry, Store, best_passage, maintain, reindex, text_hash
-from edge_mrl.store.replica import enrollment as replica
+from edge_mrl.store import (
+    Binding,
+    Counts,
+    Entry,
+    Store,
+    best_passage,
+    check,
+    compact,
+    reindex,
+    replica,
+    stats,
+    text_hash,
+)
 from edge_mrl.wire import MAX_IDS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edge_mrl.documents import Document
+    from edge_mrl.documents import Document, PassageRule
     from edge_mrl.store import Compaction, Health, Place, View
 
 __all__ = ["Hit", "Index", "Stored", "answers", "binding_of", "embed", "find_bundle"]
@@ -366,17 +377,17 @@ class Index:
 
     def stats(self) -> dict[str, Any]:
         """What the store holds and takes, for people and for programs; sizes in bytes."""
-        return maintain.stats(self._store)
+        return stats(self._store)
 
     def check(
         self, *, repair: bool = False, advance: Callable[[int], None] | None = None
     ) -> Health:
-        """Compare everything stored with its checksums; see ``edge_mrl.store.maintain.check``."""
-        return maintain.check(self._store, repair=repair, advance=advance)
+        """Compare everything stored with its checksums; see ``edge_mrl.store.check``."""
+        return check(self._store, repair=repair, advance=advance)
 
     def compact(self) -> Compaction:
         """Give the space of deleted documents back; see ``edge_mrl.store.maintain.compact``."""
-        return maintain.compact(self._store)
+        return compact(self._store)
 
     def reindex(
         self,
@@ -409,7 +420,7 @@ class Index:
         try:
             rule = _new_rule(encoder, self.rule, max_tokens, overlap)
             binding = binding_of(encoder.manifest, folder)
-            wanted = reindex.Target(binding, rule, self._store.keep_full)
+            wanted = reindex.Reindexing(binding, rule, self._store.keep_full)
             return _reindex(self._store, encoder, wanted, progress)
         finally:
             encoder.close()
@@ -527,7 +538,7 @@ class Index:
         return scores
 
     def _margin(self) -> float:
-        found = replica.enrollment(self._store)
+        found = replica.enrollment_of(self._store)
         return DEFAULT_MARGIN if found is None or found.margin is None else found.margin
 
     def _own_reranker(self) -> Reranker:
@@ -603,7 +614,7 @@ def _hit(found: Ranked, query: str, document: Document, place: Place | None) -> 
 def _reindex(
     store: Store,
     encoder: Encoder,
-    wanted: reindex.Target,
+    wanted: reindex.Reindexing,
     progress: Callable[[int, int], None] | None,
 ) -> int:
     done = reindex.begin(store, wanted)

@@ -14,7 +14,8 @@ import pytest
 from edge_mrl import Document, Encoder, Hit, Index
 from edge_mrl import index as index_module
 from edge_mrl.codes.packing import similarity
-from edge_mrl.encode.passages import PassageRule, split
+from edge_mrl.documents import PassageRule
+from edge_mrl.encode.passages import split
 from edge_mrl.errors import BindingError, DamagedError, UsageError
 from edge_mrl.index import Stored
 from edge_mrl.search import scan as search

@@ -536,12 +536,11 @@ class EdgeMrl(Engine):
     def load(self) -> None:
         self._store: Any = importlib.import_module("edge_mrl.store.store")
         self._documents: Any = importlib.import_module("edge_mrl.documents")
-        self._passages: Any = importlib.import_module("edge_mrl.encode.passages")
         self._search: Any = importlib.import_module("edge_mrl.search.scan")
 
     def _open(self, path: Path) -> Any:
         binding = self._store.Binding("s" * 64, "c" * 64, 128, 1.0, "bench")
-        rule = self._passages.PassageRule(200, 0)
+        rule = self._documents.PassageRule(200, 0)
         return self._store.Store.open(path / "bench.store", create=lambda: (binding, rule))
 
     def build(self, path: Path, vectors: Floats, codes: Codes) -> None:

@@ -30,9 +30,8 @@ from numpy.typing import NDArray
 from bench.search.compare import ONE_THREAD
 from bench.support.machine import RESULTS, save
 from edge_mrl.cli.progress import Progress
-from edge_mrl.documents import Document
+from edge_mrl.documents import Document, PassageRule
 from edge_mrl.encode.encoder import Encoder
-from edge_mrl.encode.passages import PassageRule
 from edge_mrl.search.funnel import Funnel
 from edge_mrl.search.scan import EXACT_BELOW, nearest
 from edge_mrl.store.store import Binding, Entry, Store

@@ -19,9 +19,8 @@ import numpy as np
 from bench.quality.metrics import evaluate
 from bench.quality.retrieval import ROOT, SETS, DataSet, encode, read_set
 from bench.support.machine import save
-from edge_mrl.documents import Document
+from edge_mrl.documents import Document, PassageRule
 from edge_mrl.encode.encoder import Encoder, Encoding
-from edge_mrl.encode.passages import PassageRule
 from edge_mrl.search.ranking import Mode, Options, Vectors, rank
 from edge_mrl.store.store import Binding, Entry, Store
 

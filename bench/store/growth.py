@@ -253,7 +253,7 @@ STEPS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
 
 
 def _open(folder: Path) -> Store:
-    from edge_mrl.encode.passages import PassageRule
+    from edge_mrl.documents import PassageRule
     from edge_mrl.store.store import Binding, Store
 
     binding = Binding("s" * 64, "c" * 64, 128, 1.0, "bench")

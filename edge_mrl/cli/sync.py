@@ -132,7 +132,7 @@ def _change(args: argparse.Namespace) -> None:
 def _look(args: argparse.Namespace) -> int:
     from edge_mrl.cli.output import count
     from edge_mrl.index import Index
-    from edge_mrl.store.replica import dead_letters as letters
+    from edge_mrl.store import replica
     from edge_mrl.sync import retry_letters, status_of
 
     with Index.open(args.store) as index:
@@ -140,9 +140,9 @@ def _look(args: argparse.Namespace) -> int:
         if args.status:
             _print_status(status_of(store), args)
         elif args.dead_letters:
-            _print_letters(letters.dead_letters(store), args)
+            _print_letters(replica.list_dead_letters(store), args)
         elif args.drop is not None:
-            dropped = letters.drop_letters(store, args.drop or None)
+            dropped = replica.drop_dead_letters(store, args.drop or None)
             _say(args, {"dropped": dropped}, f"{count(dropped, 'dead letter')} forgotten")
         else:
             queued = retry_letters(store, lambda: index.encoder, args.retry or None)

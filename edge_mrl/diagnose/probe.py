@@ -205,8 +205,7 @@ def fill(job: dict[str, Any]) -> dict[str, Any]:
     import numpy as np
 
     from edge_mrl.bundle import read_manifest
-    from edge_mrl.documents import Document
-    from edge_mrl.encode import PassageRule
+    from edge_mrl.documents import Document, PassageRule
     from edge_mrl.index import binding_of
     from edge_mrl.store import Entry, Store
 

@@ -8,7 +8,7 @@ from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
     from edge_mrl.encode.encoder import Encoder, Encoding
-    from edge_mrl.encode.passages import PassageRule, passage_rule, split
+    from edge_mrl.encode.passages import passage_rule, split
     from edge_mrl.encode.session import available_threads
     from edge_mrl.encode.verification import (
         BATCH_MIN,
@@ -24,7 +24,6 @@ __all__ = [
     "GOLDEN_FORMAT",
     "Encoder",
     "Encoding",
-    "PassageRule",
     "Verification",
     "available_threads",
     "cosines",
@@ -38,7 +37,7 @@ __getattr__ = lazily(
     __name__,
     {
         "encoder": ("Encoder", "Encoding"),
-        "passages": ("PassageRule", "passage_rule", "split"),
+        "passages": ("passage_rule", "split"),
         "session": ("available_threads",),
         "verification": (
             "BATCH_MIN",

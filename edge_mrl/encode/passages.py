@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edge_mrl.documents import PassageRule
 from edge_mrl.errors import UsageError
 
 if TYPE_CHECKING:
     from edge_mrl.encode.encoder import Encoder
 
-__all__ = ["PassageRule", "passage_rule", "split"]
+__all__ = ["passage_rule", "split"]
 
 #: Longest passage by default. A model that reads 8,192 tokens still makes one vector of them, in
 #: which a single sentence no longer shows; most models were trained on passages this long at most.
@@ -22,19 +22,6 @@ SLACK = 32
 OVERLAP = 8
 #: A border moves left to the start of its word, but no further: scripts without spaces stay put.
 WORD_CHARS = 40
-
-
-@dataclass(frozen=True, slots=True)
-class PassageRule:
-    """How documents are cut. A store keeps one rule, so that all its passages are comparable.
-
-    Attributes:
-        max_tokens: Most tokens in a passage, special tokens and prompt not counted.
-        overlap: Tokens that a passage shares with the one before it.
-    """
-
-    max_tokens: int
-    overlap: int
 
 
 def passage_rule(

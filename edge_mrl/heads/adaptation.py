@@ -309,7 +309,7 @@ def _recode(index: Index, vectors: _Vectors, folder: Path, head: NewHead, stage:
     """Code all documents with the new head, and swap the codes in; returns how many there are."""
     store = index.store
     manifest = read_manifest(folder)
-    wanted = reindex.Target(binding_of(manifest, folder), store.rule, store.keep_full)
+    wanted = reindex.Reindexing(binding_of(manifest, folder), store.rule, store.keep_full)
     done = reindex.begin(store, wanted)
     advance = stage("code documents", max(reindex.progress(store)[1] - done, 0))
     last = 0

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 import numpy as np
 
 from edge_mrl.errors import EdgeMrlError, NetworkError, UsageError
-from edge_mrl.store.replica import enrollment as replica
+from edge_mrl.store import replica
 from edge_mrl.sync import Backoff, Credentials, Remote, Timeouts
 
 if TYPE_CHECKING:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
+    from edge_mrl.store import reindex, replica
     from edge_mrl.store.codefile.file import Layout, Segment
     from edge_mrl.store.codefile.table import CodeTable, Part
     from edge_mrl.store.keywords import best_passage, fuse
-    from edge_mrl.store.maintain import Compaction, Health, check
+    from edge_mrl.store.maintain import Compaction, Health, check, compact, stats
     from edge_mrl.store.replica.arrivals import Agreed
     from edge_mrl.store.replica.dead_letters import DeadLetter
     from edge_mrl.store.replica.outbox import MAX_QUEUE_BYTES, Enrollment
@@ -40,7 +41,11 @@ __all__ = [
     "View",
     "best_passage",
     "check",
+    "compact",
     "fuse",
+    "reindex",
+    "replica",
+    "stats",
     "text_hash",
 ]
 
@@ -50,7 +55,7 @@ __getattr__ = lazily(
         "codefile.file": ("Layout", "Segment"),
         "codefile.table": ("CodeTable", "Part"),
         "keywords": ("best_passage", "fuse"),
-        "maintain": ("Compaction", "Health", "check"),
+        "maintain": ("Compaction", "Health", "check", "compact", "stats"),
         "replica.arrivals": ("Agreed",),
         "replica.dead_letters": ("DeadLetter",),
         "replica.outbox": ("MAX_QUEUE_BYTES", "Enrollment"),

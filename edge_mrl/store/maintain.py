@@ -104,7 +104,7 @@ def compact(store: Store) -> Compaction:
 
 def stats(store: Store) -> dict[str, Any]:
     """What a store holds and takes; sizes in bytes."""
-    counts, going = store.count(), reindex.target(store)
+    counts, going = store.count(), reindex.interrupted(store)
     with store.locked() as (connection, cache):
         state = read_state(connection)
         deleted = len(read_dead(connection))

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from edge_mrl.codes import Packing
-from edge_mrl.encode import PassageRule
+from edge_mrl.documents import PassageRule
 from edge_mrl.errors import UsageError
 from edge_mrl.store.codefile.cache import read_state, write_state
 from edge_mrl.store.codefile.file import GENERATION_BYTES
@@ -26,11 +26,20 @@ if TYPE_CHECKING:
     from edge_mrl.documents import Document
     from edge_mrl.store.store import Entry, Store
 
-__all__ = ["Target", "abandon", "begin", "finish", "pending", "progress", "stage", "target"]
+__all__ = [
+    "Reindexing",
+    "abandon",
+    "begin",
+    "finish",
+    "interrupted",
+    "pending",
+    "progress",
+    "stage",
+]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Target:
+class Reindexing:
     """What a store is being changed to."""
 
     binding: Binding
@@ -38,7 +47,7 @@ class Target:
     keep_full: str | None
 
 
-def target(store: Store) -> Target | None:
+def interrupted(store: Store) -> Reindexing | None:
     """What an interrupted reindexing was for; None if there was none."""
     with store.locked() as (connection, _):
         row = connection.execute("SELECT binding FROM reindexing").fetchone()
@@ -49,10 +58,10 @@ def target(store: Store) -> Target | None:
     if packing := bound.pop("packing", None):
         centre = None if packing["centre"] is None else tuple(packing["centre"])
         bound["packing"] = Packing(packing["kind"], packing["step"], centre)
-    return Target(Binding(**bound), PassageRule(**values["rule"]), values["keep_full"])
+    return Reindexing(Binding(**bound), PassageRule(**values["rule"]), values["keep_full"])
 
 
-def begin(store: Store, wanted: Target) -> int:
+def begin(store: Store, wanted: Reindexing) -> int:
     """Start, or go on where the same change was interrupted.
 
     Returns:
@@ -66,7 +75,7 @@ def begin(store: Store, wanted: Target) -> int:
             f"{store.path} keeps full vectors ({wanted.keep_full}), and the bundle "
             f"{wanted.binding.bundle} gives none: export it without --coarse-only"
         )
-    before = target(store)
+    before = interrupted(store)
     text = json.dumps(dataclasses.asdict(wanted), sort_keys=True)
     with store.writing(), store.locked() as (connection, _):
         same = before is not None and _comparable(before) == _comparable(wanted)
@@ -99,7 +108,7 @@ def pending(store: Store, *, limit: int, after: int) -> list[tuple[int, Document
         return sorted(view.documents(keys).items())
 
 
-def stage(store: Store, wanted: Target, rows: Sequence[tuple[int, Entry]]) -> None:
+def stage(store: Store, wanted: Reindexing, rows: Sequence[tuple[int, Entry]]) -> None:
     """Keep new codes of documents, unless the documents have changed since they were read."""
     values = [_values(key, entry, wanted) for key, entry in rows]
     with store.writing(), store.locked() as (connection, _):
@@ -112,7 +121,7 @@ def stage(store: Store, wanted: Target, rows: Sequence[tuple[int, Entry]]) -> No
 
 def finish(store: Store) -> bool:
     """Swap the new codes in, if every document has them; returns whether it has."""
-    wanted = target(store)
+    wanted = interrupted(store)
     if wanted is None:
         return False
     with store.writing() as state, store.locked() as (connection, _):
@@ -163,11 +172,11 @@ def abandon(store: Store) -> None:
         connection.execute("DELETE FROM reindexing")
 
 
-def _comparable(wanted: Target) -> tuple[Any, ...]:
+def _comparable(wanted: Reindexing) -> tuple[Any, ...]:
     return (*wanted.binding.code, wanted.rule, wanted.keep_full)
 
 
-def _values(key: int, entry: Entry, wanted: Target) -> tuple[Any, ...]:
+def _values(key: int, entry: Entry, wanted: Reindexing) -> tuple[Any, ...]:
     spans, codes = encode_spans(entry.spans), encode_codes(entry, wanted.binding)
     full = None
     if wanted.keep_full is not None and entry.full is not None and entry.spans:

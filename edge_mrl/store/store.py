@@ -17,8 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from edge_mrl.documents import Document, clean
-from edge_mrl.encode import PassageRule
+from edge_mrl.documents import Document, PassageRule, clean
 from edge_mrl.errors import (
     BindingError,
     DamagedError,

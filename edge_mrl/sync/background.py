@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from edge_mrl.errors import StoreError
-from edge_mrl.store.replica import queue as pushes
+from edge_mrl.store import replica
 
 if TYPE_CHECKING:
     from edge_mrl.store import DeadLetter, Store
@@ -124,6 +124,6 @@ class Runner:
     def _newest(self) -> int:
         """The newest stamp that waits: another one means that something was written."""
         try:
-            return pushes.newest_queued(self._syncing.store)
+            return replica.newest_queued(self._syncing.store)
         except StoreError:
             return 0

@@ -16,9 +16,7 @@ from edge_mrl.encode import Encoder
 from edge_mrl.errors import EdgeMrlError, UsageError
 from edge_mrl.index import Index
 from edge_mrl.search import Reranker
-from edge_mrl.store import Store
-from edge_mrl.store.replica import dead_letters as letters
-from edge_mrl.store.replica import enrollment as replica
+from edge_mrl.store import Store, replica
 from edge_mrl.sync.background import Runner
 from edge_mrl.sync.enrollment import Link, Status, enroll, move, retry_letters, status_of
 from edge_mrl.sync.policy import MAX_WAIT_S, Backoff, Conditions, Policy
@@ -226,7 +224,7 @@ class SyncClient:
 
     def dead_letters(self) -> list[DeadLetter]:
         """Versions that will not be sent, by id."""
-        return letters.dead_letters(self._store)
+        return replica.list_dead_letters(self._store)
 
     def retry(self, ids: Iterable[str] | None = None) -> int:
         """Send dead letters again, all or some; what was deleted elsewhere is put again.
@@ -238,7 +236,7 @@ class SyncClient:
 
     def drop(self, ids: Iterable[str] | None = None) -> int:
         """Forget dead letters, all or some; the store's documents stay. Returns how many."""
-        return letters.drop_letters(self._store, ids)
+        return replica.drop_dead_letters(self._store, ids)
 
     def resend(self) -> None:
         """Have the next sync pull everything, and send again what the server lacks of this device's."""

@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING
 from edge_mrl.bundle import read_manifest
 from edge_mrl.errors import UsageError
 from edge_mrl.index import find_bundle
-from edge_mrl.store import MAX_QUEUE_BYTES, Enrollment, Queue
-from edge_mrl.store.replica import dead_letters as letters
-from edge_mrl.store.replica import enrollment as replica
-from edge_mrl.store.replica import queue as pushes
+from edge_mrl.store import MAX_QUEUE_BYTES, Enrollment, Queue, replica
 from edge_mrl.sync.credentials import Credentials
 from edge_mrl.sync.remote import Remote
 from edge_mrl.sync.remote import enroll as ask_to_enroll
@@ -159,7 +156,7 @@ class Link:
             UsageError: The store is not enrolled, or is a copy of one that is.
         """
         found = Credentials.read(self._store.path)
-        enrollment = replica.enrollment(self._store)
+        enrollment = replica.enrollment_of(self._store)
         where = self._store.path
         again = f"`edge-mrl enroll --server URL --code CODE --store {where}`"
         if found is None:
@@ -191,7 +188,7 @@ class Link:
         found = self._credentials
         if found is None or found.expires_ms is None:
             return
-        enrollment = replica.enrollment(self._store)
+        enrollment = replica.enrollment_of(self._store)
         offset_ms = 0 if enrollment is None else enrollment.offset_ms
         if found.expires_ms - (now_ms() + offset_ms) > RENEW_MS:
             return
@@ -212,7 +209,7 @@ def status_of(store: Store, waiting: str | None = None) -> Status:
     Raises:
         UsageError: It is not enrolled.
     """
-    found = replica.enrollment(store)
+    found = replica.enrollment_of(store)
     if found is None:
         raise UsageError(
             f"{store.path} is not enrolled: `edge-mrl enroll --server URL --code CODE --store "
@@ -222,8 +219,8 @@ def status_of(store: Store, waiting: str | None = None) -> Status:
         found.server,
         found.tenant,
         found.device,
-        pushes.queue(store),
-        letters.count_letters(store),
+        replica.queue_of(store),
+        replica.count_dead_letters(store),
         found.cursor,
         found.success_ms or None,
         found.with_text,
@@ -235,7 +232,7 @@ def retry_letters(
     store: Store, encoder: Callable[[], Encoder], ids: Iterable[str] | None = None
 ) -> int:
     """Queue dead letters again; documents that were deleted elsewhere are embedded and put again."""
-    queued, documents = letters.retry_letters(store, ids)
+    queued, documents = replica.requeue_dead_letters(store, ids)
     return queued + _put_again(store, encoder, documents)
 
 

@@ -18,10 +18,7 @@ import numpy as np
 from edge_mrl.bundle import derive_codes, read_head
 from edge_mrl.documents import Document
 from edge_mrl.errors import NetworkError, ServerError, WireError
-from edge_mrl.store import Entry
-from edge_mrl.store.replica import arrivals
-from edge_mrl.store.replica import enrollment as replica
-from edge_mrl.store.replica import queue as pushes
+from edge_mrl.store import Entry, replica
 from edge_mrl.sync.remote import Code
 from edge_mrl.wire import Item, decode_items, decode_message
 
@@ -88,7 +85,7 @@ class Puller:
                 server is an older copy of what it was: see ``everything``.
         """
         while True:
-            now = replica.enrollment(self._store)
+            now = replica.enrollment_of(self._store)
             since, epoch, push = (now.cursor, now.epoch, now.answered) if now else (0, "", 0)
             page = self._page(since, epoch=epoch, push=push)
             self._apply(page.items, cursor=page.cursor, epoch=page.epoch, offset_ms=page.offset_ms)
@@ -98,7 +95,7 @@ class Puller:
     def bootstrap(self) -> Agreed | None:
         """Fill a store that has pulled nothing yet; returns what ``everything`` does, if need be."""
         store = self._store
-        if self._full or replica.ever_acknowledged(store) or pushes.queue(store).items:
+        if self._full or replica.ever_acknowledged(store) or replica.queue_of(store).items:
             # A snapshot has no deletions, and may be older than what this device has sent since; what
             # waits may have been sent too, and deleted by others, where the answer was lost.
             return self.everything()
@@ -114,7 +111,7 @@ class Puller:
 
     def everything(self) -> Agreed:
         """Pull from the beginning, and agree on what is not there. The last push must be settled."""
-        now = replica.enrollment(self._store)
+        now = replica.enrollment_of(self._store)
         there: dict[str, int] = {}
         since, fence, epoch = 0, None, None
         while True:
@@ -125,7 +122,7 @@ class Puller:
             if not page.more:
                 break
         push = now.push if now else 0
-        agreed = arrivals.reconcile(self._store, there, page, push=push)
+        agreed = replica.reconcile(self._store, there, page, push=push)
         self._pulled(0, agreed.deleted)
         return agreed
 
@@ -169,7 +166,9 @@ class Puller:
         offset_ms: int | None = None,
     ) -> None:
         pairs = [(item, self._entry(item)) for item in items]
-        counts = arrivals.apply(self._store, pairs, cursor=cursor, epoch=epoch, offset_ms=offset_ms)
+        counts = replica.apply_pulled(
+            self._store, pairs, cursor=cursor, epoch=epoch, offset_ms=offset_ms
+        )
         self._pulled(*counts)
 
     def _entry(self, item: Item) -> Entry | None:

@@ -13,10 +13,7 @@ import numpy as np
 from edge_mrl.bundle import read_manifest
 from edge_mrl.errors import NetworkError, ServerError, UsageError
 from edge_mrl.index import find_bundle
-from edge_mrl.store import Outgoing, Verdict
-from edge_mrl.store.replica import dead_letters as letters
-from edge_mrl.store.replica import enrollment as replica
-from edge_mrl.store.replica import queue as pushes
+from edge_mrl.store import Outgoing, Verdict, replica
 from edge_mrl.sync.policy import Backoff, Policy
 from edge_mrl.sync.pull import Puller
 from edge_mrl.wire import MAX_BODY_BYTES, MAX_ITEMS, Item, encode_items
@@ -225,7 +222,7 @@ class Run:
 
     @property
     def _enrollment(self) -> Enrollment:
-        found = replica.enrollment(self._store)
+        found = replica.enrollment_of(self._store)
         if found is None:
             raise UsageError(f"{self._store.path} is not enrolled any more")
         return found
@@ -259,7 +256,7 @@ class Run:
                 raise
             # This store is an older copy of itself: what it sent then may have arrived.
             number, refused = last, ()
-        pushes.settle(self._store, number, refused=refused)
+        replica.settle_push(self._store, number, refused=refused)
 
     def _agreed(self, agreed: Agreed | None) -> None:
         if agreed is not None and agreed.resent is not None:
@@ -269,7 +266,7 @@ class Run:
 
     def _push(self, remote: Remote | None) -> None:
         stuck = 0
-        while batch := pushes.outgoing(self._store, limit=MAX_ITEMS):
+        while batch := replica.outgoing(self._store, limit=MAX_ITEMS):
             with_text = self._with_text(remote)
             items, unsendable = self._items(batch, with_text=with_text)
             if unsendable:
@@ -284,7 +281,7 @@ class Run:
             self._within_cap(len(frame))
             if remote is not None:
                 names = [item.id for item in items[:count]]
-                if not pushes.begin(self._store, now.push + 1, names):
+                if not replica.begin_push(self._store, now.push + 1, names):
                     self._settle(remote)  # another process has begun one
                     continue
             results, offset_ms = self._send(remote, frame, items[:count])
@@ -299,7 +296,7 @@ class Run:
                 )
 
     def _with_text(self, remote: Remote | None) -> bool:
-        found = replica.enrollment(self._store)
+        found = replica.enrollment_of(self._store)
         if found is None and remote is not None:
             raise UsageError(f"{self._store.path} is not enrolled any more")
         return found is not None and found.with_text
@@ -309,7 +306,7 @@ class Run:
     ) -> tuple[list[Item], list[Verdict]]:
         """What to send, and what cannot be: neither its vectors nor its text are here."""
         lost = [
-            Verdict(one.id, one.stamp, letters.NO_VECTORS)
+            Verdict(one.id, one.stamp, replica.NO_VECTORS)
             for one in batch
             if one.vectors is None and one.document is not None and not one.document.text
         ]
@@ -403,7 +400,7 @@ class Run:
         return answer
 
     def _take(self, verdicts: Sequence[Verdict], offset_ms: int, *, number: int = 0) -> None:
-        pushes.acknowledge(self._store, verdicts, offset_ms=offset_ms, number=number)
+        replica.acknowledge(self._store, verdicts, offset_ms=offset_ms, number=number)
         statuses = [verdict.status for verdict in verdicts]
         pushed, stale = statuses.count("applied"), statuses.count("stale")
         dead = len(statuses) - pushed - stale - statuses.count("clock_ahead")

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_mrl.documents import PassageRule
 from edge_mrl.encode.encoder import Encoder
-from edge_mrl.encode.passages import WORD_CHARS, PassageRule, passage_rule, split
+from edge_mrl.encode.passages import WORD_CHARS, passage_rule, split
 from edge_mrl.errors import UsageError
 from tests.support.bundles import TINY
 

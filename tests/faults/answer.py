@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from edge_mrl import Encoder
 from edge_mrl.bundle.head import derive_codes
-from edge_mrl.encode.passages import PassageRule, split
+from edge_mrl.documents import PassageRule
+from edge_mrl.encode.passages import split
 from edge_mrl.store.maintain import check
-from edge_mrl.store.replica.dead_letters import DELETED_ELSEWHERE, DeadLetter, dead_letters
-from edge_mrl.store.replica.queue import queue
+from edge_mrl.store.replica.dead_letters import DELETED_ELSEWHERE, DeadLetter, list_dead_letters
+from edge_mrl.store.replica.queue import queue_of
 from edge_mrl.store.store import Store
 from tests.faults.databases import Held
 from tests.faults.device import PASSAGE
@@ -69,7 +70,7 @@ class Copy:
         """Open a store as an application does, and check it."""
         with Store.open(path) as store:
             problems = [f"{name}: {text}" for text in check(store).problems]
-            letters, waiting = dead_letters(store), queue(store).items
+            letters, waiting = list_dead_letters(store), queue_of(store).items
             with store.reading() as view, store.locked() as (connection, _):
                 rows = connection.execute("SELECT key, id FROM documents").fetchall()
                 keys = [key for key, _ in rows]

@@ -227,9 +227,9 @@ def _enrolled(path: Path) -> bool:
 
 def _forget_too_early(store: Any) -> None:
     """The fault that an outbox is there to prevent: rows leave it when they are sent."""
-    from edge_mrl.store.replica import queue as pushes
+    from edge_mrl.store import replica
 
-    real = pushes.outgoing
+    real = replica.outgoing
 
     def outgoing(*args: Any, **options: Any) -> Any:
         found = real(*args, **options)
@@ -239,4 +239,4 @@ def _forget_too_early(store: Any) -> None:
             )
         return found
 
-    pushes.outgoing = outgoing
+    replica.outgoing = outgoing

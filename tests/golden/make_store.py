@@ -14,10 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_mrl.documents import Document
-from edge_mrl.encode.passages import PassageRule
-from edge_mrl.store.replica import enrollment as replica
-from edge_mrl.store.replica import queue as pushes
+from edge_mrl.documents import Document, PassageRule
+from edge_mrl.store import replica
 from edge_mrl.store.replica.outbox import Enrollment
 from edge_mrl.store.replica.queue import Verdict
 from edge_mrl.store.store import Binding, Entry, Store
@@ -53,7 +51,7 @@ def main() -> None:
         rows = zip(DOCUMENTS, SPANS, np.split(CODES, places), np.split(FULLS, places), strict=True)
         store.put([Entry(document, spans, codes, full) for document, spans, codes, full in rows])
         # "a" was sent without an answer; "blank" is there; "gone" was, and its deletion waits.
-        pushes.begin(store, 1, ["a"])
+        replica.begin_push(store, 1, ["a"])
         store.put([_empty("gone"), _empty("refused")])
         _judge(store, blank="applied", gone="applied")
         store.delete(["gone", "refused"])
@@ -66,9 +64,9 @@ def _empty(name: str) -> Entry:
 
 def _judge(store: Store, **statuses: str) -> None:
     """Take over what a server said of some documents that wait."""
-    waiting = {one.id: one.stamp for one in pushes.outgoing(store, limit=99)}
+    waiting = {one.id: one.stamp for one in replica.outgoing(store, limit=99)}
     verdicts = [Verdict(name, waiting[name], status) for name, status in statuses.items()]
-    pushes.acknowledge(store, verdicts, offset_ms=0)
+    replica.acknowledge(store, verdicts, offset_ms=0)
 
 
 if __name__ == "__main__":

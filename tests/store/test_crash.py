@@ -87,9 +87,9 @@ def expect(model: dict[str, int], number: int) -> dict[str, int]:
 
 WRITER = """
 import sys
-from edge_mrl import codecache
+from edge_mrl.store.codefile import cache as codecache
 codecache.SEGMENT_ROWS, codecache.STAGE_ROWS = 128, 16
-from tests.test_store_crash import apply
+from tests.store.test_crash import apply
 from edge_mrl.store import Store
 with Store.open(sys.argv[1]) as store:
     print("ready", flush=True)
@@ -268,11 +268,10 @@ READERS = 2
 
 STRESS_WRITER = """
 import mmap, os, sys, time
-from edge_mrl import codecache
+from edge_mrl.store.codefile import cache as codecache
 codecache.SEGMENT_ROWS, codecache.STAGE_ROWS = 128, 16
-from tests.test_store_crash import BINDING, make_entry
-from edge_mrl.maintain import compact
-from edge_mrl.store import Entry, Store
+from tests.store.test_crash import BINDING, make_entry
+from edge_mrl.store import Entry, Store, compact
 path, board, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
 file = os.open(board, os.O_RDWR)
 number, end = 0, time.monotonic() + seconds
@@ -291,9 +290,9 @@ print(number)
 
 STRESS_READER = """
 import os, sys, time
-from edge_mrl import codecache
+from edge_mrl.store.codefile import cache as codecache
 codecache.SEGMENT_ROWS, codecache.STAGE_ROWS = 128, 16
-from tests.test_store_crash import vectors
+from tests.store.test_crash import vectors
 from edge_mrl.search import nearest
 from edge_mrl.store import Store
 path, board, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
@@ -348,9 +347,9 @@ def test_readers_see_every_commit_while_one_process_writes(tmp_path: Path) -> No
 
 LIMITED_WRITER = """
 import resource, signal, sys
-from edge_mrl import codecache
+from edge_mrl.store.codefile import cache as codecache
 codecache.SEGMENT_ROWS, codecache.STAGE_ROWS = 128, 16
-from tests.test_store_crash import make_entry
+from tests.store.test_crash import make_entry
 from edge_mrl.errors import StoreError
 from edge_mrl.store import Store
 with Store.open(sys.argv[1]) as store:

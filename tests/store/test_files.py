@@ -20,19 +20,17 @@ from edge_mrl.errors import (
     UsageError,
 )
 from edge_mrl.search.scan import nearest
+from edge_mrl.store import replica
 from edge_mrl.store.file import APPLICATION_ID
 from edge_mrl.store.maintain import Health, check
 from edge_mrl.store.migrations import MIGRATIONS
-from edge_mrl.store.replica import dead_letters as letters
-from edge_mrl.store.replica import enrollment as replica
-from edge_mrl.store.replica import queue as pushes
 from edge_mrl.store.replica.outbox import known_versions
 from edge_mrl.store.store import Binding, Counts, Store
 from tests.golden import make_store
 from tests.support.stores import BINDING, DIM, entry, live_codes, open_store, run_python
 
 if TYPE_CHECKING:
-    from edge_mrl.encode.passages import PassageRule
+    from edge_mrl.documents import PassageRule
 
 
 @pytest.fixture
@@ -206,7 +204,7 @@ def test_store_of_every_version_opens_with_all_it_held(old: Path, path: Path) ->
 def test_queue_of_an_enrolled_store_is_still_there(old: Path, path: Path) -> None:
     shutil.copy(old, path)
     with Store.open(path) as store:
-        found = replica.enrollment(store)
+        found = replica.enrollment_of(store)
         assert found is not None
         mine = make_store.ENROLLMENT
         assert (found.server, found.tenant, found.device) == (mine.server, mine.tenant, mine.device)
@@ -214,7 +212,7 @@ def test_queue_of_an_enrolled_store_is_still_there(old: Path, path: Path) -> Non
         # Pushes are numbered since the newest: what was sent before cannot be asked for.
         numbered = old == make_store.NEWEST
         assert (found.epoch, found.push, found.answered) == ("", int(numbered), 0)
-        first, second, third = pushes.outgoing(store, limit=9)
+        first, second, third = replica.outgoing(store, limit=9)
         assert [first.document, second.document] == make_store.DOCUMENTS[:2]
         assert [first.spans, second.spans] == make_store.SPANS[:2]
         for one, full in ((first, make_store.FULLS[:2]), (second, make_store.FULLS[2:])):
@@ -229,16 +227,16 @@ def test_queue_of_an_enrolled_store_is_still_there(old: Path, path: Path) -> Non
             "gone": (0, True),
         }
         # What is said of a push says nothing of one that another process has begun since.
-        pushes.settle(store, 0, refused=None)
-        after = replica.enrollment(store)
+        replica.settle_push(store, 0, refused=None)
+        after = replica.enrollment_of(store)
         assert after is not None
         assert after.is_open == numbered
-        (letter,) = letters.dead_letters(store)
+        (letter,) = replica.list_dead_letters(store)
         assert (letter.id, letter.reason, letter.deleted) == ("refused", "forbidden", True)
         # It goes on: what is sent leaves the queue, and its vectors go with it.
-        sent = [pushes.Verdict(one.id, one.stamp, "applied") for one in (first, second, third)]
-        pushes.acknowledge(store, sent, offset_ms=0)
-        assert pushes.queue(store) == pushes.Queue(0, 0, None)
+        sent = [replica.Verdict(one.id, one.stamp, "applied") for one in (first, second, third)]
+        replica.acknowledge(store, sent, offset_ms=0)
+        assert replica.queue_of(store) == replica.Queue(0, 0, None)
         assert check(store) == Health(3, (), (), ())
 
 

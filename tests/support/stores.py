@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_mrl.codes.packing import INT8, Packing, int4_step
-from edge_mrl.documents import Document
-from edge_mrl.encode.passages import PassageRule
+from edge_mrl.documents import Document, PassageRule
 from edge_mrl.store.codefile import cache as codecache
 from edge_mrl.store.store import Binding, Entry, Store
 
@@ -105,8 +104,7 @@ def live_codes(store: Store) -> list[list[int]]:
 #: For processes that write such stores too.
 PRELUDE = """
 import sys, numpy as np
-from edge_mrl.documents import Document
-from edge_mrl.passages import PassageRule
+from edge_mrl.documents import Document, PassageRule
 from edge_mrl.store import Binding, Entry, Store
 def create():
     return Binding("space-1", "code-1", 4, 1.0, "/bundles/one"), PassageRule(8, 2)

@@ -21,7 +21,7 @@ from edge_mrl.documents import Document
 from edge_mrl.errors import NetworkError, ServerError, UsageError
 from edge_mrl.index import Index
 from edge_mrl.search.rerank import calibrate_margin, doubt, merge
-from edge_mrl.store.replica import queue as pushes
+from edge_mrl.store import replica
 from edge_mrl.sync.client import SyncClient
 from edge_mrl.sync.credentials import Credentials, credentials_path
 from edge_mrl.sync.policy import Backoff, Conditions, Policy
@@ -145,7 +145,7 @@ def test_acknowledgement_that_was_lost_does_no_harm(new_device: NewDevice) -> No
     device.client.sync_once()
     device.index.put([Document("a", "a model"), Document("b", "testing it")])
     remote = device.client._link.follow()
-    sent = pushes.outgoing(device.index.store, limit=10)
+    sent = replica.outgoing(device.index.store, limit=10)
     from edge_mrl.wire.frames import Item
 
     items = [Item(one.id, one.stamp, one.vectors) for one in sent if one.vectors is not None]
@@ -153,9 +153,9 @@ def test_acknowledgement_that_was_lost_does_no_harm(new_device: NewDevice) -> No
         encode_items({"cursor": 0}, items, like=items[0].vectors), 2
     )  # and the answer is lost
     device.index.put([Document("b", "0 1 2")])  # written between the sending and the answer
-    verdicts = [pushes.Verdict(one.id, one.stamp, "applied") for one in sent]
-    pushes.acknowledge(device.index.store, verdicts, offset_ms=0)
-    assert [one.id for one in pushes.outgoing(device.index.store, limit=10)] == ["b"]
+    verdicts = [replica.Verdict(one.id, one.stamp, "applied") for one in sent]
+    replica.acknowledge(device.index.store, verdicts, offset_ms=0)
+    assert [one.id for one in replica.outgoing(device.index.store, limit=10)] == ["b"]
     other = new_device("other")
     settle(device, other)
     assert alike(other, device)

@@ -1,5 +1,114 @@
-"""What makes a store one of several copies: enrollment, versions, queue, dead letters."""
+"""What makes a store one of several copies: enrollment, versions, queue, dead letters.
+
+Used as a namespace: ``from edge_mrl.store import replica``, then ``replica.enroll(store, ...)``.
+"""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from typing import TYPE_CHECKING
+
+from edge_mrl.lazy import lazily
+
+if TYPE_CHECKING:
+    from edge_mrl.store.replica.arrivals import Agreed, apply_pulled, reconcile
+    from edge_mrl.store.replica.dead_letters import (
+        DELETED_ELSEWHERE,
+        NO_VECTORS,
+        DeadLetter,
+        count_dead_letters,
+        drop_dead_letters,
+        list_dead_letters,
+        requeue_dead_letters,
+    )
+    from edge_mrl.store.replica.enrollment import (
+        enroll,
+        enrollment_of,
+        ever_acknowledged,
+        mark_success,
+        resend,
+        set_margin,
+        set_server,
+        set_with_text,
+    )
+    from edge_mrl.store.replica.outbox import MAX_QUEUE_BYTES, Enrollment
+    from edge_mrl.store.replica.queue import (
+        Outgoing,
+        Queue,
+        Verdict,
+        acknowledge,
+        begin_push,
+        newest_queued,
+        outgoing,
+        queue_of,
+        settle_push,
+    )
+
+__all__ = [
+    "DELETED_ELSEWHERE",
+    "MAX_QUEUE_BYTES",
+    "NO_VECTORS",
+    "Agreed",
+    "DeadLetter",
+    "Enrollment",
+    "Outgoing",
+    "Queue",
+    "Verdict",
+    "acknowledge",
+    "apply_pulled",
+    "begin_push",
+    "count_dead_letters",
+    "drop_dead_letters",
+    "enroll",
+    "enrollment_of",
+    "ever_acknowledged",
+    "list_dead_letters",
+    "mark_success",
+    "newest_queued",
+    "outgoing",
+    "queue_of",
+    "reconcile",
+    "requeue_dead_letters",
+    "resend",
+    "set_margin",
+    "set_server",
+    "set_with_text",
+    "settle_push",
+]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "arrivals": ("Agreed", "apply_pulled", "reconcile"),
+        "dead_letters": (
+            "DELETED_ELSEWHERE",
+            "NO_VECTORS",
+            "DeadLetter",
+            "count_dead_letters",
+            "drop_dead_letters",
+            "list_dead_letters",
+            "requeue_dead_letters",
+        ),
+        "enrollment": (
+            "enroll",
+            "enrollment_of",
+            "ever_acknowledged",
+            "mark_success",
+            "resend",
+            "set_margin",
+            "set_server",
+            "set_with_text",
+        ),
+        "outbox": ("MAX_QUEUE_BYTES", "Enrollment"),
+        "queue": (
+            "Outgoing",
+            "Queue",
+            "Verdict",
+            "acknowledge",
+            "begin_push",
+            "newest_queued",
+            "outgoing",
+            "queue_of",
+            "settle_push",
+        ),
+    },
+)

@@ -12,7 +12,7 @@ import numpy as np
 from edge_mrl.codes import INT8
 from edge_mrl.errors import NetworkError
 from edge_mrl.store.records import Binding, decode_metadata, encode_codes
-from edge_mrl.store.replica.dead_letters import DELETED_ELSEWHERE, write_letter
+from edge_mrl.store.replica.dead_letters import DELETED_ELSEWHERE, write_dead_letter
 from edge_mrl.store.replica.enrollment import require
 from edge_mrl.store.replica.outbox import (
     Known,
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from edge_mrl.sync import Page
     from edge_mrl.wire import Item
 
-__all__ = ["Agreed", "apply", "reconcile"]
+__all__ = ["Agreed", "apply_pulled", "reconcile"]
 
 
-def apply(
+def apply_pulled(
     store: Store,
     pulled: Sequence[tuple[Item, Entry | None]],
     *,
@@ -140,7 +140,7 @@ class _Local:
         if item.deleted and mine and not accepted and item.id in self._rows:
             query = "SELECT metadata, text FROM documents WHERE id = ?"
             metadata, text = self._connection.execute(query, (item.id,)).fetchone()
-            write_letter(
+            write_dead_letter(
                 self._connection, item.id, item.stamp, DELETED_ELSEWHERE, 0, metadata, text
             )
 

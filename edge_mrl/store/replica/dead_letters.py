@@ -21,12 +21,12 @@ __all__ = [
     "DELETED_ELSEWHERE",
     "NO_VECTORS",
     "DeadLetter",
-    "bury",
-    "count_letters",
-    "dead_letters",
-    "drop_letters",
-    "retry_letters",
-    "write_letter",
+    "count_dead_letters",
+    "drop_dead_letters",
+    "list_dead_letters",
+    "move_to_dead_letters",
+    "requeue_dead_letters",
+    "write_dead_letter",
 ]
 
 #: Why a version cannot be sent, beside what a server says: "invalid", "too_large", "forbidden".
@@ -54,14 +54,14 @@ class DeadLetter:
     document: Document | None
 
 
-def count_letters(store: Store) -> int:
+def count_dead_letters(store: Store) -> int:
     """How many versions will not be sent."""
     with store.locked() as (connection, _):
         count: int = connection.execute("SELECT count(*) FROM dead").fetchone()[0]
         return count
 
 
-def dead_letters(store: Store) -> list[DeadLetter]:
+def list_dead_letters(store: Store) -> list[DeadLetter]:
     """Versions that will not be sent, by id.
 
     Raises:
@@ -83,7 +83,9 @@ def dead_letters(store: Store) -> list[DeadLetter]:
     return letters
 
 
-def retry_letters(store: Store, ids: Iterable[str] | None = None) -> tuple[int, list[Document]]:
+def requeue_dead_letters(
+    store: Store, ids: Iterable[str] | None = None
+) -> tuple[int, list[Document]]:
     """Queue dead letters again, with new stamps.
 
     Args:
@@ -94,7 +96,9 @@ def retry_letters(store: Store, ids: Iterable[str] | None = None) -> tuple[int, 
         How many were queued, and documents that were deleted elsewhere: they are to be put again.
     """
     wanted = None if ids is None else set(ids)
-    letters = [letter for letter in dead_letters(store) if wanted is None or letter.id in wanted]
+    letters = [
+        letter for letter in list_dead_letters(store) if wanted is None or letter.id in wanted
+    ]
     gone = [letter for letter in letters if letter.reason == DELETED_ELSEWHERE]
     again = [letter for letter in letters if letter.reason != DELETED_ELSEWHERE]
     with store.writing(), store.locked() as (connection, _):
@@ -102,12 +106,12 @@ def retry_letters(store: Store, ids: Iterable[str] | None = None) -> tuple[int, 
         rows = [Queued(letter.id, now.last, letter.deleted, now_ms(), 0) for letter in again]
         write_queue(connection, rows)
         restamp(connection, now, [letter.id for letter in again])
-        _forget_letters(connection, [letter.id for letter in again])
+        _forget(connection, [letter.id for letter in again])
     documents = [letter.document for letter in gone if letter.document is not None]
     return len(again), documents
 
 
-def drop_letters(store: Store, ids: Iterable[str] | None = None) -> int:
+def drop_dead_letters(store: Store, ids: Iterable[str] | None = None) -> int:
     """Forget dead letters: what the store holds stays, and is not sent; returns how many.
 
     Args:
@@ -117,28 +121,30 @@ def drop_letters(store: Store, ids: Iterable[str] | None = None) -> int:
     with store.writing(), store.locked() as (connection, _):
         rows = connection.execute("SELECT id FROM dead").fetchall()
         wanted = {row[0] for row in rows} & ({row[0] for row in rows} if ids is None else set(ids))
-        _forget_letters(connection, sorted(wanted))
+        _forget(connection, sorted(wanted))
         if store.keep_full == "until-synced":
             query = "DELETE FROM fulls WHERE document = (SELECT key FROM documents WHERE id = ?)"
             connection.executemany(query, [(name,) for name in wanted])
     return len(wanted)
 
 
-def _forget_letters(connection: sqlite3.Connection, names: Sequence[str]) -> None:
+def _forget(connection: sqlite3.Connection, names: Sequence[str]) -> None:
     connection.executemany("DELETE FROM dead WHERE id = ?", [(name,) for name in names])
 
 
-def bury(connection: sqlite3.Connection, letters: Iterable[tuple[str, int, str]]) -> None:
+def move_to_dead_letters(
+    connection: sqlite3.Connection, letters: Iterable[tuple[str, int, str]]
+) -> None:
     """Move versions (id, stamp, why) from the queue to the dead letters; their documents stay."""
     for name, stamp, reason in letters:
         row = connection.execute(
             "DELETE FROM outbox WHERE id = ? AND stamp = ? RETURNING deleted", (name, stamp)
         ).fetchone()
         if row is not None:
-            write_letter(connection, name, stamp, reason, row[0])
+            write_dead_letter(connection, name, stamp, reason, row[0])
 
 
-def write_letter(
+def write_dead_letter(
     connection: sqlite3.Connection,
     name: str,
     stamp: int,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "enroll",
-    "enrollment",
+    "enrollment_of",
     "ever_acknowledged",
     "mark_success",
     "require",
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 
-def enrollment(store: Store) -> Enrollment | None:
+def enrollment_of(store: Store) -> Enrollment | None:
     """Where a store is synced to; None if it is not."""
     with store.locked() as (connection, _):
         return read_enrollment(connection)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_mrl.errors import DamagedError
-from edge_mrl.store.replica.dead_letters import bury
+from edge_mrl.store.replica.dead_letters import move_to_dead_letters
 from edge_mrl.store.replica.enrollment import require
 from edge_mrl.store.replica.outbox import (
     known_versions,
@@ -33,11 +33,11 @@ __all__ = [
     "Queue",
     "Verdict",
     "acknowledge",
-    "begin",
+    "begin_push",
     "newest_queued",
     "outgoing",
-    "queue",
-    "settle",
+    "queue_of",
+    "settle_push",
 ]
 
 
@@ -81,7 +81,7 @@ class Queue:
     oldest_ms: int | None
 
 
-def queue(store: Store) -> Queue:
+def queue_of(store: Store) -> Queue:
     """What waits."""
     query = "SELECT count(*), ifnull(sum(bytes), 0), min(queued_ms) FROM outbox"
     with store.locked() as (connection, _):
@@ -155,7 +155,7 @@ def _fulls(
     return found
 
 
-def begin(store: Store, number: int, ids: Sequence[str]) -> bool:
+def begin_push(store: Store, number: int, ids: Sequence[str]) -> bool:
     """Note that a push goes out, durably, before it does: its answer may be lost.
 
     Args:
@@ -180,7 +180,7 @@ def begin(store: Store, number: int, ids: Sequence[str]) -> bool:
     return True
 
 
-def settle(store: Store, number: int, *, refused: Collection[str] | None) -> None:
+def settle_push(store: Store, number: int, *, refused: Collection[str] | None) -> None:
     """Take over what became of the last push; a server says it, and lets it arrive no more.
 
     Args:
@@ -235,7 +235,7 @@ def acknowledge(
             elif verdict.status != "clock_ahead":
                 letters.append(verdict)
         write_versions(connection, versions)
-        bury(connection, [(one.id, one.stamp, one.status) for one in letters])
+        move_to_dead_letters(connection, [(one.id, one.stamp, one.status) for one in letters])
         _dequeue(connection, store, done)
         answered = max(now.answered, number)
         after = replace(now, last=last, floor=floor, offset_ms=offset_ms, answered=answered)

@@ -19,8 +19,7 @@ from urllib.parse import quote
 from edge_mrl.bundle import read_manifest
 from edge_mrl.errors import NetworkError, ServerError, UsageError
 from edge_mrl.index import find_bundle
-from edge_mrl.store import Enrollment, Store
-from edge_mrl.store.replica import enrollment as replica
+from edge_mrl.store import Enrollment, Store, replica
 from edge_mrl.sync.transport import Answer, Timeouts, Transport
 from edge_mrl.wire import COUNTER_BITS, Item
 
@@ -230,7 +229,7 @@ def open_target(
             api_key=os.environ.get("QDRANT_API_KEY"),
             ca=ca,
         )
-        found = replica.enrollment(store)
+        found = replica.enrollment_of(store)
         if found is None:
             wanted = Enrollment(target.address, collection, secrets.token_hex(8))
             replica.enroll(store, wanted, full_dim=full_dim)
