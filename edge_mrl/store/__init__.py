@@ -9,7 +9,6 @@ from edge_mrl.lazy import lazily
 if TYPE_CHECKING:
     from edge_mrl.store.codefile.file import Layout, Segment
     from edge_mrl.store.codefile.table import CodeTable, Part
-    from edge_mrl.store.keywords import best_passage, fuse
     from edge_mrl.store.maintain import Compaction, Health, check
     from edge_mrl.store.replica.arrivals import Agreed
     from edge_mrl.store.replica.dead_letters import DeadLetter
@@ -38,9 +37,7 @@ __all__ = [
     "Store",
     "Verdict",
     "View",
-    "best_passage",
     "check",
-    "fuse",
     "text_hash",
 ]
 
@@ -49,7 +46,6 @@ __getattr__ = lazily(
     {
         "codefile.file": ("Layout", "Segment"),
         "codefile.table": ("CodeTable", "Part"),
-        "keywords": ("best_passage", "fuse"),
         "maintain": ("Compaction", "Health", "check"),
         "replica.arrivals": ("Agreed",),
         "replica.dead_letters": ("DeadLetter",),
