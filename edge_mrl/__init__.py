@@ -14,7 +14,8 @@ from edge_mrl._version import __version__
 if TYPE_CHECKING:
     from edge_mrl.documents import Document
     from edge_mrl.encode import Encoder, Encoding, Verification
-    from edge_mrl.index import Hit, Index
+    from edge_mrl.index import Index
+    from edge_mrl.search import Hit
     from edge_mrl.sync import SyncClient
 
 __all__ = [
@@ -36,7 +37,7 @@ _HOMES = {
     "Document": "documents",
     "Encoder": "encode.encoder",
     "Encoding": "encode.encoder",
-    "Hit": "index",
+    "Hit": "search",
     "Index": "index",
     "SyncClient": "sync.client",
     "Verification": "encode.verification",

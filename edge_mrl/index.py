@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from edge_mrl.bundle import Manifest, read_manifest
-from edge_mrl.encode import Encoder, passage_rule, split
-from edge_mrl.errors import BindingError, BundleError, DamagedError, EdgeMrlError, UsageError
+from edge_mrl.documents import PassageRule
+from edge_mrl.encode import Encoder, passage_rule
+from edge_mrl.errors import BindingError, BundleError, EdgeMrlError, UsageError
+from edge_mrl.ingest import batches, embed, embed_again, rule_for
+from edge_mrl.lazy import moved
 from edge_mrl.search import (
     DEFAULT_MARGIN,
     RESCORE_DEPTH,
@@ -23,20 +26,18 @@ from edge_mrl.search import (
     Funnel,
     Mode,
     Options,
-    Ranked,
     Reranker,
     Scorer,
     Vectors,
+    answer,
     doubt,
     merge,
-    rank,
 )
 from edge_mrl.store import (
     Binding,
     Counts,
     Entry,
     Store,
-    best_passage,
     check,
     compact,
     reindex,
@@ -49,45 +50,17 @@ from edge_mrl.wire import MAX_IDS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edge_mrl.documents import Document, PassageRule
-    from edge_mrl.store import Compaction, Health, Place, View
+    from edge_mrl.documents import Document
+    from edge_mrl.search import Hit
+    from edge_mrl.store import Compaction, Health
 
-__all__ = ["Hit", "Index", "Stored", "answers", "binding_of", "embed", "find_bundle"]
+__all__ = ["Index", "Stored", "binding_of", "find_bundle"]
 
-#: Documents, or characters, that are embedded and committed together. An interruption loses one
-#: such batch: some 100 passages, a second or two on a laptop, ten or twenty on a small ARM board.
-BATCH_DOCUMENTS = 256
-BATCH_CHARS = 100_000
-#: Documents that reindexing commits together.
-REINDEX_DOCUMENTS = 64
 #: How long a server has to order a shortlist, in milliseconds: above what a good link takes, below
 #: what a person notices.
 RERANK_MS = 150.0
 #: How often another process may change the bundle while one call is under way.
 MOST_CHANGES = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A document found by a search, with the passage that answers best.
-
-    Attributes:
-        id: The document's id.
-        text: The passage.
-        start: Where it starts in the document's text, in characters.
-        end: Where it ends.
-        score: By vector, the cosine of query and passage, in [-1, 1], of their codes, or of the
-            full vectors where the store keeps them; by keyword, BM25; hybrid, the sum of
-            1 / (60 + rank) over both rankings.
-        metadata: The document's metadata.
-    """
-
-    id: str
-    text: str
-    start: int
-    end: int
-    score: float
-    metadata: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +224,7 @@ class Index:
             StoreError: The current batch was not stored.
         """
         total = Stored()
-        for batch in _batches(documents):
+        for batch in batches(documents):
             total += self._put_batch(batch)
             if committed is not None:
                 committed(total)
@@ -418,10 +391,10 @@ class Index:
         folder = Path(bundle).resolve()
         encoder = self._open_encoder(folder)
         try:
-            rule = _new_rule(encoder, self.rule, max_tokens, overlap)
+            rule = rule_for(encoder, self.rule, max_tokens, overlap)
             binding = binding_of(encoder.manifest, folder)
             wanted = reindex.Reindexing(binding, rule, self._store.keep_full)
-            return _reindex(self._store, encoder, wanted, progress)
+            return embed_again(self._store, encoder, wanted, progress)
         finally:
             encoder.close()
 
@@ -485,7 +458,7 @@ class Index:
             with self._store.reading() as view:
                 if code not in (None, self._store.binding.code):
                     continue  # another process has changed the bundle in this moment
-                return answers(view, queries, vectors, options), vectors
+                return answer(view, queries, vectors, options), vectors
         raise BindingError(f"{self.path} changes its bundle again and again: try later")
 
     def _search_with(
@@ -564,88 +537,6 @@ def _funnel(stages: Funnel | str | None) -> Funnel | None:
     return Funnel.of(stages) if isinstance(stages, str) else stages
 
 
-def embed(
-    encoder: Encoder, documents: Sequence[Document], rule: PassageRule, keep_full: str | None
-) -> list[Entry]:
-    """Cut documents into passages and embed them."""
-    cut = [(document, split(encoder, document.text, rule)) for document in documents]
-    texts = (document.text[start:end] for document, spans in cut for start, end in spans)
-    encoding = encoder.encode(texts, kind="document")
-    entries, first = [], 0
-    for document, spans in cut:
-        rows = slice(first, first + len(spans))
-        full = None if keep_full is None or encoding.full is None else encoding.full[rows]
-        entries.append(Entry(document, spans, encoding.coarse[rows], full))
-        first += len(spans)
-    return entries
-
-
-def answers(
-    view: View, queries: Sequence[str], vectors: Sequence[Vectors | None], options: Options
-) -> list[list[Hit]]:
-    """Answer queries from one state of a store, given their vectors: ``search_many`` without a model."""
-    pairs = zip(queries, vectors, strict=True)
-    rankings = [rank(view, query, vector, options) for query, vector in pairs]
-    keys = sorted({found.key for ranking in rankings for found in ranking})
-    by_row = {found.key for ranking in rankings for found in ranking if found.row is not None}
-    by_word = [key for key in keys if key not in by_row]
-    documents = view.documents(keys)
-    places = {**view.places(sorted(by_row)), **view.places(by_word, partial=True)}
-    return [
-        [_hit(found, query, documents[found.key], places.get(found.key)) for found in ranking]
-        for query, ranking in zip(queries, rankings, strict=True)
-    ]
-
-
-def _hit(found: Ranked, query: str, document: Document, place: Place | None) -> Hit:
-    start, end = 0, len(document.text)
-    if place is not None:
-        first, spans = place
-        position = (
-            best_passage(document.text, spans, query) if found.row is None else found.row - first
-        )
-        if not 0 <= position < len(spans):
-            raise DamagedError(f"the passages of document {document.id!r} are not where they were")
-        start, end = spans[position]
-    text = document.text[start:end]
-    return Hit(document.id, text, start, end, found.score, document.metadata)
-
-
-def _reindex(
-    store: Store,
-    encoder: Encoder,
-    wanted: reindex.Reindexing,
-    progress: Callable[[int, int], None] | None,
-) -> int:
-    done = reindex.begin(store, wanted)
-    embedded, last = 0, 0
-    while True:
-        batch = reindex.pending(store, limit=REINDEX_DOCUMENTS, after=last)
-        if not batch:
-            if reindex.finish(store):
-                return embedded
-            last = 0  # some were changed meanwhile, behind us
-            continue
-        entries = embed(encoder, [document for _, document in batch], wanted.rule, wanted.keep_full)
-        rows = [(key, entry) for (key, _), entry in zip(batch, entries, strict=True)]
-        reindex.stage(store, wanted, rows)
-        embedded, last = embedded + len(batch), batch[-1][0]
-        if progress is not None:
-            progress(done + embedded, max(reindex.progress(store)[1], done + embedded))
-
-
-def _new_rule(
-    encoder: Encoder, now: PassageRule, max_tokens: int | None, overlap: int | None
-) -> PassageRule:
-    """The passages of a store after reindexing: as asked for, else as now where that fits."""
-    if max_tokens is None and overlap is None:
-        try:
-            return passage_rule(encoder, max_tokens=now.max_tokens, overlap=now.overlap)
-        except UsageError:  # the new model reads less
-            return passage_rule(encoder)
-    return passage_rule(encoder, max_tokens=max_tokens, overlap=overlap)
-
-
 def _code(encoder: Encoder) -> tuple[str, str]:
     return encoder.manifest.space_id, encoder.manifest.code_id
 
@@ -705,18 +596,4 @@ def binding_of(manifest: Manifest, folder: Path) -> Binding:
     )
 
 
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    """Documents in batches of bounded size; an id comes once in a batch."""
-    batch: dict[str, Document] = {}
-    chars = 0
-    for document in documents:
-        if document.id in batch:
-            yield list(batch.values())
-            batch, chars = {}, 0
-        batch[document.id] = document
-        chars += len(document.text)
-        if len(batch) >= BATCH_DOCUMENTS or chars >= BATCH_CHARS:
-            yield list(batch.values())
-            batch, chars = {}, 0
-    if batch:
-        yield list(batch.values())
+__getattr__ = moved(__name__, {"edge_mrl.search": ("Hit",), "edge_mrl.ingest": ("embed",)})

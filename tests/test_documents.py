@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_mrl.documents import Document, Source, clean, find_sources, read_documents
+from edge_mrl.documents import Document, clean
 from edge_mrl.errors import UsageError
+from edge_mrl.sources import SourceFile, find_sources, read_documents
 
 
 def read(*paths: object) -> tuple[list[Document], list[str]]:
@@ -68,7 +69,7 @@ def test_file_that_is_not_text_is_skipped_by_name(data: bytes, reason: str, tmp_
 @pytest.mark.parametrize("name", ["gone.txt", "gone.jsonl"])
 def test_file_that_vanishes_is_skipped(name: str, tmp_path: Path) -> None:
     skipped: list[str] = []
-    gone = Source(str(tmp_path / name), 1)
+    gone = SourceFile(str(tmp_path / name), 1)
     assert list(read_documents([gone], skipped=lambda *told: skipped.extend(told))) == []
     assert skipped == [gone.path, "No such file or directory"]
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from edge_mrl import Document, Encoder, Hit, Index
-from edge_mrl import index as index_module
 from edge_mrl.codes.packing import similarity
 from edge_mrl.documents import PassageRule
 from edge_mrl.encode.passages import split
@@ -257,7 +256,7 @@ def test_id_that_comes_twice_keeps_the_last_text(path: Path) -> None:
 def test_batches_are_committed_as_they_are_done(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_module, "BATCH_DOCUMENTS", 4)
+    monkeypatch.setattr("edge_mrl.ingest.BATCH_DOCUMENTS", 4)
     seen: list[tuple[int, int]] = []
     with Index.open(path, bundle=TINY) as index, Index.open(path) as other:
 
@@ -275,7 +274,7 @@ def test_batches_are_committed_as_they_are_done(
 
 
 def test_long_documents_make_small_batches(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_module, "BATCH_CHARS", 100)
+    monkeypatch.setattr("edge_mrl.ingest.BATCH_CHARS", 100)
     sizes: list[int] = []
     with Index.open(path, bundle=TINY) as index:
         index.put(make_documents(6), committed=lambda stored: sizes.append(stored.documents))

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from edge_mrl.errors import UsageError
 
 if TYPE_CHECKING:
-    from edge_mrl.documents import Document, Source
+    from edge_mrl.documents import Document
     from edge_mrl.index import Index, Stored
+    from edge_mrl.sources import SourceFile
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -72,8 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Index and print a summary."""
-    from edge_mrl.documents import find_sources
     from edge_mrl.index import Index
+    from edge_mrl.sources import find_sources
 
     started = time.monotonic()
     if args.prune:
@@ -127,11 +128,11 @@ def _hash(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
 
 
-def _put(index: Index, sources: list[Source], *, quiet: bool) -> tuple[Stored, _Run]:
+def _put(index: Index, sources: list[SourceFile], *, quiet: bool) -> tuple[Stored, _Run]:
     """Put everything; returns what was stored and what was read."""
     from edge_mrl.cli.output import count
     from edge_mrl.cli.progress import Progress
-    from edge_mrl.documents import read_documents
+    from edge_mrl.sources import read_documents
 
     run_ = _Run()
     committed = 0

@@ -15,8 +15,8 @@ from edge_mrl.cli.stores import FILTER_HELP, add_filter, add_store
 from edge_mrl.errors import UsageError
 
 if TYPE_CHECKING:
-    from edge_mrl.index import Hit, Index
-    from edge_mrl.search import Answer
+    from edge_mrl.index import Index
+    from edge_mrl.search import Answer, Hit
 
 __all__ = ["HELP", "add_arguments", "run"]
 

@@ -122,8 +122,7 @@ def documents(job: dict[str, Any]) -> dict[str, Any]:
 
 def search(job: dict[str, Any]) -> dict[str, Any]:
     """Milliseconds of searches by a ready vector, and from the words; peak memory."""
-    from edge_mrl.index import answers
-    from edge_mrl.search import Options, Vectors
+    from edge_mrl.search import Options, Vectors, answer
 
     options = Options(K)
     with _encoder(job) as encoder, _index(job, encoder) as index:
@@ -134,7 +133,7 @@ def search(job: dict[str, Any]) -> dict[str, Any]:
 
         def ready(text: str) -> None:
             with index.store.reading() as view:
-                answers(view, [text], [by_text[text]], options)
+                answer(view, [text], [by_text[text]], options)
 
         return {
             "vector_ms": _timed(ready, job),

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_mrl.documents import Source, read_documents
 from edge_mrl.errors import UsageError
+from edge_mrl.sources import SourceFile, read_documents
 
 __all__ = ["DOCUMENTS", "QUERIES", "Sample", "built_in", "own"]
 
@@ -125,7 +125,7 @@ def _read(path: str) -> list[str]:
     def refuse(source: str, why: str) -> None:
         raise UsageError(f"{source}: {why}")
 
-    source = Source(path, Path(path).stat().st_size)
+    source = SourceFile(path, Path(path).stat().st_size)
     return [document.text for document in read_documents([source], skipped=refuse)]
 
 

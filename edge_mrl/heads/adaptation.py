@@ -27,7 +27,8 @@ from edge_mrl.heads.balance import balanced, centre_of
 from edge_mrl.heads.bundle import NewHead, place_for_head, with_head
 from edge_mrl.heads.pieces import count_pieces, cut_pieces
 from edge_mrl.heads.trial import MOST_PASSAGES, Short, Trial, best_kind, nested_sizes, spread
-from edge_mrl.index import REINDEX_DOCUMENTS, Index, binding_of, find_bundle
+from edge_mrl.index import Index, binding_of, find_bundle
+from edge_mrl.ingest import REINDEX_DOCUMENTS
 from edge_mrl.store import Entry, reindex
 
 if TYPE_CHECKING:

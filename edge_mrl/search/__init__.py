@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
+    from edge_mrl.search.answers import Hit, answer
     from edge_mrl.search.funnel import DEFAULT_WIDTH, WORD_DIMS, Funnel, Stage
     from edge_mrl.search.ranking import RESCORE_DEPTH, Mode, Options, Ranked, Vectors, rank
     from edge_mrl.search.rerank import DEFAULT_MARGIN, Answer, Reranker, Scorer, doubt, merge
@@ -20,6 +21,7 @@ __all__ = [
     "WORD_DIMS",
     "Answer",
     "Funnel",
+    "Hit",
     "Mode",
     "Options",
     "Ranked",
@@ -27,6 +29,7 @@ __all__ = [
     "Scorer",
     "Stage",
     "Vectors",
+    "answer",
     "doubt",
     "merge",
     "nearest",
@@ -36,6 +39,7 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
+        "answers": ("Hit", "answer"),
         "funnel": ("DEFAULT_WIDTH", "WORD_DIMS", "Funnel", "Stage"),
         "ranking": ("RESCORE_DEPTH", "Mode", "Options", "Ranked", "Vectors", "rank"),
         "rerank": ("DEFAULT_MARGIN", "Answer", "Reranker", "Scorer", "doubt", "merge"),

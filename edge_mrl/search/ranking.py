@@ -10,8 +10,8 @@ import numpy as np
 
 from edge_mrl.errors import UsageError
 from edge_mrl.search.funnel import DEFAULT_WIDTH, Funnel
+from edge_mrl.search.fusion import fuse
 from edge_mrl.search.scan import Match, nearest
-from edge_mrl.store import fuse
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

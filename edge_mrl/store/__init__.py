@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from edge_mrl.store import reindex, replica
     from edge_mrl.store.codefile.file import Layout, Segment
     from edge_mrl.store.codefile.table import CodeTable, Part
-    from edge_mrl.store.keywords import best_passage, fuse
     from edge_mrl.store.maintain import Compaction, Health, check, compact, stats
     from edge_mrl.store.replica.arrivals import Agreed
     from edge_mrl.store.replica.dead_letters import DeadLetter
@@ -39,10 +38,8 @@ __all__ = [
     "Store",
     "Verdict",
     "View",
-    "best_passage",
     "check",
     "compact",
-    "fuse",
     "reindex",
     "replica",
     "stats",
@@ -54,7 +51,6 @@ __getattr__ = lazily(
     {
         "codefile.file": ("Layout", "Segment"),
         "codefile.table": ("CodeTable", "Part"),
-        "keywords": ("best_passage", "fuse"),
         "maintain": ("Compaction", "Health", "check", "compact", "stats"),
         "replica.arrivals": ("Agreed",),
         "replica.dead_letters": ("DeadLetter",),

@@ -239,7 +239,7 @@ def retry_letters(
 def _put_again(store: Store, encoder: Callable[[], Encoder], documents: Sequence[Document]) -> int:
     if not documents:
         return 0
-    from edge_mrl.index import embed
+    from edge_mrl.ingest import embed
 
     store.put(embed(encoder(), documents, store.rule, store.keep_full))
     return len(documents)

@@ -60,7 +60,7 @@ class Module:
     @property
     def room(self) -> str:
         """The room, as a name within the package; "" for the package's own face."""
-        return (self.name.split(".") + [""])[1]
+        return [*self.name.split("."), ""][1]
 
     @property
     def is_face(self) -> bool:
@@ -76,7 +76,9 @@ class Module:
     def listed(self) -> list[str]:
         """Its ``__all__``, as written; empty without one."""
         for node in self.tree.body:
-            target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+            target = (
+                node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+            )
             if isinstance(target, ast.Name) and target.id == "__all__":
                 value: list[str] = ast.literal_eval(node.value)  # type: ignore[attr-defined]
                 return value
@@ -91,7 +93,9 @@ class Module:
             for node in ast.walk(self.tree)
             if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)
         }
-        found = [n for n in ast.walk(self.tree) if isinstance(n, ast.Constant) and id(n) not in docs]
+        found = [
+            n for n in ast.walk(self.tree) if isinstance(n, ast.Constant) and id(n) not in docs
+        ]
         return [node.value for node in found if isinstance(node.value, str)]
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_mrl.store.keywords import best_passage, fuse, match_expression
+from edge_mrl.search.fusion import best_passage, fuse
+from edge_mrl.store.keywords import match_expression
 from tests.support.stores import entry, open_store
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import re
 from importlib import resources
 from pathlib import Path
 
-from edge_mrl.documents import LINES_SUFFIXES, find_sources, read_documents
 from edge_mrl.errors import UsageError
+from edge_mrl.sources import LINES_SUFFIXES, find_sources, read_documents
 
 __all__ = ["FEWEST_TEXTS", "calibration_texts", "paragraphs", "read_corpus"]
 

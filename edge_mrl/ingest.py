@@ -1,0 +1,119 @@
+"""Documents become entries of a store: split into passages and embedded, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from edge_mrl.documents import PassageRule
+from edge_mrl.encode import passage_rule, split
+from edge_mrl.errors import UsageError
+from edge_mrl.store import Entry, reindex
+
+if TYPE_CHECKING:
+    from edge_mrl.documents import Document
+    from edge_mrl.encode import Encoder
+    from edge_mrl.store import Store
+
+__all__ = ["REINDEX_DOCUMENTS", "batches", "embed", "embed_again", "rule_for"]
+
+#: Documents, or characters, that are embedded and committed together. An interruption loses one
+#: such batch: some 100 passages, a second or two on a laptop, ten or twenty on a small ARM board.
+BATCH_DOCUMENTS = 256
+BATCH_CHARS = 100_000
+#: Documents that reindexing commits together.
+REINDEX_DOCUMENTS = 64
+
+
+def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """Group documents into batches of bounded size. No batch has an id twice."""
+    batch: dict[str, Document] = {}
+    chars = 0
+    for document in documents:
+        if document.id in batch:
+            yield list(batch.values())
+            batch, chars = {}, 0
+        batch[document.id] = document
+        chars += len(document.text)
+        if len(batch) >= BATCH_DOCUMENTS or chars >= BATCH_CHARS:
+            yield list(batch.values())
+            batch, chars = {}, 0
+    if batch:
+        yield list(batch.values())
+
+
+def embed(
+    encoder: Encoder, documents: Sequence[Document], rule: PassageRule, keep_full: str | None
+) -> list[Entry]:
+    """Split documents into passages and embed them.
+
+    Args:
+        encoder: The bundle.
+        documents: Any number; their passages are embedded together.
+        rule: The longest passage, and the overlap of neighbours.
+        keep_full: How the store keeps full vectors; None if it does not, which drops them here.
+
+    Returns:
+        An entry for each document, in order.
+    """
+    cut = [(document, split(encoder, document.text, rule)) for document in documents]
+    texts = (document.text[start:end] for document, spans in cut for start, end in spans)
+    encoding = encoder.encode(texts, kind="document")
+    entries, first = [], 0
+    for document, spans in cut:
+        rows = slice(first, first + len(spans))
+        full = None if keep_full is None or encoding.full is None else encoding.full[rows]
+        entries.append(Entry(document, spans, encoding.coarse[rows], full))
+        first += len(spans)
+    return entries
+
+
+def rule_for(
+    encoder: Encoder, now: PassageRule, max_tokens: int | None, overlap: int | None
+) -> PassageRule:
+    """The passages of a store after reindexing: as asked for, else as now where that fits."""
+    if max_tokens is None and overlap is None:
+        try:
+            return passage_rule(encoder, max_tokens=now.max_tokens, overlap=now.overlap)
+        except UsageError:  # the new model reads less
+            return passage_rule(encoder)
+    return passage_rule(encoder, max_tokens=max_tokens, overlap=overlap)
+
+
+def embed_again(
+    store: Store,
+    encoder: Encoder,
+    wanted: reindex.Reindexing,
+    progress: Callable[[int, int], None] | None,
+) -> int:
+    """Embed all texts of a store with another bundle, then change to it in one transaction.
+
+    Goes on where the same change was interrupted.
+
+    Args:
+        store: The store.
+        encoder: The new bundle's.
+        wanted: What the store is changed to.
+        progress: Called with documents done and documents in all.
+
+    Returns:
+        The number of documents that this call embedded.
+
+    Raises:
+        UsageError: The store keeps full vectors and the new bundle gives none.
+    """
+    done = reindex.begin(store, wanted)
+    embedded, last = 0, 0
+    while True:
+        batch = reindex.pending(store, limit=REINDEX_DOCUMENTS, after=last)
+        if not batch:
+            if reindex.finish(store):
+                return embedded
+            last = 0  # some were changed meanwhile, behind us
+            continue
+        entries = embed(encoder, [document for _, document in batch], wanted.rule, wanted.keep_full)
+        rows = [(key, entry) for (key, _), entry in zip(batch, entries, strict=True)]
+        reindex.stage(store, wanted, rows)
+        embedded, last = embedded + len(batch), batch[-1][0]
+        if progress is not None:
+            progress(done + embedded, max(reindex.progress(store)[1], done + embedded))

@@ -1,0 +1,40 @@
+"""Rankings fused into one, and the passage that shows a document found by its words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+__all__ = ["best_passage", "fuse"]
+
+#: The constant of reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009).
+RRF_K = 60
+_WORD = re.compile(r"\w+")
+
+
+def fuse(rankings: Iterable[Sequence[int]]) -> dict[int, float]:
+    """Reciprocal rank fusion.
+
+    Args:
+        rankings: Document keys, each from the best.
+
+    Returns:
+        For each key the sum of 1 / (60 + rank) over the rankings that have it, ranks from 1.
+    """
+    scores: dict[int, float] = {}
+    for ranking in rankings:
+        for rank, key in enumerate(ranking, start=1):
+            scores[key] = scores.get(key, 0.0) + 1.0 / (RRF_K + rank)
+    return scores
+
+
+def best_passage(text: str, spans: Sequence[tuple[int, int]], query: str) -> int:
+    """The passage that has the most of the query's words; the first of equals."""
+    wanted = _words(query)
+    found = [len(wanted & _words(text[start:end])) for start, end in spans]
+    return found.index(max(found))
+
+
+def _words(text: str) -> set[str]:
+    """The words of a text, in lower case."""
+    return set(_WORD.findall(text.casefold()))
