@@ -85,10 +85,9 @@ class Store:
         if self.kind == "int4":
             halves = np.stack([raw >> 4, raw & 15], axis=2).reshape(len(raw), -1)
             return 2.0 * halves[:, : self.dim] - 15
-        signs: NDArray[np.float64] = 2.0 * np.unpackbits(raw, axis=1, count=self.dim) - 1
-        if self.centre is not None:
-            signs = np.frombuffer(self.centre, "i1") + self.step * signs
-        return signs
+        signs = 2.0 * np.unpackbits(raw, axis=1, count=self.dim) - 1
+        centre = 0.0 if self.centre is None else np.frombuffer(self.centre, "i1")
+        return np.asarray(centre + (self.step or 1) * signs, np.float64)
 
     def deleted(self) -> NDArray[np.bool_]:
         """Which rows are deleted: bool[rows]."""
