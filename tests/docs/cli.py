@@ -116,10 +116,10 @@ def needs(name: str) -> str:
 
 def reference() -> str:
     """Everything below the marker."""
-    lines = ["", "## Every command and option", ""]
+    lines = ["", "## Every command and option", "", "| task | commands |", "|---|---|"]
     for title, members in GROUPS.items():
         links = (f"[`{name}`](#edge-mrl-{name})" for name in members)
-        lines.append(f"- {title}: {', '.join(links)}")
+        lines.append(f"| {title} | {', '.join(links)} |")
     lines.append("")
     for members in GROUPS.values():
         for name in members:

@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 
 from edge_mrl.cli import COMMANDS, EXTRAS, main
+from edge_mrl.errors import EdgeMrlError
 from tests.docs import cli
 from tests.docs.pages import PAGES, ROOT, code_of
 
 EVERY = [*EXTRAS, *COMMANDS]
 PAGE = cli.PAGE.read_text("utf-8")
 OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
+#: The program's name where a command begins, and what follows it.
+STARTED = re.compile(r"(?:^\s*|[/|`&;]\s*)edge-mrl ([^\n`]+)", re.MULTILINE)
 #: What stands for something else in an example.
 PLACEHOLDERS = {"COMMAND", "..."}
 
@@ -73,10 +76,22 @@ def test_subjects_of_admin_are_on_the_page(capsys: pytest.CaptureFixture[str]) -
         assert options_on_page(part) == options_in_help(shown), words
 
 
+def kinds(kind: type[EdgeMrlError]) -> Iterator[type[EdgeMrlError]]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from kinds(below)
+
+
+def test_exit_codes_of_the_page_are_those_of_the_errors() -> None:
+    codes = {kind.exit_code for kind in kinds(EdgeMrlError)}
+    codes |= {0, cli.edge_mrl_cli.INTERRUPTED, cli.edge_mrl_cli.PIPE_CLOSED}
+    assert [int(code) for code in re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)] == sorted(codes)
+
+
 def command_lines(text: str) -> Iterator[list[str]]:
     """Every `edge-mrl ...` in code, as words; comments and what it is piped into are left out."""
     joined = re.sub(r"\\\n\s*", " ", text)
-    for line in re.findall(r"(?:^|[\s/|`&;])edge-mrl ((?:[^\n`]|\\`)+)", joined):
+    for line in STARTED.findall(joined):
         lexer = shlex.shlex(
             re.sub(r"\s{2,}\S.*| # .*", "", line), posix=True, punctuation_chars=True
         )
