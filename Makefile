@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := true
 
-.PHONY: help demo test check lint types quick arm pythons faults bench bench-encoder bench-store bench-codes bench-search bench-sync bench-arm docs clean
+.PHONY: help demo test check lint types quick arm pythons faults bench bench-encoder bench-store bench-codes bench-search bench-sync bench-arm clean
 
 help: ## Show this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -84,9 +84,6 @@ bench-sync: $(BUNDLE)/edge_mrl.json ## Sync of 100,000 documents with a server, 
 
 bench-arm: $(BUNDLE)/edge_mrl.json ## Instructions for a query and a document on emulated ARM CPUs
 	$(BIN)/python -m bench.arm.instructions --bundle $(BUNDLE) --record
-
-docs: $(INSTALLED) ## The API reference, from the docstrings, into build/docs
-	$(BIN)/python -W error docs/api.py build/docs
 
 clean: ## Remove what was built (not the virtual environment)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

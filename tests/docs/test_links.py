@@ -11,7 +11,6 @@ from tests.docs.pages import PAGES, ROOT, anchors, links
 
 #: Longest line of prose; tables and code are as long as they must be.
 PROSE = 120
-#: Rewritten one by one.
 INDEX = ROOT / "docs" / "index.md"
 
 
