@@ -2,56 +2,62 @@
 
 from __future__ import annotations
 
-import os
+import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+from tests.docs.pages import ROOT, blocks
+from tests.docs.running import compare_page, steps
+
 README = (ROOT / "README.md").read_text("utf-8")
-NOTES = {
-    "garden.md": "# Garden\n\nWater the tomatoes every evening, the cactus once a month.\n",
-    "boat.txt": "The ferry leaves at dawn from the old harbour, except on Sundays.\n",
-}
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, minilm_model: Path) -> Path:
-    folder = tmp_path_factory.mktemp("readme")
-    (folder / "notes").mkdir()
-    for name, text in NOTES.items():
-        (folder / "notes" / name).write_text(text, "utf-8")
-    return folder
-
-
-def run(command: list[str], place: Path) -> str:
-    """Run with this interpreter's scripts first on the path, as in an activated environment."""
-    scripts = Path(sys.executable).parent
-    env = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+RESULTS = ROOT / "bench" / "results"
 
 
 @pytest.mark.slow
-def test_readme_commands_and_code_run(place: Path) -> None:
-    (commands,) = blocks("bash")
-    found = run(["bash", "-euo", "pipefail", "-c", commands], place)
-    assert "garden.md" in found
-    assert found.index("garden.md") < found.index("boat.txt")
-    (code,) = blocks("python")
-    (printed,) = blocks("text")
-    # Codes differ a little between CPUs, and so does the score's second digit.
-    score = re.compile(r"\d\.\d\d")
-    assert score.sub("#", run([sys.executable, "-c", code], place)) == score.sub("#", printed)
+def test_readme_commands_and_code_run(tmp_path: Path, minilm_model: Path) -> None:
+    shown = steps(README)
+    assert [step.language for step in shown] == ["bash", "python"]
+    assert all(step.printed for step in shown)
+    compare_page(README, tmp_path)
+
+
+def test_readme_opens_with_a_picture_that_is_there() -> None:
+    first_screen = README.split("\n## ")[0]
+    (picture,) = re.findall(r'src="(docs/[\w.]+svg)"', first_screen)
+    assert (ROOT / picture).is_file()
+    assert "prefers-color-scheme: dark" in (ROOT / picture).read_text("utf-8")
+
+
+def results(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text("utf-8"))["results"]
+
+
+def test_figures_of_the_first_screen_are_those_of_the_results() -> None:
+    table = README.split("\n## ")[0]
+    encoder = results("encoder")["edge-mrl"]
+    search = results("search")["1000000"]["edge-mrl funnel"]
+    kept = {
+        head: [
+            sets[head]["128"]["kept"]["ratio"]
+            for name, sets in results("heads")["kept"].items()
+            if name != "mixed"
+        ]
+        for head in ("rotation, as shipped", "linear, own text", "cut")
+    }
+    shares = {head: f"{100 * sum(values) / len(values):.1f} %" for head, values in kept.items()}
+    for figure in (
+        f"{results('footprint')['bundle_bytes']['total'] / 1e6:.1f} MB",
+        f"{encoder['cosine_to_fp32']['mean']:.3f}",
+        f"{search['p50_ms']:.1f} ms",
+        f"{search['recall_at_10']:.2f}",
+        f"{encoder['cold_start_s']['median']:.1f} s",
+        *shares.values(),
+    ):
+        assert figure in table, figure
 
 
 def test_readme_names_files_that_exist() -> None:
@@ -62,14 +68,10 @@ def test_readme_names_files_that_exist() -> None:
     assert [name for name in names if not (ROOT / name).exists()] == []
 
 
-def test_documents_link_to_files_that_exist() -> None:
-    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
-        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
-            assert (page.parent / link).exists(), f"{page.name} links to {link}"
-
-
 def test_readme_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
-    for target in re.findall(r"make (\w+)", "\n".join(blocks("console"))):
+    targets = re.findall(r"make (\w+)", "\n".join(blocks(README, "console")))
+    assert targets
+    for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
     assert shutil.which("make")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from edge_mrl_server.storage import Database, accounts, open_database
-from tests.support import postgres
+from tests.support import children, postgres
+from tests.support.processes import wait_until
 from tests.support.serving import Caller, Serving, enroll, serving
 
 
@@ -67,7 +68,7 @@ def sqlite_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         place = Place("sqlite", path, database, server)
         yield place
         place.close()
-        _check_log(server)
+        check_log(server)
 
 
 @pytest.fixture(scope="session")
@@ -76,15 +77,29 @@ def postgres_place(pg: postgres.Postgres) -> Iterator[Place]:
         place = Place("postgres", pg.url, database, server)
         yield place
         place.close()
-        _check_log(server)
+        check_log(server)
 
 
-def _check_log(server: Serving) -> None:
-    """Whatever the tests have sent, nothing failed inside."""
+def check_log(server: Serving) -> None:
+    """Whatever the tests have sent, nothing failed inside.
+
+    Which tests ran here, and whether they sent anything, differs from worker to worker. So this sends
+    a request of its own: when the log has that, it has all that came before, and can be believed.
+    """
+    caller = Caller(server.url)
+    assert caller.call("GET", "/healthz").status == 200
+    caller.close()
+    wait_until(lambda: '"route": "/healthz"' in server.log().rpartition('"event": "request"')[2])
     log = server.log()
-    assert '"event": "request"' in log
     assert '"internal' not in log
     assert '"status": 500' not in log
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_outlives_the_tests() -> Iterator[None]:
+    """Set up first, so checked last: after the servers of all other fixtures have ended."""
+    yield
+    assert children.left_over() == []
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ from edge_mrl_server.storage import accounts, open_database
 from edge_mrl_server.storage.migrations import MIGRATIONS
 from tests.server.conftest import Place
 from tests.support.browser import Browser
-from tests.support.processes import good, run, wait_until
+from tests.support.children import children_of, ending_with_us, mark
+from tests.support.processes import COMMAND, good, run, wait_until
 from tests.support.serving import Caller, admin, enroll, item, serving, units
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -52,16 +54,17 @@ def test_empty_database_gets_a_tenant_and_a_line_to_type(sqlite_path: Path) -> N
 
 
 def test_served_line_for_people_enrolls(sqlite_path: Path) -> None:
-    import subprocess
-
-    from tests.support.processes import COMMAND
-
     command = [*COMMAND, "serve", "--database", str(sqlite_path), "--port", "0", "--quiet"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(3)]
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+    with subprocess.Popen(
+        ending_with_us(command), stdout=subprocess.PIPE, text=True, env={**os.environ, **mark()}
+    ) as process:
+        try:
+            assert process.stdout is not None
+            lines = [process.stdout.readline() for _ in range(3)]
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
     url = lines[0].split()[-1]
     assert lines[2].startswith(f"  edge-mrl enroll --server {url} --code default_")
 
@@ -304,11 +307,10 @@ def test_workers_share_a_port_are_counted_together_and_come_back(pg_url: str) ->
             assert fresh.statuses(item(f"{turn}")) == ["applied"]
             fresh.close()
         wait_until(lambda: counted(server.admin_url, "edge_mrl_items_total{") == 20)
-        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
-        pids = [int(pid) for pid in children.read_text().split()]
+        pids = children_of(server.process.pid)
         assert len(pids) == 3
         os.kill(pids[0], signal.SIGKILL)
-        wait_until(lambda: len(children.read_text().split()) == 3)
+        wait_until(lambda: len(set(children_of(server.process.pid)) - {pids[0]}) == 3)
         for turn in range(10):
             fresh = Caller(server.url, device.token)
             assert fresh.statuses(item(f"again-{turn}")) == ["applied"]

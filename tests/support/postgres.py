@@ -20,6 +20,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support import children
+
 __all__ = ["NEWEST", "OLDEST", "Postgres", "UnavailableError", "free_port", "started"]
 
 START_S = 60.0
@@ -121,7 +123,7 @@ class Postgres:
         """Start it, and wait until it answers."""
         options = [f"-c{key}={value}" for key, value in self.config.items()]
         command = [
-            self.programs / "postgres",
+            str(self.programs / "postgres"),
             f"-D{self.data}",
             f"-p{self.port}",
             "-clisten_addresses=127.0.0.1",
@@ -130,7 +132,12 @@ class Postgres:
         ]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                _as_nobody(command), stdout=log, stderr=log, start_new_session=True, cwd="/"
+                _as_nobody(children.ending_with_us(command, signal.SIGQUIT)),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd="/",
+                env={**os.environ, **children.mark()},
             )
         deadline = time.monotonic() + START_S
         while self.query("SELECT 1", database="postgres") != "1":
@@ -205,31 +212,16 @@ class Postgres:
         with contextlib.suppress(ProcessLookupError):
             # Stopped first: it would start other processes in place of those that die.
             process.send_signal(signal.SIGSTOP if group else sign)
-        children = _children(process.pid) if group else []
-        for child in children:
+        # Each of its own processes leads a session of its own, so no process group has them all.
+        own = children.children_of(process.pid) if group else []
+        for pid in own:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(child, sign)
+                os.kill(pid, sign)
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(sign)
         process.wait(START_S)
         # A new server refuses the folder while one of the old one's processes is there.
-        deadline = time.monotonic() + START_S
-        while any(_lives(child) for child in children) and time.monotonic() < deadline:
-            time.sleep(0.01)
-
-
-def _children(pid: int) -> list[int]:
-    """The server's own processes; each is its own session's leader, so no process group has them."""
-    listed = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(child) for child in listed.read_text().split()] if listed.exists() else []
-
-
-def _lives(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
+        children.all_end(own, START_S)
 
 
 def _as_nobody(command: Sequence[object]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import itertools
 import json
@@ -28,6 +29,7 @@ from edge_mrl.wire.frames import (
     encode_message,
     matches_digest,
 )
+from tests.support import children
 from tests.support.processes import COMMAND
 
 __all__ = ["SPACE", "Caller", "Reply", "Serving", "admin", "enroll", "item", "serving", "units"]
@@ -37,7 +39,7 @@ STOP_S = 30.0
 
 
 class Serving:
-    """A server process.
+    """A server process, and its worker processes where it has some. It ends when this process does.
 
     Args:
         database: A path, or a connection string.
@@ -55,16 +57,21 @@ class Serving:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
         command = [*COMMAND, "serve", "--database", self.database, "--port", str(port), "--json"]
         self.process = subprocess.Popen(
-            [*command, *arguments],
+            children.ending_with_us([*command, *arguments]),
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", **children.mark()},
         )
         self._logged = ""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, self.log()
-        said = json.loads(line)
+        try:
+            assert self.process.stdout is not None
+            line = self.process.stdout.readline()
+            assert line, self.log()
+            said = json.loads(line)
+            assert "url" in said, said
+        except BaseException:
+            self.kill()
+            raise
         self.url: str = said["url"]
         self.admin_url: str | None = said["admin_url"]
         self.code: str | None = said["code"]
@@ -83,11 +90,14 @@ class Serving:
         return self._logged
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
-        """End it; returns its exit code."""
+        """End it, and wait until its worker processes have ended too; returns its exit code."""
+        workers = children.descendants(self.process.pid)
         if self.process.poll() is None:
             self.process.send_signal(how)
         try:
-            return self.process.wait(STOP_S)
+            code = self.process.wait(STOP_S)
+            assert children.all_end(workers, STOP_S), "a worker process outlives its server"
+            return code
         finally:
             if self.process.stdout is not None:
                 self.process.stdout.close()
@@ -95,7 +105,13 @@ class Serving:
             self._log.close()
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """SIGKILL to all its processes, as when the power fails."""
+        if self.process.poll() is None:
+            # Stopped first: it would start other processes in place of those that die.
+            self.process.send_signal(signal.SIGSTOP)
+            for pid in children.descendants(self.process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         self.stop(signal.SIGKILL)
 
 
@@ -106,7 +122,7 @@ def serving(database: str | Path, *arguments: str, port: int = 0) -> Iterator[Se
     try:
         yield server
     finally:
-        server.stop(signal.SIGKILL)
+        server.kill()
 
 
 def admin(database: str | Path, *arguments: str) -> Any:

@@ -155,7 +155,7 @@ def _run(args: argparse.Namespace) -> int:
         if len(jobs) == 1:
             jobs[0]()
         else:
-            supervise(jobs, buried=multiprocess.mark_process_dead)
+            supervise(jobs, on_end=multiprocess.mark_process_dead)
     return 0
 
 
