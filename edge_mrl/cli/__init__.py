@@ -13,12 +13,22 @@ import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from edge_mrl._version import __version__
 from edge_mrl.errors import EdgeMrlError, MissingDependencyError, UsageError
+from edge_mrl.lazy import lazily
 
-__all__ = ["COMMANDS", "EXTRAS", "main"]
+if TYPE_CHECKING:
+    from edge_mrl.cli.output import duration, print_json, size
+    from edge_mrl.cli.progress import Progress
+
+__all__ = ["COMMANDS", "EXTRAS", "Progress", "duration", "main", "print_json", "size"]
+
+__getattr__ = lazily(
+    __name__,
+    {"output": ("duration", "print_json", "size"), "progress": ("Progress",)},
+)
 
 #: Sub-commands of the runtime, each a module here, with its ``HELP``.
 COMMANDS = {
