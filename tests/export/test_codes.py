@@ -22,7 +22,7 @@ from edge_mrl_export.build import export
 from edge_mrl_export.cli.export import _default_output
 from edge_mrl_export.codes.head import FEW_PASSAGES
 from edge_mrl_export.recipe import Recipe
-from edge_mrl_export.source.source import load_source
+from edge_mrl_export.source.loading import load_source
 from tests.export.test_head import ORTHONORMAL, sentences
 from tests.support import tiny
 

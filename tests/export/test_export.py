@@ -17,7 +17,7 @@ from edge_mrl.errors import UsageError
 from edge_mrl_export.build import export
 from edge_mrl_export.bundle.gates import GATES
 from edge_mrl_export.recipe import Recipe
-from edge_mrl_export.source.source import load_source
+from edge_mrl_export.source.loading import load_source
 from tests.support import tiny
 
 pytestmark = pytest.mark.slow
@@ -242,7 +242,7 @@ def test_minilm_fp32_matches_sentence_transformers(minilm_model: Path, tmp_path:
 def _onnx_file(folder: Path, target: Path) -> Path:
     import onnx_ir as ir
 
-    from edge_mrl_export.graph.trace import source_graph
+    from edge_mrl_export.graph.tracing import source_graph
 
     target.mkdir(parents=True, exist_ok=True)
     ir.save(source_graph(load_source(str(folder)), target), target / "model.onnx")

@@ -32,8 +32,8 @@ from edge_mrl.index import Index
 from edge_mrl_export.build import Export, export
 from edge_mrl_export.codes.head import FEW_PASSAGES, choose_head, read_matrix
 from edge_mrl_export.recipe import Recipe
-from edge_mrl_export.source.card import read_mrl_dims
-from edge_mrl_export.source.source import load_source
+from edge_mrl_export.source.loading import load_source
+from edge_mrl_export.source.model_card import read_mrl_dims
 from edge_mrl_export.stages import Silent
 from edge_mrl_export.texts.pairs import read_pairs
 from tests.support import tiny

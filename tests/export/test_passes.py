@@ -13,16 +13,16 @@ import pytest
 from edge_mrl.codes.packing import normalize, quantize
 from edge_mrl.errors import UsageError
 from edge_mrl_export.graph.passes.contract import AppendContract
-from edge_mrl_export.graph.passes.emit import Pen, constant
 from edge_mrl_export.graph.passes.inputs import FoldInputs
-from edge_mrl_export.graph.passes.kernels import ApproximateGelu, SplitFusions
-from edge_mrl_export.graph.passes.names import ShortenNames
-from edge_mrl_export.graph.passes.nbits import (
+from edge_mrl_export.graph.passes.int4 import (
     BLOCK,
     PackProducts,
     PackTables,
     count_packed_products,
 )
+from edge_mrl_export.graph.passes.kernels import ApproximateGelu, SplitFusions
+from edge_mrl_export.graph.passes.names import ShortenNames
+from edge_mrl_export.graph.passes.pen import Pen, constant
 from edge_mrl_export.graph.passes.positions import TrimPositions
 from edge_mrl_export.graph.passes.products import (
     QuantizeProducts,
@@ -32,7 +32,7 @@ from edge_mrl_export.graph.passes.products import (
 )
 from edge_mrl_export.graph.passes.tables import QuantizeTables
 from edge_mrl_export.graph.passes.vocabulary import SelectRows
-from edge_mrl_export.graph.quantize import (
+from edge_mrl_export.graph.quantization import (
     FIXED_ERROR,
     Plan,
     choose_plan,

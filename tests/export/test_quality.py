@@ -16,7 +16,7 @@ from edge_mrl.encode.encoder import Encoder
 from edge_mrl.errors import UsageError
 from edge_mrl_export.quality.advice import Advice, Question, advise, decide
 from edge_mrl_export.quality.costs import code_table, cost
-from edge_mrl_export.quality.evaluate import Vectors, evaluate, evaluate_pairs, levels
+from edge_mrl_export.quality.evaluation import Vectors, evaluate, evaluate_pairs, levels
 from edge_mrl_export.quality.metrics import judge
 from edge_mrl_export.quality.tuning import tune, tuned_funnel
 from edge_mrl_export.quality.vectors import Cache, Encoded, FullModel, Subject, open_bundle

@@ -29,9 +29,9 @@ from edge_mrl_export.build import export
 from edge_mrl_export.bundle.gates import ideal_codes
 from edge_mrl_export.graph.lowering import lower
 from edge_mrl_export.graph.passes.tables import count_int8_tables
-from edge_mrl_export.graph.static import StaticTable, static_graph
+from edge_mrl_export.graph.static_table import StaticTable, static_graph
 from edge_mrl_export.recipe import Recipe
-from edge_mrl_export.source.source import load_source
+from edge_mrl_export.source.loading import load_source
 from tests.support import tiny
 
 pytestmark = pytest.mark.slow

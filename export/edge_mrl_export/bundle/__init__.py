@@ -7,11 +7,7 @@ from typing import TYPE_CHECKING
 from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
-    from edge_mrl_export.bundle.gates import GATES, Fidelity, check_gates, measure, passes
-    from edge_mrl_export.bundle.golden import GOLDEN_TEXTS, golden_vectors
-    from edge_mrl_export.bundle.report import report_data, report_html
-    from edge_mrl_export.bundle.sizes import usual_sizes
-    from edge_mrl_export.bundle.write import (
+    from edge_mrl_export.bundle.files import (
         check_output,
         file_entries,
         publish,
@@ -20,6 +16,10 @@ if TYPE_CHECKING:
         write_head,
         write_json,
     )
+    from edge_mrl_export.bundle.gates import GATES, Fidelity, check_gates, measure, passes
+    from edge_mrl_export.bundle.golden import GOLDEN_TEXTS, golden_vectors
+    from edge_mrl_export.bundle.report import report_data, report_html
+    from edge_mrl_export.bundle.sizes import usual_sizes
 
 __all__ = [
     "GATES",
@@ -48,7 +48,7 @@ __getattr__ = lazily(
         "golden": ("GOLDEN_TEXTS", "golden_vectors"),
         "report": ("report_data", "report_html"),
         "sizes": ("usual_sizes",),
-        "write": (
+        "files": (
             "check_output",
             "file_entries",
             "publish",

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edge_mrl.bundle import Manifest
-from edge_mrl.cli.output import size
+from edge_mrl.cli import size
 from edge_mrl_export.pages import Axis, Line, Page, Panel
 
 __all__ = ["report_data", "report_html"]

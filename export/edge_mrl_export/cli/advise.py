@@ -87,7 +87,7 @@ def _size(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; errors are raised for the dispatcher to print."""
-    from edge_mrl.cli.output import print_json
+    from edge_mrl.cli import print_json
     from edge_mrl.errors import UsageError
     from edge_mrl_export.quality import Cache, Question, advise, opened, tune
     from edge_mrl_export.texts import Retrieval, read_data, read_passages

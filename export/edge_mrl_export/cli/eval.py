@@ -90,7 +90,7 @@ def sizes(text: str) -> tuple[int, ...]:
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; errors are raised for the dispatcher to print."""
-    from edge_mrl.cli.output import print_json
+    from edge_mrl.cli import print_json
     from edge_mrl.errors import UsageError
     from edge_mrl_export.quality import Cache, assess, opened
 

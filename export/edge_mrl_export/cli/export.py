@@ -253,7 +253,7 @@ class _Bar:
         self._progress: Any = None
 
     def stage(self, name: str, steps: int | None = None) -> None:
-        from edge_mrl.cli.progress import Progress
+        from edge_mrl.cli import Progress
 
         self.close()
         self._progress = Progress(name, total=steps).__enter__()

@@ -14,11 +14,11 @@ from onnx_ir.passes import common
 from edge_mrl.bundle import Precision
 from edge_mrl.encode import available_threads
 from edge_mrl.errors import UsageError
-from edge_mrl_export.graph.calibrate import record_inputs
-from edge_mrl_export.graph.optimize import optimize
+from edge_mrl_export.graph.calibration import record_inputs
+from edge_mrl_export.graph.optimizer import optimize
+from edge_mrl_export.graph.passes.int4 import PackProducts, PackTables, count_packed_products
 from edge_mrl_export.graph.passes.kernels import ApproximateGelu, SplitFusions
 from edge_mrl_export.graph.passes.names import ShortenNames
-from edge_mrl_export.graph.passes.nbits import PackProducts, PackTables, count_packed_products
 from edge_mrl_export.graph.passes.products import (
     Product,
     QuantizeProducts,
@@ -28,7 +28,7 @@ from edge_mrl_export.graph.passes.products import (
     is_norm,
 )
 from edge_mrl_export.graph.passes.tables import QuantizeTables, count_int8_tables
-from edge_mrl_export.graph.quantize import Plan, choose_plan
+from edge_mrl_export.graph.quantization import Plan, choose_plan
 
 __all__ = ["Lowered", "lower"]
 

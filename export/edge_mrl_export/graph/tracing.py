@@ -13,8 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from edge_mrl.errors import UsageError, reason
-from edge_mrl_export.graph.passes.emit import OPSET
-from edge_mrl_export.graph.static import static_graph, static_table
+from edge_mrl_export.graph.passes.pen import OPSET
+from edge_mrl_export.graph.static_table import static_graph, static_table
 from edge_mrl_export.source import Source
 
 __all__ = ["source_graph"]

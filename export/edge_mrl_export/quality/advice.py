@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl.bundle import derive_codes
-from edge_mrl.cli.output import duration, size
-from edge_mrl.cli.progress import Progress
+from edge_mrl.cli import Progress, duration, size
 from edge_mrl.codes import CODE_KINDS, INT8
 from edge_mrl.errors import UsageError
 from edge_mrl.heads import (
@@ -35,7 +34,7 @@ from edge_mrl.heads import (
 from edge_mrl_export.pages import Page, svg
 from edge_mrl_export.quality.assessment import kept_panel, lines
 from edge_mrl_export.quality.costs import MEASURED_ROWS, Cost, cost, search_seconds
-from edge_mrl_export.quality.evaluate import (
+from edge_mrl_export.quality.evaluation import (
     WIDTHS,
     Coding,
     Evaluation,

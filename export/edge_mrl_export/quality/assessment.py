@@ -10,10 +10,10 @@ from math import ceil, floor, log2
 from pathlib import Path
 from typing import Any
 
-from edge_mrl.cli.progress import Progress
+from edge_mrl.cli import Progress
 from edge_mrl.encode import Encoder
 from edge_mrl_export.pages import Axis, Line, Page, Panel, svg
-from edge_mrl_export.quality.evaluate import (
+from edge_mrl_export.quality.evaluation import (
     FUNNEL_LEAST,
     FUNNEL_SHARE,
     KINDS,

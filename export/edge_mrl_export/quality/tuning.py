@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.cli.progress import Progress
+from edge_mrl.cli import Progress
 from edge_mrl.codes import CODE_BITS
 from edge_mrl.errors import UsageError
 from edge_mrl.search import DEFAULT_WIDTH, EXACT_BELOW, WORD_DIMS, Funnel, Stage, nearest

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl.bundle import MANIFEST, Manifest, head_inputs, read_head
-from edge_mrl.cli.progress import Progress
+from edge_mrl.cli import Progress
 from edge_mrl.codes import INT8, Packing
 from edge_mrl.encode import Encoder
 from edge_mrl.errors import UsageError

@@ -22,6 +22,7 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from edge_mrl.errors import UsageError, reason
+from edge_mrl_export.source.json_files import read_json
 
 __all__ = ["Model2Vec", "is_model2vec"]
 
@@ -38,14 +39,14 @@ def is_model2vec(folder: Path) -> bool:
     leaves out the mapping, the weights and the limit, and keeps unknown tokens. A folder with more
     modules than these two is sentence-transformers' own.
     """
-    modules = _json(folder / "modules.json") or []
+    modules = read_json(folder / "modules.json") or []
     known = ("StaticEmbedding", "Normalize")
     if any(module.get("type", "").rsplit(".", 1)[-1] not in known for module in modules):
         return False
     names = _tensor_names(folder / WEIGHTS)
     if "embedding.weight" in names:
         return False
-    config = _json(folder / "config.json") or {}
+    config = read_json(folder / "config.json") or {}
     return "embeddings" in names or config.get("model_type") == "model2vec"
 
 
@@ -90,8 +91,8 @@ class Model2Vec(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
         Raises:
             UsageError: A file or tensor is missing, or its shape or type does not fit.
         """
-        config = _json(folder / "config.json")
-        if not isinstance(config, dict):
+        config = read_json(folder / "config.json")
+        if not isinstance(config, dict) or not (folder / "config.json").is_file():
             raise UsageError(
                 f"{label} has no config.json with an object: it is no model2vec folder"
             )
@@ -239,12 +240,3 @@ def _tensor_names(path: Path) -> set[str]:
             return set(file.keys())
     except (SafetensorError, OSError):
         return set()
-
-
-def _json(path: Path) -> Any:
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise UsageError(f"{path.name} is not valid JSON: {error}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from edge_mrl.errors import UsageError, reason
+from edge_mrl_export.source.json_files import read_json
 
 __all__ = ["POOLING_MODES", "OnnxTransformer"]
 
@@ -53,9 +53,12 @@ class OnnxTransformer(torch.nn.Module):  # type: ignore[misc]  # torch is not fo
         self.output, self.pooled, self.width = self._choose_output()
         self.tokenizer = Tokenizer.from_file(str(root / "tokenizer.json"))
         self.tokenizer.no_padding()
-        self.config = _read(root / "config.json")
+        self.config = read_json(root / "config.json")
         self.pad_id = int(self.config.get("pad_token_id") or 0)
-        limits = _read(root / "sentence_bert_config.json"), _read(root / "tokenizer_config.json")
+        limits = (
+            read_json(root / "sentence_bert_config.json"),
+            read_json(root / "tokenizer_config.json"),
+        )
         self.max_seq_length = limits[0].get("max_seq_length") or limits[1].get("model_max_length")
 
     @classmethod
@@ -124,7 +127,7 @@ class OnnxTransformer(torch.nn.Module):  # type: ignore[misc]  # torch is not fo
             return [Normalize()]
         if pooling is not None:
             return [Pooling(self.width, pooling_mode=tuple(pooling.split("+"))), Normalize()]
-        entries = _read(self.root / "modules.json")
+        entries = read_json(self.root / "modules.json")
         if not entries:
             raise UsageError(
                 f"{self.path.name} gives token embeddings and no modules.json says how to pool them: "
@@ -198,7 +201,3 @@ def _refuse_quantised(path: Path) -> None:
             f"{path.name} is already quantised ({', '.join(found)}): give the fp32 file, "
             "quantising twice would only lose accuracy"
         )
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text("utf-8")) if path.exists() else {}

@@ -15,7 +15,7 @@ import numpy as np
 
 from edge_mrl.documents import LINES_SUFFIXES, find_sources, read_documents
 from edge_mrl.errors import UsageError
-from edge_mrl_export.texts.calibration import FEWEST_TEXTS, paragraphs
+from edge_mrl_export.texts.corpus import FEWEST_TEXTS, paragraphs
 
 __all__ = ["MOST_QUERIES", "Retrieval", "Similarity", "read_data", "read_passages"]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from edge_mrl.heads import spread
-from edge_mrl_export.texts.prune import keep_tokens, prune, unreachable
+from edge_mrl_export.texts.pruning import keep_tokens, prune, unreachable
 
 __all__ = ["Vocabulary", "choose_vocabulary", "whole_words"]
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from edge_mrl.codes import CODE_MAX
 from edge_mrl.errors import UsageError
-from edge_mrl_export.graph.passes.emit import Pen, tidy
 from edge_mrl_export.graph.passes.inputs import INPUTS
+from edge_mrl_export.graph.passes.pen import Pen, tidy
 
 __all__ = ["ACTIVATIONS", "AppendContract"]
 

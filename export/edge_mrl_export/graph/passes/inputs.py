@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edge_mrl.errors import UsageError
-from edge_mrl_export.graph.passes.emit import Pen, constant, replace, tidy
+from edge_mrl_export.graph.passes.pen import Pen, constant, replace, tidy
 
 __all__ = ["INPUTS", "FoldInputs"]
 

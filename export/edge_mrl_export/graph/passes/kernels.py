@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edge_mrl_export.graph.passes.emit import CONTRIB, Pen, replace, tidy
+from edge_mrl_export.graph.passes.pen import CONTRIB, Pen, replace, tidy
 
 __all__ = ["ApproximateGelu", "SplitFusions"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edge_mrl_export.graph.passes.emit import Pen, constant, tidy
+from edge_mrl_export.graph.passes.pen import Pen, constant, tidy
 
 __all__ = ["TrimPositions"]
 

@@ -9,8 +9,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edge_mrl_export.graph.passes.emit import CONTRIB, Pen, constant, replace, tidy
-from edge_mrl_export.graph.quantize import Plan, quantize_columns
+from edge_mrl_export.graph.passes.pen import CONTRIB, Pen, constant, replace, tidy
+from edge_mrl_export.graph.quantization import Plan, quantize_columns
 
 __all__ = [
     "Product",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edge_mrl_export.graph.passes.emit import Pen, constant, replace, tidy
-from edge_mrl_export.graph.quantize import quantize_rows
+from edge_mrl_export.graph.passes.pen import Pen, constant, replace, tidy
+from edge_mrl_export.graph.quantization import quantize_rows
 
 __all__ = ["SMALLEST_TABLE", "QuantizeTables", "count_int8_tables", "find_tables"]
 

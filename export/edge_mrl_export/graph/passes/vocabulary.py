@@ -7,7 +7,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edge_mrl.errors import UsageError
-from edge_mrl_export.graph.passes.emit import Pen, constant, tidy
+from edge_mrl_export.graph.passes.pen import Pen, constant, tidy
 
 __all__ = ["SelectRows"]
 
