@@ -50,8 +50,8 @@ from edge_mrl_export.bundle import (
     file_entries,
     golden_vectors,
     measure,
-    passes,
     publish,
+    reaches_gates,
     report_data,
     report_html,
     staging,
@@ -216,7 +216,7 @@ def _build(plan: _Plan, scratch: Path, folder: Path, clock: _Clock) -> tuple[Man
         write_json(plan.vocabulary.tokenizer, folder / TOKENIZER)
         manifest = _manifest(plan, lowered.precision)
         measured = _measure(plan, folder, manifest, clock)
-        if passes(measured.fidelity) or "fixed" not in lowered.precision.activations:
+        if reaches_gates(measured.fidelity) or "fixed" not in lowered.precision.activations:
             break
     if not plan.recipe.allow_low_fidelity:
         check_gates(measured.fidelity, plan.recipe.precision)

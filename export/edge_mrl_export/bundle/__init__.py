@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         write_head,
         write_json,
     )
-    from edge_mrl_export.bundle.gates import GATES, Fidelity, check_gates, measure, passes
+    from edge_mrl_export.bundle.gates import GATES, Fidelity, check_gates, measure, reaches_gates
     from edge_mrl_export.bundle.golden import GOLDEN_TEXTS, golden_vectors
     from edge_mrl_export.bundle.report import report_data, report_html
     from edge_mrl_export.bundle.sizes import usual_sizes
@@ -30,8 +30,8 @@ __all__ = [
     "file_entries",
     "golden_vectors",
     "measure",
-    "passes",
     "publish",
+    "reaches_gates",
     "report_data",
     "report_html",
     "staging",
@@ -44,7 +44,7 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "gates": ("GATES", "Fidelity", "check_gates", "measure", "passes"),
+        "gates": ("GATES", "Fidelity", "check_gates", "measure", "reaches_gates"),
         "golden": ("GOLDEN_TEXTS", "golden_vectors"),
         "report": ("report_data", "report_html"),
         "sizes": ("usual_sizes",),

@@ -13,7 +13,7 @@ from edge_mrl.bundle import derive_codes
 from edge_mrl.encode import BATCH_MIN, Encoder, cosines
 from edge_mrl.errors import GateError
 
-__all__ = ["GATES", "Fidelity", "check_gates", "ideal_codes", "measure", "passes"]
+__all__ = ["GATES", "Fidelity", "check_gates", "ideal_codes", "measure", "reaches_gates"]
 
 Float = NDArray[np.float32]
 
@@ -138,14 +138,14 @@ def _invariance(
     return float(min(padded)), float(min(mixed))
 
 
-def passes(fidelity: Fidelity) -> bool:
+def reaches_gates(fidelity: Fidelity) -> bool:
     """Whether all figures reach their gates."""
     return all(getattr(fidelity, name) >= gate for name, gate in GATES.items())
 
 
 def check_gates(fidelity: Fidelity, precision: str) -> None:
     """Raise GateError with all figures, and what to try, if one is below its gate."""
-    if passes(fidelity):
+    if reaches_gates(fidelity):
         return
     values = {name: getattr(fidelity, name) for name in GATES}
     figures = ", ".join(f"{name} {values[name]:.5f} (gate {GATES[name]})" for name in GATES)

@@ -28,7 +28,7 @@ from edge_mrl_export.graph.passes.products import (
     is_norm,
 )
 from edge_mrl_export.graph.passes.tables import QuantizeTables, count_int8_tables
-from edge_mrl_export.graph.quantization import Plan, choose_plan
+from edge_mrl_export.graph.quantization import ProductPlan, choose_plan
 
 __all__ = ["Lowered", "lower"]
 
@@ -84,7 +84,9 @@ def lower(
     return Lowered(_finish(model, folder), Precision("fp32", "fp32", 0, 0), None)
 
 
-def _to_int8(model: ir.Model, plans: dict[str, Plan], folder: Path, *, unsigned: bool) -> Lowered:
+def _to_int8(
+    model: ir.Model, plans: dict[str, ProductPlan], folder: Path, *, unsigned: bool
+) -> Lowered:
     QuantizeProducts(plans, unsigned=unsigned)(model)
     QuantizeTables()(model)
     expected = count_integer_products(model), count_int8_tables(model)
@@ -108,7 +110,7 @@ def _to_int8(model: ir.Model, plans: dict[str, Plan], folder: Path, *, unsigned:
     return Lowered(finished, described, worst)
 
 
-def _activations(plans: dict[str, Plan]) -> str:
+def _activations(plans: dict[str, ProductPlan]) -> str:
     fixed = sum(plan.step is not None for plan in plans.values())
     if not plans:
         return "fp32"
@@ -124,13 +126,13 @@ def _plan(
     *,
     fixed_steps: bool,
     advance: Callable[[], None],
-) -> dict[str, Plan]:
+) -> dict[str, ProductPlan]:
     groups = find_products(model)
     if not groups:
         return {}
     rows = record_inputs(model, [g[0].value for g in groups], token_ids, folder, advance=advance)
 
-    def choose(group: Sequence[Product]) -> tuple[str, Plan]:
+    def choose(group: Sequence[Product]) -> tuple[str, ProductPlan]:
         value = group[0].value
         plan = choose_plan(
             rows[str(value.name)],

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "GELU_MINIMUM",
-    "Plan",
+    "ProductPlan",
     "choose_plan",
     "quantize_blocks",
     "quantize_columns",
@@ -41,7 +41,7 @@ TINY = np.float32(1e-10)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ProductPlan:
     """How one product's input is coded.
 
     Attributes:
@@ -68,7 +68,7 @@ class Plan:
 
 def choose_plan(
     rows: Float, weight: Float, *, gelu: bool, may_smooth: bool = True, may_fix: bool = False
-) -> Plan:
+) -> ProductPlan:
     """Choose the coding with the least output error that is worth its passes.
 
     Args:
@@ -92,7 +92,7 @@ def choose_plan(
     )
 
 
-def _cheapest(plans: list[Plan]) -> Plan:
+def _cheapest(plans: list[ProductPlan]) -> ProductPlan:
     """The first plan, which does not smooth, unless another one is worth its pass."""
     best = min(plans, key=lambda plan: plan.error)
     return best if best.error < WORTH_A_PASS * plans[0].error else plans[0]
@@ -110,17 +110,17 @@ def _smooth(peaks: Float, weight: Float, strength: float) -> Float:
 
 def _measure(
     rows: Float, weight: Float, exact: Float, smooth: Float | None, minimum: np.float32 | None
-) -> Plan:
-    plan = Plan(smooth, minimum, 0.0)
+) -> ProductPlan:
+    plan = ProductPlan(smooth, minimum, 0.0)
     scaled = rows if smooth is None else rows * smooth
     matched = weight if smooth is None else weight / smooth[:, None]
     codes, scale = quantize_columns(matched)
     product = _code_rows(scaled, plan.offset()) @ (codes.astype(np.float32) * scale)
     error = float(np.square(product - exact).sum() / max(float(np.square(exact).sum()), 1e-30))
-    return Plan(smooth, minimum, error)
+    return ProductPlan(smooth, minimum, error)
 
 
-def _measure_fixed(rows: Float, weight: Float, exact: Float, smooth: Float | None) -> Plan:
+def _measure_fixed(rows: Float, weight: Float, exact: Float, smooth: Float | None) -> ProductPlan:
     """The best fixed step for these rows."""
     scaled = rows if smooth is None else rows * smooth
     codes, scale = quantize_columns(weight if smooth is None else weight / smooth[:, None])
@@ -133,7 +133,7 @@ def _measure_fixed(rows: Float, weight: Float, exact: Float, smooth: Float | Non
         zero = int(np.clip(np.rint(-lowest * share / step), 0, 255))
         coded = (np.clip(np.rint(scaled / step) + zero, 0, 255) - zero) * step
         error = float(np.square(coded @ matched - exact).sum() / power)
-        plans.append(Plan(smooth, None, error, step, zero))
+        plans.append(ProductPlan(smooth, None, error, step, zero))
     return min(plans, key=lambda plan: plan.error)
 
 

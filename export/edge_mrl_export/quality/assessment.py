@@ -6,13 +6,12 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import ceil, floor, log2
 from pathlib import Path
 from typing import Any
 
 from edge_mrl.cli import Progress
 from edge_mrl.encode import Encoder
-from edge_mrl_export.pages import Axis, Line, Page, Panel, svg
+from edge_mrl_export.pages import Page, svg
 from edge_mrl_export.quality.evaluation import (
     FUNNEL_LEAST,
     FUNNEL_SHARE,
@@ -20,19 +19,18 @@ from edge_mrl_export.quality.evaluation import (
     WIDTHS,
     Evaluation,
     Row,
-    Vectors,
+    SetVectors,
     evaluate,
-    evaluate_pairs,
     usual_dims,
 )
+from edge_mrl_export.quality.figures import columns, kept_panels, kept_share
 from edge_mrl_export.quality.metrics import BOOTSTRAP_ROUNDS
+from edge_mrl_export.quality.similarity import evaluate_pairs
 from edge_mrl_export.quality.vectors import Cache, Subject, is_bundle, open_bundle, open_source
 from edge_mrl_export.texts import Retrieval, Similarity, read_data, read_passages
 
-__all__ = ["Assessment", "assess", "kept_panel", "lines", "opened", "percent_axis"]
+__all__ = ["Assessment", "assess", "opened"]
 
-#: Of an axis: the letters of more would run into each other on a phone.
-MOST_STEPS = 5
 STAGES = ("alone", "funnel", *(f"rerank {width}" for width in WIDTHS))
 HOW = (
     f"kept: share of the full fp32 vectors' nDCG@10, with the 95 % interval of {BOOTSTRAP_ROUNDS:,} "
@@ -74,17 +72,17 @@ class Assessment:
         out = [f"{subject.name}: {subject.model.name}, against the {subject.base.name}"]
         out += [f"note: {note}" for note in subject.notes]
         for found in self.sets:
-            out += ["", _title(found), *lines(*_table(found))]
+            out += ["", _title(found), *columns(*_table(found))]
         for pairs in self.pairs:
             out += ["", f"{pairs['name']}: Spearman over {pairs['pairs']:,} pairs"]
-            out += lines(*_pairs_table(pairs))
+            out += columns(*_pairs_table(pairs))
         return "\n".join([*out, "", HOW] if self.sets else out)
 
     def plots(self) -> dict[str, str]:
         """SVG by name, one for each set."""
         return {
             f"eval-{re.sub(r'[^a-z0-9]+', '-', found.name.lower()).strip('-') or 'set'}": svg(
-                _panels(found)
+                kept_panels(found.rows)
             )
             for found in self.sets
         }
@@ -101,7 +99,7 @@ class Assessment:
             page.note(note)
         for found in self.sets:
             page.heading(found.name, _title(found))
-            page.plots(_panels(found))
+            page.plots(kept_panels(found.rows))
             page.figures(*_table(found))
         for pairs in self.pairs:
             page.heading(f"{pairs['name']}: similarity", f"Spearman over {pairs['pairs']:,} pairs.")
@@ -160,7 +158,7 @@ def assess(
 def _evaluated(
     subject: Subject, data: Retrieval, dims: Sequence[int], cache: Cache, *, quiet: bool
 ) -> Evaluation:
-    vectors = Vectors.of(subject, data, cache)
+    vectors = SetVectors.of(subject, data, cache)
     with Progress(f"{data.name}: search", len(dims) * len(KINDS), quiet=quiet) as bar:
         return evaluate(subject, data, vectors, dims, advance=bar.advance)
 
@@ -189,12 +187,12 @@ def _table(found: Evaluation) -> tuple[list[str], list[list[str]]]:
 
 def _first_cells(row: Row, name: str) -> list[str]:
     figures = (row.ndcg_at_10, row.recall_at_100, row.mrr_at_10, row.overlap_at_10)
-    return [name, f"{row.code_bytes:,}", *(f"{value:.4f}" for value in figures), interval(row)]
-
-
-def interval(row: Row) -> str:
-    """The share kept, with its interval."""
-    return f"{row.kept.ratio:.1%} ({row.kept.low:.1%} to {row.kept.high:.1%})"
+    return [
+        name,
+        f"{row.code_bytes:,}",
+        *(f"{value:.4f}" for value in figures),
+        kept_share(row.kept),
+    ]
 
 
 def _pairs_table(pairs: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -206,53 +204,3 @@ def _pairs_table(pairs: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         rows.append(["bundle, full", f"{pairs['full']:.4f}"])
     rows += list(by_dim.values())
     return ["dimensions", *KINDS], [row + [""] * (1 + len(KINDS) - len(row)) for row in rows]
-
-
-def lines(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns as wide as what is in them; the first to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    return [
-        "  ".join(
-            [
-                row[0].ljust(widths[0]),
-                *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
-            ]
-        ).rstrip()
-        for row in (heads, *rows)
-    ]
-
-
-def _panels(found: Evaluation) -> list[Panel]:
-    rerank = f"rerank {WIDTHS[0]}"
-    return [
-        kept_panel("codes alone", found.rows, "alone"),
-        kept_panel(f"full vectors rerank {WIDTHS[0]}", found.rows, rerank),
-    ]
-
-
-def kept_panel(title: str, rows: Sequence[Row], stage: str) -> Panel:
-    """nDCG@10 kept against bytes, a line for each kind."""
-    lines, values, sizes = [], [100.0], []
-    for kind in KINDS:
-        points = [
-            (float(row.code_bytes), 100 * row.kept.ratio)
-            for row in rows
-            if (row.kind, row.stage) == (kind, stage)
-        ]
-        values += [kept for _, kept in points]
-        sizes += [size for size, _ in points]
-        if points:
-            lines.append(Line(kind, points))
-    first, last = floor(log2(min(sizes))), max(ceil(log2(max(sizes))), floor(log2(min(sizes))) + 1)
-    step = -(-(last - first) // MOST_STEPS)
-    ticks = tuple(2.0**power for power in range(first, last + step, step))
-    return Panel(title, Axis("bytes of a code", ticks), percent_axis(values), lines)
-
-
-def percent_axis(values: Sequence[float]) -> Axis:
-    """From below the least value to above the greatest, in round steps."""
-    low = min(values)
-    step = next(s for s in (1, 2, 5, 10, 20) if (100 - low) / s <= 8 or s == 20)
-    start = int(low // step) * step
-    end = int(-(-max(values) // step)) * step
-    return Axis("nDCG@10 kept, %", tuple(float(v) for v in range(start, end + 1, step)), log=False)

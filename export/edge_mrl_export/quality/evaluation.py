@@ -7,33 +7,28 @@ int8 code, as the store does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.bundle import derive_codes
-from edge_mrl.codes import CODE_KINDS, INT8, Packing, code_bytes, int4_step, normalize
+from edge_mrl.codes import CODE_KINDS, code_bytes, normalize
 from edge_mrl.errors import UsageError
+from edge_mrl_export.quality.coding import (
+    Coding,
+    check_dim,
+    codes_of,
+    levels,
+    own_coding,
+    truncated,
+)
 from edge_mrl_export.quality.metrics import Interval, QueryMetrics, judge, ratio
 from edge_mrl_export.quality.vectors import Cache, Encoded, Subject
-from edge_mrl_export.texts import Retrieval, Similarity
+from edge_mrl_export.texts import Retrieval
 
-__all__ = [
-    "KINDS",
-    "WIDTHS",
-    "Coding",
-    "Evaluation",
-    "Row",
-    "Vectors",
-    "evaluate",
-    "evaluate_pairs",
-    "levels",
-    "own_coding",
-    "usual_dims",
-]
+__all__ = ["KINDS", "WIDTHS", "Evaluation", "Row", "SetVectors", "evaluate", "usual_dims"]
 
 Float = NDArray[np.float32]
 Rows = NDArray[np.intp]
@@ -51,26 +46,6 @@ JUDGED = 10
 #: Scores held at a time: 64 MB.
 CHUNK_VALUES = 2**24
 SHORTEST_DIM = 16
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Coding:
-    """How a code of some dimensions is made.
-
-    Attributes:
-        head: float32[D, at least dim], or None for the prefix.
-        packing: What is kept of its int8 code.
-    """
-
-    head: Float | None
-    packing: Packing = INT8
-
-    @classmethod
-    def plain(cls, head: Float | None, dim: int, kind: str, *, scale: float = 1.0) -> Coding:
-        """A code of a kind without anything fitted on text; of float32, the packing plays no part."""
-        if kind == "int4":
-            return cls(head, Packing(kind, int4_step(dim, scale=scale)))
-        return cls(head, Packing(kind) if kind == "1bit" else INT8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +123,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Vectors:
+class SetVectors:
     """A set as vectors: of the model that is measured, and of what it is compared with."""
 
     documents: Encoded
@@ -157,7 +132,7 @@ class Vectors:
     base_queries: Encoded
 
     @classmethod
-    def of(cls, subject: Subject, data: Retrieval, cache: Cache) -> Vectors:
+    def of(cls, subject: Subject, data: Retrieval, cache: Cache) -> SetVectors:
         """Encode, or take from the cache."""
         parts = ((data.documents, "document"), (data.queries, "query"))
         base = [subject.base.vectors(cache, texts, kind) for texts, kind in parts]
@@ -185,11 +160,11 @@ def usual_dims(subject: Subject) -> tuple[int, ...]:
 def evaluate(
     subject: Subject,
     data: Retrieval,
-    vectors: Vectors,
+    vectors: SetVectors,
     dims: Sequence[int],
     *,
     kinds: Sequence[str] = KINDS,
-    codings: Callable[[int, str], Coding] | None = None,
+    codings: Mapping[tuple[int, str], Coding] | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Measure retrieval for every dimension, kind and stage.
@@ -200,7 +175,7 @@ def evaluate(
         vectors: Theirs.
         dims: Dimensions of codes.
         kinds: What is kept of a dimension.
-        codings: How codes of some dimensions and kind are made, in place of the subject's way.
+        codings: How codes are made, by dimensions and kind; None for the subject's own way.
         advance: Called after each dimension and kind.
 
     Raises:
@@ -222,9 +197,9 @@ def evaluate(
         full = scale.row(width, "float32", "full", found)
     rows = []
     for dim in dims:
-        _check_dim(subject, dim)
+        check_dim(subject, dim)
         for kind in kinds:
-            coding = codings(dim, kind) if codings else own_coding(subject, dim, kind)
+            coding = codings[dim, kind] if codings else own_coding(subject, dim, kind)
             for stage, found in _stages(subject, vectors, own, coding, dim, kind):
                 rows.append(scale.row(dim, kind, stage, found))
             advance()
@@ -273,35 +248,9 @@ def _own_judgement(exact: Rows) -> list[dict[int, float]]:
     ]
 
 
-def _check_dim(subject: Subject, dim: int) -> None:
-    width = subject.model.width
-    if not 1 <= dim <= width:
-        raise UsageError(f"{dim} dimensions: expected 1 to {width}, as {subject.name} gives")
-
-
-def own_coding(subject: Subject, dim: int, kind: str) -> Coding:
-    """The bundle's own code, or a shorter prefix of it, or all of the full vector.
-
-    Raises:
-        UsageError: The bundle's head does not give so many dimensions.
-    """
-    _check_dim(subject, dim)
-    head, width = subject.head, subject.model.width
-    if (dim, kind) == (subject.dim, subject.packing.kind):
-        return Coding(head, subject.packing)
-    if head is not None and dim > head.shape[1]:
-        if dim < width:
-            raise UsageError(
-                f"{dim} dimensions: the bundle's head gives {head.shape[1]}; choose up to that, "
-                f"or {width}, the full vector"
-            )
-        head = None  # nothing is cut: the full vector itself
-    return Coding.plain(head, dim, kind, scale=subject.scale)
-
-
 def _stages(
     subject: Subject,
-    vectors: Vectors,
+    vectors: SetVectors,
     own: Rows | None,
     coding: Coding,
     dim: int,
@@ -310,9 +259,9 @@ def _stages(
     """Rankings of one code: by itself, behind the funnel, and put in order by full vectors."""
     pair = (vectors.queries, vectors.documents)
     if kind == "float32":
-        queries, documents = (_cut(subject, side.full, coding.head, dim) for side in pair)
+        queries, documents = (truncated(subject, side.full, coding.head, dim) for side in pair)
     else:
-        codes = [_codes(subject, side, coding.head, dim) for side in pair]
+        codes = [codes_of(subject, side, coding.head, dim) for side in pair]
         queries, documents = (
             normalize(codes[0].astype(np.float32)),
             levels(codes[1], coding.packing),
@@ -324,25 +273,6 @@ def _stages(
         yield "funnel", _funnel(queries, documents, bits, own)
     for width in WIDTHS:
         yield f"rerank {width}", _reranked(coarse, vectors, width)
-
-
-def _codes(subject: Subject, texts: Encoded, head: Float | None, dim: int) -> NDArray[np.int8]:
-    """int8[n, dim]: those that the bundle gave, or derived from full vectors as its graph would."""
-    if dim == subject.dim and head is subject.head and texts.codes is not None:
-        return texts.codes
-    return derive_codes(
-        texts.full, head, dim=dim, layer_norm=subject.layer_norm, scale=subject.scale
-    )
-
-
-def levels(codes: NDArray[np.int8], packing: Packing) -> Float:
-    """float32[n, dim] of unit length: what is left of int8[n, dim] codes in a store."""
-    return normalize(packing.unpack(packing.pack(codes), codes.shape[1]).astype(np.float32))
-
-
-def _cut(subject: Subject, full: Float, head: Float | None, dim: int) -> Float:
-    inputs = subject.head_inputs(full)
-    return normalize(inputs[:, :dim] if head is None else inputs @ head[:, :dim])
 
 
 def _ranked(queries: Float, documents: Float, own: Rows | None) -> Rows:
@@ -388,7 +318,7 @@ def _funnel(
     return found
 
 
-def _reranked(found: Rows, vectors: Vectors, width: int) -> Rows:
+def _reranked(found: Rows, vectors: SetVectors, width: int) -> Rows:
     """The first ``width`` rows in the order of the full vectors, the rest as they were."""
     again = found.copy()
     for query, first in enumerate(found[:, :width]):
@@ -396,45 +326,3 @@ def _reranked(found: Rows, vectors: Vectors, width: int) -> Rows:
         scores = vectors.documents.full[rows] @ vectors.queries.full[query]
         again[query, : len(rows)] = rows[np.argsort(-scores, kind="stable")]
     return again
-
-
-def evaluate_pairs(
-    subject: Subject, data: Similarity, cache: Cache, dims: Sequence[int]
-) -> dict[str, Any]:
-    """Spearman's rank correlation of cosines with people's scores, by dimension and kind.
-
-    Both texts of a pair are documents, and both are coded, so that neither side is favoured.
-
-    Returns:
-        Plain values: ``base``, ``full`` (None for a source) and ``rows``.
-    """
-    from scipy.stats import spearmanr
-
-    def correlation(left: Float, right: Float) -> float:
-        cosines = np.einsum("nd,nd->n", left, right)
-        return round(float(spearmanr(cosines, data.scores).statistic), 4)
-
-    texts = (data.left, data.right)
-    base = [subject.base.vectors(cache, side, "document") for side in texts]
-    own = base
-    if subject.model is not subject.base:
-        own = [subject.model.vectors(cache, side, "document") for side in texts]
-    rows = []
-    for dim in dims:
-        for kind in KINDS:
-            coding = own_coding(subject, dim, kind)
-            sides = [_side(subject, side, coding, dim, kind) for side in own]
-            rows.append({"dim": dim, "kind": kind, "spearman": correlation(sides[0], sides[1])})
-    return {
-        "name": data.name,
-        "pairs": len(data.scores),
-        "base": correlation(base[0].full, base[1].full),
-        "full": None if own is base else correlation(own[0].full, own[1].full),
-        "rows": rows,
-    }
-
-
-def _side(subject: Subject, texts: Encoded, coding: Coding, dim: int, kind: str) -> Float:
-    if kind == "float32":
-        return _cut(subject, texts.full, coding.head, dim)
-    return levels(_codes(subject, texts, coding.head, dim), coding.packing)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edge_mrl_export.graph.passes.pen import CONTRIB, Pen, constant, replace, tidy
-from edge_mrl_export.graph.quantization import Plan, quantize_columns
+from edge_mrl_export.graph.quantization import ProductPlan, quantize_columns
 
 __all__ = [
     "Product",
@@ -124,13 +124,13 @@ class QuantizeProducts(ir.passes.InPlacePass):
         to leave products in fp32 silently, so they are counted.
 
     Args:
-        plans: Plan by the name of the activation.
+        plans: A plan by the name of the activation.
         unsigned: Store weights as uint8 with zero point 128. Processors that add pairs of products in
             16 bits (x86-64 without VNNI) saturate on uint8 times int8, and have a slower, exact kernel
             for this.
     """
 
-    def __init__(self, plans: Mapping[str, Plan], *, unsigned: bool = False) -> None:
+    def __init__(self, plans: Mapping[str, ProductPlan], *, unsigned: bool = False) -> None:
         super().__init__()
         self._plans = plans
         self._unsigned = unsigned
@@ -188,7 +188,7 @@ class Coded:
     peak: ir.Value | None
 
 
-def _code_activation(pen: Pen, value: ir.Value, plan: Plan) -> Coded:
+def _code_activation(pen: Pen, value: ir.Value, plan: ProductPlan) -> Coded:
     scaled = value
     if plan.smooth is not None:
         scaled = pen.op("Mul", scaled, pen.const(plan.smooth))
@@ -211,7 +211,9 @@ def _code_activation(pen: Pen, value: ir.Value, plan: Plan) -> Coded:
     return Coded(codes, zero, np.float32(1 / steps), peak)
 
 
-def _replace(pen: Pen, product: Product, plan: Plan, coded: Coded, *, unsigned: bool) -> None:
+def _replace(
+    pen: Pen, product: Product, plan: ProductPlan, coded: Coded, *, unsigned: bool
+) -> None:
     weight = product.weight if plan.smooth is None else product.weight / plan.smooth[:, None]
     codes, scale = quantize_columns(weight)
     bias, offset = product.bias, plan.offset()
