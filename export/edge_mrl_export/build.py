@@ -45,11 +45,13 @@ from edge_mrl_export.bundle import (
     GATES,
     GOLDEN_TEXTS,
     Fidelity,
+    Speed,
     check_gates,
     check_output,
     file_entries,
     golden_vectors,
     measure,
+    measure_speed,
     publish,
     reaches_gates,
     report_data,
@@ -60,7 +62,13 @@ from edge_mrl_export.bundle import (
     write_head,
     write_json,
 )
-from edge_mrl_export.codes import ChosenHead, choose_head, choose_packing, curve_of_texts
+from edge_mrl_export.codes import (
+    ChosenHead,
+    choose_head,
+    choose_packing,
+    curve_of_texts,
+    kept_by_stored_codes,
+)
 from edge_mrl_export.graph import (
     AppendContract,
     FoldInputs,
@@ -140,6 +148,7 @@ class Export:
         manifest: Its manifest.
         fidelity: Measured on the bundle as written.
         report: Contents of report.json.
+        speed: Of encoding on this machine; not part of the bundle.
         seconds: Wall time by stage, in seconds; not part of the bundle.
     """
 
@@ -147,6 +156,7 @@ class Export:
     manifest: Manifest
     fidelity: Fidelity
     report: dict[str, Any]
+    speed: Speed
     seconds: dict[str, float]
 
 
@@ -190,7 +200,7 @@ def export(
         manifest, measured = _build(plan, Path(scratch), folder, clock)
         manifest, report = _complete(plan, folder, manifest, measured, clock)
         publish(folder, output)
-    return Export(output, manifest, measured.fidelity, report, clock.seconds())
+    return Export(output, manifest, measured.fidelity, report, measured.speed, clock.seconds())
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +209,15 @@ class _Measured:
 
     Attributes:
         fidelity: To the source.
-        by_dimension: What prefixes of the code keep, see ``curve``.
+        by_dimension: Quality that prefixes of the code keep, see ``codes.curve``.
+        kept: Quality that the code itself keeps, and how that was measured.
+        speed: Of encoding, here.
     """
 
     fidelity: Fidelity
     by_dimension: dict[str, Any]
+    kept: dict[str, Any]
+    speed: Speed
 
 
 def _build(plan: _Plan, scratch: Path, folder: Path, clock: _Clock) -> tuple[Manifest, _Measured]:
@@ -343,10 +357,20 @@ def _measure(plan: _Plan, folder: Path, manifest: Manifest, clock: _Clock) -> _M
         _check_ids(encoder, plan.source, plan.vocabulary, sample)
         head = read_head(folder, encoder.manifest)
         fidelity = measure(encoder, sample, reference, head=head, advance=clock.advance)
+        speed, codes = measure_speed(encoder, sample)
     curve = plan.head.facts.get("by_dimension") or curve_of_texts(
         reference, plan.head.kind, head, dim=plan.dim, layer_norm=plan.layer_norm
     )
-    return _Measured(fidelity, curve)
+    return _Measured(fidelity, curve, _kept(plan, reference, codes), speed)
+
+
+def _kept(plan: _Plan, reference: NDArray[np.float32], codes: NDArray[np.int8]) -> dict[str, Any]:
+    """Retrieval quality at the bundle's own code: on held-out text where a head was chosen by it."""
+    facts = plan.head.facts
+    if plan.packing.kind == "int8" and plan.head.kind in facts.get("held_out", {}):
+        return {"kept": facts["held_out"][plan.head.kind], "measured": facts["measured"]}
+    share, measured = kept_by_stored_codes(reference, codes, plan.packing)
+    return {"kept": share, "measured": measured}
 
 
 def _check_ids(
@@ -382,7 +406,11 @@ def _complete(
         "baked": plan.source.baked(),
         "head": {name: fact for name, fact in head.facts.items() if name != "by_dimension"},
         "quality_by_dimension": measured.by_dimension,
-        "code": {"stored": plan.packing.kind, "bytes": plan.packing.bytes(plan.dim)},
+        "code": {
+            "stored": plan.packing.kind,
+            "bytes": plan.packing.bytes(plan.dim),
+            **measured.kept,
+        },
         "vocabulary": vocabulary.facts(),
         "sizes_bytes": {name: entry.size_bytes for name, entry in file_entries(folder).items()},
         "weights_elsewhere": usual_sizes(plan.source),

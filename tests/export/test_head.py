@@ -541,7 +541,7 @@ def test_command_line_fits_and_tells(model: Path, corpus: Path, tmp_path: Path) 
     [
         (["--head", "rotation"], "--corpus"),
         (["--head", "none.npy"], "cannot read the head none.npy"),
-        (["--nested", "a,b"], "no list of sizes"),
+        (["--nested", "a,b"], "is not a list of sizes"),
     ],
 )
 def test_wrong_use_of_the_command_line_writes_nothing(

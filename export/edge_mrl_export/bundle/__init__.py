@@ -18,18 +18,23 @@ if TYPE_CHECKING:
     )
     from edge_mrl_export.bundle.gates import GATES, Fidelity, check_gates, measure, reaches_gates
     from edge_mrl_export.bundle.golden import GOLDEN_TEXTS, golden_vectors
-    from edge_mrl_export.bundle.report import report_data, report_html
+    from edge_mrl_export.bundle.report import answer_rows, next_commands, report_data, report_html
     from edge_mrl_export.bundle.sizes import usual_sizes
+    from edge_mrl_export.bundle.speed import Speed, measure_speed
 
 __all__ = [
     "GATES",
     "GOLDEN_TEXTS",
     "Fidelity",
+    "Speed",
+    "answer_rows",
     "check_gates",
     "check_output",
     "file_entries",
     "golden_vectors",
     "measure",
+    "measure_speed",
+    "next_commands",
     "publish",
     "reaches_gates",
     "report_data",
@@ -46,8 +51,9 @@ __getattr__ = lazily(
     {
         "gates": ("GATES", "Fidelity", "check_gates", "measure", "reaches_gates"),
         "golden": ("GOLDEN_TEXTS", "golden_vectors"),
-        "report": ("report_data", "report_html"),
+        "report": ("answer_rows", "next_commands", "report_data", "report_html"),
         "sizes": ("usual_sizes",),
+        "speed": ("Speed", "measure_speed"),
         "files": (
             "check_output",
             "file_entries",

@@ -133,29 +133,31 @@ class Advice:
             f"nDCG@10, for {question.documents:,} documents"
             + (f" in {size(question.budget)}" if question.budget else "")
         ]
+        out += ["", *self.verdict(), ""]
         out += [f"set: {s.name}, {s.queries:,} queries ({s.asked})" for s in self.sets]
         out += [f"note: {note}" for note in self.notes]
-        out += ["", *columns(*self.table(self._shown())), "", *self.verdict(), "", HOW]
-        return "\n".join(out)
+        return "\n".join([*out, "", *columns(*self.table(self._shown())), "", HOW])
 
     def verdict(self) -> list[str]:
-        """What to do."""
+        """What to do; a line that starts with two spaces is a command."""
         if self.found is None:
             names = "; ".join(
                 f"{c.name} ({kept_share(c.confirmed)}, {size(c.cost.storage_bytes)})"
                 for c in self.nearest()
             )
-            advice = "widen --tolerance or --budget, or give more queries"
+            advice = "allow a larger --tolerance or --budget, or give more queries"
             return [
                 f"nothing that was measured is good enough and fits: {advice}. Nearest: {names}"
             ]
         out = []
-        for label, choice in (("offline", self.alone), ("with full vectors", self.reranked)):
+        for label, choice in (
+            ("by itself, without a server", self.alone),
+            ("with full vectors, from a server or kept on the device", self.reranked),
+        ):
             if choice is not None:
-                out += [
-                    f"{label}: {choice.name} keeps {kept_share(choice.confirmed)} on queries held out",
-                    f"  {self.command(choice)}",
-                ]
+                code = f"{choice.name} ({choice.cost.code_bytes:,} bytes a passage)"
+                kept = f"keeps {kept_share(choice.confirmed)} on held-out queries"
+                out += [f"{label}: {code} {kept}", f"  {self.command(choice)}"]
         return out
 
     def _shown(self) -> list[Choice]:
@@ -194,19 +196,22 @@ class Advice:
         question = self.question
         page = Page(
             f"{self.subject.name}: which code to take",
-            f"Asked: the smallest code within {question.tolerance:.1%} of the "
+            f"Wanted: the smallest code within {question.tolerance:.1%} of the "
             f"{self.subject.base.name}'s nDCG@10, for {question.documents:,} documents"
             + (f" in {size(question.budget)}." if question.budget else "."),
         )
         for line in self.verdict():
             (page.code if line.startswith("  ") else page.text)(line.strip())
         for note in self.notes:
-            page.note(note)
-        page.heading("Bytes against quality", f"On {self.sets[0].name}, all queries.")
+            page.note(f"Note: {note}.")
+        page.heading("Quality by bytes", f"On {self.sets[0].name}, all queries.")
         page.plots(kept_panels(self.sets[0].rows))
-        page.heading("What no other beats", "From the smallest; quality on the queries held out.")
+        page.heading(
+            "The best codes",
+            "No smaller code keeps more. From the smallest; quality on held-out queries.",
+        )
         page.figures(*self.table(self._shown()))
-        page.heading("All that was measured")
+        page.heading("All codes that were measured")
         page.figures(*self.table(self.choices))
         page.heading("How it was measured")
         page.text(HOW)
@@ -214,13 +219,14 @@ class Advice:
 
 
 HOW = (
-    "kept: share of the full fp32 vectors' nDCG@10 on the half of the queries that chose nothing, with "
-    "its 95 % interval, in the worst of the sets. good: by the queries that choose, the interval's lower "
-    "end is within the tolerance, and by the others the share is. storage: codes in the database and the "
-    "code file, without texts; full vectors kept on the device would add two bytes a dimension. memory: "
-    "what every search touches. search: the store's own funnel over "
-    f"{MEASURED_ROWS:,} random codes on one thread here, scaled to all documents. push: a document's "
-    "full vector to a server; pull: its code from one. rerank N: full vectors order the best N."
+    "kept: share of the full fp32 vectors' nDCG@10 on the half of the queries that was held out, with "
+    "its 95 % interval, in the worst of the sets. good: on the half that chose, the interval's lower end "
+    "is within the tolerance, and on the held-out half the share is. bytes: of one code. storage: codes "
+    "in the database and in the code file, without texts; full vectors kept on the device take two more "
+    "bytes for each dimension. memory: what every search reads. search: the store's own funnel over "
+    f"{MEASURED_ROWS:,} random codes on one thread of this machine, scaled to all documents. push: a "
+    "document's full vector to a server. pull: its code from a server. rerank N: full vectors order the "
+    "best N again."
 )
 
 
@@ -303,10 +309,10 @@ def decide(
         least = min(found.documents for found in sets)
         told.append(
             f"measured among {least:,} documents; more compete among {question.documents:,}. A shortlist "
-            f"of more than {widest} is nearly a search by full vectors here, and is not recommended by it"
+            f"of more than {widest} is nearly a search by full vectors here, and is not recommended"
         )
     short = [s for s in sets if s.queries < FEW_QUERIES]
-    told += [f"{s.name} has {s.queries} queries: intervals are wide" for s in short]
+    told += [f"{s.name} has only {s.queries} queries, so its intervals are wide" for s in short]
     reranked = best if smaller else None
     return Advice(
         subject=subject,

@@ -31,12 +31,15 @@ from edge_mrl_export.texts import Retrieval, Similarity, read_data, read_passage
 
 __all__ = ["Assessment", "assess", "opened"]
 
+#: Share of the nDCG@10 that a code must keep to be named first; advise's usual tolerance.
+ENOUGH = 0.97
 STAGES = ("alone", "funnel", *(f"rerank {width}" for width in WIDTHS))
 HOW = (
-    f"kept: share of the full fp32 vectors' nDCG@10, with the 95 % interval of {BOOTSTRAP_ROUNDS:,} "
-    "resamplings of the queries, the same for both. alone: exact search by the codes, with the query's "
-    f"int8 code. funnel: 1-bit codes pass on one row in {FUNNEL_SHARE} (at least {FUNNEL_LEAST}), as a "
-    "store of a million does. rerank N: full vectors put the best N in order."
+    "kept: share of the full fp32 vectors' nDCG@10, with its 95 % interval from "
+    f"{BOOTSTRAP_ROUNDS:,} resamplings of the queries. top 10: share of the fp32 vectors' ten best "
+    "documents that are among these ten. alone: exhaustive search by the codes, with the query's int8 "
+    f"code. funnel: 1-bit codes first pass on one document in {FUNNEL_SHARE} (at least {FUNNEL_LEAST}), "
+    "as in a store of a million. rerank N: full vectors order the best N again."
 )
 
 
@@ -69,7 +72,8 @@ class Assessment:
     def text(self) -> str:
         """Tables for people."""
         subject = self.subject
-        out = [f"{subject.name}: {subject.model.name}, against the {subject.base.name}"]
+        out = [f"{subject.name}: {subject.model.name}, compared with the {subject.base.name}", ""]
+        out += self.answers()
         out += [f"note: {note}" for note in subject.notes]
         for found in self.sets:
             out += ["", _title(found), *columns(*_table(found))]
@@ -77,6 +81,13 @@ class Assessment:
             out += ["", f"{pairs['name']}: Spearman over {pairs['pairs']:,} pairs"]
             out += columns(*_pairs_table(pairs))
         return "\n".join([*out, "", HOW] if self.sets else out)
+
+    def answers(self) -> list[str]:
+        """What the reader wants to know first, in a sentence for each set."""
+        return [
+            *(_answer(self.subject, found) for found in self.sets),
+            *(_pairs_answer(self.subject, pairs) for pairs in self.pairs),
+        ]
 
     def plots(self) -> dict[str, str]:
         """SVG by name, one for each set."""
@@ -95,8 +106,10 @@ class Assessment:
             f"Measured: the {subject.model.name}. Compared with: the full vectors of the "
             f"{subject.base.name}.",
         )
+        for answer in self.answers():
+            page.text(answer)
         for note in subject.notes:
-            page.note(note)
+            page.note(f"Note: {note}.")
         for found in self.sets:
             page.heading(found.name, _title(found))
             page.plots(kept_panels(found.rows))
@@ -163,11 +176,43 @@ def _evaluated(
         return evaluate(subject, data, vectors, dims, advance=bar.advance)
 
 
+def _answer(subject: Subject, found: Evaluation) -> str:
+    """What the bundle's own code keeps; for a model without one, the smallest code that keeps enough."""
+    codes = [row for row in found.rows if row.kind != "float32"]
+    alone = sorted((row for row in codes if row.stage == "alone"), key=lambda row: row.code_bytes)
+    own = [row for row in alone if (row.dim, row.kind) == (subject.dim, subject.packing.kind)]
+    good = [row for row in alone if row.kept.low >= ENOUGH]
+    row = next(iter(own or good), None)
+    quality = f"the {subject.base.name}'s nDCG@10"
+    if row is None:
+        return f"{found.name}: no code that was measured keeps {ENOUGH:.0%} of {quality} by itself."
+    again = (row.dim, row.kind, f"rerank {WIDTHS[0]}")
+    reranked = next(r for r in codes if (r.dim, r.kind, r.stage) == again)
+    which = "this bundle's code" if own else f"the smallest code that keeps {ENOUGH:.0%}"
+    return (
+        f"{found.name}: {which} ({row.dim} {row.kind}, {row.code_bytes:,} bytes a passage) keeps "
+        f"{kept_share(row.kept)} of {quality}; {reranked.kept.ratio:.1%} where full vectors rerank its "
+        f"best {WIDTHS[0]}."
+    )
+
+
+def _pairs_answer(subject: Subject, pairs: dict[str, Any]) -> str:
+    shown = {(row["dim"], row["kind"]): row["spearman"] for row in pairs["rows"]}
+    largest = max(dim for dim, _ in shown)
+    dim, kind = (largest, "int8") if subject.dim is None else (subject.dim, subject.packing.kind)
+    found = shown.get((dim, kind))
+    code = "" if found is None else f", the {dim} {kind} code {found:.4f}"
+    return (
+        f"{pairs['name']}: Spearman's correlation with people's scores: full fp32 vectors "
+        f"{pairs['base']:.4f}{code}."
+    )
+
+
 def _title(found: Evaluation) -> str:
     base = found.base
     return (
         f"{found.name}: {found.documents:,} documents, {found.queries:,} queries ({found.asked}), judged "
-        f"by {found.judged_by}. Full fp32: nDCG@10 {base['ndcg_at_10']:.4f}, recall@100 "
+        f"by {found.judged_by}. Full fp32 vectors: nDCG@10 {base['ndcg_at_10']:.4f}, recall@100 "
         f"{base['recall_at_100']:.4f}, MRR@10 {base['mrr_at_10']:.4f}"
     )
 

@@ -96,11 +96,11 @@ def choose_vocabulary(
         trimmed, kept = keep_tokens(
             tokenizer, reachable | {t["id"] for t in tokenizer["added_tokens"]}
         )
-        note = f"{len(unused):,} tokens that no text can give were dropped; others moved up"
+        note = f"{len(unused):,} tokens that no text can produce were left out; ids of the others changed"
         return Vocabulary(trimmed, tokenizer, kept, (note,))
     pruned = prune(tokenizer, texts, size)
     note = (
         f"vocabulary pruned to {len(pruned.kept):,} tokens: {pruned.same:.1%} of {pruned.held_out:,} "
-        "held-out texts tokenise the same; fidelity is measured on texts that do"
+        "held-out texts still have the same tokens; fidelity is measured on such texts only"
     )
     return Vocabulary(pruned.tokenizer, tokenizer, pruned.kept, (note,))
