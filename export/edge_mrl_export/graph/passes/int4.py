@@ -68,7 +68,7 @@ class PackTables(ir.passes.InPlacePass):
 
 
 def count_packed_products(model: ir.Model) -> int:
-    """How many products the graph runs on 4-bit weights."""
+    """How many products with 4-bit weights the graph has."""
     return sum(node.op_type == "MatMulNBits" for node in model.graph)
 
 

@@ -30,7 +30,7 @@ def find_tables(model: ir.Model) -> list[ir.Node]:
 
 
 def count_int8_tables(model: ir.Model) -> int:
-    """How many tables with int8 rows the graph looks up."""
+    """How many tables with int8 rows the graph has."""
     tables = [constant(node.inputs[0]) for node in model.graph if node.op_type == "Gather"]
     return sum(table is not None and table.ndim == 2 and table.dtype == np.int8 for table in tables)
 
