@@ -54,8 +54,8 @@ EMBEDDING = frozenset({"adapt", "embed", "index", "reindex", "search"})
 #: Sub-commands of other parts, found by entry point.
 EXTRAS = {
     "export": "turn a text-embedding model into a small, verified bundle",
-    "eval": "measure what short codes keep of a model's quality, on your data",
-    "advise": "say which code is the smallest that is good enough, on your data",
+    "eval": "measure how much retrieval quality short codes keep, on your data",
+    "advise": "find the smallest code that is good enough, on your data",
     "serve": "serve the devices of one or many tenants",
     "admin": "administer a server's tenants, devices and tokens",
 }

@@ -64,7 +64,7 @@ def test_one_bit_codes_are_turned_and_centred_on_the_users_text(
     facts = json.loads(capsys.readouterr().out)
     assert (facts["code"], facts["code_bytes"]) == ("1bit", 2)
     assert facts["head"]["turned_for_bits"] == FEW_PASSAGES + 20
-    assert facts["head"]["why"] == "--head prefix; turned for 1-bit codes"
+    assert facts["head"]["why"] == "--head prefix; rotated for 1-bit codes"
     recipe = Recipe(dim=DIM, head="prefix", code="1bit", corpus=corpus)
     twin = export(str(model), tmp_path / "twin", recipe).path  # equal text gives equal bytes
     assert all((twin / path.name).read_bytes() == path.read_bytes() for path in bundle.iterdir())

@@ -85,7 +85,7 @@ def test_coarse_only_gives_the_same_codes(tmp_path: Path) -> None:
     assert verify(alone.path).passed
 
 
-def test_max_tokens_cuts_as_the_source_does(tmp_path: Path) -> None:
+def test_max_tokens_truncates_as_the_source_does(tmp_path: Path) -> None:
     folder = tiny.sentence_folder(tmp_path / "source")
     recipe = Recipe(dim=16, precision="fp32", max_tokens=9)
     bundle = export(str(folder), tmp_path / "bundle", recipe).path

@@ -249,7 +249,7 @@ def test_file_that_is_no_matrix_has_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot read the head"):
         read_matrix(path, 32, 8)
     path.write_text("1 2 3", "utf-8")
-    with pytest.raises(UsageError, match=r"no \.npy file"):
+    with pytest.raises(UsageError, match=r"not an \.npy file"):
         read_matrix(path, 32, 8)
 
 
@@ -489,7 +489,7 @@ def test_supervised_head_is_fitted_to_pairs_and_judged_on_others(tmp_path: Path)
     [
         ({"head": "magic"}, "'magic', expected auto, prefix, pca"),
         ({"head": "rotation"}, "needs --corpus"),
-        ({"head": "prefix", "pairs": Path("p.tsv")}, "--pairs is for --head linear or auto"),
+        ({"head": "prefix", "pairs": Path("p.tsv")}, "--pairs works with --head linear or auto"),
         ({"head": "prefix", "nested": (8,)}, "--nested is for a head that is fitted"),
         ({"nested": (0, 8)}, "at least 1"),
         ({"mrl_dims": ()}, "at least 1"),

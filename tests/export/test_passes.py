@@ -384,7 +384,7 @@ def test_pen_reuses_an_equal_constant_of_the_same_name(tmp_path: Path) -> None:
         pen.const(np.zeros(3), np.float32, name="shared")
 
 
-def test_trim_positions_cuts_the_table_and_keeps_the_rows() -> None:
+def test_trim_positions_truncates_the_table_and_keeps_the_rows() -> None:
     model, pen = new_graph(length=(IDS, [1]))
     table = RNG.normal(size=(64, 4)).astype(np.float32)
     counted = pen.const(np.arange(64)[None], np.int64)

@@ -61,7 +61,7 @@ def test_folder_in_beirs_layout_is_read(tmp_path: Path) -> None:
         ("corpus", "{", r"corpus\.jsonl:1: not valid JSON"),
         ("corpus", "[1]", r"corpus\.jsonl:1: list, expected an object"),
         ("corpus", '{"_id": "a"}', r'corpus\.jsonl:1: expected "_id", "text"'),
-        ("corpus", '{"_id": "a", "text": ""}\n{"_id": "a", "text": ""}', "was there before"),
+        ("corpus", '{"_id": "a", "text": ""}\n{"_id": "a", "text": ""}', "was used before"),
         ("corpus", "\n", r"corpus\.jsonl is empty"),
         ("qrels", "q\td\ts\n1\ta\n", r"test\.tsv:2: .*between tabs"),
         ("qrels", "q\td\ts\n1\ta\t0.5\n", "a whole number"),
@@ -387,7 +387,7 @@ def test_commands_refuse_what_they_cannot_measure(tmp_path: Path) -> None:
     for arguments, message in (
         (("eval", TINY), "nothing to measure on"),
         (("advise", TINY), "nothing to measure on"),
-        (("advise", TINY, "--corpus", "x", "--budget", "much"), "is no size"),
+        (("advise", TINY, "--corpus", "x", "--budget", "much"), "is not a size"),
         (("eval", TINY, "--data", tmp_path), "expected BEIR's layout"),
     ):
         refused = run(*arguments)

@@ -19,11 +19,11 @@ Float = NDArray[np.float32]
 
 
 def curve_of_trial(trial: Trial, heads: Mapping[str, Float | None]) -> dict[str, Any]:
-    """Scores on held-out text of some heads' prefixes.
+    """Scores of some heads on held-out text, at shorter prefixes too.
 
     Args:
-        trial: What they were fitted by.
-        heads: float32[D, dim] by kind, None for the prefix; fitted without the held-out text.
+        trial: What the heads were fitted on.
+        heads: float32[D, dim] by kind, None for the plain prefix; fitted without the held-out text.
     """
     dim = trial.nested[-1]
     dims = list(nested_sizes(dim))
@@ -37,14 +37,14 @@ def curve_of_trial(trial: Trial, heads: Mapping[str, Float | None]) -> dict[str,
 def curve_of_texts(
     full: Float, kind: str, matrix: Float | None, *, dim: int, layer_norm: bool
 ) -> dict[str, Any]:
-    """Agreement of int8 codes' nearest with the full vectors', among texts that no head was fitted on.
+    """How many of the full vectors' nearest texts int8 codes find, at shorter prefixes too.
 
     Args:
         full: float32[n, D] of the source.
-        kind: The head's.
+        kind: Kind of the head.
         matrix: float32[D, dim], or None for the prefix.
         dim: Dimensions of the code.
-        layer_norm: Whether the head reads centred vectors.
+        layer_norm: Whether a layer norm comes before the head.
     """
     rows = np.arange(len(full))
     dims = list(nested_sizes(dim))

@@ -1,8 +1,8 @@
 """The smallest code that is good enough on the user's own text, and what each one costs.
 
-Half of the queries choose: a code passes where the lower end of the 95 % interval of what it keeps is
-within the tolerance. The other half confirms: there, what it keeps must be within the tolerance too, and
-those are the figures that are reported. So a code is not praised for the luck that it was chosen by.
+Half of the queries choose: a code is good if the lower end of the 95 % interval of the quality that it
+keeps is within the tolerance. The other half is held out: there, the quality itself must be within the
+tolerance too. Only the held-out figures are reported, so luck in the choice does not flatter a code.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from edge_mrl_export.texts import Retrieval
 
 __all__ = ["Advice", "Question", "advise", "decide"]
 
-#: Below so many queries an interval is wider than most tolerances.
+#: With fewer queries, an interval is wider than most tolerances.
 FEW_QUERIES = 100
-#: A shortlist tells of larger stores if it is at most one in so many of the documents here.
+#: A shortlist of at most this fraction of the documents measured here says something about larger stores.
 SHORTLIST_SHARE = 50
-#: Choices that are named where none is good enough.
+#: How many choices are named if none is good enough.
 NEAREST = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What the user wants.
+    """What the user asks for.
 
     Attributes:
         tolerance: Share of the fp32 full model's nDCG@10 that may be lost.
-        budget: Bytes of storage that all codes may take; None for any.
-        documents: How many there will be, with a passage each.
-        corpus: For the command: the text that heads are fitted on.
+        budget: Bytes of storage that all codes may take; None for no limit.
+        documents: How many documents there will be, one passage in each.
+        corpus: The text that heads are fitted to, for the recommended command.
     """
 
     tolerance: float = 0.03
@@ -56,17 +56,17 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What was found.
+    """What was measured, and what it recommends.
 
     Attributes:
         subject: The model.
         question: What was asked.
-        choices: All that were measured, from the smallest.
-        alone: The smallest good one that needs nothing but codes; None if there is none.
-        reranked: A smaller one, good with full vectors from a server or kept; None if there is none.
+        choices: All choices that were measured, from the smallest.
+        alone: The smallest good choice that needs codes only; None if no such choice is good.
+        reranked: A smaller choice that is good with full vectors; None if there is no such choice.
         sets: The measurements.
-        heads: The kind of head that was fitted here, by dimension.
-        notes: What the reader should know.
+        heads: The kind of head that was fitted, by dimensions.
+        notes: For the reader: what limits these figures.
     """
 
     subject: Subject
@@ -80,11 +80,11 @@ class Advice:
 
     @property
     def found(self) -> Choice | None:
-        """What is recommended."""
+        """The recommended choice; None if nothing is good enough and fits."""
         return self.alone or self.reranked
 
     def nearest(self) -> list[Choice]:
-        """Where nothing is good enough: the best that fit, or the smallest that are good."""
+        """If nothing is good enough and fits: the best that fit, or the smallest that are good."""
         fitting = [c for c in self._telling() if c.affordable(self.question.budget)]
         if fitting:
             return sorted(fitting, key=lambda c: -c.chosen.low)[:NEAREST]
@@ -92,12 +92,12 @@ class Advice:
         return (good or self.choices)[:NEAREST]
 
     def _telling(self) -> list[Choice]:
-        """Those whose shortlist says something about so many documents."""
+        """Choices whose shortlist says something about so many documents."""
         widest = _widest(self.question, self.sets)
         return [choice for choice in self.choices if choice.rerank <= widest]
 
     def command(self, choice: Choice) -> str:
-        """The export that makes a choice."""
+        """The command that exports a choice."""
         words = ["edge-mrl", "export", self.subject.command, "--dim", str(choice.dim)]
         if choice.kind != "int8":
             words += ["--code", choice.kind]
@@ -108,7 +108,7 @@ class Advice:
         return shlex.join([*words, "-o", f"{self.subject.name}-{choice.dim}-{choice.kind}"])
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Values for JSON."""
         found, question = self.found, self.question
         return {
             "model": self.subject.name,
@@ -126,7 +126,7 @@ class Advice:
         }
 
     def text(self) -> str:
-        """For people."""
+        """Text for people, the answer first."""
         question = self.question
         out = [
             f"{self.subject.name}: within {question.tolerance:.1%} of the {self.subject.base.name}'s "
@@ -161,7 +161,7 @@ class Advice:
         return out
 
     def _shown(self) -> list[Choice]:
-        """Those that no other beats in both bytes and quality, and the recommended."""
+        """Choices that keep more than every smaller one, and the recommended ones."""
         front, best = [], -1.0
         for choice in self._telling():
             if choice.confirmed.ratio > best or choice in (self.alone, self.reranked):
@@ -170,7 +170,7 @@ class Advice:
         return front
 
     def table(self, choices: Sequence[Choice]) -> tuple[list[str], list[list[str]]]:
-        """Heads and rows."""
+        """Headings and rows."""
         heads = ["code", "bytes", "storage", "memory", "search", "push", "pull", "kept", "good"]
         return heads, [
             [
@@ -192,7 +192,7 @@ class Advice:
         return svg(kept_panels(self.sets[0].rows))
 
     def html(self) -> str:
-        """A page that needs nothing else."""
+        """A self-contained HTML page, the answer first."""
         question = self.question
         page = Page(
             f"{self.subject.name}: which code to take",
@@ -239,19 +239,19 @@ def advise(
     cache: Cache,
     quiet: bool = False,
 ) -> Advice:
-    """Measure every code on every set, and choose.
+    """Measure every code on every set, and choose the smallest good one.
 
     Args:
-        subject: A source, or a bundle of it. Heads are fitted in either case: any other code than the
-            bundle's own takes another export.
-        question: What is wanted.
-        data: What it is measured on; its documents are what heads are fitted on.
-        dims: Dimensions of codes; None for the usual ones.
-        cache: Of vectors.
+        subject: A source model, or a bundle. Heads are fitted in both cases, since a code other than the
+            bundle's needs another export.
+        question: What the user asks for.
+        data: Sets to measure on; heads are fitted to their documents.
+        dims: Dimensions of codes; None for halves of the model's.
+        cache: Keeps vectors for the next run.
         quiet: Show no progress.
 
     Raises:
-        UsageError: Too few queries to choose and to confirm by.
+        UsageError: There are too few queries, or the full model finds too little.
     """
     few = [found for found in data if len(found.queries) < 8]
     if few:
@@ -289,11 +289,11 @@ def decide(
 
     Args:
         subject: The model.
-        question: What is wanted.
-        choices: What there is, from the smallest.
+        question: What the user asks for.
+        choices: All choices, from the smallest.
         sets: The measurements.
-        heads: The kind of head that was fitted, by dimension.
-        notes: What the reader should know.
+        heads: The kind of head that was fitted, by dimensions.
+        notes: For the reader: what limits these figures.
     """
     widest = _widest(question, sets)
     good = [
@@ -327,6 +327,6 @@ def decide(
 
 
 def _widest(question: Question, sets: Sequence[Evaluation]) -> int:
-    """The widest shortlist that says something about so many documents."""
+    """The longest shortlist that says something about so many documents."""
     least = min(found.documents for found in sets)
     return WIDTHS[-1] if question.documents <= 2 * least else least // SHORTLIST_SHARE

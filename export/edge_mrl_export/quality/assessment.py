@@ -1,4 +1,4 @@
-"""A whole evaluation: every set of text, as a table, as JSON, as plots and as a page."""
+"""A whole evaluation: every set of text, as text, JSON, charts and an HTML page."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ HOW = (
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """What was measured.
+    """Everything that was measured.
 
     Attributes:
-        subject: Of what.
-        sets: Retrieval, by set.
-        pairs: Similarity, by set, as plain values.
+        subject: The bundle or model.
+        sets: Retrieval quality, by set.
+        pairs: Similarity, by set, as values for JSON.
     """
 
     subject: Subject
@@ -58,7 +58,7 @@ class Assessment:
     pairs: list[dict[str, Any]]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Values for JSON."""
         return {
             "model": self.subject.name,
             "measured": self.subject.model.name,
@@ -70,7 +70,7 @@ class Assessment:
         }
 
     def text(self) -> str:
-        """Tables for people."""
+        """Text for people, the answer first."""
         subject = self.subject
         out = [f"{subject.name}: {subject.model.name}, compared with the {subject.base.name}", ""]
         out += self.answers()
@@ -99,7 +99,7 @@ class Assessment:
         }
 
     def html(self) -> str:
-        """A page that needs nothing else."""
+        """A self-contained HTML page, the answer first."""
         subject = self.subject
         page = Page(
             f"{subject.name}: what short codes keep",
@@ -125,7 +125,7 @@ class Assessment:
 
 @contextmanager
 def opened(target: str | None, source: str | None) -> Iterator[Subject]:
-    """A bundle or a source model, by its name on the command line."""
+    """A bundle or a source model, named as on the command line."""
     if target is not None and is_bundle(target):
         with Encoder.open(target) as encoder:
             yield open_bundle(encoder, source)
@@ -146,14 +146,14 @@ def assess(
 
     Args:
         subject: What is measured.
-        data: Folders in BEIR's layout, and files of scored pairs.
+        data: Folders in BEIR's layout, and files of pairs with scores.
         corpus: Text without judgements.
-        dims: Dimensions of codes; None for the usual ones.
-        cache: Of vectors.
+        dims: Dimensions of codes; None for halves of the model's, and the bundle's own.
+        cache: Keeps vectors for the next run.
         quiet: Show no progress.
 
     Raises:
-        UsageError: Data that is malformed or of no use.
+        UsageError: The data is malformed or cannot be used.
     """
     read = [read_data(path) for path in data]
     if corpus:

@@ -22,14 +22,14 @@ SEED = 0
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A code with a way to search.
+    """A code, and a way to search it.
 
     Attributes:
         dim: Dimensions.
         kind: One of ``edge_mrl.codes.packing.CODE_KINDS``.
-        rerank: Best of the codes' order that full vectors put in order; 0 for none.
-        chosen: What it keeps by the queries that choose, in the worst of the sets.
-        confirmed: By the others, in the worst of the sets.
+        rerank: Length of the shortlist that full vectors order again; 0 for a search by codes alone.
+        chosen: Quality kept with the queries that choose, in the worst of the sets.
+        confirmed: Quality kept with the held-out queries, in the worst of the sets.
         cost: What it costs.
     """
 
@@ -41,12 +41,12 @@ class Choice:
     cost: Cost
 
     def within(self, tolerance: float) -> bool:
-        """Whether it is good enough; see above."""
+        """Whether it is good enough: by the interval's lower end, and by the held-out queries."""
         least = 1 - tolerance
         return self.chosen.low >= least and self.confirmed.ratio >= least
 
     def affordable(self, budget: int | None) -> bool:
-        """Whether its codes fit."""
+        """Whether its codes fit into so many bytes."""
         return budget is None or self.cost.storage_bytes <= budget
 
     @property
@@ -55,7 +55,7 @@ class Choice:
         return f"{self.dim} {self.kind}" + (f", rerank {self.rerank}" if self.rerank else "")
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Values for JSON."""
         return asdict(self)
 
 
@@ -99,7 +99,7 @@ def measure_choices(
 
 
 def _halves(found: Evaluation) -> Mapping[tuple[int, str, int], tuple[Interval, Interval]]:
-    """What each way keeps by the queries that choose, and by those that confirm."""
+    """Quality kept, with the queries that choose and with the held-out ones."""
     order = np.random.default_rng(SEED).permutation(found.queries)
     parts = (order[: found.queries // 2], order[found.queries // 2 :])
     if any(not found.base_by_query[part].any() for part in parts):

@@ -19,11 +19,11 @@ Float = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Coding:
-    """How a code of some dimensions is made.
+    """How a code is made.
 
     Attributes:
-        head: float32[D, at least dim], or None for the prefix.
-        packing: What is kept of its int8 code.
+        head: float32[D, at least dim], or None for the plain prefix.
+        packing: How a store packs its int8 code.
     """
 
     head: Float | None
@@ -45,14 +45,14 @@ def check_dim(subject: Subject, dim: int) -> None:
     """
     width = subject.model.width
     if not 1 <= dim <= width:
-        raise UsageError(f"{dim} dimensions: expected 1 to {width}, as {subject.name} gives")
+        raise UsageError(f"{dim} dimensions: expected 1 to {width}, the width of {subject.name}")
 
 
 def own_coding(subject: Subject, dim: int, kind: str) -> Coding:
-    """The bundle's own code, or a shorter prefix of it, or all of the full vector.
+    """The coding of the bundle's own code, of a shorter prefix of it, or of the whole full vector.
 
     Raises:
-        UsageError: The bundle's head does not give so many dimensions.
+        UsageError: The bundle's head has fewer dimensions.
     """
     check_dim(subject, dim)
     head, width = subject.head, subject.model.width
@@ -61,15 +61,15 @@ def own_coding(subject: Subject, dim: int, kind: str) -> Coding:
     if head is not None and dim > head.shape[1]:
         if dim < width:
             raise UsageError(
-                f"{dim} dimensions: the bundle's head gives {head.shape[1]}; choose up to that, "
-                f"or {width}, the full vector"
+                f"{dim} dimensions: the bundle's head has {head.shape[1]}; choose at most that, "
+                f"or {width} for the full vector"
             )
-        head = None  # nothing is cut: the full vector itself
+        head = None  # the full vector itself
     return Coding.plain(head, dim, kind, scale=subject.scale)
 
 
 def codes_of(subject: Subject, texts: Encoded, head: Float | None, dim: int) -> NDArray[np.int8]:
-    """int8[n, dim]: those that the bundle gave, or derived from full vectors as its graph would."""
+    """int8[n, dim]: the bundle's own codes, or codes derived from full vectors as a graph would."""
     if dim == subject.dim and head is subject.head and texts.codes is not None:
         return texts.codes
     return derive_codes(
@@ -78,7 +78,7 @@ def codes_of(subject: Subject, texts: Encoded, head: Float | None, dim: int) -> 
 
 
 def levels(codes: NDArray[np.int8], packing: Packing) -> Float:
-    """float32[n, dim] of unit length: what is left of int8[n, dim] codes in a store."""
+    """float32[n, dim] of unit length: what a store's packed codes represent."""
     return normalize(packing.unpack(packing.pack(codes), codes.shape[1]).astype(np.float32))
 
 

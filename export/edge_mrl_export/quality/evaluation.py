@@ -1,8 +1,8 @@
-"""What short codes keep of a model's quality, by dimensions, precision and stage of the search.
+"""Retrieval quality that codes keep, by dimensions, precision and stage of the search.
 
-Every ranking here is exact over all documents, but where a row says that it is not. Codes are made from
-full vectors as a bundle's graph makes them (FORMAT.md, "Codes"), and are searched for with the query's
-int8 code, as the store does.
+Every ranking is exhaustive over all documents, except in the stage "funnel". Codes are made from full
+vectors as a bundle's graph makes them (FORMAT.md, "Codes"), and are searched with the query's int8 code,
+as in a store.
 """
 
 from __future__ import annotations
@@ -33,36 +33,36 @@ __all__ = ["KINDS", "WIDTHS", "Evaluation", "Row", "SetVectors", "evaluate", "us
 Float = NDArray[np.float32]
 Rows = NDArray[np.intp]
 
-#: What is kept of a dimension, from the largest.
+#: Precision of a dimension, from the largest.
 KINDS = ("float32", *CODE_KINDS)
-#: Best of the coarse order that full vectors put in order again.
+#: Lengths of the shortlist that full vectors order again.
 WIDTHS = (50, 100, 200)
-#: The store's first stage passes on 5,000 of a million rows: one in so many, and never fewer than these.
+#: The store's first stage passes on 5,000 of a million rows: one in FUNNEL_SHARE, at least FUNNEL_LEAST.
 FUNNEL_SHARE, FUNNEL_LEAST = 200, 100
-#: Places in a ranking; what recall@100 and the widest rerank need.
+#: Length of a ranking: what recall@100 and the longest shortlist need.
 DEPTH = max(WIDTHS)
-#: Where the full model judges: its best so many, the first with the largest gain.
+#: Without judgements, the full model's best so many are relevant, the first with the largest gain.
 JUDGED = 10
-#: Scores held at a time: 64 MB.
+#: Scores held in memory at a time: 64 MB.
 CHUNK_VALUES = 2**24
 SHORTEST_DIM = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One way to search, and how good it is.
+    """The quality of one way to search.
 
     Attributes:
         dim: Dimensions of the code.
         kind: One of KINDS.
         stage: "alone", "funnel", or "rerank N".
-        code_bytes: Of one document's code.
-        ndcg_at_10: Mean over queries; of the full model's own ranking where nothing else judges.
-        recall_at_100: Likewise.
-        mrr_at_10: Likewise.
-        overlap_at_10: Share of the fp32 full model's ten best that are among these ten.
-        kept: Share of the base's nDCG@10.
-        by_query: float64[queries], nDCG@10, for further comparisons; not printed.
+        code_bytes: Size of one document's code.
+        ndcg_at_10: Mean over queries; without judgements, the full model's ranking is what is relevant.
+        recall_at_100: Mean over queries.
+        mrr_at_10: Mean over queries.
+        overlap_at_10: Share of the full fp32 vectors' ten best that are among these ten.
+        kept: Share of the full fp32 vectors' nDCG@10.
+        by_query: float64[queries], nDCG@10; not in the JSON.
     """
 
     dim: int
@@ -85,16 +85,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """All rows of one set of text.
+    """The quality of all ways to search, on one set.
 
     Attributes:
-        name: Of the set.
-        asked: What the queries are.
-        judged_by: What relevance is.
-        documents: How many were searched.
-        queries: How many were asked.
+        name: Name of the set.
+        asked: What kind of queries they are.
+        judged_by: What decides relevance.
+        documents: Number of documents.
+        queries: Number of queries.
         base: The full fp32 vectors' metrics.
-        full: The bundle's own full vectors, if it is a bundle.
+        base_by_query: float64[queries], their nDCG@10.
+        full: The bundle's own full vectors; None for a source model.
         rows: By dimensions, kind and stage.
     """
 
@@ -124,7 +125,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SetVectors:
-    """A set as vectors: of the model that is measured, and of what it is compared with."""
+    """Vectors of a set: by the measured model, and by the fp32 model that it is compared with."""
 
     documents: Encoded
     queries: Encoded
@@ -133,7 +134,7 @@ class SetVectors:
 
     @classmethod
     def of(cls, subject: Subject, data: Retrieval, cache: Cache) -> SetVectors:
-        """Encode, or take from the cache."""
+        """Encode the set's texts, or take their vectors from the cache."""
         parts = ((data.documents, "document"), (data.queries, "query"))
         base = [subject.base.vectors(cache, texts, kind) for texts, kind in parts]
         own = base
@@ -143,9 +144,9 @@ class SetVectors:
 
 
 def usual_dims(subject: Subject) -> tuple[int, ...]:
-    """Dimensions worth a look, ascending: halves down to 16, the bundle's own, and all.
+    """Dimensions to measure, ascending: powers of 2 from 16, the bundle's own, and the full width.
 
-    Behind a head there are no more than it has, and the full vector without it.
+    With a head, only up to the head's dimensions, and the full width without it.
     """
     width = subject.model.width
     most = width if subject.head is None else subject.head.shape[1]
@@ -172,14 +173,14 @@ def evaluate(
     Args:
         subject: What is measured.
         data: Documents, queries, and judgements if there are any.
-        vectors: Theirs.
+        vectors: The vectors of these texts.
         dims: Dimensions of codes.
-        kinds: What is kept of a dimension.
+        kinds: Precisions of a dimension.
         codings: How codes are made, by dimensions and kind; None for the subject's own way.
         advance: Called after each dimension and kind.
 
     Raises:
-        UsageError: The base finds nothing that is relevant, or a dimension is out of range.
+        UsageError: The full vectors find nothing relevant, or a dimension is out of range.
     """
     own = None if data.own is None else np.array(data.own, dtype=np.intp)
     exact = _ranked(vectors.base_queries.full, vectors.base_documents.full, own)
@@ -187,7 +188,7 @@ def evaluate(
     base = judge(exact, relevance)
     if not base.ndcg_at_10.any():
         raise UsageError(
-            f"{data.name}: the full model finds nothing relevant; is this its language?"
+            f"{data.name}: the full model finds nothing relevant; was it trained for this language?"
         )
     scale = _Scale(base, relevance, exact)
     full = None
@@ -218,7 +219,7 @@ def evaluate(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Scale:
-    """What rankings are measured by."""
+    """What rankings are compared with."""
 
     base: QueryMetrics
     relevance: Sequence[dict[int, float]]
@@ -241,7 +242,7 @@ class _Scale:
 
 
 def _own_judgement(exact: Rows) -> list[dict[int, float]]:
-    """Gains of 10 to 1 for the full model's best ten."""
+    """The full model's ten best are relevant, with gains from 10 to 1."""
     return [
         {int(row): float(JUDGED - place) for place, row in enumerate(rows[:JUDGED]) if row >= 0}
         for rows in exact
@@ -256,7 +257,7 @@ def _stages(
     dim: int,
     kind: str,
 ) -> Iterator[tuple[str, Rows]]:
-    """Rankings of one code: by itself, behind the funnel, and put in order by full vectors."""
+    """Rankings by one code: alone, after the funnel's first stage, and reranked by full vectors."""
     pair = (vectors.queries, vectors.documents)
     if kind == "float32":
         queries, documents = (truncated(subject, side.full, coding.head, dim) for side in pair)
@@ -276,7 +277,7 @@ def _stages(
 
 
 def _ranked(queries: Float, documents: Float, own: Rows | None) -> Rows:
-    """intp[q, DEPTH]: rows from the best, equals by number; -1 behind the last."""
+    """intp[q, DEPTH]: rows from the best, equal scores by row; -1 behind the last."""
     depth = min(DEPTH, len(documents))
     found = np.full((len(queries), DEPTH), -1, np.intp)
     step = max(1, CHUNK_VALUES // len(documents))
@@ -303,7 +304,7 @@ def _leave_out(scores: Float, own: Rows | None, some: slice) -> None:
 def _funnel(
     queries: Float, documents: Float, bits: Sequence[NDArray[np.uint8]], own: Rows | None
 ) -> Rows:
-    """The 1-bit codes' nearest rows, in the order of the codes."""
+    """The rows that 1-bit codes pass on, ranked by the codes."""
     width = min(len(documents), max(FUNNEL_LEAST, len(documents) // FUNNEL_SHARE))
     found = np.full((len(queries), DEPTH), -1, np.intp)
     for query, vector in enumerate(queries):
@@ -319,7 +320,7 @@ def _funnel(
 
 
 def _reranked(found: Rows, vectors: SetVectors, width: int) -> Rows:
-    """The first ``width`` rows in the order of the full vectors, the rest as they were."""
+    """The first ``width`` rows ranked by full vectors, the others as before."""
     again = found.copy()
     for query, first in enumerate(found[:, :width]):
         rows = first[first >= 0]

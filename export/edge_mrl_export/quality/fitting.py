@@ -42,8 +42,8 @@ class FittedCodings:
 
     Attributes:
         codings: By dimensions and kind.
-        heads: The kind of head that was fitted, by dimensions; nothing for the plain prefix.
-        note: What the reader should know.
+        heads: The kind of head that was fitted, by dimensions; plain prefixes are not in it.
+        note: For the reader: how the codes were made.
     """
 
     codings: Mapping[tuple[int, str], Coding]
@@ -78,7 +78,7 @@ def fit_codings(
     picks = np.array(spread(range(len(texts)), MOST_PASSAGES))
     full = full[picks]
     cut = () if subject.matryoshka else tuple(d for d in dims if d < subject.model.width)
-    # A linear head learns to find a piece's own passage, and agrees less with the full model's ranking.
+    # A linear head is fitted to find passages by pieces; it agrees less with the full model's ranking.
     head = "rotation" if any(found.relevance is None for found in data) else "linear"
     heads: dict[int, Float | None] = dict.fromkeys(dims)
     short = _pieces(subject, [texts[i] for i in picks], cache) if cut else None
@@ -92,13 +92,17 @@ def fit_codings(
         for dim in dims
         for kind in CODE_KINDS
     }
-    how = "cut, as the model was trained to be" if subject.matryoshka else f"behind {head} heads"
-    note = f"codes are {how}; 1-bit codes are balanced; both fitted on {len(full):,} documents, no query"
+    how = (
+        "plain prefixes, which the model was trained for"
+        if subject.matryoshka
+        else f"made by {head} heads"
+    )
+    note = f"codes are {how}; 1-bit codes are rotated; both fitted to {len(full):,} documents, no query"
     return FittedCodings(made, dict.fromkeys(cut, head), note)
 
 
 def _pieces(subject: Subject, texts: Sequence[str], cache: Cache) -> Short | None:
-    """Pieces of passages, as the model's vectors; None where the texts give none."""
+    """Vectors of pieces of passages; None if the texts are too short for pieces."""
     pieces = cut_pieces(texts, count_pieces(len(texts)))
     if not pieces:
         return None

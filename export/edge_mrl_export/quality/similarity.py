@@ -23,10 +23,11 @@ def evaluate_pairs(
 ) -> dict[str, Any]:
     """Spearman's rank correlation of cosines with people's scores, by dimension and kind.
 
-    Both texts of a pair are documents, and both are coded, so that neither side is favoured.
+    Both texts of a pair are encoded as documents, and both as codes.
 
     Returns:
-        Plain values: ``base``, ``full`` (None for a source) and ``rows``.
+        Values for JSON: name, number of pairs, and correlations: ``base`` (full fp32 vectors), ``full``
+        (the bundle's full vectors, None for a source model) and ``rows`` (by dimensions and kind).
     """
     from scipy.stats import spearmanr
 

@@ -1,4 +1,4 @@
-"""Source models: found, loaded, and run as the reference."""
+"""Source models: found, loaded, and run by their own library as the reference."""
 
 from __future__ import annotations
 

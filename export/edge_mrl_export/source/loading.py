@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = ["load_source"]
 
-#: Models without a limit of their own (static ones) are cut here, so that one text cannot fill the RAM.
+#: Limit for models without one of their own (static ones), so that one text cannot fill the memory.
 UNLIMITED_TOKENS = 8192
-#: Model types whose published recipe takes a layer norm before the cut (Nomic Embed v1.5).
+#: Model types whose published recipe has a layer norm before truncation (Nomic Embed v1.5).
 LAYER_NORM_TYPES = {"nomic_bert"}
 SHIFTED_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl"}
 
@@ -51,14 +51,14 @@ def load_source(model: str | None, *, pooling: str | None = None) -> Source:
         pooling: Pooling mode for an ``.onnx`` file that comes without one.
 
     Raises:
-        UsageError: No such model, or one that cannot be exported; the message names the reason.
+        UsageError: There is no such model, or it cannot be exported; the message says why.
         NetworkError: A hub id was given and the hub cannot be reached.
     """
     folder, label = locate(model, default=DEFAULT_MODEL)
     if folder.suffix == ".onnx":
         return _load_onnx(folder, label, pooling)
     if pooling is not None:
-        raise UsageError("--pooling is for .onnx files; this model brings its own pooling")
+        raise UsageError("--pooling is for .onnx files; this model has its own pooling")
     if is_model2vec(folder):
         return _load_model2vec(folder, label)
     refuse_unsupported(folder, label)
@@ -73,7 +73,7 @@ def _load_sentence_transformers(folder: Path, label: str) -> Source:
         return _static_source(folder, label, model, modules)
     notes = []
     if not (folder / "modules.json").exists():
-        notes.append("no modules.json: mean pooling is assumed, as sentence-transformers does")
+        notes.append("no modules.json: mean pooling is assumed, as in sentence-transformers")
     transformer, config = first.auto_model, first.auto_model.config
     positions = _max_positions(config)
     return Source(
@@ -110,18 +110,20 @@ def _load_model2vec(folder: Path, label: str) -> Source:
 def _static_source(
     folder: Path, label: str, model: SentenceTransformer, modules: tuple[torch.nn.Module, ...]
 ) -> Source:
-    """A model without a transformer, which reads tokens without special ones."""
+    """A model without a transformer. It does not use special tokens."""
     first, rest = modules[0], modules[1:]
-    notes = ["a static model: the mean of its tokens' rows, without a transformer's products"]
+    notes = [
+        "a static model: a text's vector is the mean of its tokens' rows, without a transformer"
+    ]
     if isinstance(first, Model2Vec):
-        notes.append("compared with what model2vec computes, done in float64 by the exporter")
+        notes.append("the reference is model2vec's computation, done in float64 by the exporter")
         architecture = (first.config.get("architectures") or ["StaticModel"])[0]
         limit = first.max_seq_length
     else:
         first.float()  # the reference is the fp32 model, whatever the file's type
         architecture, limit = type(first).__name__, _truncation(first.tokenizer, label)
     if limit is None:
-        notes.append(f"no file says how long an input may be: {UNLIMITED_TOKENS:,} tokens are read")
+        notes.append(f"no file names a longest input: the limit is {UNLIMITED_TOKENS:,} tokens")
     return Source(
         name=label.rsplit("/", 1)[-1],
         model=label,
@@ -144,12 +146,12 @@ def _static_source(
 
 
 def _truncation(tokenizer: Any, label: str) -> int | None:
-    """Where a StaticEmbedding's tokenizer cuts texts, in tokens."""
+    """Where a StaticEmbedding's tokenizer truncates texts, in tokens; None if it does not."""
     settings = tokenizer.truncation
     if settings is None:
         return None
     if settings["direction"] != "right":
-        raise UsageError(f"{label} cuts long texts on the left; only the right can be baked")
+        raise UsageError(f"{label} truncates long texts on the left; only the right is supported")
     return int(settings["max_length"])
 
 
@@ -171,7 +173,7 @@ def _load_onnx(path: Path, label: str, pooling: str | None) -> Source:
     if not transformer.max_seq_length or transformer.max_seq_length > 1e9:
         transformer.max_seq_length = transformer.longest_input()
         notes.append(
-            f"no file says how long an input may be: {transformer.max_seq_length} tokens work"
+            f"no file names a longest input: the limit is {transformer.max_seq_length} tokens, which work"
         )
     return Source(
         name=root.name if path.stem.startswith("model") else path.stem,
@@ -240,7 +242,7 @@ def _max_tokens(own: float | None, positions: int | None) -> int:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Loading prints advice for people who train; none of it helps here."""
+    """Hide what transformers prints when it loads a model: advice for training."""
     from transformers.utils import logging
 
     level = logging.get_verbosity()

@@ -30,14 +30,16 @@ def refuse_unsupported(folder: Path, label: str) -> None:
         if not kind.startswith("sentence_transformers."):
             raise UsageError(
                 f"{label} needs the module {kind!r}, which is code from the model's repository; "
-                "edge-mrl runs none (trust_remote_code is not supported): "
+                "edge-mrl runs no such code (trust_remote_code is not supported): "
                 "export the model to .onnx with its own tools and pass that file"
             )
     config = read_json(folder / "config.json") or read_json(
         folder / "0_Transformer" / "config.json"
     )
     if not config and not modules:
-        raise UsageError(f"{label} has neither modules.json nor config.json: it is no model folder")
+        raise UsageError(
+            f"{label} has neither modules.json nor config.json: it is not a model folder"
+        )
     model_type = config.get("model_type")
     static = bool(modules) and modules[0]["type"].endswith(".StaticEmbedding")
     if model_type and not static:
@@ -57,7 +59,7 @@ def _refuse_model_type(config: dict[str, Any], label: str, *, has_modules: bool)
             "its own code (trust_remote_code)" if config.get("auto_map") else "a newer transformers"
         )
         raise UsageError(
-            f"{label} is of type {model_type!r}, which needs {why}; edge-mrl runs no remote code: "
+            f"{label} has the type {model_type!r}, which needs {why}; edge-mrl runs no remote code: "
             "export the model to .onnx with its own tools and pass that file"
         )
     generator = (
@@ -87,7 +89,7 @@ def checked_modules(model: SentenceTransformer, label: str) -> tuple[torch.nn.Mo
         if getattr(module, "module_input_name", "sentence_embedding") != "sentence_embedding":
             raise UsageError(
                 f"{label} has a {name} over {module.module_input_name!r} "
-                "(late interaction?); only one vector per text is supported"
+                "(late interaction?); only models with one vector for each text are supported"
             )
     if not modules or type(modules[0]).__name__ not in (
         "Transformer",
@@ -110,7 +112,7 @@ def checked_prompts(
     if any(prompts.values()) and not all(getattr(m, "include_prompt", True) for m in modules):
         raise UsageError(
             f"{label} has prompts that its pooling leaves out (include_prompt=False, as INSTRUCTOR "
-            "models do); only pooling over all tokens can be baked"
+            "models do); only pooling over all tokens is supported"
         )
     return prompts
 

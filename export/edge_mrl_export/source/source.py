@@ -41,13 +41,13 @@ class Source:
         prompts: Text put before the input, by kind ("query", "document").
         width: Dimensions of the full vector.
         max_tokens: Longest input in tokens, special tokens included.
-        max_positions: What the architecture allows, or None.
-        pad_id: Token id used as padding.
-        layer_norm: Whether the cut is preceded by a layer norm (Nomic-type models).
+        max_positions: The architecture's limit in tokens; None if it has none.
+        pad_id: Id of the padding token.
+        layer_norm: Whether a layer norm comes before truncation (Nomic's models).
         model_type: transformers' ``model_type``; "static" or "onnx" otherwise.
         reference: The whole model as its own library runs it.
-        mrl_dims: Prefix sizes that it was trained for (Matryoshka representation learning), empty
-            where its files say that it was but not for which; None where they say nothing.
+        mrl_dims: Prefix sizes that it was trained for (Matryoshka representation learning); empty if
+            its files mention such training without sizes, None if they do not mention it.
         notes: What the user should know about how it was read.
     """
 
@@ -72,7 +72,7 @@ class Source:
     def encode(self, texts: Sequence[str], *, kind: str, max_tokens: int) -> NDArray[np.float32]:
         """Encode with the source's own library: float32[n, D], unit length."""
         self._limit(max_tokens)
-        # Padded on the left, absolute positions shift: then only a text alone is what the model means.
+        # Padding on the left shifts absolute positions: then texts must be encoded one by one.
         side = getattr(self.reference.tokenizer, "padding_side", "right")
         prompt = self.prompts[kind]
         return encode_texts(self.reference, texts, prompt, padded=side == "right")
@@ -87,7 +87,7 @@ class Source:
         return rows
 
     def _limit(self, max_tokens: int) -> None:
-        """Let the source's own library cut texts here."""
+        """Make the source's own library truncate texts here."""
         if type(self.transformer).__name__ == "StaticEmbedding":  # its limit is its tokenizer's
             self.transformer.tokenizer.enable_truncation(max_tokens)
         else:

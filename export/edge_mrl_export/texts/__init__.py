@@ -1,4 +1,4 @@
-"""Texts that an export reads: calibration, passages, data sets, vocabularies."""
+"""Texts that an export and its measurements read: corpora, pairs, data sets, vocabularies."""
 
 from __future__ import annotations
 
