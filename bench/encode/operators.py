@@ -26,7 +26,7 @@ from bench.encode.peak import Transformer
 from bench.support.children import ROOT
 from bench.support.machine import save
 from edge_mrl.bundle.manifest import GRAPH
-from edge_mrl_export.graph.passes.emit import CONTRIB, Pen
+from edge_mrl_export.graph.passes.pen import CONTRIB, Pen
 
 RNG = np.random.default_rng(5)
 #: Texts and tokens: a query, and a batch of documents.

@@ -100,7 +100,7 @@ def _joined(pieces: list[Short], starts: Rows) -> Short:
 def shipped_trial(model: Path, nested: tuple[int, ...]) -> Trial:
     """What bundles made without text are fitted on."""
     from edge_mrl_export.codes.head import shipped_texts
-    from edge_mrl_export.source.source import load_source
+    from edge_mrl_export.source.loading import load_source
 
     texts = shipped_texts(load_source(str(model)))
     vectors = source_vectors(model, texts, "document", MAX_TOKENS)

@@ -140,7 +140,7 @@ def source_vectors(
     model: Path, texts: Sequence[str], kind: str, max_tokens: int
 ) -> NDArray[np.float32]:
     """float32[n, D] of the fp32 source, run by its own library; kept in build/bench."""
-    from edge_mrl_export.source.source import load_source
+    from edge_mrl_export.source.loading import load_source
 
     source = load_source(str(model))
     settings = [source.space_id(), source.prompts[kind], str(max_tokens)]

@@ -13,12 +13,22 @@ import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from edge_mrl._version import __version__
 from edge_mrl.errors import EdgeMrlError, MissingDependencyError, UsageError
+from edge_mrl.lazy import lazily
 
-__all__ = ["COMMANDS", "EXTRAS", "main"]
+if TYPE_CHECKING:
+    from edge_mrl.cli.output import duration, print_json, size
+    from edge_mrl.cli.progress import Progress
+
+__all__ = ["COMMANDS", "EXTRAS", "Progress", "duration", "main", "print_json", "size"]
+
+__getattr__ = lazily(
+    __name__,
+    {"output": ("duration", "print_json", "size"), "progress": ("Progress",)},
+)
 
 #: Sub-commands of the runtime, each a module here, with its ``HELP``.
 COMMANDS = {
@@ -44,8 +54,8 @@ EMBEDDING = frozenset({"adapt", "embed", "index", "reindex", "search"})
 #: Sub-commands of other parts, found by entry point.
 EXTRAS = {
     "export": "turn a text-embedding model into a small, verified bundle",
-    "eval": "measure what short codes keep of a model's quality, on your data",
-    "advise": "say which code is the smallest that is good enough, on your data",
+    "eval": "measure how much retrieval quality short codes keep, on your data",
+    "advise": "find the smallest code that is good enough, on your data",
     "serve": "serve the devices of one or many tenants",
     "admin": "administer a server's tenants, devices and tokens",
 }

@@ -1,7 +1,7 @@
-"""Export, from a model's name to a verified bundle: start reading here.
+"""An export, from a model's name to a verified bundle: start reading here.
 
-load source ► prune vocabulary ► choose head ► trace and fuse ► bake the contract ► calibrate and quantise
-► write to staging ► measure through the real runtime ► gates ► golden vectors ► publish
+load source ► prune vocabulary ► choose head ► trace and fuse ► append pooling, head and codes ► calibrate
+and quantise ► write to staging ► measure through the real runtime ► gates ► golden vectors ► publish
 """
 
 from __future__ import annotations
@@ -45,13 +45,15 @@ from edge_mrl_export.bundle import (
     GATES,
     GOLDEN_TEXTS,
     Fidelity,
+    Speed,
     check_gates,
     check_output,
     file_entries,
     golden_vectors,
     measure,
-    passes,
+    measure_speed,
     publish,
+    reaches_gates,
     report_data,
     report_html,
     staging,
@@ -60,7 +62,13 @@ from edge_mrl_export.bundle import (
     write_head,
     write_json,
 )
-from edge_mrl_export.codes import ChosenHead, choose_head, choose_packing, curve_of_texts
+from edge_mrl_export.codes import (
+    ChosenHead,
+    choose_head,
+    choose_packing,
+    curve_of_texts,
+    kept_by_stored_codes,
+)
 from edge_mrl_export.graph import (
     AppendContract,
     FoldInputs,
@@ -77,25 +85,25 @@ from edge_mrl_export.texts import Vocabulary, calibration_texts, choose_vocabula
 
 __all__ = ["CALIBRATION_TEXTS", "GATE_TEXTS", "Export", "export"]
 
-#: Texts whose activations decide smoothing, at most half of the corpus, and texts on which fidelity is
-#: measured: so at least half of those were not calibrated on.
+#: Texts to calibrate on (at most half of the corpus), and texts to measure fidelity on: at least half of
+#: the latter were not calibrated on.
 CALIBRATION_TEXTS = 128
 GATE_TEXTS = 256
-#: int8 codes at this scale lost nothing at 128 dimensions; it is frozen here, never at run time.
+#: Value of the int8 code 127. At 128 dimensions it lost nothing; it is fixed here, never at run time.
 CODE_SCALE = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Plan:
-    """Everything that is settled before a graph is made.
+    """What is decided before a graph is made.
 
     Attributes:
         source: The source model.
         recipe: What was asked for.
         vocabulary: The bundle's tokens.
-        texts: Text to calibrate with and to measure on.
-        head: The map in front of the codes.
-        packing: What a store keeps of documents' codes.
+        texts: Text to calibrate on and to measure with.
+        head: The projection head, from full vectors to codes.
+        packing: How a store keeps documents' codes.
     """
 
     source: Source
@@ -112,9 +120,9 @@ class _Plan:
 
     @property
     def baked(self) -> NDArray[np.float32] | None:
-        """The matrix in the graph, float32[D, dim]: for a prefix the identity, None if nothing is cut.
+        """The head's matrix in the graph, float32[D, dim]: the identity for a prefix, None for all D.
 
-        So every graph has a place for a head, where a device can put its own.
+        So every graph that truncates has a place for a head, where a device can put its own.
         """
         if self.head.matrix is None and self.dim < self.source.width:
             return np.eye(self.source.width, self.dim, dtype=np.float32)
@@ -127,7 +135,7 @@ class _Plan:
 
     @property
     def layer_norm(self) -> bool:
-        """Whether the vector is centred in front of the head."""
+        """Whether a layer norm comes before the head."""
         return self.recipe.resolved_layer_norm(self.source)
 
 
@@ -140,6 +148,7 @@ class Export:
         manifest: Its manifest.
         fidelity: Measured on the bundle as written.
         report: Contents of report.json.
+        speed: Of encoding on this machine; not part of the bundle.
         seconds: Wall time by stage, in seconds; not part of the bundle.
     """
 
@@ -147,6 +156,7 @@ class Export:
     manifest: Manifest
     fidelity: Fidelity
     report: dict[str, Any]
+    speed: Speed
     seconds: dict[str, float]
 
 
@@ -165,7 +175,7 @@ def export(
         output: Folder to make; it appears only when the bundle is complete and verified.
         recipe: What was asked for.
         force: Replace an earlier bundle at ``output``.
-        stages: Told what is being done.
+        stages: Told about progress.
 
     Raises:
         UsageError: The model or the recipe cannot be exported; nothing is written.
@@ -190,24 +200,28 @@ def export(
         manifest, measured = _build(plan, Path(scratch), folder, clock)
         manifest, report = _complete(plan, folder, manifest, measured, clock)
         publish(folder, output)
-    return Export(output, manifest, measured.fidelity, report, clock.seconds())
+    return Export(output, manifest, measured.fidelity, report, measured.speed, clock.seconds())
 
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """What the written bundle was found to be.
+    """What was measured on the written bundle.
 
     Attributes:
-        fidelity: To the source.
-        by_dimension: What prefixes of the code keep, see ``curve``.
+        fidelity: How close it is to the source.
+        by_dimension: Quality that prefixes of the code keep, see ``codes.curve``.
+        kept: Quality that the code itself keeps, and how that was measured.
+        speed: Of encoding, on this machine.
     """
 
     fidelity: Fidelity
     by_dimension: dict[str, Any]
+    kept: dict[str, Any]
+    speed: Speed
 
 
 def _build(plan: _Plan, scratch: Path, folder: Path, clock: _Clock) -> tuple[Manifest, _Measured]:
-    """Write a graph that passes its gates; if one with fixed steps does not, one that codes per token."""
+    """Write a graph that passes its gates: with fixed scales or, if that fails, with scales per token."""
     for fixed_steps in (True, False):
         lowered = _build_graph(plan, scratch, clock, fixed_steps=fixed_steps)
         clock.stage("write")
@@ -216,7 +230,7 @@ def _build(plan: _Plan, scratch: Path, folder: Path, clock: _Clock) -> tuple[Man
         write_json(plan.vocabulary.tokenizer, folder / TOKENIZER)
         manifest = _manifest(plan, lowered.precision)
         measured = _measure(plan, folder, manifest, clock)
-        if passes(measured.fidelity) or "fixed" not in lowered.precision.activations:
+        if reaches_gates(measured.fidelity) or "fixed" not in lowered.precision.activations:
             break
     if not plan.recipe.allow_low_fidelity:
         check_gates(measured.fidelity, plan.recipe.precision)
@@ -224,7 +238,7 @@ def _build(plan: _Plan, scratch: Path, folder: Path, clock: _Clock) -> tuple[Man
 
 
 class _Clock:
-    """Passes stages on and keeps their wall times."""
+    """Passes stages on, and records the wall time of each."""
 
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
@@ -250,7 +264,7 @@ def _texts(recipe: Recipe) -> list[str]:
 
 
 def _spread(texts: Sequence[str], count: int) -> list[str]:
-    """At most ``count`` of the texts, evenly spread."""
+    """At most ``count`` of the texts, evenly spaced."""
     picks = np.linspace(0, len(texts) - 1, min(count, len(texts))).round().astype(int)
     return [texts[i] for i in picks]
 
@@ -287,7 +301,7 @@ def _build_graph(plan: _Plan, scratch: Path, clock: _Clock, *, fixed_steps: bool
 
 
 def _manifest(plan: _Plan, precision: Precision) -> Manifest:
-    """The manifest as far as it is known before anything is measured."""
+    """The manifest as known before anything is measured."""
     source, dim = plan.source, plan.dim
     dims = Dims(dim, None if plan.recipe.coarse_only else source.width)
     head = head_id(plan.head.matrix, layer_norm=plan.layer_norm)
@@ -333,7 +347,9 @@ def _measure(plan: _Plan, folder: Path, manifest: Manifest, clock: _Clock) -> _M
     """Run the written files through the real runtime, against the source run by its own library."""
     sample = plan.vocabulary.unchanged(_spread(plan.texts, GATE_TEXTS))
     if not sample:
-        raise GateError("no text tokenises the same with the pruned vocabulary: keep more tokens")
+        raise GateError(
+            "no text has the same tokens with the pruned vocabulary: keep more tokens (--prune-vocab)"
+        )
     (folder / GOLDEN).write_bytes(b"")
     _write_manifest(folder, manifest)
     clock.stage("run source model")
@@ -343,10 +359,20 @@ def _measure(plan: _Plan, folder: Path, manifest: Manifest, clock: _Clock) -> _M
         _check_ids(encoder, plan.source, plan.vocabulary, sample)
         head = read_head(folder, encoder.manifest)
         fidelity = measure(encoder, sample, reference, head=head, advance=clock.advance)
+        speed, codes = measure_speed(encoder, sample)
     curve = plan.head.facts.get("by_dimension") or curve_of_texts(
         reference, plan.head.kind, head, dim=plan.dim, layer_norm=plan.layer_norm
     )
-    return _Measured(fidelity, curve)
+    return _Measured(fidelity, curve, _kept(plan, reference, codes), speed)
+
+
+def _kept(plan: _Plan, reference: NDArray[np.float32], codes: NDArray[np.int8]) -> dict[str, Any]:
+    """Retrieval quality at the bundle's own code: on held-out text where a head was chosen by it."""
+    facts = plan.head.facts
+    if plan.packing.kind == "int8" and plan.head.kind in facts.get("held_out", {}):
+        return {"kept": facts["held_out"][plan.head.kind], "measured": facts["measured"]}
+    share, measured = kept_by_stored_codes(reference, codes, plan.packing)
+    return {"kept": share, "measured": measured}
 
 
 def _check_ids(
@@ -359,15 +385,15 @@ def _check_ids(
         for text, left, right in zip(texts, got, expected, strict=False):
             if left != right:
                 raise GateError(
-                    f"the tokenizer gives other ids than the source's own library for {text[:80]!r}: "
-                    f"{left[:12]} instead of {right[:12]}; please report this model"
+                    f"the bundle's tokenizer and the source's own library disagree on {text[:80]!r}: "
+                    f"ids {left[:12]} instead of {right[:12]}; please report this model"
                 )
 
 
 def _complete(
     plan: _Plan, folder: Path, manifest: Manifest, measured: _Measured, clock: _Clock
 ) -> tuple[Manifest, dict[str, Any]]:
-    """Golden vectors, report and final manifest, then a last look as a user's machine would take it."""
+    """Write golden vectors, report and final manifest; then verify the bundle as a device does."""
     vocabulary, head, fidelity = plan.vocabulary, plan.head, measured.fidelity
     clock.stage("golden vectors and report")
     with Encoder.open(folder) as encoder:
@@ -382,7 +408,11 @@ def _complete(
         "baked": plan.source.baked(),
         "head": {name: fact for name, fact in head.facts.items() if name != "by_dimension"},
         "quality_by_dimension": measured.by_dimension,
-        "code": {"stored": plan.packing.kind, "bytes": plan.packing.bytes(plan.dim)},
+        "code": {
+            "stored": plan.packing.kind,
+            "bytes": plan.packing.bytes(plan.dim),
+            **measured.kept,
+        },
         "vocabulary": vocabulary.facts(),
         "sizes_bytes": {name: entry.size_bytes for name, entry in file_entries(folder).items()},
         "weights_elsewhere": usual_sizes(plan.source),

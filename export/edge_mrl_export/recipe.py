@@ -1,4 +1,4 @@
-"""What the user asked of an export, checked."""
+"""The options of an export, checked."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ PRECISIONS = ("int8", "int4", "fp32")
 TARGETS = {"arm64": False, "x86-64-vnni": False, "x86-64": True}
 #: Heads that are fitted on text; beside them there are "auto", "prefix" and the name of a file.
 FITTED_HEADS = ("pca", "rotation", "linear")
-#: Beginning and end marks leave no room for text below this.
+#: With fewer tokens, begin and end tokens leave no room for text.
 FEWEST_TOKENS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """The choices behind one bundle.
+    """The options of one export.
 
     Attributes:
-        dim: Dimensions of the coarse code; None for 128, or the model's own if that is smaller or the
-            code has 1 bit for each.
+        dim: Dimensions of the coarse code; None for 128, or for all of the model's if it has fewer or
+            the code is 1bit.
         precision: "int8", "int4" or "fp32".
-        code: What a store keeps of documents' codes: one of ``edge_mrl.codes.packing.CODE_KINDS``.
-        target: Processor that int8 products are made for, a key of TARGETS.
+        code: How a store keeps documents' codes: one of ``edge_mrl.codes.packing.CODE_KINDS``.
+        target: Processor that an int8 network is made for, a key of TARGETS.
         coarse_only: Leave out the output ``full``.
-        max_tokens: Longest input; None for the model's own limit.
+        max_tokens: Longest input, in tokens; None for the model's own limit.
         corpus: The user's own text, for calibration, the head and pruning: a file or folder.
         prune_vocab: Tokens to keep in the vocabulary; None for all.
-        pooling: Pooling modes, joined with "+", for an .onnx file that comes without any.
-        layer_norm: Layer norm before the cut; None to go by the model's type.
+        pooling: Pooling modes, joined with "+", for an .onnx file without modules.json.
+        layer_norm: Whether a layer norm comes before the head; None to decide by the model's type.
         head: "auto", "prefix", one of FITTED_HEADS, or the name of a ``.npy`` file with float[D, dim].
-        mrl_dims: Prefix sizes that the model was trained for; None to go by its files.
-        nested: Prefix sizes that a head is fitted for, below the code's own; None for its halves.
-        pairs: Queries with their documents, for a supervised head: a ``.jsonl`` or ``.tsv`` file.
-        allow_low_fidelity: Write the bundle even below a gate.
+        mrl_dims: Prefix sizes that the model was trained for; None to read them from its files.
+        nested: Shorter prefix sizes that a head is fitted for as well; None for halves of ``dim``.
+        pairs: Queries with documents that answer them, to fit a head to: a ``.jsonl`` or ``.tsv`` file.
+        allow_low_fidelity: Write the bundle even if it is below a gate.
     """
 
     dim: int | None = None
@@ -75,24 +75,26 @@ class Recipe:
                 f"--max-tokens is {self.max_tokens}, expected at least {FEWEST_TOKENS}"
             )
         if self.prune_vocab is not None and self.corpus is None:
-            raise UsageError("--prune-vocab needs --corpus: the text whose tokens are to be kept")
+            raise UsageError("--prune-vocab needs --corpus: the text whose tokens are kept")
 
         self._check_head()
 
     def _check_head(self) -> None:
-        """Raise UsageError if what is said of the head does not fit together."""
+        """Raise UsageError if the options for the head contradict each other."""
         if self.head not in ("auto", "prefix", *FITTED_HEADS) and self.head_path is None:
             known = ", ".join(("auto", "prefix", *FITTED_HEADS))
             raise UsageError(f"--head is {self.head!r}, expected {known}, or a file NAME.npy")
         if self.head in FITTED_HEADS and self.corpus is None and self.pairs is None:
-            raise UsageError(f"--head {self.head} needs --corpus: the text that it is fitted on")
+            raise UsageError(f"--head {self.head} needs --corpus: the text to fit it to")
         if self.pairs is not None and self.head not in ("auto", "linear"):
-            raise UsageError(f"--pairs is for --head linear or auto, not {self.head}")
+            raise UsageError(f"--pairs works with --head linear or auto, not with {self.head}")
         for name, sizes in (("--nested", self.nested), ("--mrl-dims", self.mrl_dims)):
             if sizes is not None and (not sizes or min(sizes) < 1):
-                raise UsageError(f"{name} is {sizes}, expected sizes of at least 1")
+                raise UsageError(f"{name} is {sizes}, expected sizes from 1")
         if self.nested is not None and self.head not in ("auto", *FITTED_HEADS):
-            raise UsageError(f"--nested is for a head that is fitted, not {self.head_name}")
+            raise UsageError(
+                f"--nested works with a head that is fitted, not with {self.head_name}"
+            )
 
     @property
     def head_path(self) -> Path | None:
@@ -101,11 +103,11 @@ class Recipe:
 
     @property
     def head_name(self) -> str:
-        """The head as it was asked for, without a path of this machine."""
+        """The head as the user named it, without a path of this machine."""
         return self.head if self.head_path is None else self.head_path.name
 
     def check(self, source: Source) -> None:
-        """Raise UsageError if the source cannot be exported so."""
+        """Raise UsageError if the source cannot be exported with these options."""
         self.resolved_dim(source)
         self.resolved_max_tokens(source)
         self.resolved_nested(source)
@@ -114,7 +116,7 @@ class Recipe:
         """The code's dimensions for this source.
 
         Raises:
-            UsageError: More than the model has.
+            UsageError: ``dim`` is larger than the model's vectors.
         """
         if self.dim is None:
             return source.width if self.code == "1bit" else min(DEFAULT_DIM, source.width)
@@ -129,7 +131,7 @@ class Recipe:
         """The prefix sizes that a head is fitted for, ascending; the last is the code's own.
 
         Raises:
-            UsageError: One is larger than the code.
+            UsageError: A size is larger than the code.
         """
         dim = self.resolved_dim(source)
         if self.nested is None:
@@ -142,14 +144,14 @@ class Recipe:
         return tuple(sorted({*self.nested, dim}))
 
     def resolved_layer_norm(self, source: Source) -> bool:
-        """Whether the vector is centred before the cut."""
+        """Whether a layer norm comes before the head."""
         return source.layer_norm if self.layer_norm is None else self.layer_norm
 
     def resolved_max_tokens(self, source: Source) -> int:
         """The longest input for this source.
 
         Raises:
-            UsageError: More than the architecture has positions for.
+            UsageError: ``max_tokens`` is more than the architecture's positions.
         """
         if self.max_tokens is None:
             return source.max_tokens

@@ -1,4 +1,4 @@
-"""Who is told how far an export is."""
+"""Progress of an export, for whoever shows it."""
 
 from __future__ import annotations
 
@@ -8,20 +8,25 @@ __all__ = ["Silent", "Stages"]
 
 
 class Stages(Protocol):
-    """Told what is being done; the command line shows it."""
+    """Is told about progress; the command line shows it."""
 
     def stage(self, name: str, steps: int | None = None) -> None:
-        """A new stage begins, of so many steps if that is known."""
+        """A new stage begins.
+
+        Args:
+            name: What is done, in a few words.
+            steps: How many steps it has; None if that is not known.
+        """
 
     def advance(self) -> None:
         """One step of the stage is done."""
 
 
 class Silent:
-    """Stages that nobody watches."""
+    """Shows nothing."""
 
     def stage(self, name: str, steps: int | None = None) -> None:
-        """Ignore it."""
+        """Do nothing."""
 
     def advance(self) -> None:
-        """Ignore it."""
+        """Do nothing."""

@@ -239,7 +239,7 @@ def runs(
 @pytest.fixture(scope="module")
 def source_vectors(runs: Runs, minilm_model: Path) -> NDArray[np.float32]:
     """The fp32 model's, by its own library, on this machine."""
-    from edge_mrl_export.source.source import load_source
+    from edge_mrl_export.source.loading import load_source
 
     texts = runs.texts.read_text("utf-8").splitlines()
     return load_source(str(minilm_model)).encode(texts, kind="document", max_tokens=256)

@@ -22,7 +22,7 @@ from edge_mrl_export.build import export
 from edge_mrl_export.cli.export import _default_output
 from edge_mrl_export.codes.head import FEW_PASSAGES
 from edge_mrl_export.recipe import Recipe
-from edge_mrl_export.source.source import load_source
+from edge_mrl_export.source.loading import load_source
 from tests.export.test_head import ORTHONORMAL, sentences
 from tests.support import tiny
 
@@ -64,7 +64,7 @@ def test_one_bit_codes_are_turned_and_centred_on_the_users_text(
     facts = json.loads(capsys.readouterr().out)
     assert (facts["code"], facts["code_bytes"]) == ("1bit", 2)
     assert facts["head"]["turned_for_bits"] == FEW_PASSAGES + 20
-    assert facts["head"]["why"] == "--head prefix; turned for 1-bit codes"
+    assert facts["head"]["why"] == "--head prefix; rotated for 1-bit codes"
     recipe = Recipe(dim=DIM, head="prefix", code="1bit", corpus=corpus)
     twin = export(str(model), tmp_path / "twin", recipe).path  # equal text gives equal bytes
     assert all((twin / path.name).read_bytes() == path.read_bytes() for path in bundle.iterdir())

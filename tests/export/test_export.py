@@ -17,7 +17,7 @@ from edge_mrl.errors import UsageError
 from edge_mrl_export.build import export
 from edge_mrl_export.bundle.gates import GATES
 from edge_mrl_export.recipe import Recipe
-from edge_mrl_export.source.source import load_source
+from edge_mrl_export.source.loading import load_source
 from tests.support import tiny
 
 pytestmark = pytest.mark.slow
@@ -85,7 +85,7 @@ def test_coarse_only_gives_the_same_codes(tmp_path: Path) -> None:
     assert verify(alone.path).passed
 
 
-def test_max_tokens_cuts_as_the_source_does(tmp_path: Path) -> None:
+def test_max_tokens_truncates_as_the_source_does(tmp_path: Path) -> None:
     folder = tiny.sentence_folder(tmp_path / "source")
     recipe = Recipe(dim=16, precision="fp32", max_tokens=9)
     bundle = export(str(folder), tmp_path / "bundle", recipe).path
@@ -242,7 +242,7 @@ def test_minilm_fp32_matches_sentence_transformers(minilm_model: Path, tmp_path:
 def _onnx_file(folder: Path, target: Path) -> Path:
     import onnx_ir as ir
 
-    from edge_mrl_export.graph.trace import source_graph
+    from edge_mrl_export.graph.tracing import source_graph
 
     target.mkdir(parents=True, exist_ok=True)
     ir.save(source_graph(load_source(str(folder)), target), target / "model.onnx")

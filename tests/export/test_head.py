@@ -32,8 +32,8 @@ from edge_mrl.index import Index
 from edge_mrl_export.build import Export, export
 from edge_mrl_export.codes.head import FEW_PASSAGES, choose_head, read_matrix
 from edge_mrl_export.recipe import Recipe
-from edge_mrl_export.source.card import read_mrl_dims
-from edge_mrl_export.source.source import load_source
+from edge_mrl_export.source.loading import load_source
+from edge_mrl_export.source.model_card import read_mrl_dims
 from edge_mrl_export.stages import Silent
 from edge_mrl_export.texts.pairs import read_pairs
 from tests.support import tiny
@@ -249,7 +249,7 @@ def test_file_that_is_no_matrix_has_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot read the head"):
         read_matrix(path, 32, 8)
     path.write_text("1 2 3", "utf-8")
-    with pytest.raises(UsageError, match=r"no \.npy file"):
+    with pytest.raises(UsageError, match=r"not an \.npy file"):
         read_matrix(path, 32, 8)
 
 
@@ -489,7 +489,7 @@ def test_supervised_head_is_fitted_to_pairs_and_judged_on_others(tmp_path: Path)
     [
         ({"head": "magic"}, "'magic', expected auto, prefix, pca"),
         ({"head": "rotation"}, "needs --corpus"),
-        ({"head": "prefix", "pairs": Path("p.tsv")}, "--pairs is for --head linear or auto"),
+        ({"head": "prefix", "pairs": Path("p.tsv")}, "--pairs works with --head linear or auto"),
         ({"head": "prefix", "nested": (8,)}, "--nested is for a head that is fitted"),
         ({"nested": (0, 8)}, "at least 1"),
         ({"mrl_dims": ()}, "at least 1"),
@@ -541,7 +541,7 @@ def test_command_line_fits_and_tells(model: Path, corpus: Path, tmp_path: Path) 
     [
         (["--head", "rotation"], "--corpus"),
         (["--head", "none.npy"], "cannot read the head none.npy"),
-        (["--nested", "a,b"], "no list of sizes"),
+        (["--nested", "a,b"], "is not a list of sizes"),
     ],
 )
 def test_wrong_use_of_the_command_line_writes_nothing(

@@ -13,16 +13,16 @@ import pytest
 from edge_mrl.codes.packing import normalize, quantize
 from edge_mrl.errors import UsageError
 from edge_mrl_export.graph.passes.contract import AppendContract
-from edge_mrl_export.graph.passes.emit import Pen, constant
 from edge_mrl_export.graph.passes.inputs import FoldInputs
-from edge_mrl_export.graph.passes.kernels import ApproximateGelu, SplitFusions
-from edge_mrl_export.graph.passes.names import ShortenNames
-from edge_mrl_export.graph.passes.nbits import (
+from edge_mrl_export.graph.passes.int4 import (
     BLOCK,
     PackProducts,
     PackTables,
     count_packed_products,
 )
+from edge_mrl_export.graph.passes.kernels import ApproximateGelu, SplitFusions
+from edge_mrl_export.graph.passes.names import ShortenNames
+from edge_mrl_export.graph.passes.pen import Pen, constant
 from edge_mrl_export.graph.passes.positions import TrimPositions
 from edge_mrl_export.graph.passes.products import (
     QuantizeProducts,
@@ -32,9 +32,9 @@ from edge_mrl_export.graph.passes.products import (
 )
 from edge_mrl_export.graph.passes.tables import QuantizeTables
 from edge_mrl_export.graph.passes.vocabulary import SelectRows
-from edge_mrl_export.graph.quantize import (
+from edge_mrl_export.graph.quantization import (
     FIXED_ERROR,
-    Plan,
+    ProductPlan,
     choose_plan,
     quantize_blocks,
     quantize_columns,
@@ -100,7 +100,7 @@ def test_quantize_products_keeps_the_result(
     assert is_gelu(value) == (activation is not None)
     scale = np.linspace(0.5, 2, 64).astype(np.float32) if smooth else None
     minimum = np.float32(-0.17) if activation else None
-    QuantizeProducts({str(value.name): Plan(scale, minimum, 0.0)})(model)
+    QuantizeProducts({str(value.name): ProductPlan(scale, minimum, 0.0)})(model)
     assert count_integer_products(model) == 1
     (got,) = run(model, x=x)
     assert 0 < relative_error(got, expected) < INT8_ERROR
@@ -118,7 +118,9 @@ def test_fixed_step_keeps_the_result_in_three_nodes(
     plan = choose_plan(x.reshape(-1, 64), weight, gelu=False, may_smooth=False, may_fix=True)
     assert plan.step is not None
     if smooth:
-        plan = Plan(np.full(64, 2, np.float32), None, 0.0, np.float32(2 * plan.step), plan.zero)
+        plan = ProductPlan(
+            np.full(64, 2, np.float32), None, 0.0, np.float32(2 * plan.step), plan.zero
+        )
     QuantizeProducts({"x": plan}, unsigned=unsigned)(model)
     kinds = [node.op_type for node in model.graph]
     assert kinds == ["Mul"] * smooth + ["QuantizeLinear", "MatMulIntegerToFloat"]  # bias inside
@@ -170,7 +172,7 @@ def test_approximate_gelu_is_close() -> None:
 def test_quantized_row_does_not_depend_on_the_others() -> None:
     model, _ = product_model()
     value = find_products(model)[0][0].value
-    QuantizeProducts({str(value.name): Plan(None, None, 0.0)})(model)
+    QuantizeProducts({str(value.name): ProductPlan(None, None, 0.0)})(model)
     x = RNG.normal(size=(3, 4, 64)).astype(np.float32)
     x[1] *= 1000
     (together,) = run(model, x=x)
@@ -181,7 +183,7 @@ def test_quantized_row_does_not_depend_on_the_others() -> None:
 def test_zero_row_gives_zeros_not_nan() -> None:
     model, _ = product_model()
     value = find_products(model)[0][0].value
-    QuantizeProducts({str(value.name): Plan(None, None, 0.0)})(model)
+    QuantizeProducts({str(value.name): ProductPlan(None, None, 0.0)})(model)
     (got,) = run(model, x=np.zeros((1, 2, 64), np.float32))
     assert (got == 0).all()
 
@@ -193,7 +195,7 @@ def test_products_of_one_input_share_its_codes() -> None:
         output(model, pen.op("MatMul", x, pen.const(RNG.normal(size=(64, 64)), np.float32)))
     (group,) = find_products(model)
     assert len(group) == 3
-    QuantizeProducts({"x": Plan(None, None, 0.0)})(model)
+    QuantizeProducts({"x": ProductPlan(None, None, 0.0)})(model)
     assert count_integer_products(model) == 3
     assert sum(node.op_type == "QuantizeLinear" for node in model.graph) == 1
 
@@ -210,7 +212,7 @@ def test_gemm_with_transposed_weight_and_bias_is_a_product() -> None:
     )
     output(model, gemm)
     x = RNG.normal(size=(6, 64)).astype(np.float32)
-    QuantizeProducts({"x": Plan(None, None, 0.0)})(model)
+    QuantizeProducts({"x": ProductPlan(None, None, 0.0)})(model)
     (got,) = run(model, x=x)
     assert relative_error(got, x @ weight.T + bias) < INT8_ERROR
 
@@ -221,7 +223,7 @@ def test_products_that_follow_each_other_are_all_integers() -> None:
     middle = pen.op("MatMul", model.graph.inputs[0], pen.const(first))
     output(model, pen.op("MatMul", middle, pen.const(second)))
     names = [str(group[0].value.name) for group in find_products(model)]
-    QuantizeProducts({name: Plan(None, None, 0.0) for name in names})(model)
+    QuantizeProducts({name: ProductPlan(None, None, 0.0) for name in names})(model)
     assert count_integer_products(model) == 2
     assert not any(node.op_type == "MatMul" for node in model.graph)
     x = RNG.normal(size=(6, 64)).astype(np.float32)
@@ -382,7 +384,7 @@ def test_pen_reuses_an_equal_constant_of_the_same_name(tmp_path: Path) -> None:
         pen.const(np.zeros(3), np.float32, name="shared")
 
 
-def test_trim_positions_cuts_the_table_and_keeps_the_rows() -> None:
+def test_trim_positions_truncates_the_table_and_keeps_the_rows() -> None:
     model, pen = new_graph(length=(IDS, [1]))
     table = RNG.normal(size=(64, 4)).astype(np.float32)
     counted = pen.const(np.arange(64)[None], np.int64)

@@ -23,8 +23,8 @@ from edge_mrl.encode.encoder import Encoder
 from edge_mrl.errors import UsageError
 from edge_mrl_export.build import export
 from edge_mrl_export.recipe import Recipe
-from edge_mrl_export.texts.calibration import calibration_texts
-from edge_mrl_export.texts.prune import keep_tokens, prune, unreachable
+from edge_mrl_export.texts.corpus import calibration_texts
+from edge_mrl_export.texts.pruning import keep_tokens, prune, unreachable
 from edge_mrl_export.texts.vocabulary import choose_vocabulary
 
 TEXTS = calibration_texts()

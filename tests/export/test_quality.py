@@ -15,9 +15,11 @@ from edge_mrl.codes.packing import Packing, normalize, quantize, similarity
 from edge_mrl.encode.encoder import Encoder
 from edge_mrl.errors import UsageError
 from edge_mrl_export.quality.advice import Advice, Question, advise, decide
+from edge_mrl_export.quality.coding import levels
 from edge_mrl_export.quality.costs import code_table, cost
-from edge_mrl_export.quality.evaluate import Vectors, evaluate, evaluate_pairs, levels
+from edge_mrl_export.quality.evaluation import SetVectors, evaluate
 from edge_mrl_export.quality.metrics import judge
+from edge_mrl_export.quality.similarity import evaluate_pairs
 from edge_mrl_export.quality.tuning import tune, tuned_funnel
 from edge_mrl_export.quality.vectors import Cache, Encoded, FullModel, Subject, open_bundle
 from edge_mrl_export.texts.datasets import Retrieval, Similarity, read_data, read_passages
@@ -26,7 +28,7 @@ from tests.support.pages import look
 from tests.support.processes import good, run
 
 pytestmark = pytest.mark.slow
-#: Vectors with a few strong directions at the end: a cut keeps little, a rotation nearly all.
+#: SetVectors with a few strong directions at the end: a cut keeps little, a rotation nearly all.
 WIDTH, DOCUMENTS, QUERIES = 48, 900, 160
 
 
@@ -59,7 +61,7 @@ def test_folder_in_beirs_layout_is_read(tmp_path: Path) -> None:
         ("corpus", "{", r"corpus\.jsonl:1: not valid JSON"),
         ("corpus", "[1]", r"corpus\.jsonl:1: list, expected an object"),
         ("corpus", '{"_id": "a"}', r'corpus\.jsonl:1: expected "_id", "text"'),
-        ("corpus", '{"_id": "a", "text": ""}\n{"_id": "a", "text": ""}', "was there before"),
+        ("corpus", '{"_id": "a", "text": ""}\n{"_id": "a", "text": ""}', "was used before"),
         ("corpus", "\n", r"corpus\.jsonl is empty"),
         ("qrels", "q\td\ts\n1\ta\n", r"test\.tsv:2: .*between tabs"),
         ("qrels", "q\td\ts\n1\ta\t0.5\n", "a whole number"),
@@ -152,7 +154,7 @@ def test_metrics_agree_with_a_second_implementation() -> None:
 
 
 @pytest.fixture(scope="module")
-def made() -> tuple[Subject, Retrieval, Vectors]:
+def made() -> tuple[Subject, Retrieval, SetVectors]:
     """A model whose last dimensions hold most, and queries near documents."""
     chance = np.random.default_rng(1)
     strength = np.linspace(0.2, 2.0, WIDTH, dtype=np.float32)
@@ -165,10 +167,10 @@ def made() -> tuple[Subject, Retrieval, Vectors]:
     texts = [f"text {row}" for row in range(DOCUMENTS)]
     data = Retrieval("made", texts, texts[:QUERIES], relevance, None, "made")
     documents, asked = Encoded(full), Encoded(queries)
-    return subject, data, Vectors(documents, asked, documents, asked)
+    return subject, data, SetVectors(documents, asked, documents, asked)
 
 
-def test_rows_are_what_exact_searches_give(made: tuple[Subject, Retrieval, Vectors]) -> None:
+def test_rows_are_what_exact_searches_give(made: tuple[Subject, Retrieval, SetVectors]) -> None:
     subject, data, vectors = made
     found = evaluate(subject, data, vectors, (16, WIDTH))
     rows = {(row.dim, row.kind, row.stage): row for row in found.rows}
@@ -191,12 +193,12 @@ def test_rows_are_what_exact_searches_give(made: tuple[Subject, Retrieval, Vecto
 
 
 def test_full_model_judges_where_there_are_no_judgements(
-    made: tuple[Subject, Retrieval, Vectors],
+    made: tuple[Subject, Retrieval, SetVectors],
 ) -> None:
     subject, data, vectors = made
     own = Retrieval("own", data.documents, data.documents[:QUERIES], None, list(range(QUERIES)), "")
     queries = Encoded(vectors.documents.full[:QUERIES])
-    same = Vectors(vectors.documents, queries, vectors.documents, queries)
+    same = SetVectors(vectors.documents, queries, vectors.documents, queries)
     found = evaluate(subject, own, same, (16, WIDTH), kinds=("int8",))
     assert found.base["ndcg_at_10"] == 1.0
     assert found.judged_by == "the full model's own best 10"
@@ -218,7 +220,7 @@ def test_levels_are_what_a_store_keeps() -> None:
     np.testing.assert_allclose(levels(codes, Packing("1bit")), [[0.5, -0.5, -0.5, 0.5]])
 
 
-def test_dimensions_out_of_range_are_refused(made: tuple[Subject, Retrieval, Vectors]) -> None:
+def test_dimensions_out_of_range_are_refused(made: tuple[Subject, Retrieval, SetVectors]) -> None:
     subject, data, vectors = made
     with pytest.raises(UsageError, match="expected 1 to 48"):
         evaluate(subject, data, vectors, (WIDTH + 1,))
@@ -276,10 +278,10 @@ def test_vectors_are_kept_by_model_and_text(tmp_path: Path) -> None:
 
 
 def test_advice_is_the_smallest_that_is_good_enough(
-    made: tuple[Subject, Retrieval, Vectors], monkeypatch: pytest.MonkeyPatch
+    made: tuple[Subject, Retrieval, SetVectors], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subject, data, vectors = made
-    monkeypatch.setattr(Vectors, "of", classmethod(lambda *_: vectors))
+    monkeypatch.setattr(SetVectors, "of", classmethod(lambda *_: vectors))
     question = Question(tolerance=0.1, documents=DOCUMENTS, corpus=(Path("notes"),))
     advice = advise(subject, question, [data], dims=(32, WIDTH), cache=Cache(None), quiet=True)
 
@@ -385,7 +387,7 @@ def test_commands_refuse_what_they_cannot_measure(tmp_path: Path) -> None:
     for arguments, message in (
         (("eval", TINY), "nothing to measure on"),
         (("advise", TINY), "nothing to measure on"),
-        (("advise", TINY, "--corpus", "x", "--budget", "much"), "is no size"),
+        (("advise", TINY, "--corpus", "x", "--budget", "much"), "is not a size"),
         (("eval", TINY, "--data", tmp_path), "expected BEIR's layout"),
     ):
         refused = run(*arguments)

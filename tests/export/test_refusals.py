@@ -205,6 +205,6 @@ def test_folder_that_is_no_bundle_is_never_replaced(tmp_path: Path) -> None:
     folder = tiny.sentence_folder(tmp_path / "source")
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_bytes(b"meow")
-    with pytest.raises(UsageError, match="no bundle"):
+    with pytest.raises(UsageError, match="not a bundle"):
         export(str(folder), tmp_path / "photos", Recipe(dim=8), force=True)
     assert (tmp_path / "photos" / "cat.jpg").read_bytes() == b"meow"

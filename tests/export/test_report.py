@@ -11,7 +11,7 @@ import pytest
 from edge_mrl_export.build import Export, export
 from edge_mrl_export.bundle.report import report_html
 from edge_mrl_export.recipe import Recipe
-from edge_mrl_export.source.source import load_source
+from edge_mrl_export.source.loading import load_source
 from tests.support import tiny
 from tests.support.browser import Browser
 from tests.support.pages import look

@@ -29,9 +29,9 @@ from edge_mrl_export.build import export
 from edge_mrl_export.bundle.gates import ideal_codes
 from edge_mrl_export.graph.lowering import lower
 from edge_mrl_export.graph.passes.tables import count_int8_tables
-from edge_mrl_export.graph.static import StaticTable, static_graph
+from edge_mrl_export.graph.static_table import StaticTable, static_graph
 from edge_mrl_export.recipe import Recipe
-from edge_mrl_export.source.source import load_source
+from edge_mrl_export.source.loading import load_source
 from tests.support import tiny
 
 pytestmark = pytest.mark.slow
@@ -243,7 +243,7 @@ def test_limit_of_the_tokenizer_is_the_bundles(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [tiny.static_folder, tiny.model2vec_folder])
-def test_max_tokens_cuts_shorter(make: Callable[..., Path], tmp_path: Path) -> None:
+def test_max_tokens_truncates_further(make: Callable[..., Path], tmp_path: Path) -> None:
     bundle = bundle_of(make(tmp_path / "source"), tmp_path, max_tokens=5)
     with Encoder.open(bundle) as encoder:
         assert len(encoder.tokenize(["a b c d e f g h"])[0]) == 5
@@ -403,7 +403,7 @@ def test_static_embedding_without_its_tensor_is_refused(tmp_path: Path) -> None:
         export(str(folder), tmp_path / "bundle", Recipe(dim=8))
 
 
-def test_tokenizer_that_cuts_on_the_left_is_refused(tmp_path: Path) -> None:
+def test_tokenizer_that_truncates_on_the_left_is_refused(tmp_path: Path) -> None:
     folder = tiny.static_folder(tmp_path / "source", max_tokens=6)
     data = json.loads((folder / "tokenizer.json").read_text("utf-8"))
     data["truncation"]["direction"] = "Left"

@@ -7,11 +7,7 @@ from typing import TYPE_CHECKING
 from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
-    from edge_mrl_export.bundle.gates import GATES, Fidelity, check_gates, measure, passes
-    from edge_mrl_export.bundle.golden import GOLDEN_TEXTS, golden_vectors
-    from edge_mrl_export.bundle.report import report_data, report_html
-    from edge_mrl_export.bundle.sizes import usual_sizes
-    from edge_mrl_export.bundle.write import (
+    from edge_mrl_export.bundle.files import (
         check_output,
         file_entries,
         publish,
@@ -20,18 +16,27 @@ if TYPE_CHECKING:
         write_head,
         write_json,
     )
+    from edge_mrl_export.bundle.gates import GATES, Fidelity, check_gates, measure, reaches_gates
+    from edge_mrl_export.bundle.golden import GOLDEN_TEXTS, golden_vectors
+    from edge_mrl_export.bundle.report import answer_rows, next_commands, report_data, report_html
+    from edge_mrl_export.bundle.sizes import usual_sizes
+    from edge_mrl_export.bundle.speed import Speed, measure_speed
 
 __all__ = [
     "GATES",
     "GOLDEN_TEXTS",
     "Fidelity",
+    "Speed",
+    "answer_rows",
     "check_gates",
     "check_output",
     "file_entries",
     "golden_vectors",
     "measure",
-    "passes",
+    "measure_speed",
+    "next_commands",
     "publish",
+    "reaches_gates",
     "report_data",
     "report_html",
     "staging",
@@ -44,11 +49,12 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "gates": ("GATES", "Fidelity", "check_gates", "measure", "passes"),
+        "gates": ("GATES", "Fidelity", "check_gates", "measure", "reaches_gates"),
         "golden": ("GOLDEN_TEXTS", "golden_vectors"),
-        "report": ("report_data", "report_html"),
+        "report": ("answer_rows", "next_commands", "report_data", "report_html"),
         "sizes": ("usual_sizes",),
-        "write": (
+        "speed": ("Speed", "measure_speed"),
+        "files": (
             "check_output",
             "file_entries",
             "publish",

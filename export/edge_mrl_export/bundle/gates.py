@@ -13,33 +13,34 @@ from edge_mrl.bundle import derive_codes
 from edge_mrl.encode import BATCH_MIN, Encoder, cosines
 from edge_mrl.errors import GateError
 
-__all__ = ["GATES", "Fidelity", "check_gates", "ideal_codes", "measure", "passes"]
+__all__ = ["GATES", "Fidelity", "check_gates", "ideal_codes", "measure", "reaches_gates"]
 
 Float = NDArray[np.float32]
 
-#: Least values. Per-token int8 with smoothing reaches 0.999 and 0.997 on MiniLM, dynamic int8 per
-#: tensor 0.96 and 0.87; below these, search results change visibly. Alone or in a batch makes no
-#: difference on x86, 0.9998 on ARM (see BATCH_MIN in edge_mrl/encode/verification.py), 0.991 per tensor.
+#: Lowest values that pass. int8 with a scale per token reaches 0.999 and 0.997 on MiniLM, dynamic int8
+#: with a scale per tensor 0.96 and 0.87; below these gates search results change visibly. A text alone
+#: and in a batch: equal on x86, cosine 0.9998 on ARM (see BATCH_MIN in edge_mrl/encode/verification.py),
+#: 0.991 with a scale per tensor.
 GATES = {"cosine_mean": 0.998, "cosine_min": 0.99, "padded_min": BATCH_MIN, "mixed_min": BATCH_MIN}
-#: Texts per padded batch when padding is measured: a short one gets the longest one's width.
+#: Texts of a padded batch when padding is measured: short texts are padded to the longest.
 MIXED_BATCH = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Fidelity:
-    """Cosines between the bundle and its fp32 source, over the texts measured.
+    """Cosines between the bundle and its fp32 source.
 
-    Where a bundle has no full output, all of them compare codes: the bundle's with those that
-    numpy makes from the source's vectors.
+    For a bundle without full vectors, all of them compare codes: the bundle's with the codes of the
+    source's vectors.
 
     Attributes:
-        texts: Texts measured.
-        cosine_mean: Mean of full (or codes) to the source's.
-        cosine_min: The least of them.
-        code_cosine_mean: Mean of the int8 codes to those made from the source's vectors.
-        code_cosine_min: The least of them.
-        padded_min: The same text alone and padded, the least.
-        mixed_min: The same text alone and in a batch of mixed lengths, the least.
+        texts: How many texts were measured.
+        cosine_mean: Mean over the texts, of the bundle's full vector and the source's.
+        cosine_min: Lowest of these cosines.
+        code_cosine_mean: Mean over the texts, of the int8 code and the code of the source's vector.
+        code_cosine_min: Lowest of these cosines.
+        padded_min: Lowest cosine of a text encoded alone and padded.
+        mixed_min: Lowest cosine of a text encoded alone and in a batch of mixed lengths.
     """
 
     texts: int
@@ -54,7 +55,7 @@ class Fidelity:
 def ideal_codes(
     full: Float, *, dim: int, layer_norm: bool, scale: float, head: Float | None = None
 ) -> NDArray[np.int8]:
-    """The codes of a bundle without rounding before them: int8[n, dim] from float32[n, D]."""
+    """Codes of the source's vectors, as a bundle in fp32 would make them: int8[n, dim]."""
     return derive_codes(full, head, dim=dim, layer_norm=layer_norm, scale=scale)
 
 
@@ -72,11 +73,11 @@ def measure(
         encoder: The bundle, opened by the runtime.
         texts: Documents.
         reference: float32[n, D] of the source for these texts.
-        head: float32[D, dim] that the bundle names, or None for the prefix.
+        head: float32[D, dim] of the bundle, or None for the plain prefix.
         advance: Called after each text.
 
     Raises:
-        GateError: The graph's codes are not those that its full vectors have behind the head.
+        GateError: The graph's codes are not those of its own full vectors.
     """
     manifest = encoder.manifest
     alone = []
@@ -110,11 +111,11 @@ def measure(
 
 
 def _check_codes(codes: NDArray[np.int8], derived: NDArray[np.int8]) -> None:
-    """Whoever holds a full vector and the head must get the graph's codes, up to rounding."""
+    """A full vector and the head must give the graph's code, up to rounding."""
     off = int(np.abs(codes.astype(np.int16) - derived).max())
     if off > 1:
         raise GateError(
-            f"the graph's codes differ by up to {off} from those of its full vectors behind the head: "
+            f"the graph's codes differ by up to {off} from the codes of its own full vectors: "
             "please report this model"
         )
 
@@ -122,7 +123,7 @@ def _check_codes(codes: NDArray[np.int8], derived: NDArray[np.int8]) -> None:
 def _invariance(
     encoder: Encoder, texts: Sequence[str], single: NDArray[np.generic]
 ) -> tuple[float, float]:
-    """Least cosine of each text to itself: padded by the longest, and among mixed lengths."""
+    """Lowest cosine of a text to itself: padded to the longest text, and among mixed lengths."""
     longest = max(range(len(texts)), key=lambda i: len(texts[i]))
     picks = np.linspace(0, len(texts) - 1, min(len(texts), 4 * MIXED_BATCH)).round().astype(int)
     padded, mixed = [], []
@@ -138,28 +139,28 @@ def _invariance(
     return float(min(padded)), float(min(mixed))
 
 
-def passes(fidelity: Fidelity) -> bool:
-    """Whether all figures reach their gates."""
+def reaches_gates(fidelity: Fidelity) -> bool:
+    """Whether all figures are at or above their gates."""
     return all(getattr(fidelity, name) >= gate for name, gate in GATES.items())
 
 
 def check_gates(fidelity: Fidelity, precision: str) -> None:
-    """Raise GateError with all figures, and what to try, if one is below its gate."""
-    if passes(fidelity):
+    """Raise GateError, with all figures and what to try, if one is below its gate."""
+    if reaches_gates(fidelity):
         return
     values = {name: getattr(fidelity, name) for name in GATES}
     figures = ", ".join(f"{name} {values[name]:.5f} (gate {GATES[name]})" for name in GATES)
     advice = {
-        "int4": "4-bit weights cost accuracy: use --int8",
-        "int8": "use --corpus with text like yours for calibration, or --fp32",
-        "fp32": "the graph does not compute what the source does: please report this model",
+        "int4": "use --int8: 4-bit weights are less accurate",
+        "int8": "use --corpus with your own text to calibrate on, or --fp32",
+        "fp32": "please report this model: the graph does not compute what the source does",
     }[precision]
     raise GateError(
         f"the {precision} bundle is too far from its source over {fidelity.texts} texts: {figures}. "
-        f"Try: {advice}; or accept it with --allow-low-fidelity. Nothing was written"
+        f"Nothing was written. Try: {advice}; or accept the bundle with --allow-low-fidelity"
     )
 
 
 def _round(value: float) -> float:
-    """Six digits: fewer than float32 sums may vary in, so that equal exports give equal files."""
+    """Six digits: float32 sums vary only behind them, so equal exports give equal files."""
     return round(min(float(value), 1.0), 6)

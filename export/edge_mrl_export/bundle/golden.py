@@ -1,4 +1,4 @@
-"""Golden vectors: what this bundle gave on the exporting machine, for every other machine to repeat."""
+"""Golden vectors: results of the exporting machine, which every other machine must reproduce."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _LONG = (
     "After the lamp was automated the books went to a museum, where a student noticed that the fog "
     "came earlier every decade. "
 )
-#: Kind and text: ordinary ones, and those on which runtimes differ first (emoji, accents, scripts,
-#: control characters, nothing at all, more than fits).
+#: Kind and text: ordinary ones, and those on which runtimes are likely to differ (emoji, accents,
+#: scripts, control characters, no text, text that is too long).
 GOLDEN_TEXTS: tuple[tuple[str, str], ...] = (
     ("query", "how do I back up my photos"),
     ("query", "symptoms of iron deficiency"),

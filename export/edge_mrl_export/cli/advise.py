@@ -11,7 +11,7 @@ from edge_mrl_export.cli.eval import add_text_arguments, sizes
 
 __all__ = ["HELP", "add_arguments", "run"]
 
-HELP = "say which code is the smallest that is good enough, on your data"
+HELP = "find the smallest code that is good enough, on your data"
 _EPILOG = """\
 examples:
   edge-mrl advise --corpus notes/                             all-MiniLM-L6-v2 on your own text
@@ -19,8 +19,8 @@ examples:
   edge-mrl advise minilm-128 --corpus notes/ --documents 200000 --budget 20MB -o advice
   edge-mrl advise minilm-128 --corpus notes/ --apply notes.db  tune a store's funnel as well
 
-exit codes: 0 done, 1 nothing is good enough and fits, 2 wrong usage or data, 3 a missing package,
-            4 the hub cannot be reached
+exit codes: 0 success, 1 no code is good enough and fits, 2 wrong usage or data,
+            3 a package is missing, 4 the hub cannot be reached
 """
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -35,26 +35,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_share,
         default=0.03,
         metavar="SHARE",
-        help="of the full model's nDCG@10 that may be lost (default: 0.03)",
+        help="share of the full model's nDCG@10 that may be lost (default: 0.03)",
     )
     parser.add_argument(
-        "--budget", type=_size, metavar="SIZE", help="most storage for all codes, such as 50MB"
+        "--budget",
+        type=_size,
+        metavar="SIZE",
+        help="storage that all codes may take at most, such as 50MB (default: no limit)",
     )
     parser.add_argument(
         "--documents",
         type=_count,
         default=1_000_000,
         metavar="N",
-        help="how many there will be, a passage each (default: 1,000,000)",
+        help="how many documents there will be, one passage each (default: 1,000,000)",
     )
     parser.add_argument(
-        "--dims", type=sizes, metavar="N,N", help="dimensions to try (default: halves)"
+        "--dims", type=sizes, metavar="N,N", help="dimensions to try (default: powers of 2 from 16)"
     )
     parser.add_argument(
-        "--apply", type=Path, metavar="STORE", help="tune the funnel of this store to its own codes"
+        "--apply",
+        type=Path,
+        metavar="STORE",
+        help="also tune the funnel of this store to its own codes, and save it there",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="DIR", help="write advice.json, .html and .svg here"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="also write advice.json, advice.html and advice.svg to this folder",
     )
 
 
@@ -64,14 +74,16 @@ def _share(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share, expected one like 0.03")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share; expected, for example, 0.03")
     return value
 
 
 def _count(text: str) -> int:
     digits = text.replace(",", "").replace("_", "")
     if not digits.isdigit() or not int(digits):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of documents")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of documents; expected, for example, 200000"
+        )
     return int(digits)
 
 
@@ -81,25 +93,27 @@ def _size(text: str) -> int:
         None if match is None else UNITS.get(match[2] if match[2][-1:] == "B" else f"{match[2]}B")
     )
     if match is None or unit is None or float(match[1]) <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size, expected one like 50MB")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; expected, for example, 50MB")
     return int(float(match[1]) * unit)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; errors are raised for the dispatcher to print."""
-    from edge_mrl.cli.output import print_json
+    from edge_mrl.cli import print_json
     from edge_mrl.errors import UsageError
     from edge_mrl_export.quality import Cache, Question, advise, opened, tune
     from edge_mrl_export.texts import Retrieval, read_data, read_passages
 
     if not args.data and not args.corpus:
-        raise UsageError("nothing to measure on: give --corpus with your own text, or --data")
+        raise UsageError(
+            "nothing to measure on: give your own text with --corpus, or a set with --data"
+        )
     data = []
     for path in args.data:
         found = read_data(path)
         if not isinstance(found, Retrieval):
             raise UsageError(
-                f"{path} holds scored pairs: advise chooses by retrieval, give a folder"
+                f"{path} holds pairs with scores; advise needs a folder in BEIR's layout"
             )
         data.append(found)
     if args.corpus:

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 __all__ = ["HELP", "add_arguments", "add_text_arguments", "run"]
 
-HELP = "measure what short codes keep of a model's quality, on your data"
+HELP = "measure how much retrieval quality short codes keep, on your data"
 _EPILOG = """\
 examples:
-  edge-mrl eval minilm-128 --corpus notes/                  agreement with the full model, no judgements
-  edge-mrl eval minilm-128 --data scifact/ -o quality       BEIR's layout; plots and a page in quality/
-  edge-mrl eval ./my-model --data sts.csv --dims 64,128     a source model; pairs with scores
+  edge-mrl eval minilm-128 --corpus notes/                  your own text, without judgements
+  edge-mrl eval minilm-128 --data scifact/ -o quality       BEIR's layout; charts and a page in quality/
+  edge-mrl eval ./my-model --data sts.csv --dims 64,128     a source model, on pairs with scores
 
-exit codes: 0 done, 2 wrong usage or data, 3 a missing package, 4 the hub cannot be reached
+exit codes: 0 success, 2 wrong usage or data, 3 a package is missing, 4 the hub cannot be reached
 """
 
 
@@ -32,15 +32,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dims",
         type=sizes,
         metavar="N,N",
-        help="dimensions (default: halves, and the bundle's own)",
+        help="dimensions of codes to measure (default: powers of 2 from 16, and the bundle's own)",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="DIR", help="write eval.json, eval.html and plots here"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="also write eval.json, eval.html and charts to this folder",
     )
 
 
 def add_text_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those that ``eval`` and ``advise`` share."""
+    """Describe the arguments that ``eval`` and ``advise`` share."""
     parser.add_argument(
         "target",
         nargs="?",
@@ -54,7 +58,8 @@ def add_text_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="DIR|FILE",
-        help="folders in BEIR's layout; pairs with scores (.csv, .tsv, .jsonl with s1, s2, score)",
+        help="retrieval sets: folders in BEIR's layout; for eval also pairs with scores "
+        "(.csv, .tsv, .jsonl with s1, s2, score)",
     )
     parser.add_argument(
         "--corpus",
@@ -63,39 +68,45 @@ def add_text_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="FILE|DIR",
-        help="your own text (.txt, .md, .jsonl): the full model's own ranking is the judge",
+        help="your own text (.txt, .md, .jsonl); results are judged by the full model's ranking",
     )
     parser.add_argument(
-        "--source", metavar="MODEL", help="the bundle's fp32 source, if it is not found by its name"
+        "--source",
+        metavar="MODEL",
+        help="the bundle's fp32 source: folder or hub id (default: the model that the bundle names)",
     )
     parser.add_argument(
-        "--no-cache", action="store_true", help="neither read nor keep vectors of earlier runs"
+        "--no-cache",
+        action="store_true",
+        help="do not cache vectors for the next run, nor use cached ones",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 
 
 def sizes(text: str) -> tuple[int, ...]:
-    """Read "32,64"; ascending, each once."""
+    """Sizes such as "32,64", ascending, each once."""
     try:
         found = sorted({int(part) for part in text.split(",")})
     except ValueError:
         found = []
     if not found or found[0] < 1:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no list of sizes, expected one like 32,64,128"
+            f"{text!r} is not a list of sizes; expected, for example, 32,64,128"
         )
     return tuple(found)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; errors are raised for the dispatcher to print."""
-    from edge_mrl.cli.output import print_json
+    from edge_mrl.cli import print_json
     from edge_mrl.errors import UsageError
     from edge_mrl_export.quality import Cache, assess, opened
 
     if not args.data and not args.corpus:
-        raise UsageError("nothing to measure on: give --corpus with your own text, or --data")
+        raise UsageError(
+            "nothing to measure on: give your own text with --corpus, or a set with --data"
+        )
     cache = Cache(None, quiet=args.quiet) if args.no_cache else Cache.usual(quiet=args.quiet)
     with opened(args.target, args.source) as subject:
         result = assess(
@@ -113,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(result.text())
         if args.output is not None:
-            print(f"\nwritten to {args.output}: eval.json, eval.html and plots")
+            print(f"\nwritten to {args.output}: eval.json, eval.html and charts")
     return 0
 
 

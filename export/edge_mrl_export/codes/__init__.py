@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
-    from edge_mrl_export.codes.curve import curve_of_texts
+    from edge_mrl_export.codes.curve import curve_of_texts, kept_by_stored_codes
     from edge_mrl_export.codes.head import ChosenHead, choose_head
     from edge_mrl_export.codes.packing import choose_packing
 
@@ -16,12 +16,13 @@ __all__ = [
     "choose_head",
     "choose_packing",
     "curve_of_texts",
+    "kept_by_stored_codes",
 ]
 
 __getattr__ = lazily(
     __name__,
     {
-        "curve": ("curve_of_texts",),
+        "curve": ("curve_of_texts", "kept_by_stored_codes"),
         "head": ("ChosenHead", "choose_head"),
         "packing": ("choose_packing",),
     },

@@ -1,4 +1,4 @@
-"""The head of a bundle: chosen by name, read from a file, or fitted on text: the user's own, or ours."""
+"""The projection head of a bundle: named, read from a file, or fitted to text."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ __all__ = ["FEW_PASSAGES", "ChosenHead", "choose_head", "read_matrix", "shipped_
 
 Float = NDArray[np.float32]
 
-#: Below this a fit is poor, and the user is told; below half of it, ``auto`` does not try.
+#: With fewer passages a fit is poor, and a note says so; with fewer than half, ``auto`` fits none.
 FEW_PASSAGES = 200
-#: What is fitted on without text of the user's own, for the report.
+#: What a head is fitted to without a corpus, for the report.
 SHIPPED = (
-    "passages that come with edge-mrl, and words of the model's vocabulary; your own text, by --corpus, "
-    "is better"
+    "passages that come with edge-mrl, and words of the model's vocabulary; your own text (--corpus) is "
+    "better"
 )
-#: Words of the vocabulary beside those passages. They reach where a few hundred passages do not: with
-#: 4,000 a rotation kept 94.6 to 95.0 % of all-MiniLM-L6-v2's nDCG@10 at 128 dimensions over six sets,
-#: depending on which, and 94.3 % without.
+#: Words of the vocabulary that are added to those passages: they cover more subjects. With 4,000 of them
+#: a rotation kept 94.6 to 95.0 % of all-MiniLM-L6-v2's nDCG@10 at 128 dimensions, averaged over six sets
+#: (depending on the words), and 94.3 % without.
 WORDS, WORDS_EACH = 4000, 6
 #: Texts that the source encodes between two steps of the progress bar.
 ENCODED_TOGETHER = 64
@@ -49,13 +49,13 @@ ENCODED_TOGETHER = 64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChosenHead:
-    """A head, and why it was taken.
+    """A head, and why it was chosen.
 
     Attributes:
         kind: One of ``edge_mrl.bundle.manifest.HEAD_KINDS``.
-        matrix: float32[D, dim], or None for the prefix.
+        matrix: float32[D, dim], or None for the plain prefix.
         facts: For the report.
-        notes: What the user should know.
+        notes: For the user: what could be better.
     """
 
     kind: str
@@ -65,16 +65,16 @@ class ChosenHead:
 
 
 def choose_head(source: Source, recipe: Recipe, texts: Sequence[str], stages: Stages) -> ChosenHead:
-    """The head that the recipe asks for, fitted if need be.
+    """The head that the recipe asks for, fitted if necessary.
 
     Args:
-        source: The source model, which gives the full vectors to fit on.
+        source: The source model, whose full vectors are fitted to.
         recipe: What was asked for.
         texts: The user's own text; empty if there is none.
         stages: Told what is being done.
 
     Raises:
-        UsageError: The file named holds no such matrix, or the pairs cannot be used.
+        UsageError: The file holds no usable matrix, or the pairs cannot be used.
     """
     dim = recipe.resolved_dim(source)
     given = read_matrix(recipe.head_path, source.width, dim) if recipe.head_path else None
@@ -98,7 +98,7 @@ def choose_head(source: Source, recipe: Recipe, texts: Sequence[str], stages: St
 
 
 def shipped_texts(source: Source) -> list[str]:
-    """What a head is fitted on where the user gives no text: our passages, and the model's own words."""
+    """What a head is fitted to without a corpus: passages of edge-mrl, and words of the vocabulary."""
     passages = shipped_passages()
     words = whole_words(source.tokenizer, min(WORDS, WORDS_EACH * len(passages)))
     return list(dict.fromkeys([*passages, *words]))
@@ -107,7 +107,7 @@ def shipped_texts(source: Source) -> list[str]:
 def _tried(
     trial: Trial, kinds: Sequence[str], given: Float | None, recipe: Recipe, stages: Stages
 ) -> ChosenHead:
-    """Fit heads of these kinds, judge them, and fit what is taken once more on all text."""
+    """Fit heads of these kinds, compare them on held-out text, and fit the chosen kind to all text."""
     candidates: dict[str, Float | None] = {"prefix": None}
     if given is not None:
         candidates["matrix"] = given
@@ -138,7 +138,7 @@ def _tried(
 
 
 def _why_prefix(source: Source, recipe: Recipe, dim: int, texts: int) -> str | None:
-    """Why nothing is fitted; None if something is to be, or a file is to be read."""
+    """Why the plain prefix is taken; None if a head is fitted or read from a file."""
     if recipe.head == "prefix":
         return "--head prefix"
     if recipe.head != "auto":
@@ -149,16 +149,16 @@ def _why_prefix(source: Source, recipe: Recipe, dim: int, texts: int) -> str | N
         told = "--mrl-dims says" if recipe.mrl_dims else "its files say"
         return f"trained with Matryoshka representation learning, as {told}{known}"
     if dim == source.width:
-        return "nothing is cut"
+        return "the code has all dimensions"
     if recipe.pairs is None and 0 < texts < FEW_PASSAGES // 2:
-        return f"{texts} passages are too few to fit on (at least {FEW_PASSAGES // 2})"
+        return f"{texts} passages are too few to fit a head (at least {FEW_PASSAGES // 2})"
     return None
 
 
 def _kinds(recipe: Recipe, *, own: bool) -> tuple[str, ...]:
-    """What is fitted, the simplest first."""
+    """Kinds of heads to fit, the simplest first."""
     if recipe.head == "auto":
-        # On text that is not the user's, a rotation is the head that loses least elsewhere.
+        # Fitted to other text than the user's, a rotation loses least on the user's.
         return ("pca", "rotation", "linear") if own else ("rotation",)
     return () if recipe.head_path else (recipe.head,)
 
@@ -167,12 +167,12 @@ def _notes(passages: int) -> tuple[str, ...]:
     """A warning, if there is too little text."""
     if passages >= FEW_PASSAGES:
         return ()
-    advice = f"give at least {FEW_PASSAGES}, better 1,000, like those that will be searched"
-    return (f"the head was fitted on little text, {passages} passages: {advice}",)
+    advice = f"give at least {FEW_PASSAGES} (better 1,000) like those that will be searched"
+    return (f"the head was fitted to only {passages} passages: {advice}",)
 
 
 def _encoded(source: Source, recipe: Recipe, texts: Sequence[str], stages: Stages) -> Trial:
-    """Text and pairs as vectors of the source itself."""
+    """The source's vectors of texts and pairs, to fit heads to."""
     pairs = [] if recipe.pairs is None else read_pairs(recipe.pairs)
     documents = list(dict.fromkeys(document for _, document in pairs))
     rows = {document: row for row, document in enumerate(documents)}
@@ -202,7 +202,7 @@ def _encoded(source: Source, recipe: Recipe, texts: Sequence[str], stages: Stage
 def _encode(
     source: Source, recipe: Recipe, texts: Sequence[str], kind: str, stages: Stages
 ) -> Float:
-    """float32[n, D] of the source; texts of like length together, which pads less."""
+    """float32[n, D] of the source; texts of similar length are encoded together, which pads less."""
     order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
     vectors = np.empty((len(texts), source.width), np.float32)
     max_tokens = recipe.resolved_max_tokens(source)
@@ -215,7 +215,7 @@ def _encode(
 
 
 def read_matrix(path: Path, width: int, dim: int) -> Float:
-    """Read a head that the user made: float32[D, dim], the first ``dim`` of its columns.
+    """Read the user's own head: float32[D, dim], the first ``dim`` columns of the file.
 
     Args:
         path: A ``.npy`` file with floats [D, at least dim].
@@ -223,14 +223,14 @@ def read_matrix(path: Path, width: int, dim: int) -> Float:
         dim: Dimensions of the code.
 
     Raises:
-        UsageError: No such file, or no such matrix; the message says what is wrong.
+        UsageError: The file does not exist or holds no usable matrix; the message says why.
     """
     try:
         loaded = np.load(path, allow_pickle=False)
     except OSError as error:
         raise UsageError(f"cannot read the head {path}: {error.strerror or error}") from error
     except (ValueError, EOFError) as error:
-        raise UsageError(f"the head {path} is no .npy file of numbers: {error}") from error
+        raise UsageError(f"the head {path} is not an .npy file of numbers: {error}") from error
     if not isinstance(loaded, np.ndarray) or not np.issubdtype(loaded.dtype, np.floating):
         kind = getattr(loaded, "dtype", type(loaded).__name__)
         raise UsageError(f"the head {path} holds {kind}, expected floats")

@@ -1,4 +1,4 @@
-"""What a store keeps of codes, frozen at export: step of int4, directions and centre of 1-bit codes."""
+"""How a store packs codes, fixed at export: the step of int4, rotation and centre of 1-bit codes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["choose_packing"]
 
 Float = NDArray[np.float32]
 
-#: Texts that directions are turned by. The centre of 256 texts did as well as that of all.
+#: Texts that a rotation for 1-bit codes is fitted to. The centre of 256 texts did as well as that of all.
 MOST_TEXTS = 2_000
 #: Texts that the source encodes between two steps of the progress bar.
 ENCODED_TOGETHER = 64
@@ -35,14 +35,14 @@ def choose_packing(
     scale: float,
     stages: Stages,
 ) -> tuple[ChosenHead, Packing]:
-    """What the recipe's code keeps, and the head that suits it.
+    """How the recipe's code is packed, and the head that suits it.
 
     Args:
         source: The source model.
         recipe: What was asked for.
         texts: The user's own text; empty if there is none.
-        head: The head as it was chosen.
-        scale: The value that the int8 code 127 stands for.
+        head: The chosen head.
+        scale: The value of the int8 code 127.
         stages: Told what is being done.
     """
     dim = recipe.resolved_dim(source)
@@ -58,11 +58,11 @@ def choose_packing(
     full = _encoded(source, recipe, sorted((texts[i] for i in picks), key=len), stages)
     layer_norm = recipe.resolved_layer_norm(source)
     matrix = head.matrix
-    if recipe.head_path is None:  # a user's own matrix is left as it is
-        stages.stage("turn directions for 1-bit codes", TURNS)
+    if recipe.head_path is None:  # a user's own matrix is not changed
+        stages.stage("rotate for 1-bit codes", TURNS)
         matrix = balanced(full, head.matrix, dim=dim, layer_norm=layer_norm, advance=stages.advance)
         kind = "rotation" if head.kind == "prefix" else head.kind
-        why = f"{head.facts['why']}; turned for 1-bit codes"
+        why = f"{head.facts['why']}; rotated for 1-bit codes"
         facts = {**head.facts, "kind": kind, "why": why, "turned_for_bits": len(full)}
         head = dataclasses.replace(head, kind=kind, matrix=matrix, facts=facts)
     codes = derive_codes(full, matrix, dim=dim, layer_norm=layer_norm, scale=scale)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from edge_mrl_export.graph.passes.inputs import FoldInputs
     from edge_mrl_export.graph.passes.positions import TrimPositions
     from edge_mrl_export.graph.passes.vocabulary import SelectRows
-    from edge_mrl_export.graph.trace import source_graph
+    from edge_mrl_export.graph.tracing import source_graph
 
 __all__ = [
     "AppendContract",
@@ -32,6 +32,6 @@ __getattr__ = lazily(
         "passes.inputs": ("FoldInputs",),
         "passes.positions": ("TrimPositions",),
         "passes.vocabulary": ("SelectRows",),
-        "trace": ("source_graph",),
+        "tracing": ("source_graph",),
     },
 )

@@ -1,4 +1,4 @@
-"""From the source's fp32 graph to the bundle's graph: contract, precision, optimisation."""
+"""From the fp32 graph to the bundle's graph: optimised, and quantised to the wanted precision."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from onnx_ir.passes import common
 from edge_mrl.bundle import Precision
 from edge_mrl.encode import available_threads
 from edge_mrl.errors import UsageError
-from edge_mrl_export.graph.calibrate import record_inputs
-from edge_mrl_export.graph.optimize import optimize
+from edge_mrl_export.graph.calibration import record_inputs
+from edge_mrl_export.graph.optimizer import optimize
+from edge_mrl_export.graph.passes.int4 import PackProducts, PackTables, count_packed_products
 from edge_mrl_export.graph.passes.kernels import ApproximateGelu, SplitFusions
 from edge_mrl_export.graph.passes.names import ShortenNames
-from edge_mrl_export.graph.passes.nbits import PackProducts, PackTables, count_packed_products
 from edge_mrl_export.graph.passes.products import (
     Product,
     QuantizeProducts,
@@ -28,7 +28,7 @@ from edge_mrl_export.graph.passes.products import (
     is_norm,
 )
 from edge_mrl_export.graph.passes.tables import QuantizeTables, count_int8_tables
-from edge_mrl_export.graph.quantize import Plan, choose_plan
+from edge_mrl_export.graph.quantization import ProductPlan, choose_plan
 
 __all__ = ["Lowered", "lower"]
 
@@ -40,7 +40,7 @@ class Lowered:
     Attributes:
         model: The graph.
         precision: For the manifest.
-        worst: Name of the product with the largest relative squared error in calibration, and it.
+        worst: The product with the largest relative squared error in calibration: its name and the error.
     """
 
     model: ir.Model
@@ -58,14 +58,14 @@ def lower(
     unsigned: bool = False,
     advance: Callable[[], None] = lambda: None,
 ) -> Lowered:
-    """Bring a graph with its contract to the wanted precision.
+    """Optimise a graph and quantise it.
 
     Args:
         model: fp32 graph with the outputs of a bundle.
         precision: "fp32", "int8" or "int4".
         token_ids: Calibration texts as token ids; int8 needs at least one.
         folder: An existing scratch folder.
-        fixed_steps: Whether calibration may fix the step of an int8 product's input.
+        fixed_steps: Whether calibration may fix the scale of an int8 product's input.
         unsigned: Whether int8 weights are stored as uint8, for x86-64 without VNNI.
         advance: Called after each calibration text.
     """
@@ -84,19 +84,21 @@ def lower(
     return Lowered(_finish(model, folder), Precision("fp32", "fp32", 0, 0), None)
 
 
-def _to_int8(model: ir.Model, plans: dict[str, Plan], folder: Path, *, unsigned: bool) -> Lowered:
+def _to_int8(
+    model: ir.Model, plans: dict[str, ProductPlan], folder: Path, *, unsigned: bool
+) -> Lowered:
     QuantizeProducts(plans, unsigned=unsigned)(model)
     QuantizeTables()(model)
     expected = count_integer_products(model), count_int8_tables(model)
     if expected == (0, 0):
-        raise UsageError("nothing in this graph is large enough for int8: use --fp32")
+        raise UsageError("no product or table of this graph is large enough for int8: use --fp32")
     finished = _finish(model, folder)
-    # Optimisers have been seen to fold integers back to fp32, where all looks well but the speed.
+    # Optimisers have folded integers back to fp32: then all looks well, but it is slow.
     found = count_integer_products(finished), count_int8_tables(finished)
     if found != expected:
         raise UsageError(
-            f"{found[0]} integer products are left of {expected[0]}, {found[1]} int8 tables "
-            f"of {expected[1]}: please report this model"
+            f"the optimiser left {found[0]} of {expected[0]} integer products and {found[1]} of "
+            f"{expected[1]} int8 tables: please report this model"
         )
     described = Precision(
         "uint8" if unsigned and plans else "int8",
@@ -108,7 +110,7 @@ def _to_int8(model: ir.Model, plans: dict[str, Plan], folder: Path, *, unsigned:
     return Lowered(finished, described, worst)
 
 
-def _activations(plans: dict[str, Plan]) -> str:
+def _activations(plans: dict[str, ProductPlan]) -> str:
     fixed = sum(plan.step is not None for plan in plans.values())
     if not plans:
         return "fp32"
@@ -124,13 +126,13 @@ def _plan(
     *,
     fixed_steps: bool,
     advance: Callable[[], None],
-) -> dict[str, Plan]:
+) -> dict[str, ProductPlan]:
     groups = find_products(model)
     if not groups:
         return {}
     rows = record_inputs(model, [g[0].value for g in groups], token_ids, folder, advance=advance)
 
-    def choose(group: Sequence[Product]) -> tuple[str, Plan]:
+    def choose(group: Sequence[Product]) -> tuple[str, ProductPlan]:
         value = group[0].value
         plan = choose_plan(
             rows[str(value.name)],
@@ -146,7 +148,7 @@ def _plan(
 
 
 def _finish(model: ir.Model, folder: Path) -> ir.Model:
-    """Optimise once more, and drop what only describes where the graph came from."""
+    """Optimise once more, and remove what only says where the graph came from."""
     model = optimize(model, folder)
     common.ClearMetadataAndDocStringPass()(model)
     common.DeduplicateInitializersPass()(model)

@@ -1,4 +1,4 @@
-"""Pages that open anywhere: one file, no script, nothing fetched, light or dark, narrow or wide."""
+"""HTML pages that open anywhere: one file, without scripts or network, for light and dark screens."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ pre{white-space:pre-wrap;border:1px solid var(--rule);padding:.6rem;font-size:.9
 
 
 class Page:
-    """A page, put together from the top.
+    """A page, built from top to bottom.
 
     Args:
         title: Its heading.
-        lead: What it is, in a sentence or two.
+        lead: A first paragraph: what the page is.
     """
 
     def __init__(self, title: str, lead: str = "") -> None:
@@ -46,7 +46,7 @@ class Page:
             self.text(lead)
 
     def heading(self, text: str, how: str = "") -> None:
-        """A section's heading, and how its figures were measured."""
+        """A section's heading, and a note such as how its figures were measured."""
         self._parts.append(f"<h2>{html.escape(text)}</h2>")
         if how:
             self.note(how)
@@ -56,20 +56,20 @@ class Page:
         self._parts.append(f"<p>{html.escape(text)}</p>")
 
     def note(self, text: str) -> None:
-        """A paragraph of less weight."""
+        """A paragraph in small letters."""
         self._parts.append(f"<p class=how>{html.escape(text)}</p>")
 
     def code(self, text: str) -> None:
-        """What to type."""
+        """Commands to type."""
         self._parts.append(f"<pre><code>{html.escape(text)}</code></pre>")
 
     def facts(self, rows: Iterable[tuple[str, str]]) -> None:
-        """Names and values."""
+        """A table of names and values."""
         body = "".join(f"<tr>{_cell(name)}{_cell(value)}</tr>" for name, value in rows)
         self._parts.append(f"<table class=facts>{body}</table>")
 
     def figures(self, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """A table of numbers; where it is too wide for the window it scrolls by itself."""
+        """A table of numbers; if it is too wide for the window, it can be scrolled."""
         head = "".join(f"<th>{html.escape(text)}</th>" for text in heads)
         body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
         self._parts.append(
@@ -77,7 +77,7 @@ class Page:
         )
 
     def plots(self, panels: Iterable[Panel], caption: str = "") -> None:
-        """Charts, beside each other where there is room."""
+        """Charts, next to each other if there is room."""
         drawn = "".join(f"<figure>{inline(panel)}</figure>" for panel in panels)
         self._parts.append(f"<div class=plots>{drawn}</div>")
         if caption:

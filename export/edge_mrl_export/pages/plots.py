@@ -1,4 +1,4 @@
-"""Charts written by hand as SVG: lines in panels side by side, or dots by name in columns."""
+"""Charts as SVG: panels with lines, or rows of dots in columns."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from dataclasses import dataclass
 __all__ = ["Axis", "Column", "Line", "Panel", "decades", "dots", "inline", "svg"]
 
 WIDTH, HEIGHT = 460, 400
-#: Of a panel on a page: then letters are as large as they say on the narrowest phones in use.
+#: Width of a panel on a page: on the narrowest phones its letters then have their nominal size.
 NARROW = 340
 LEFT, RIGHT, TOP, BOTTOM = 60, 24, 56, 96
 COLORS = ("#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#0f766e", "#a16207")
 #: Height of a row of the legend; there are up to three.
 LEGEND = 17
-#: Of a chart of dots: height of a row, and widths of the names, of a column and of what its numbers take.
+#: Of a chart of dots: height of a row, and widths of the names, of a column and of its numbers.
 ROW, NAMES, COLUMN, NUMBER = 22, 250, 220, 62
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """What a direction means.
+    """An axis of a chart.
 
     Attributes:
         label: The quantity with its unit.
-        ticks: Values that are marked, ascending; the first and the last are the ends.
+        ticks: Marked values, ascending; the first and the last are the ends of the axis.
         log: Whether the scale is logarithmic.
     """
 
@@ -44,7 +44,7 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A name and its points (x, y), from the left."""
+    """A line: its name, and its points (x, y) from left to right."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -61,14 +61,14 @@ class Panel:
 
 
 def decades(label: str, values: Sequence[float]) -> Axis:
-    """A logarithmic axis of whole powers of ten around some positive values."""
+    """A logarithmic axis of powers of ten that includes some positive values."""
     low = math.floor(math.log10(min(values)))
     high = max(low + 1, math.ceil(math.log10(max(values))))
     return Axis(label, tuple(10.0**power for power in range(low, high + 1)))
 
 
 def svg(panels: Sequence[Panel], *, width: int = WIDTH) -> str:
-    """The panels from left to right, each so many units wide."""
+    """The panels from left to right, each ``width`` units wide."""
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width * len(panels)} {HEIGHT}" '
         'font-family="sans-serif"><rect width="100%" height="100%" fill="white"/>'
@@ -93,20 +93,20 @@ def inline(panel: Panel) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A quantity: its title with the unit, and least, middle and most for each name, all positive."""
+    """A quantity: its title with the unit; for each name its minimum, median and maximum, all above 0."""
 
     title: str
     marks: Sequence[tuple[float, float, float]]
 
 
 def dots(names: Sequence[str], columns: Sequence[Column], *, title: str, marked: str) -> str:
-    """A row for each name, a column for each quantity: a dot, a bar from least to most, and the number.
+    """A row for each name, a column for each quantity: median as a dot, minimum to maximum as a bar.
 
     Args:
         names: What is compared, from the top.
-        columns: From the left; each has a log scale of its own, over its values.
-        title: Above all.
-        marked: Names that begin so are in another colour.
+        columns: From left to right; each has its own logarithmic scale.
+        title: Title of the chart.
+        marked: Names with this prefix have another colour.
     """
     width, height = NAMES + COLUMN * len(columns) + 16, TOP + ROW * len(names) + 24
     head = (

@@ -1,4 +1,4 @@
-"""Retrieval quality measured on the user's data: eval and advise."""
+"""Retrieval quality of codes, measured on the user's data: for ``eval`` and ``advise``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole evaluation: every set of text, as a table, as JSON, as plots and as a page."""
+"""A whole evaluation: every set of text, as text, JSON, charts and an HTML page."""
 
 from __future__ import annotations
 
@@ -6,50 +6,51 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import ceil, floor, log2
 from pathlib import Path
 from typing import Any
 
-from edge_mrl.cli.progress import Progress
+from edge_mrl.cli import Progress
 from edge_mrl.encode import Encoder
-from edge_mrl_export.pages import Axis, Line, Page, Panel, svg
-from edge_mrl_export.quality.evaluate import (
+from edge_mrl_export.pages import Page, svg
+from edge_mrl_export.quality.evaluation import (
     FUNNEL_LEAST,
     FUNNEL_SHARE,
     KINDS,
     WIDTHS,
     Evaluation,
     Row,
-    Vectors,
+    SetVectors,
     evaluate,
-    evaluate_pairs,
     usual_dims,
 )
+from edge_mrl_export.quality.figures import columns, kept_panels, kept_share
 from edge_mrl_export.quality.metrics import BOOTSTRAP_ROUNDS
+from edge_mrl_export.quality.similarity import evaluate_pairs
 from edge_mrl_export.quality.vectors import Cache, Subject, is_bundle, open_bundle, open_source
 from edge_mrl_export.texts import Retrieval, Similarity, read_data, read_passages
 
-__all__ = ["Assessment", "assess", "kept_panel", "lines", "opened", "percent_axis"]
+__all__ = ["Assessment", "assess", "opened"]
 
-#: Of an axis: the letters of more would run into each other on a phone.
-MOST_STEPS = 5
+#: Share of the nDCG@10 that a code must keep to be named first; advise's usual tolerance.
+ENOUGH = 0.97
 STAGES = ("alone", "funnel", *(f"rerank {width}" for width in WIDTHS))
 HOW = (
-    f"kept: share of the full fp32 vectors' nDCG@10, with the 95 % interval of {BOOTSTRAP_ROUNDS:,} "
-    "resamplings of the queries, the same for both. alone: exact search by the codes, with the query's "
-    f"int8 code. funnel: 1-bit codes pass on one row in {FUNNEL_SHARE} (at least {FUNNEL_LEAST}), as a "
-    "store of a million does. rerank N: full vectors put the best N in order."
+    "kept: share of the full fp32 vectors' nDCG@10, with its 95 % interval from "
+    f"{BOOTSTRAP_ROUNDS:,} resamplings of the queries. top 10: share of the fp32 vectors' ten best "
+    "documents that are among these ten. alone: exhaustive search by the codes, with the query's int8 "
+    f"code. funnel: 1-bit codes first pass on one document in {FUNNEL_SHARE} (at least {FUNNEL_LEAST}), "
+    "as in a store of a million. rerank N: full vectors order the best N again."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """What was measured.
+    """Everything that was measured.
 
     Attributes:
-        subject: Of what.
-        sets: Retrieval, by set.
-        pairs: Similarity, by set, as plain values.
+        subject: The bundle or model.
+        sets: Retrieval quality, by set.
+        pairs: Similarity, by set, as values for JSON.
     """
 
     subject: Subject
@@ -57,7 +58,7 @@ class Assessment:
     pairs: list[dict[str, Any]]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Values for JSON."""
         return {
             "model": self.subject.name,
             "measured": self.subject.model.name,
@@ -69,39 +70,49 @@ class Assessment:
         }
 
     def text(self) -> str:
-        """Tables for people."""
+        """Text for people, the answer first."""
         subject = self.subject
-        out = [f"{subject.name}: {subject.model.name}, against the {subject.base.name}"]
+        out = [f"{subject.name}: {subject.model.name}, compared with the {subject.base.name}", ""]
+        out += self.answers()
         out += [f"note: {note}" for note in subject.notes]
         for found in self.sets:
-            out += ["", _title(found), *lines(*_table(found))]
+            out += ["", _title(found), *columns(*_table(found))]
         for pairs in self.pairs:
             out += ["", f"{pairs['name']}: Spearman over {pairs['pairs']:,} pairs"]
-            out += lines(*_pairs_table(pairs))
+            out += columns(*_pairs_table(pairs))
         return "\n".join([*out, "", HOW] if self.sets else out)
+
+    def answers(self) -> list[str]:
+        """What the reader wants to know first, in a sentence for each set."""
+        return [
+            *(_answer(self.subject, found) for found in self.sets),
+            *(_pairs_answer(self.subject, pairs) for pairs in self.pairs),
+        ]
 
     def plots(self) -> dict[str, str]:
         """SVG by name, one for each set."""
         return {
             f"eval-{re.sub(r'[^a-z0-9]+', '-', found.name.lower()).strip('-') or 'set'}": svg(
-                _panels(found)
+                kept_panels(found.rows)
             )
             for found in self.sets
         }
 
     def html(self) -> str:
-        """A page that needs nothing else."""
+        """A self-contained HTML page, the answer first."""
         subject = self.subject
         page = Page(
             f"{subject.name}: what short codes keep",
             f"Measured: the {subject.model.name}. Compared with: the full vectors of the "
             f"{subject.base.name}.",
         )
+        for answer in self.answers():
+            page.text(answer)
         for note in subject.notes:
-            page.note(note)
+            page.note(f"Note: {note}.")
         for found in self.sets:
             page.heading(found.name, _title(found))
-            page.plots(_panels(found))
+            page.plots(kept_panels(found.rows))
             page.figures(*_table(found))
         for pairs in self.pairs:
             page.heading(f"{pairs['name']}: similarity", f"Spearman over {pairs['pairs']:,} pairs.")
@@ -114,7 +125,7 @@ class Assessment:
 
 @contextmanager
 def opened(target: str | None, source: str | None) -> Iterator[Subject]:
-    """A bundle or a source model, by its name on the command line."""
+    """A bundle or a source model, named as on the command line."""
     if target is not None and is_bundle(target):
         with Encoder.open(target) as encoder:
             yield open_bundle(encoder, source)
@@ -135,14 +146,14 @@ def assess(
 
     Args:
         subject: What is measured.
-        data: Folders in BEIR's layout, and files of scored pairs.
+        data: Folders in BEIR's layout, and files of pairs with scores.
         corpus: Text without judgements.
-        dims: Dimensions of codes; None for the usual ones.
-        cache: Of vectors.
+        dims: Dimensions of codes; None for halves of the model's, and the bundle's own.
+        cache: Keeps vectors for the next run.
         quiet: Show no progress.
 
     Raises:
-        UsageError: Data that is malformed or of no use.
+        UsageError: The data is malformed or cannot be used.
     """
     read = [read_data(path) for path in data]
     if corpus:
@@ -160,16 +171,48 @@ def assess(
 def _evaluated(
     subject: Subject, data: Retrieval, dims: Sequence[int], cache: Cache, *, quiet: bool
 ) -> Evaluation:
-    vectors = Vectors.of(subject, data, cache)
+    vectors = SetVectors.of(subject, data, cache)
     with Progress(f"{data.name}: search", len(dims) * len(KINDS), quiet=quiet) as bar:
         return evaluate(subject, data, vectors, dims, advance=bar.advance)
+
+
+def _answer(subject: Subject, found: Evaluation) -> str:
+    """What the bundle's own code keeps; for a model without one, the smallest code that keeps enough."""
+    codes = [row for row in found.rows if row.kind != "float32"]
+    alone = sorted((row for row in codes if row.stage == "alone"), key=lambda row: row.code_bytes)
+    own = [row for row in alone if (row.dim, row.kind) == (subject.dim, subject.packing.kind)]
+    good = [row for row in alone if row.kept.low >= ENOUGH]
+    row = next(iter(own or good), None)
+    quality = f"the {subject.base.name}'s nDCG@10"
+    if row is None:
+        return f"{found.name}: no code that was measured keeps {ENOUGH:.0%} of {quality} by itself."
+    again = (row.dim, row.kind, f"rerank {WIDTHS[0]}")
+    reranked = next(r for r in codes if (r.dim, r.kind, r.stage) == again)
+    which = "this bundle's code" if own else f"the smallest code that keeps {ENOUGH:.0%}"
+    return (
+        f"{found.name}: {which} ({row.dim} {row.kind}, {row.code_bytes:,} bytes a passage) keeps "
+        f"{kept_share(row.kept)} of {quality}; {reranked.kept.ratio:.1%} where full vectors rerank its "
+        f"best {WIDTHS[0]}."
+    )
+
+
+def _pairs_answer(subject: Subject, pairs: dict[str, Any]) -> str:
+    shown = {(row["dim"], row["kind"]): row["spearman"] for row in pairs["rows"]}
+    largest = max(dim for dim, _ in shown)
+    dim, kind = (largest, "int8") if subject.dim is None else (subject.dim, subject.packing.kind)
+    found = shown.get((dim, kind))
+    code = "" if found is None else f", the {dim} {kind} code {found:.4f}"
+    return (
+        f"{pairs['name']}: Spearman's correlation with people's scores: full fp32 vectors "
+        f"{pairs['base']:.4f}{code}."
+    )
 
 
 def _title(found: Evaluation) -> str:
     base = found.base
     return (
         f"{found.name}: {found.documents:,} documents, {found.queries:,} queries ({found.asked}), judged "
-        f"by {found.judged_by}. Full fp32: nDCG@10 {base['ndcg_at_10']:.4f}, recall@100 "
+        f"by {found.judged_by}. Full fp32 vectors: nDCG@10 {base['ndcg_at_10']:.4f}, recall@100 "
         f"{base['recall_at_100']:.4f}, MRR@10 {base['mrr_at_10']:.4f}"
     )
 
@@ -189,12 +232,12 @@ def _table(found: Evaluation) -> tuple[list[str], list[list[str]]]:
 
 def _first_cells(row: Row, name: str) -> list[str]:
     figures = (row.ndcg_at_10, row.recall_at_100, row.mrr_at_10, row.overlap_at_10)
-    return [name, f"{row.code_bytes:,}", *(f"{value:.4f}" for value in figures), interval(row)]
-
-
-def interval(row: Row) -> str:
-    """The share kept, with its interval."""
-    return f"{row.kept.ratio:.1%} ({row.kept.low:.1%} to {row.kept.high:.1%})"
+    return [
+        name,
+        f"{row.code_bytes:,}",
+        *(f"{value:.4f}" for value in figures),
+        kept_share(row.kept),
+    ]
 
 
 def _pairs_table(pairs: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -206,53 +249,3 @@ def _pairs_table(pairs: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         rows.append(["bundle, full", f"{pairs['full']:.4f}"])
     rows += list(by_dim.values())
     return ["dimensions", *KINDS], [row + [""] * (1 + len(KINDS) - len(row)) for row in rows]
-
-
-def lines(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns as wide as what is in them; the first to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    return [
-        "  ".join(
-            [
-                row[0].ljust(widths[0]),
-                *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
-            ]
-        ).rstrip()
-        for row in (heads, *rows)
-    ]
-
-
-def _panels(found: Evaluation) -> list[Panel]:
-    rerank = f"rerank {WIDTHS[0]}"
-    return [
-        kept_panel("codes alone", found.rows, "alone"),
-        kept_panel(f"full vectors rerank {WIDTHS[0]}", found.rows, rerank),
-    ]
-
-
-def kept_panel(title: str, rows: Sequence[Row], stage: str) -> Panel:
-    """nDCG@10 kept against bytes, a line for each kind."""
-    lines, values, sizes = [], [100.0], []
-    for kind in KINDS:
-        points = [
-            (float(row.code_bytes), 100 * row.kept.ratio)
-            for row in rows
-            if (row.kind, row.stage) == (kind, stage)
-        ]
-        values += [kept for _, kept in points]
-        sizes += [size for size, _ in points]
-        if points:
-            lines.append(Line(kind, points))
-    first, last = floor(log2(min(sizes))), max(ceil(log2(max(sizes))), floor(log2(min(sizes))) + 1)
-    step = -(-(last - first) // MOST_STEPS)
-    ticks = tuple(2.0**power for power in range(first, last + step, step))
-    return Panel(title, Axis("bytes of a code", ticks), percent_axis(values), lines)
-
-
-def percent_axis(values: Sequence[float]) -> Axis:
-    """From below the least value to above the greatest, in round steps."""
-    low = min(values)
-    step = next(s for s in (1, 2, 5, 10, 20) if (100 - low) / s <= 8 or s == 20)
-    start = int(low // step) * step
-    end = int(-(-max(values) // step)) * step
-    return Axis("nDCG@10 kept, %", tuple(float(v) for v in range(start, end + 1, step)), log=False)

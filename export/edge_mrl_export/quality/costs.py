@@ -1,4 +1,4 @@
-"""What codes cost on a device: bytes on the medium, in memory and on the line, and time to search."""
+"""What codes cost on a device: storage, memory, network traffic and search time."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from edge_mrl.wire import Item, encode_items
 
 __all__ = ["MEASURED_ROWS", "Cost", "code_table", "cost", "search_seconds"]
 
-#: Random codes that are searched: enough that the funnel's first stage is most of the work.
+#: Random codes to search: with so many, most of the time goes into the funnel's first stage.
 MEASURED_ROWS = 100_000
 QUERIES = 5
-#: Documents in a frame, and an id as people have them.
+#: Documents in a frame, and a typical id.
 FRAME, ID = 256, "notes/2026/{:08d}"
 SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one passage in each document, for so many documents.
+    """Costs of a code, for a number of documents with one passage each.
 
     Attributes:
-        code_bytes: A code by itself.
-        storage_bytes: Codes in the database and in the code file; texts, metadata and the index of words
-            come on top, and are the same for every choice.
-        memory_bytes: What every search reads or makes: bits of all rows, and their distances.
-        search_s: One search on one thread here, measured on random codes, scaled by the rows.
+        code_bytes: Size of one code.
+        storage_bytes: Codes in the database and in the code file. Texts, metadata and the index of words
+            come in addition, and are the same for every code.
+        memory_bytes: What every search needs: the bits of all rows, and their distances.
+        search_s: Seconds of a search on one thread of this machine, from a measurement on random codes.
         push_bytes: A document's full vector to a server, as float16.
         pull_bytes: A document's code from a server, as int8 (packed on the device).
     """
@@ -47,13 +47,13 @@ class Cost:
 
 
 def cost(dim: int, kind: str, *, width: int, documents: int, seconds_per_row: float) -> Cost:
-    """Work out what a code costs.
+    """The costs of a code.
 
     Args:
         dim: Its dimensions.
         kind: One of ``edge_mrl.codes.packing.CODE_KINDS``.
         width: Dimensions of the full vector.
-        documents: How many, with a passage each.
+        documents: How many documents, with one passage each.
         seconds_per_row: From ``search_seconds``.
     """
     layout = _layout(dim, kind)
@@ -69,7 +69,7 @@ def cost(dim: int, kind: str, *, width: int, documents: int, seconds_per_row: fl
 
 
 def search_seconds(dim: int, kind: str, *, rows: int = MEASURED_ROWS) -> float:
-    """Seconds of a search by the store's own funnel for each of its rows, the median of a few."""
+    """Seconds for each row, of a search by the store's own funnel: the median of a few searches."""
     chance = np.random.default_rng(SEED)
     codes = quantize(normalize(chance.standard_normal((rows, dim), dtype=np.float32)))
     layout = _layout(dim, kind)
@@ -79,11 +79,11 @@ def search_seconds(dim: int, kind: str, *, rows: int = MEASURED_ROWS) -> float:
         start = time.perf_counter()
         nearest(codes[query][None], table, k=10, width=max(1, rows // 200))
         times.append(time.perf_counter() - start)
-    return statistics.median(times[1:]) / rows  # the first one warms up
+    return statistics.median(times[1:]) / rows  # the first search warms up
 
 
 def code_table(codes: NDArray[np.int8], packing: Packing = INT8) -> CodeTable:
-    """Codes int8[n, dim] as a store in memory has them; row i is document i."""
+    """Codes int8[n, dim] as a store's table in memory; row i is document i."""
     layout = Layout(codes.shape[1], packing=packing)
     keys = np.arange(len(codes), dtype=np.uint32)
     segment = layout.pack(packing.pack(codes), keys, 0)
@@ -108,6 +108,6 @@ def _layout(dim: int, kind: str) -> Layout:
 
 
 def _frame_bytes(vector: NDArray[np.float16] | NDArray[np.int8]) -> int:
-    """Bytes on the line for a document, a full frame shared by all that are in it."""
+    """Bytes sent for one document, in a full frame."""
     items = [Item(ID.format(number), stamp=1 << 60, vectors=vector) for number in range(FRAME)]
     return round(len(encode_items({}, items, like=vector)) / FRAME)

@@ -14,22 +14,22 @@ from numpy.typing import NDArray
 __all__ = ["BOOTSTRAP_ROUNDS", "Interval", "QueryMetrics", "bootstrap_ratio", "judge", "ratio"]
 
 BOOTSTRAP_ROUNDS = 2000
-#: What a page of results shows.
+#: Results on a page.
 TOP = 10
-#: As deep as any of the metrics looks.
+#: The longest ranking that a metric reads.
 DEEP = 100
 
 
 @dataclass(frozen=True, slots=True)
 class QueryMetrics:
-    """float64[queries] each."""
+    """Metrics of each query, float64[queries] each."""
 
     ndcg_at_10: NDArray[np.float64]
     recall_at_100: NDArray[np.float64]
     mrr_at_10: NDArray[np.float64]
 
     def means(self) -> dict[str, float]:
-        """Mean of each over the queries."""
+        """The mean of each metric over the queries."""
         return {
             name: round(float(getattr(self, name).mean()), 4) for name in self.__dataclass_fields__
         }
@@ -45,10 +45,10 @@ class Interval:
 
 
 def judge(found: NDArray[np.intp], relevance: Sequence[dict[int, float]]) -> QueryMetrics:
-    """nDCG@10 (linear gains), recall@100 and MRR@10 of some rankings, as trec_eval has them.
+    """nDCG@10 (linear gains), recall@100 and MRR@10 of some rankings, as in trec_eval.
 
     Args:
-        found: intp[queries, k], rows from the best; -1 where nothing was found.
+        found: intp[queries, k], rows from the best; -1 for no result.
         relevance: For each query, the gain of each relevant document's row, whole numbers above 0.
     """
     import pytrec_eval
@@ -69,7 +69,7 @@ def judge(found: NDArray[np.intp], relevance: Sequence[dict[int, float]]) -> Que
 
 
 def _run(found: NDArray[np.intp]) -> dict[str, dict[str, float]]:
-    """Falling scores, so that the order is ours and no tie is broken by names."""
+    """Rankings with decreasing scores, so that trec_eval breaks no ties."""
     return {
         str(query): {str(row): float(-place) for place, row in enumerate(rows) if row >= 0}
         or {"none": 0.0}
@@ -78,12 +78,12 @@ def _run(found: NDArray[np.intp]) -> dict[str, dict[str, float]]:
 
 
 def ratio(ours: NDArray[np.float64], base: NDArray[np.float64], *, seed: int = 1) -> Interval:
-    """Ratio of two means over the same queries, with its 95 % interval by resampling queries.
+    """Ratio of two means over the same queries, with its 95 % bootstrap interval over queries.
 
     Args:
         ours: float64[queries].
         base: float64[queries], not all 0.
-        seed: Of the resampling: equal seeds draw the same queries.
+        seed: Seed of the resampling; equal seeds draw the same queries.
     """
     rng = np.random.default_rng(seed)
     picks = rng.integers(0, len(ours), (BOOTSTRAP_ROUNDS, len(ours)))
@@ -97,6 +97,6 @@ def ratio(ours: NDArray[np.float64], base: NDArray[np.float64], *, seed: int = 1
 def bootstrap_ratio(
     ours: NDArray[np.float64], base: NDArray[np.float64], *, seed: int = 1
 ) -> dict[str, float]:
-    """``ratio`` as plain values."""
+    """``ratio`` as values for JSON."""
     found = ratio(ours, base, seed=seed)
     return {"ratio": found.ratio, "low": found.low, "high": found.high}

@@ -1,4 +1,4 @@
-"""A funnel for a store: as narrow as its own codes allow."""
+"""The cheapest funnel for a store that still finds what an exhaustive search finds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.cli.progress import Progress
+from edge_mrl.cli import Progress
 from edge_mrl.codes import CODE_BITS
 from edge_mrl.errors import UsageError
 from edge_mrl.search import DEFAULT_WIDTH, EXACT_BELOW, WORD_DIMS, Funnel, Stage, nearest
@@ -18,27 +18,27 @@ from edge_mrl.store import CodeTable, Store
 
 __all__ = ["RECALL", "Tuned", "tune", "tuned_funnel"]
 
-#: Of the ten best of an exact search, so many must come through.
+#: Share of an exhaustive search's ten best that a funnel must find.
 RECALL = 0.99
-#: Passages of the store that are searched for, a little changed so that none finds only itself.
+#: Passages of the store that serve as queries, with noise so that they are not their own best answer.
 QUERIES = 200
-#: How far a query lies from its passage: a cosine of about 0.8, as questions have to their answers.
+#: Noise in a query: its cosine to the passage is about 0.8, as of a question to its answer.
 NOISE = 0.75
 WIDTHS = (200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000)
-#: Rows that a first stage over fewer dimensions passes on, in widths of the next stage.
+#: Rows that a first stage over fewer dimensions passes on, as a multiple of the next stage's.
 WIDER = 4
 SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What was chosen for a store.
+    """The funnel that was chosen for a store.
 
     Attributes:
-        funnel: Its stages; None where the store scores all rows without one.
-        recall: Share of an exact search's ten best that it finds.
-        rows: Passages of the store.
-        queries: How many searches that was measured by.
+        funnel: Its stages; None if every search scores all rows.
+        recall: Share of an exhaustive search's ten best that it finds.
+        rows: Passages in the store.
+        queries: How many searches measured the recall.
     """
 
     funnel: Funnel | None
@@ -47,30 +47,29 @@ class Tuned:
     queries: int
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Values for JSON."""
         stages = None if self.funnel is None else str(self.funnel)
         return {"funnel": stages, "recall": self.recall, "rows": self.rows, "queries": self.queries}
 
     def text(self) -> str:
-        """For people."""
+        """Text for people."""
         if self.funnel is None:
-            return (
-                f"store: {self.rows:,} passages, no funnel is needed: every search scores all rows"
-            )
+            return f"store: {self.rows:,} passages; it needs no funnel, every search scores all of them"
         return (
-            f"store: tuned to {self.funnel}, which finds {self.recall:.1%} of an exact search's ten best "
-            f"({self.queries} searches for changed passages of its own)"
+            f"store: tuned to {self.funnel}, which finds {self.recall:.1%} of an exhaustive search's ten "
+            f"best ({self.queries} searches for its own passages, with noise)"
         )
 
 
 def tune(store: Path, *, quiet: bool = False) -> Tuned:
-    """Choose a funnel by a store's own codes, and have the store remember it.
+    """Choose a funnel for a store by its own codes, and save it in the store.
 
     Raises:
-        StoreError: There is no such store, or it cannot be used.
+        UsageError: There is no such file.
+        StoreError: The store cannot be used.
     """
     if not store.is_file():
-        raise UsageError(f"no store {store}")
+        raise UsageError(f"no store {store}: name the file that edge-mrl index wrote")
     with Store.open(store) as opened:
         with opened.reading() as view:
             found = tuned_funnel(view.codes, quiet=quiet)
@@ -79,7 +78,7 @@ def tune(store: Path, *, quiet: bool = False) -> Tuned:
 
 
 def tuned_funnel(table: CodeTable, *, quiet: bool = False) -> Tuned:
-    """The cheapest funnel whose recall of an exact search's ten best is at least RECALL.
+    """The cheapest funnel whose recall of an exhaustive search's ten best is at least RECALL.
 
     Args:
         table: The store's codes.
@@ -108,7 +107,7 @@ def tuned_funnel(table: CodeTable, *, quiet: bool = False) -> Tuned:
 
 
 def _candidates(table: CodeTable) -> Iterator[Funnel]:
-    """From the cheapest: fewer rows whose codes are read, then fewer bits of all rows."""
+    """Funnels from the cheapest on: few rows whose codes are read, few bits of all rows."""
     layout = table.layout
     last = _last(table)
     for width in WIDTHS:
@@ -121,12 +120,12 @@ def _candidates(table: CodeTable) -> Iterator[Funnel]:
 
 
 def _last(table: CodeTable) -> Stage:
-    """Whole codes: by themselves, an exact search."""
+    """The last stage, whole codes. Alone it is an exhaustive search."""
     return Stage(table.dim, CODE_BITS[table.layout.packing.kind])
 
 
 def _queries(table: CodeTable) -> NDArray[np.int8]:
-    """int8[q, dim]: passages, evenly spread, with noise."""
+    """int8[q, dim]: codes of evenly spaced passages, with noise."""
     chance = np.random.default_rng(SEED)
     rows = np.setdiff1d(np.arange(table.rows), table.dead)
     picks = rows[np.linspace(0, len(rows) - 1, min(QUERIES, len(rows))).round().astype(int)]

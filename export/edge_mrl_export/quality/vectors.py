@@ -1,4 +1,4 @@
-"""Vectors of texts, by a bundle or by its fp32 source, kept so that a second measurement is quick."""
+"""Vectors of texts, by a bundle or by its fp32 source, cached so that a second run is quick."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl.bundle import MANIFEST, Manifest, head_inputs, read_head
-from edge_mrl.cli.progress import Progress
+from edge_mrl.cli import Progress
 from edge_mrl.codes import INT8, Packing
 from edge_mrl.encode import Encoder
 from edge_mrl.errors import UsageError
@@ -38,10 +38,10 @@ ASKED = 500
 
 
 class Cache:
-    """Vectors by model and text, in a SQLite file; or nowhere.
+    """Vectors by model and text, in a SQLite file.
 
     Args:
-        folder: Where the file lies; None to keep nothing.
+        folder: Folder of the file; None to cache nothing.
         quiet: Show no progress.
     """
 
@@ -51,7 +51,7 @@ class Cache:
 
     @classmethod
     def usual(cls, *, quiet: bool = False) -> Cache:
-        """In the user's cache folder (XDG Base Directory Specification)."""
+        """A cache in the user's cache folder (XDG Base Directory Specification)."""
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         return cls(Path(base) / "edge-mrl", quiet=quiet)
 
@@ -64,19 +64,19 @@ class Cache:
         *,
         label: str,
     ) -> Float:
-        """float32[n, width]: those that are kept, and the others by ``encode``, which are then kept.
+        """float32[n, width]: cached vectors, and vectors by ``encode``, which are then cached.
 
         Args:
-            key: Names the model and how it is used.
+            key: Identifies the model and how it is used.
             width: Dimensions.
             texts: What to encode; equal texts are encoded once.
-            encode: Gives vectors for texts, in order, in parts of any size.
+            encode: Encodes texts, and yields their vectors in order, in parts of any size.
             label: What the progress bar says.
         """
         names = [_name(f"{key}\0{text}") for text in texts]
         known = self._read(names, width)
         missing = {n: t for n, t in zip(names, texts, strict=True) if n not in known}
-        # Texts of like length together: less padding.
+        # Texts of similar length together: less padding.
         order = sorted(missing, key=lambda name: len(missing[name]))
         with Progress(label, len(order), quiet=self._quiet or not order) as bar:
             for start in range(0, len(order), STEP):
@@ -128,11 +128,11 @@ def _name(text: str) -> bytes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoded:
-    """Texts as vectors.
+    """Vectors of texts.
 
     Attributes:
         full: float32[n, D], unit length.
-        codes: int8[n, dim] as a bundle's graph gives them; None of a source.
+        codes: int8[n, dim] of the bundle's graph; None from a source model.
     """
 
     full: Float
@@ -141,14 +141,14 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class FullModel:
-    """What gives full vectors.
+    """A model that computes full vectors.
 
     Attributes:
-        name: For people.
-        key: Names the model in the cache.
+        name: Shown to people.
+        key: Identifies the model in the cache.
         width: Dimensions D.
-        encode: Vectors in parts, of texts and their kind.
-        dim: Dimensions of the codes that come along; 0 for none.
+        encode: Yields the vectors of texts of a kind, in parts.
+        dim: Dimensions of the codes that it computes too; 0 if it computes no codes.
     """
 
     name: str
@@ -173,20 +173,20 @@ class FullModel:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is measured: full vectors, a head for codes, and what they are compared with.
+    """What is measured: a model, the head of its codes, and the model that it is compared with.
 
     Attributes:
-        name: Of the model.
-        model: What users run: the bundle, or the source where there is no bundle yet.
-        base: What quality is a share of: the fp32 source, or the model itself.
-        head: float32[D, dim] in front of the codes, or None for the prefix.
-        layer_norm: Whether the head reads centred vectors.
-        scale: The code's.
-        dim: The bundle's own dimensions, or None.
-        packing: What its stores keep of a code.
-        command: What ``edge-mrl export`` calls the source.
+        name: Name of the model.
+        model: What users run: the bundle, or the source model if there is no bundle yet.
+        base: What quality is a share of: the fp32 source, or ``model`` itself.
+        head: float32[D, dim] of the codes, or None for the plain prefix.
+        layer_norm: Whether a layer norm comes before the head.
+        scale: The value of the int8 code 127.
+        dim: Dimensions of the bundle's code; None for a source model.
+        packing: How a store packs the bundle's codes.
+        command: The source model as ``edge-mrl export`` takes it.
         matryoshka: Whether the source was trained for short prefixes.
-        notes: What the reader should know.
+        notes: For the reader: what limits the comparison.
     """
 
     name: str
@@ -202,7 +202,7 @@ class Subject:
     notes: tuple[str, ...] = ()
 
     def head_inputs(self, full: Float) -> Float:
-        """What the head reads of full vectors."""
+        """What the head multiplies: full vectors, centred by the layer norm if there is one."""
         return head_inputs(full, layer_norm=self.layer_norm)
 
 
@@ -212,19 +212,19 @@ def is_bundle(target: str) -> bool:
 
 
 def open_bundle(encoder: Encoder, source: str | None) -> Subject:
-    """A bundle, compared with its fp32 source where that can be found.
+    """A bundle, compared with its fp32 source if that is available.
 
     Args:
-        encoder: The bundle, open while the subject is used.
-        source: Hub id or folder of the source; None to look where the manifest says.
+        encoder: The bundle; it must stay open while the subject is used.
+        source: Hub id or folder of the source; None for the model that the manifest names.
 
     Raises:
-        UsageError: The bundle gives no full vectors, or ``source`` is another model.
+        UsageError: The bundle has no full vectors, or ``source`` does not exist.
     """
     manifest = encoder.manifest
     if manifest.full_dim is None:
         raise UsageError(
-            f"{encoder.path.name} gives coarse codes alone: name a bundle with full vectors, or a model"
+            f"{encoder.path.name} has coarse codes alone: give a bundle with full vectors, or a model"
         )
 
     def encode(texts: list[str], kind: str) -> Iterator[Encoded]:
@@ -250,7 +250,7 @@ def open_bundle(encoder: Encoder, source: str | None) -> Subject:
 
 
 def _source_of(manifest: Manifest, source: str | None) -> tuple[FullModel | None, str | None]:
-    """The fp32 source of a bundle; loaded only for vectors that the cache has not."""
+    """The fp32 source of a bundle, loaded only if a vector is not cached; or why it is missing."""
     from edge_mrl.errors import NetworkError
     from edge_mrl_export.source import DEFAULT_MODEL, locate
 
@@ -263,8 +263,8 @@ def _source_of(manifest: Manifest, source: str | None) -> tuple[FullModel | None
         if source is not None:
             raise
         return None, (
-            f"the fp32 source is not here ({error}): everything is compared with the bundle's own full "
-            "vectors; name the source with --source"
+            f"the fp32 source is not available ({error}); all is compared with the bundle's own full "
+            "vectors. Name the source with --source"
         )
     loaded: list[FullModel] = []
 
@@ -273,8 +273,8 @@ def _source_of(manifest: Manifest, source: str | None) -> tuple[FullModel | None
             loaded.append(open_source(named, manifest.max_tokens).model)
             if loaded[0].key != key:
                 raise UsageError(
-                    f"{named or DEFAULT_MODEL} is another model, or another version of it, than the "
-                    "bundle was made of: name the right one with --source"
+                    f"{named or DEFAULT_MODEL} is not the model, or not the version, that the bundle was "
+                    "made from: name the right one with --source"
                 )
         yield from loaded[0].encode(texts, kind)
 
@@ -283,7 +283,7 @@ def _source_of(manifest: Manifest, source: str | None) -> tuple[FullModel | None
 
 
 def open_source(model: str | None, max_tokens: int | None = None) -> Subject:
-    """A source model, as its own library runs it.
+    """A source model, run by its own library.
 
     Args:
         model: Hub id or folder; None for all-MiniLM-L6-v2.

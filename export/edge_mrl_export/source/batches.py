@@ -1,7 +1,7 @@
-"""Text through the source's own library: batches of like length, side by side on one thread each.
+"""Encoding with the source's own library: batches of similar length in parallel, one thread each.
 
-Torch splits each product between its threads, which wait for each other by spinning: that gains little
-on short text, and where another program has a processor it takes many times as long.
+Torch would divide each product among its threads instead, which wait for each other in busy loops. That
+gains little on short text, and takes many times as long when another program uses a processor.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["encode_texts"]
 
-#: Letters of a batch, padding counted, and its texts: more gain nothing, and split less evenly.
+#: Characters of a batch, padding included, and its texts: larger batches are no faster, and divide less
+#: evenly among threads.
 BATCH_LETTERS, BATCH_TEXTS = 6000, 32
 
 
@@ -32,14 +33,14 @@ def encode_texts(
     """Encode texts as ``model.encode`` does: float32[n, D], unit length.
 
     Args:
-        model: The whole model; its ``max_seq_length`` cuts the texts.
+        model: The whole model; it truncates texts at its ``max_seq_length``.
         texts: At least one text.
-        prompt: What is put before each of them.
+        prompt: Text to put before each of them.
         padded: Whether texts may share a batch.
     """
     model.eval()
     batches = list(_batches(texts, padded=padded))
-    # Tokenizers are not made for several threads; they take little of the time.
+    # Tokenizers are not thread-safe; they take little of the time.
     features = (model.preprocess([texts[i] for i in rows], prompt=prompt) for rows in batches)
     with _one_thread_each() as pool:
         parts = list(pool.map(lambda batch: _forward(model, batch), features))
@@ -49,7 +50,7 @@ def encode_texts(
 
 
 def _batches(texts: Sequence[str], *, padded: bool) -> Iterator[list[int]]:
-    """Numbers of the texts, the longest first, so that threads end together."""
+    """Row numbers of the texts, the longest first, so that threads finish at about the same time."""
     most = BATCH_TEXTS if padded else 1
     rows: list[int] = []
     for row in sorted(range(len(texts)), key=lambda row: -len(texts[row])):

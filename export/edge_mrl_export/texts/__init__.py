@@ -1,4 +1,4 @@
-"""Texts that an export reads: calibration, passages, data sets, vocabularies."""
+"""Texts that an export and its measurements read: corpora, pairs, data sets, vocabularies."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
-    from edge_mrl_export.texts.calibration import (
+    from edge_mrl_export.texts.corpus import (
         FEWEST_TEXTS,
         calibration_texts,
         read_corpus,
@@ -35,7 +35,7 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "calibration": ("FEWEST_TEXTS", "calibration_texts", "read_corpus", "shipped_passages"),
+        "corpus": ("FEWEST_TEXTS", "calibration_texts", "read_corpus", "shipped_passages"),
         "datasets": ("Retrieval", "Similarity", "read_data", "read_passages"),
         "pairs": ("read_pairs",),
         "vocabulary": ("Vocabulary", "choose_vocabulary", "whole_words"),

@@ -1,4 +1,4 @@
-"""Text to measure quality on: judged retrieval in BEIR's layout, pairs with scores, or text alone."""
+"""Text to measure quality on: retrieval sets in BEIR's layout, pairs with scores, or plain text."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import numpy as np
 
 from edge_mrl.errors import UsageError
 from edge_mrl.sources import LINES_SUFFIXES, find_sources, read_documents
-from edge_mrl_export.texts.calibration import FEWEST_TEXTS, paragraphs
+from edge_mrl_export.texts.corpus import FEWEST_TEXTS, paragraphs
 
 __all__ = ["MOST_QUERIES", "Retrieval", "Similarity", "read_data", "read_passages"]
 
-#: Passages that queries are made of, evenly spread: they give the agreement to about a percent.
+#: Passages that queries are made from, evenly spaced: they give the agreement to about a percent.
 MOST_QUERIES = 500
 #: A sentence shorter than this says too little to search for.
 QUERY_CHARS = 20
@@ -31,14 +31,14 @@ class Retrieval:
     """Documents to search and queries to search with.
 
     Attributes:
-        name: For people.
+        name: Shown to people.
         documents: What is searched.
-        queries: What is asked.
-        relevance: For each query, the gain of each relevant document's row; None where the full
-            model's own ranking is the judge.
-        own: For each query that is itself a document, its row, which is left out of the results;
-            None where queries are no documents.
-        asked: What the queries are.
+        queries: What is searched for.
+        relevance: For each query, the gain of each relevant document's row; None if results are
+            judged by the full model's own ranking.
+        own: For each query its row, if queries are documents themselves; that row is left out of the
+            query's results. None if queries are other texts.
+        asked: What kind of queries they are.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Retrieval:
 
 @dataclass(frozen=True, slots=True)
 class Similarity:
-    """Pairs of texts with people's scores of how alike they are."""
+    """Pairs of texts with people's scores of their similarity."""
 
     name: str
     left: list[str]
@@ -67,7 +67,7 @@ def read_data(path: Path) -> Retrieval | Similarity:
     "BEIR" (NeurIPS 2021). Pairs are ``.csv``, ``.tsv`` or ``.jsonl`` with ``s1``, ``s2`` and ``score``.
 
     Raises:
-        UsageError: Something is missing or malformed; the message names the file and the line.
+        UsageError: Something is missing or malformed; the message names file and line.
     """
     if path.is_dir():
         return _read_folder(path)
@@ -98,7 +98,9 @@ def _read_folder(folder: Path) -> Retrieval:
         why = (
             f" ({unknown} judgements name documents that are not in the corpus)" if unknown else ""
         )
-        raise UsageError(f"{parts[2]}: no query has a relevant document in corpus.jsonl{why}")
+        raise UsageError(
+            f"{parts[2]}: no query has a relevant document that is in corpus.jsonl{why}"
+        )
     return Retrieval(
         name=folder.resolve().name,
         documents=list(corpus.values()),
@@ -110,14 +112,14 @@ def _read_folder(folder: Path) -> Retrieval:
 
 
 def _entries(path: Path) -> dict[str, str]:
-    """Text by name; a title goes in front of the text."""
+    """Text by id; a title comes before the text."""
     texts: dict[str, str] = {}
     for where, entry in _objects(path):
         name, text, title = entry.get("_id"), entry.get("text"), entry.get("title") or ""
         if type(name) not in (str, int) or not isinstance(text, str) or not isinstance(title, str):
             raise UsageError(f'{where}: expected "_id", "text" and perhaps "title", all strings')
         if str(name) in texts:
-            raise UsageError(f'{where}: "_id" {name!r} was there before')
+            raise UsageError(f'{where}: "_id" {name!r} was used before')
         texts[str(name)] = f"{title} {text}".strip()
     if not texts:
         raise UsageError(f"{path} is empty")
@@ -136,7 +138,7 @@ def _objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Lines that are not blank, with file and number."""
+    """Lines that are not blank, each with its file and number."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
@@ -206,13 +208,13 @@ def _table(path: Path, separator: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def read_passages(paths: Sequence[Path]) -> Retrieval:
-    """Text without judgements: the full model's own ranking is the judge.
+    """Read text without judgements: results are judged by the full model's own ranking.
 
-    Queries are the documents' titles where all have one, else sentences out of the passages where
-    most have several, else whole passages, each left out of its own results.
+    Queries are the documents' titles if all have one, else sentences from the passages if most have
+    several, else whole passages, each of which is left out of its own results.
 
     Raises:
-        UsageError: Too little text.
+        UsageError: There is too little text.
     """
     titled, texts = _passages(paths)
     picks = np.linspace(0, len(texts) - 1, min(len(texts), MOST_QUERIES)).round().astype(int)
@@ -230,7 +232,7 @@ def read_passages(paths: Sequence[Path]) -> Retrieval:
 
 
 def _passages(paths: Sequence[Path]) -> tuple[list[str], list[str]]:
-    """Titles (empty where there are none) and texts; the same text counts once."""
+    """Titles (empty for texts without one) and texts; equal texts count once."""
     found: dict[str, str] = {}
     problems: list[str] = []
 
@@ -248,13 +250,13 @@ def _passages(paths: Sequence[Path]) -> tuple[list[str], list[str]]:
         why = f" ({problems[0]})" if problems else ""
         raise UsageError(
             f"the corpus has {len(found)} different texts{why}, expected at least {FEWEST_TEXTS}: "
-            "give a .jsonl file, or text with a paragraph or line for each"
+            "give a .jsonl file, or text files with one text in each paragraph or line"
         )
     return list(found.values()), list(found)
 
 
 def _sentence(text: str) -> str:
-    """A sentence from the middle of a passage; "" where it is only one."""
+    """A sentence from the middle of a passage; "" if the passage has only one."""
     parts = [part.strip() for part in re.split(r"(?<=[.!?。！？])\s+|\n+", text)]
     long = [part for part in parts if len(part) >= QUERY_CHARS]
     return long[len(long) // 2] if len(long) > 1 else ""

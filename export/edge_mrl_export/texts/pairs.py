@@ -1,4 +1,4 @@
-"""Queries with documents that answer them, for a supervised head."""
+"""Pairs of queries and the documents that answer them, to fit a head to."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
             ``positive``, or ``question`` and ``answer``), or ``.tsv`` with two columns.
 
     Raises:
-        UsageError: No such file, a broken line, or too few pairs.
+        UsageError: There is no such file, a line is malformed, or there are too few pairs.
     """
     try:
         lines = path.read_text("utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""The tokens of a bundle: the source's own, without those that cannot occur, or pruned to a corpus."""
+"""The vocabulary of a bundle: the source's without unreachable tokens, or pruned to a corpus."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from edge_mrl.heads import spread
-from edge_mrl_export.texts.prune import keep_tokens, prune, unreachable
+from edge_mrl_export.texts.pruning import keep_tokens, prune, unreachable
 
 __all__ = ["Vocabulary", "choose_vocabulary", "whole_words"]
 
-#: Marks of a token that starts a word, in vocabularies that mark those and not the others.
+#: First character of a token that starts a word, in vocabularies that mark such tokens.
 WORD_STARTS = ("\u0120", "\u2581")
 #: Shorter tokens are mostly parts of words.
 SHORTEST_WORD = 4
 
 
 def whole_words(tokenizer: Mapping[str, Any], count: int) -> list[str]:
-    """Words that a model has a token for, at most ``count``, evenly spread over the alphabet.
+    """Words that are single tokens of a model, at most ``count``, evenly spread over the alphabet.
 
     Args:
         tokenizer: Parsed tokenizer.json.
@@ -44,7 +44,7 @@ class Vocabulary:
         tokenizer: Parsed tokenizer.json of the bundle.
         original: Parsed tokenizer.json of the source.
         kept: int64[V'], the source's id of each of the bundle's tokens; None where all are kept.
-        notes: What the user should know.
+        notes: For the user: what changed.
     """
 
     tokenizer: dict[str, Any]
@@ -53,7 +53,7 @@ class Vocabulary:
     notes: tuple[str, ...] = field(default=())
 
     def encode(self, texts: Sequence[str], prompt: str, max_tokens: int) -> list[list[int]]:
-        """Token ids of texts with the bundle's tokenizer, cut, without padding."""
+        """Token ids of texts by the bundle's tokenizer, truncated, without padding."""
         tokenizer = Tokenizer.from_str(json.dumps(self.tokenizer))
         tokenizer.enable_truncation(max_tokens)
         rows = [e.ids for e in tokenizer.encode_batch([prompt + text for text in texts])]
@@ -66,7 +66,7 @@ class Vocabulary:
         return [[int(self.kept[i]) for i in row] for row in rows]
 
     def unchanged(self, texts: Sequence[str]) -> list[str]:
-        """The texts that the bundle tokenises as the source does."""
+        """The texts whose tokens are the same with the bundle as with the source."""
         if self.kept is None:
             return list(texts)
         before = Tokenizer.from_str(json.dumps(self.original)).encode_batch(list(texts))
@@ -83,10 +83,10 @@ class Vocabulary:
 def choose_vocabulary(
     tokenizer: dict[str, Any], texts: Sequence[str], size: int | None
 ) -> Vocabulary:
-    """Keep what text can give of the source's vocabulary, or prune it to ``size`` by the corpus.
+    """Keep all tokens that text can produce, or the ``size`` tokens that the corpus uses most.
 
     Raises:
-        UsageError: This kind of vocabulary cannot be pruned, or not so far.
+        UsageError: This kind of vocabulary cannot be pruned, or not to this size.
     """
     if size is None:
         unused = unreachable(tokenizer)
@@ -96,11 +96,11 @@ def choose_vocabulary(
         trimmed, kept = keep_tokens(
             tokenizer, reachable | {t["id"] for t in tokenizer["added_tokens"]}
         )
-        note = f"{len(unused):,} tokens that no text can give were dropped; others moved up"
+        note = f"{len(unused):,} tokens that no text can produce were left out; ids of the others changed"
         return Vocabulary(trimmed, tokenizer, kept, (note,))
     pruned = prune(tokenizer, texts, size)
     note = (
         f"vocabulary pruned to {len(pruned.kept):,} tokens: {pruned.same:.1%} of {pruned.held_out:,} "
-        "held-out texts tokenise the same; fidelity is measured on texts that do"
+        "held-out texts still have the same tokens; fidelity is measured on such texts only"
     )
     return Vocabulary(pruned.tokenizer, tokenizer, pruned.kept, (note,))

@@ -1,4 +1,4 @@
-"""Bake the model's contract into the graph: pooling, dense layers, norms, cut, codes."""
+"""All that follows the transformer, in the graph: pooling, dense layers, norms, truncation, codes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from edge_mrl.codes import CODE_MAX
 from edge_mrl.errors import UsageError
-from edge_mrl_export.graph.passes.emit import Pen, tidy
 from edge_mrl_export.graph.passes.inputs import INPUTS
+from edge_mrl_export.graph.passes.pen import Pen, tidy
 
 __all__ = ["ACTIVATIONS", "AppendContract"]
 
-#: The smallest norm that is divided by, so that a text without tokens gives zeros and not NaN.
+#: The smallest divisor for a norm, so that a text without tokens gives zeros and not NaN.
 TINY = np.float32(1e-12)
 #: Stands for minus infinity under max pooling; finite, because 0 * infinity is NaN.
 LOWEST = np.float32(-3.0e38)
@@ -27,7 +27,7 @@ class AppendContract(ir.passes.InPlacePass):
     """Append everything that follows the transformer, up to the two outputs.
 
     Requires: inputs input_ids and attention_mask; first output float32[texts, tokens, width], or
-        float32[texts, width] where the graph pools by itself.
+        float32[texts, width] where the graph contains the pooling.
     Ensures: outputs ``coarse`` int8[texts, dim] and, unless ``coarse_only``, ``full``
         float32[texts, D].
 
@@ -35,7 +35,7 @@ class AppendContract(ir.passes.InPlacePass):
         modules: The sentence-transformers modules behind the transformer, in order.
         dim: Dimensions of the coarse code.
         width: Dimensions of the full vector.
-        layer_norm: Whether Nomic's layer norm comes before the cut.
+        layer_norm: Whether a layer norm comes before the head, as Nomic's models need.
         head: float32[D, dim] of the head, or None for the identity.
         scale: Code scale: the value that the code 127 stands for.
         coarse_only: Drop the output ``full``.
@@ -121,12 +121,12 @@ def _append_module(pen: Pen, module: torch.nn.Module, vector: ir.Value, mask: ir
     }
     name = type(module).__name__
     if name not in kinds:
-        raise UsageError(f"the module {name} cannot be baked; supported are {', '.join(kinds)}")
+        raise UsageError(f"the module {name} cannot be exported; supported are {', '.join(kinds)}")
     return kinds[name]()
 
 
 def _pool(pen: Pen, module: Any, hidden: ir.Value, mask: ir.Value) -> ir.Value:
-    """Every mode but max is one product, weights[texts, 1, tokens] @ hidden: padding weighs 0."""
+    """Every mode but max is a product, weights[texts, 1, tokens] @ hidden, where padding has weight 0."""
     modes = module.pooling_mode
     modes = (modes,) if isinstance(modes, str) else tuple(modes)
     pooled = [_pool_one(pen, mode, hidden, mask) for mode in modes]
@@ -144,7 +144,7 @@ def _pool_one(pen: Pen, mode: str, hidden: ir.Value, mask: ir.Value) -> ir.Value
 
 
 def _pool_weights(pen: Pen, mode: str, mask: ir.Value) -> ir.Value:
-    """float32[texts, tokens]: what each token counts under this mode."""
+    """float32[texts, tokens]: the weight of each token in this mode."""
     last, one = pen.const([-1], np.int64), pen.const(1, np.float32)
     counted = pen.op("CumSum", mask, pen.const(1, np.int64))
     total = pen.op("Max", pen.op("ReduceSum", mask, last, keepdims=1), one)
@@ -159,7 +159,7 @@ def _pool_weights(pen: Pen, mode: str, mask: ir.Value) -> ir.Value:
         weights = pen.op("Mul", mask, counted)
         sums = pen.op("ReduceSum", weights, last, keepdims=1)
         return pen.op("Div", weights, pen.op("Max", sums, one))
-    raise UsageError(f"the pooling mode {mode!r} cannot be baked")
+    raise UsageError(f"the pooling mode {mode!r} cannot be exported")
 
 
 def _dense(pen: Pen, module: Any, vector: ir.Value) -> ir.Value:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edge_mrl.errors import UsageError
-from edge_mrl_export.graph.passes.emit import Pen, constant, replace, tidy
+from edge_mrl_export.graph.passes.pen import Pen, constant, replace, tidy
 
 __all__ = ["INPUTS", "FoldInputs"]
 
@@ -19,9 +19,9 @@ class FoldInputs(ir.passes.InPlacePass):
     Requires: inputs named input_ids and attention_mask, and at most token_type_ids and position_ids.
     Ensures: exactly input_ids and attention_mask, int64[texts, tokens], in this order.
 
-    One text at a time is encoded, so all token types are 0 and their embedding is one constant row:
-    where it is added to a table's rows, it is added to the table itself. Passes go by input name,
-    because which inputs there are varies by architecture.
+    A text is a single segment, so all its token types are 0 and their embedding is one constant row:
+    where it is added to a table's rows, it is added to the table itself. Inputs are found by name,
+    because architectures have different ones.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -48,7 +48,7 @@ class FoldInputs(ir.passes.InPlacePass):
 
 
 def _refuse_unknown(names: set[str]) -> None:
-    """Raised from ``call``, because onnx-ir rewords what ``requires`` raises."""
+    """Called from ``call``, because onnx-ir replaces the message of an error in ``requires``."""
     if "input_ids" not in names or names - {*INPUTS, "token_type_ids", "position_ids"}:
         raise UsageError(
             f"the graph has the inputs {sorted(names)}; expected input_ids, attention_mask "
@@ -86,7 +86,7 @@ def _add_to_table(pen: Pen, row: ir.Value) -> None:
 
 
 def _count_positions(pen: Pen, mask: ir.Value, positions: ir.Value) -> None:
-    """Positions count real tokens from 0; padding gets some valid position, whatever its side."""
+    """Positions count real tokens from 0. Padding, left or right, gets some valid position."""
     counted = pen.op("CumSum", mask, pen.const(1, np.int64))
     shifted = pen.op("Sub", counted, pen.const(1, np.int64))
     replace(positions, pen.op("Max", shifted, pen.const(0, np.int64)))

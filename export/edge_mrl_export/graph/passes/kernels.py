@@ -1,4 +1,4 @@
-"""Choose among equal operators the one whose kernel in ONNX Runtime is fast.
+"""Replace operators by equal ones that ONNX Runtime has faster kernels for.
 
 Measured on onnxruntime 1.31, one thread, x86-64 with AVX-512, for 1,024 tokens of 384 dimensions: its
 SkipLayerNormalization takes 1.93 ms because the kernel is scalar, two additions and a
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edge_mrl_export.graph.passes.emit import CONTRIB, Pen, replace, tidy
+from edge_mrl_export.graph.passes.pen import CONTRIB, Pen, replace, tidy
 
 __all__ = ["ApproximateGelu", "SplitFusions"]
 
@@ -18,8 +18,9 @@ __all__ = ["ApproximateGelu", "SplitFusions"]
 class SplitFusions(ir.passes.InPlacePass):
     """Undo fusions that cost time: SkipLayerNormalization and BiasGelu become what they stand for.
 
-    A bias that stands alone can also go into the integer product before it.
+    A bias that stands alone can also be added within the integer product before it.
 
+    Requires: nothing.
     Ensures: none of the two is left; the outputs differ by rounding only.
     """
 
@@ -59,7 +60,10 @@ def _split_norm(pen: Pen, node: ir.Node) -> None:
 class ApproximateGelu(ir.passes.InPlacePass):
     """Compute GELU by tanh (Hendrycks and Gimpel, arXiv 1606.08415) instead of the error function.
 
-    The two differ by less than 0.0005, a small part of what int8 codes round away.
+    The two differ by less than 0.0005, a small part of what int8 rounding removes.
+
+    Requires: nothing.
+    Ensures: no Gelu is left.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -69,3 +73,7 @@ class ApproximateGelu(ir.passes.InPlacePass):
             replace(node.outputs[0], pen.op("FastGelu", node.inputs[0], domain=CONTRIB))
         tidy(model)
         return ir.passes.PassResult(model, modified=bool(found))
+
+    def ensures(self, model: ir.Model) -> None:
+        if any(node.op_type == "Gelu" for node in model.graph):
+            raise ir.passes.PostconditionError("a Gelu is left")

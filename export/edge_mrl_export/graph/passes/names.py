@@ -1,4 +1,4 @@
-"""Names for machines: what a traced graph calls its values and nodes is half of its file."""
+"""Short names. The names of values and nodes are half of a traced graph's file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["ShortenNames"]
 
 
 class ShortenNames(ir.passes.InPlacePass):
-    """Call values a, b, c, ... and nodes nothing; drop types and shapes that a reader infers by itself.
+    """Rename values to a, b, c, ...; drop names of nodes, and types and shapes that a reader can infer.
 
     Requires: nothing.
     Ensures: inputs and outputs keep their names, types and shapes; no two values have one name.
@@ -41,11 +41,11 @@ class ShortenNames(ir.passes.InPlacePass):
         counts = Counter(v.name for v in {*graph.inputs, *graph.initializers.values(), *made})
         twice = [name for name, count in counts.items() if name and count > 1]
         if twice:
-            raise ir.passes.PostconditionError(f"names of two values: {twice}")
+            raise ir.passes.PostconditionError(f"two values have the same name: {twice}")
 
 
 def _names(taken: set[str]) -> Iterator[str]:
-    """All words of letters, the shortest first, but those taken."""
+    """All words of letters that are not taken, the shortest first."""
     for length in itertools.count(1):
         for letters in itertools.product(string.ascii_letters, repeat=length):
             if (name := "".join(letters)) not in taken:

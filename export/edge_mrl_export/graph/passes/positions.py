@@ -1,4 +1,4 @@
-"""Keep only the positions that a bundle can use."""
+"""Tables of positions, truncated to the longest input."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edge_mrl_export.graph.passes.emit import Pen, constant, tidy
+from edge_mrl_export.graph.passes.pen import Pen, constant, tidy
 
 __all__ = ["TrimPositions"]
 
@@ -15,9 +15,9 @@ Array = np.ndarray[Any, Any]
 
 
 class TrimPositions(ir.passes.InPlacePass):
-    """Cut tables of absolute positions to the longest input.
+    """Truncate tables of absolute positions to the longest input.
 
-    Requires: nothing; graphs whose positions do not come from a constant 0, 1, 2, ... are left alone.
+    Requires: nothing; graphs whose positions do not come from a constant 0, 1, 2, ... are not changed.
     Ensures: such tables have at most ``max_tokens`` rows. A longer input is then an error.
 
     Args:

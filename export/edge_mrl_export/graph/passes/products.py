@@ -9,8 +9,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edge_mrl_export.graph.passes.emit import CONTRIB, Pen, constant, replace, tidy
-from edge_mrl_export.graph.quantize import Plan, quantize_columns
+from edge_mrl_export.graph.passes.pen import CONTRIB, Pen, constant, replace, tidy
+from edge_mrl_export.graph.quantization import ProductPlan, quantize_columns
 
 __all__ = [
     "Product",
@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 GELUS = {"BiasGelu", "FastGelu", "Gelu", "QuickGelu", "Relu"}
-#: Products smaller than this stay fp32: their weights are a few kB and their rounding buys nothing.
+#: Smaller products stay fp32: their weights are a few kB, so that int8 would save nothing.
 SMALLEST_WEIGHT = 1024
 TINY = np.float32(1e-10)
 
@@ -47,7 +47,7 @@ class Product:
 
     @property
     def shared(self) -> bool:
-        """Whether other nodes use the weight too, as ALBERT's layers do: then it is stored once."""
+        """Whether other nodes use the same weight, as in ALBERT's layers; then it is stored once."""
         return len(self.node.inputs[1].uses()) > 1  # type: ignore[union-attr]
 
 
@@ -94,7 +94,7 @@ def _as_product(node: ir.Node) -> Product | None:
 def _added_bias(
     output: ir.Value, weight: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32] | None, ir.Value]:
-    """The constant vector that the only reader adds, and its sum; (None, output) if there is none."""
+    """The constant vector that is added to an output next, and the sum; (None, output) otherwise."""
     uses = tuple(output.uses())
     if len(uses) != 1 or uses[0].node.op_type != "Add":
         return None, output
@@ -111,26 +111,26 @@ def is_norm(value: ir.Value) -> bool:
 
 
 def is_gelu(value: ir.Value) -> bool:
-    """Whether the value is never below GELU's minimum because an activation made it."""
+    """Whether an activation made the value, so that it is never below GELU's minimum."""
     producer = value.producer()
     return producer is not None and producer.op_type in GELUS
 
 
 class QuantizeProducts(ir.passes.InPlacePass):
-    """Replace products by int8 ones, with a step per token or a fixed one, as planned.
+    """Replace products by int8 ones, with a scale per token or a fixed scale, as planned.
 
     Requires: a plan for each group's activation.
-    Ensures: one MatMulIntegerToFloat for each product of a planned group. Quantisers have been seen
-        to leave products in fp32 silently, so they are counted.
+    Ensures: one MatMulIntegerToFloat for each product of a planned group. They are counted, because
+        quantisers have left products in fp32 without a word.
 
     Args:
-        plans: Plan by the name of the activation.
+        plans: A plan by the name of the activation.
         unsigned: Store weights as uint8 with zero point 128. Processors that add pairs of products in
             16 bits (x86-64 without VNNI) saturate on uint8 times int8, and have a slower, exact kernel
             for this.
     """
 
-    def __init__(self, plans: Mapping[str, Plan], *, unsigned: bool = False) -> None:
+    def __init__(self, plans: Mapping[str, ProductPlan], *, unsigned: bool = False) -> None:
         super().__init__()
         self._plans = plans
         self._unsigned = unsigned
@@ -167,7 +167,7 @@ class QuantizeProducts(ir.passes.InPlacePass):
 
 
 def count_integer_products(model: ir.Model) -> int:
-    """How many products the graph runs on int8 codes."""
+    """How many int8 products the graph has."""
     return sum(node.op_type == "MatMulIntegerToFloat" for node in model.graph)
 
 
@@ -178,8 +178,8 @@ class Coded:
     Attributes:
         codes: uint8[..., K].
         zero: Their zero point.
-        step: What a code stands for; per token, in units of the peak.
-        peak: float32[..., 1], what the product of a token is multiplied with; None for a fixed step.
+        step: The scale: the value of one code. With a scale per token, in units of the peak.
+        peak: float32[..., 1], the factor for the product of a token; None for a fixed scale.
     """
 
     codes: ir.Value
@@ -188,7 +188,7 @@ class Coded:
     peak: ir.Value | None
 
 
-def _code_activation(pen: Pen, value: ir.Value, plan: Plan) -> Coded:
+def _code_activation(pen: Pen, value: ir.Value, plan: ProductPlan) -> Coded:
     scaled = value
     if plan.smooth is not None:
         scaled = pen.op("Mul", scaled, pen.const(plan.smooth))
@@ -211,7 +211,9 @@ def _code_activation(pen: Pen, value: ir.Value, plan: Plan) -> Coded:
     return Coded(codes, zero, np.float32(1 / steps), peak)
 
 
-def _replace(pen: Pen, product: Product, plan: Plan, coded: Coded, *, unsigned: bool) -> None:
+def _replace(
+    pen: Pen, product: Product, plan: ProductPlan, coded: Coded, *, unsigned: bool
+) -> None:
     weight = product.weight if plan.smooth is None else product.weight / plan.smooth[:, None]
     codes, scale = quantize_columns(weight)
     bias, offset = product.bias, plan.offset()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edge_mrl_export.graph.passes.emit import Pen, constant, replace, tidy
-from edge_mrl_export.graph.quantize import quantize_rows
+from edge_mrl_export.graph.passes.pen import Pen, constant, replace, tidy
+from edge_mrl_export.graph.quantization import quantize_rows
 
 __all__ = ["SMALLEST_TABLE", "QuantizeTables", "count_int8_tables", "find_tables"]
 
@@ -30,7 +30,7 @@ def find_tables(model: ir.Model) -> list[ir.Node]:
 
 
 def count_int8_tables(model: ir.Model) -> int:
-    """How many tables with int8 rows the graph looks up."""
+    """How many tables with int8 rows the graph has."""
     tables = [constant(node.inputs[0]) for node in model.graph if node.op_type == "Gather"]
     return sum(table is not None and table.ndim == 2 and table.dtype == np.int8 for table in tables)
 

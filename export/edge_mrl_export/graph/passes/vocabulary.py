@@ -1,4 +1,4 @@
-"""Keep only some rows of the token table."""
+"""The token table, reduced to the tokens that are kept."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edge_mrl.errors import UsageError
-from edge_mrl_export.graph.passes.emit import Pen, constant, tidy
+from edge_mrl_export.graph.passes.pen import Pen, constant, tidy
 
 __all__ = ["SelectRows"]
 
 
 class SelectRows(ir.passes.InPlacePass):
-    """Select the token table's rows.
+    """Keep some rows of the token table, in a new order.
 
     Requires: input_ids is looked up in at least one constant table.
     Ensures: every table that input_ids is looked up in has one row for each kept id.
@@ -30,7 +30,7 @@ class SelectRows(ir.passes.InPlacePass):
         nodes = _token_tables(model)
         if not nodes:
             raise UsageError(
-                "the graph looks up its token ids in no constant table: it cannot be pruned"
+                "the graph looks up token ids in no constant table, so its vocabulary cannot be pruned"
             )
         pen = Pen(model.graph, "vocabulary")
         for node in nodes:

@@ -13,8 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from edge_mrl.errors import UsageError, reason
-from edge_mrl_export.graph.passes.emit import OPSET
-from edge_mrl_export.graph.static import static_graph, static_table
+from edge_mrl_export.graph.passes.pen import OPSET
+from edge_mrl_export.graph.static_table import static_graph, static_table
 from edge_mrl_export.source import Source
 
 __all__ = ["source_graph"]
@@ -22,17 +22,17 @@ __all__ = ["source_graph"]
 #: Architectures for which ONNX Runtime's BERT fusions find something. Others are left to the fusions
 #: that ONNX Runtime applies to every graph.
 FUSED_TYPES = {"albert", "bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"}
-#: Largest difference that a fusion may make; fp32 kernels differ by some 1e-6.
+#: Largest difference in the output that a fusion may make; fp32 kernels differ by some 1e-6.
 FUSION_TOLERANCE = 1e-4
 
 
 def source_graph(source: Source, folder: Path, *, precision: str = "fp32") -> ir.Model:
-    """Trace the source's transformer, fused where that is exact.
+    """Trace the source's transformer, and fuse operators where that changes no result.
 
     Args:
         source: The loaded source model.
         folder: An existing scratch folder.
-        precision: For static models: with "int8" the table has int8 rows at once.
+        precision: "int8" gives static models an int8 table at once; others are traced in fp32.
 
     Returns:
         A graph with the source's own inputs and first output float32[texts, tokens, width]; for
@@ -80,7 +80,7 @@ def _trace(source: Source, folder: Path) -> Path:
 
 
 def _fuse(source: Source, path: Path) -> Path:
-    """ONNX Runtime's transformer fusions, kept only where they change nothing but speed."""
+    """ONNX Runtime's transformer fusions, kept only if they change nothing but the speed."""
     if source.model_type not in FUSED_TYPES:
         return path
     from onnxruntime.transformers.fusion_options import FusionOptions
@@ -130,7 +130,7 @@ def _keep_output(model: ir.Model, name: str) -> ir.Model:
 
 @contextlib.contextmanager
 def _hushed() -> Iterator[None]:
-    """Tracing prints warnings about dynamic shapes that its own result refutes."""
+    """Hide warnings of tracing about dynamic shapes: the result shows that they are wrong."""
     disabled = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

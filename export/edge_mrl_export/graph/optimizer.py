@@ -1,4 +1,4 @@
-"""ONNX Runtime's own graph optimiser, run at export so that devices need not."""
+"""ONNX Runtime's graph optimiser, run at export so that devices need not run it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UNWANTED = [
 
 
 def optimize(model: ir.Model, folder: Path) -> ir.Model:
-    """Fold constants and fuse what every CPU understands (level "extended", no layout changes).
+    """Fold constants and fuse operators for any CPU (level "extended", no changes of layout).
 
     Args:
         model: A complete graph.

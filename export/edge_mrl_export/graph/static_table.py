@@ -10,8 +10,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edge_mrl.errors import UsageError
-from edge_mrl_export.graph.passes.emit import OPSET, Pen
-from edge_mrl_export.graph.quantize import quantize_rows
+from edge_mrl_export.graph.passes.pen import OPSET, Pen
+from edge_mrl_export.graph.quantization import quantize_rows
 from edge_mrl_export.source import Model2Vec
 
 __all__ = ["StaticTable", "static_graph", "static_table"]

@@ -1,93 +1,68 @@
-"""What short codes keep of a model's quality, by dimensions, precision and stage of the search.
+"""Retrieval quality that codes keep, by dimensions, precision and stage of the search.
 
-Every ranking here is exact over all documents, but where a row says that it is not. Codes are made from
-full vectors as a bundle's graph makes them (FORMAT.md, "Codes"), and are searched for with the query's
-int8 code, as the store does.
+Every ranking is exhaustive over all documents, except in the stage "funnel". Codes are made from full
+vectors as a bundle's graph makes them (FORMAT.md, "Codes"), and are searched with the query's int8 code,
+as in a store.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.bundle import derive_codes
-from edge_mrl.codes import CODE_KINDS, INT8, Packing, code_bytes, int4_step, normalize
+from edge_mrl.codes import CODE_KINDS, code_bytes, normalize
 from edge_mrl.errors import UsageError
+from edge_mrl_export.quality.coding import (
+    Coding,
+    check_dim,
+    codes_of,
+    levels,
+    own_coding,
+    truncated,
+)
 from edge_mrl_export.quality.metrics import Interval, QueryMetrics, judge, ratio
 from edge_mrl_export.quality.vectors import Cache, Encoded, Subject
-from edge_mrl_export.texts import Retrieval, Similarity
+from edge_mrl_export.texts import Retrieval
 
-__all__ = [
-    "KINDS",
-    "WIDTHS",
-    "Coding",
-    "Evaluation",
-    "Row",
-    "Vectors",
-    "evaluate",
-    "evaluate_pairs",
-    "levels",
-    "own_coding",
-    "usual_dims",
-]
+__all__ = ["KINDS", "WIDTHS", "Evaluation", "Row", "SetVectors", "evaluate", "usual_dims"]
 
 Float = NDArray[np.float32]
 Rows = NDArray[np.intp]
 
-#: What is kept of a dimension, from the largest.
+#: Precision of a dimension, from the largest.
 KINDS = ("float32", *CODE_KINDS)
-#: Best of the coarse order that full vectors put in order again.
+#: Lengths of the shortlist that full vectors order again.
 WIDTHS = (50, 100, 200)
-#: The store's first stage passes on 5,000 of a million rows: one in so many, and never fewer than these.
+#: The store's first stage passes on 5,000 of a million rows: one in FUNNEL_SHARE, at least FUNNEL_LEAST.
 FUNNEL_SHARE, FUNNEL_LEAST = 200, 100
-#: Places in a ranking; what recall@100 and the widest rerank need.
+#: Length of a ranking: what recall@100 and the longest shortlist need.
 DEPTH = max(WIDTHS)
-#: Where the full model judges: its best so many, the first with the largest gain.
+#: Without judgements, the full model's best so many are relevant, the first with the largest gain.
 JUDGED = 10
-#: Scores held at a time: 64 MB.
+#: Scores held in memory at a time: 64 MB.
 CHUNK_VALUES = 2**24
 SHORTEST_DIM = 16
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Coding:
-    """How a code of some dimensions is made.
-
-    Attributes:
-        head: float32[D, at least dim], or None for the prefix.
-        packing: What is kept of its int8 code.
-    """
-
-    head: Float | None
-    packing: Packing = INT8
-
-    @classmethod
-    def plain(cls, head: Float | None, dim: int, kind: str, *, scale: float = 1.0) -> Coding:
-        """A code of a kind without anything fitted on text; of float32, the packing plays no part."""
-        if kind == "int4":
-            return cls(head, Packing(kind, int4_step(dim, scale=scale)))
-        return cls(head, Packing(kind) if kind == "1bit" else INT8)
-
-
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One way to search, and how good it is.
+    """The quality of one way to search.
 
     Attributes:
         dim: Dimensions of the code.
         kind: One of KINDS.
         stage: "alone", "funnel", or "rerank N".
-        code_bytes: Of one document's code.
-        ndcg_at_10: Mean over queries; of the full model's own ranking where nothing else judges.
-        recall_at_100: Likewise.
-        mrr_at_10: Likewise.
-        overlap_at_10: Share of the fp32 full model's ten best that are among these ten.
-        kept: Share of the base's nDCG@10.
-        by_query: float64[queries], nDCG@10, for further comparisons; not printed.
+        code_bytes: Size of one document's code.
+        ndcg_at_10: Mean over queries; without judgements, the full model's ranking is what is relevant.
+        recall_at_100: Mean over queries.
+        mrr_at_10: Mean over queries.
+        overlap_at_10: Share of the full fp32 vectors' ten best that are among these ten.
+        kept: Share of the full fp32 vectors' nDCG@10.
+        by_query: float64[queries], nDCG@10; not in the JSON.
     """
 
     dim: int
@@ -110,16 +85,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """All rows of one set of text.
+    """The quality of all ways to search, on one set.
 
     Attributes:
-        name: Of the set.
-        asked: What the queries are.
-        judged_by: What relevance is.
-        documents: How many were searched.
-        queries: How many were asked.
+        name: Name of the set.
+        asked: What kind of queries they are.
+        judged_by: What decides relevance.
+        documents: Number of documents.
+        queries: Number of queries.
         base: The full fp32 vectors' metrics.
-        full: The bundle's own full vectors, if it is a bundle.
+        base_by_query: float64[queries], their nDCG@10.
+        full: The bundle's own full vectors; None for a source model.
         rows: By dimensions, kind and stage.
     """
 
@@ -148,8 +124,8 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Vectors:
-    """A set as vectors: of the model that is measured, and of what it is compared with."""
+class SetVectors:
+    """Vectors of a set: by the measured model, and by the fp32 model that it is compared with."""
 
     documents: Encoded
     queries: Encoded
@@ -157,8 +133,8 @@ class Vectors:
     base_queries: Encoded
 
     @classmethod
-    def of(cls, subject: Subject, data: Retrieval, cache: Cache) -> Vectors:
-        """Encode, or take from the cache."""
+    def of(cls, subject: Subject, data: Retrieval, cache: Cache) -> SetVectors:
+        """Encode the set's texts, or take their vectors from the cache."""
         parts = ((data.documents, "document"), (data.queries, "query"))
         base = [subject.base.vectors(cache, texts, kind) for texts, kind in parts]
         own = base
@@ -168,9 +144,9 @@ class Vectors:
 
 
 def usual_dims(subject: Subject) -> tuple[int, ...]:
-    """Dimensions worth a look, ascending: halves down to 16, the bundle's own, and all.
+    """Dimensions to measure, ascending: powers of 2 from 16, the bundle's own, and the full width.
 
-    Behind a head there are no more than it has, and the full vector without it.
+    With a head, only up to the head's dimensions, and the full width without it.
     """
     width = subject.model.width
     most = width if subject.head is None else subject.head.shape[1]
@@ -185,11 +161,11 @@ def usual_dims(subject: Subject) -> tuple[int, ...]:
 def evaluate(
     subject: Subject,
     data: Retrieval,
-    vectors: Vectors,
+    vectors: SetVectors,
     dims: Sequence[int],
     *,
     kinds: Sequence[str] = KINDS,
-    codings: Callable[[int, str], Coding] | None = None,
+    codings: Mapping[tuple[int, str], Coding] | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Measure retrieval for every dimension, kind and stage.
@@ -197,14 +173,14 @@ def evaluate(
     Args:
         subject: What is measured.
         data: Documents, queries, and judgements if there are any.
-        vectors: Theirs.
+        vectors: The vectors of these texts.
         dims: Dimensions of codes.
-        kinds: What is kept of a dimension.
-        codings: How codes of some dimensions and kind are made, in place of the subject's way.
+        kinds: Precisions of a dimension.
+        codings: How codes are made, by dimensions and kind; None for the subject's own way.
         advance: Called after each dimension and kind.
 
     Raises:
-        UsageError: The base finds nothing that is relevant, or a dimension is out of range.
+        UsageError: The full vectors find nothing relevant, or a dimension is out of range.
     """
     own = None if data.own is None else np.array(data.own, dtype=np.intp)
     exact = _ranked(vectors.base_queries.full, vectors.base_documents.full, own)
@@ -212,7 +188,7 @@ def evaluate(
     base = judge(exact, relevance)
     if not base.ndcg_at_10.any():
         raise UsageError(
-            f"{data.name}: the full model finds nothing relevant; is this its language?"
+            f"{data.name}: the full model finds nothing relevant; was it trained for this language?"
         )
     scale = _Scale(base, relevance, exact)
     full = None
@@ -222,9 +198,9 @@ def evaluate(
         full = scale.row(width, "float32", "full", found)
     rows = []
     for dim in dims:
-        _check_dim(subject, dim)
+        check_dim(subject, dim)
         for kind in kinds:
-            coding = codings(dim, kind) if codings else own_coding(subject, dim, kind)
+            coding = codings[dim, kind] if codings else own_coding(subject, dim, kind)
             for stage, found in _stages(subject, vectors, own, coding, dim, kind):
                 rows.append(scale.row(dim, kind, stage, found))
             advance()
@@ -243,7 +219,7 @@ def evaluate(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Scale:
-    """What rankings are measured by."""
+    """What rankings are compared with."""
 
     base: QueryMetrics
     relevance: Sequence[dict[int, float]]
@@ -266,53 +242,27 @@ class _Scale:
 
 
 def _own_judgement(exact: Rows) -> list[dict[int, float]]:
-    """Gains of 10 to 1 for the full model's best ten."""
+    """The full model's ten best are relevant, with gains from 10 to 1."""
     return [
         {int(row): float(JUDGED - place) for place, row in enumerate(rows[:JUDGED]) if row >= 0}
         for rows in exact
     ]
 
 
-def _check_dim(subject: Subject, dim: int) -> None:
-    width = subject.model.width
-    if not 1 <= dim <= width:
-        raise UsageError(f"{dim} dimensions: expected 1 to {width}, as {subject.name} gives")
-
-
-def own_coding(subject: Subject, dim: int, kind: str) -> Coding:
-    """The bundle's own code, or a shorter prefix of it, or all of the full vector.
-
-    Raises:
-        UsageError: The bundle's head does not give so many dimensions.
-    """
-    _check_dim(subject, dim)
-    head, width = subject.head, subject.model.width
-    if (dim, kind) == (subject.dim, subject.packing.kind):
-        return Coding(head, subject.packing)
-    if head is not None and dim > head.shape[1]:
-        if dim < width:
-            raise UsageError(
-                f"{dim} dimensions: the bundle's head gives {head.shape[1]}; choose up to that, "
-                f"or {width}, the full vector"
-            )
-        head = None  # nothing is cut: the full vector itself
-    return Coding.plain(head, dim, kind, scale=subject.scale)
-
-
 def _stages(
     subject: Subject,
-    vectors: Vectors,
+    vectors: SetVectors,
     own: Rows | None,
     coding: Coding,
     dim: int,
     kind: str,
 ) -> Iterator[tuple[str, Rows]]:
-    """Rankings of one code: by itself, behind the funnel, and put in order by full vectors."""
+    """Rankings by one code: alone, after the funnel's first stage, and reranked by full vectors."""
     pair = (vectors.queries, vectors.documents)
     if kind == "float32":
-        queries, documents = (_cut(subject, side.full, coding.head, dim) for side in pair)
+        queries, documents = (truncated(subject, side.full, coding.head, dim) for side in pair)
     else:
-        codes = [_codes(subject, side, coding.head, dim) for side in pair]
+        codes = [codes_of(subject, side, coding.head, dim) for side in pair]
         queries, documents = (
             normalize(codes[0].astype(np.float32)),
             levels(codes[1], coding.packing),
@@ -326,27 +276,8 @@ def _stages(
         yield f"rerank {width}", _reranked(coarse, vectors, width)
 
 
-def _codes(subject: Subject, texts: Encoded, head: Float | None, dim: int) -> NDArray[np.int8]:
-    """int8[n, dim]: those that the bundle gave, or derived from full vectors as its graph would."""
-    if dim == subject.dim and head is subject.head and texts.codes is not None:
-        return texts.codes
-    return derive_codes(
-        texts.full, head, dim=dim, layer_norm=subject.layer_norm, scale=subject.scale
-    )
-
-
-def levels(codes: NDArray[np.int8], packing: Packing) -> Float:
-    """float32[n, dim] of unit length: what is left of int8[n, dim] codes in a store."""
-    return normalize(packing.unpack(packing.pack(codes), codes.shape[1]).astype(np.float32))
-
-
-def _cut(subject: Subject, full: Float, head: Float | None, dim: int) -> Float:
-    inputs = subject.head_inputs(full)
-    return normalize(inputs[:, :dim] if head is None else inputs @ head[:, :dim])
-
-
 def _ranked(queries: Float, documents: Float, own: Rows | None) -> Rows:
-    """intp[q, DEPTH]: rows from the best, equals by number; -1 behind the last."""
+    """intp[q, DEPTH]: rows from the best, equal scores by row; -1 behind the last."""
     depth = min(DEPTH, len(documents))
     found = np.full((len(queries), DEPTH), -1, np.intp)
     step = max(1, CHUNK_VALUES // len(documents))
@@ -373,7 +304,7 @@ def _leave_out(scores: Float, own: Rows | None, some: slice) -> None:
 def _funnel(
     queries: Float, documents: Float, bits: Sequence[NDArray[np.uint8]], own: Rows | None
 ) -> Rows:
-    """The 1-bit codes' nearest rows, in the order of the codes."""
+    """The rows that 1-bit codes pass on, ranked by the codes."""
     width = min(len(documents), max(FUNNEL_LEAST, len(documents) // FUNNEL_SHARE))
     found = np.full((len(queries), DEPTH), -1, np.intp)
     for query, vector in enumerate(queries):
@@ -388,53 +319,11 @@ def _funnel(
     return found
 
 
-def _reranked(found: Rows, vectors: Vectors, width: int) -> Rows:
-    """The first ``width`` rows in the order of the full vectors, the rest as they were."""
+def _reranked(found: Rows, vectors: SetVectors, width: int) -> Rows:
+    """The first ``width`` rows ranked by full vectors, the others as before."""
     again = found.copy()
     for query, first in enumerate(found[:, :width]):
         rows = first[first >= 0]
         scores = vectors.documents.full[rows] @ vectors.queries.full[query]
         again[query, : len(rows)] = rows[np.argsort(-scores, kind="stable")]
     return again
-
-
-def evaluate_pairs(
-    subject: Subject, data: Similarity, cache: Cache, dims: Sequence[int]
-) -> dict[str, Any]:
-    """Spearman's rank correlation of cosines with people's scores, by dimension and kind.
-
-    Both texts of a pair are documents, and both are coded, so that neither side is favoured.
-
-    Returns:
-        Plain values: ``base``, ``full`` (None for a source) and ``rows``.
-    """
-    from scipy.stats import spearmanr
-
-    def correlation(left: Float, right: Float) -> float:
-        cosines = np.einsum("nd,nd->n", left, right)
-        return round(float(spearmanr(cosines, data.scores).statistic), 4)
-
-    texts = (data.left, data.right)
-    base = [subject.base.vectors(cache, side, "document") for side in texts]
-    own = base
-    if subject.model is not subject.base:
-        own = [subject.model.vectors(cache, side, "document") for side in texts]
-    rows = []
-    for dim in dims:
-        for kind in KINDS:
-            coding = own_coding(subject, dim, kind)
-            sides = [_side(subject, side, coding, dim, kind) for side in own]
-            rows.append({"dim": dim, "kind": kind, "spearman": correlation(sides[0], sides[1])})
-    return {
-        "name": data.name,
-        "pairs": len(data.scores),
-        "base": correlation(base[0].full, base[1].full),
-        "full": None if own is base else correlation(own[0].full, own[1].full),
-        "rows": rows,
-    }
-
-
-def _side(subject: Subject, texts: Encoded, coding: Coding, dim: int, kind: str) -> Float:
-    if kind == "float32":
-        return _cut(subject, texts.full, coding.head, dim)
-    return levels(_codes(subject, texts, coding.head, dim), coding.packing)

@@ -1,4 +1,4 @@
-"""Write a bundle's files: deterministic bytes, aligned weights, all or nothing."""
+"""A bundle's files: the same bytes for equal exports, aligned weights, all files or none."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
     "write_json",
 ]
 
-#: Weights of this size lie outside the graph, where they are memory-mapped.
+#: Weights of at least this size are stored outside the graph, where they are memory-mapped.
 EXTERNAL_BYTES = 1024
 #: One cache line, which is also the widest vector register.
 ALIGNMENT = 64
@@ -38,10 +38,10 @@ ALIGNMENT = 64
 
 @contextmanager
 def staging(output: Path) -> Iterator[Path]:
-    """A folder beside ``output`` that is removed again unless it was published.
+    """A temporary folder next to ``output``, removed at the end unless it was published.
 
     Raises:
-        UsageError: The place cannot be written to.
+        UsageError: The folder cannot be created.
     """
     made = [parent for parent in output.parents if not parent.exists()]
     try:
@@ -59,23 +59,23 @@ def staging(output: Path) -> Iterator[Path]:
 
 
 def check_output(output: Path, *, force: bool) -> None:
-    """Refuse to overwrite anything but, with ``force``, an earlier bundle.
+    """Refuse to overwrite anything, except an earlier bundle with ``force``.
 
     Raises:
-        UsageError: Something is there already.
+        UsageError: ``output`` exists already.
     """
     if not output.exists():
         return
     if output.is_dir() and not any(output.iterdir()):
         return
     if not (output / MANIFEST).is_file():
-        raise UsageError(f"{output} exists and is no bundle: choose another place with -o")
+        raise UsageError(f"{output} exists and is not a bundle: choose another folder with -o")
     if not force:
-        raise UsageError(f"{output} holds a bundle already: pass --force to replace it")
+        raise UsageError(f"{output} already holds a bundle: pass --force to replace it")
 
 
 def publish(folder: Path, output: Path) -> None:
-    """Move a finished folder into place; an earlier bundle is gone only when the new one is there."""
+    """Move a finished folder into place; an earlier bundle is removed only afterwards."""
     folder.chmod(0o755)
     for path in (*folder.iterdir(), folder):
         sync_path(path)
@@ -92,8 +92,8 @@ def publish(folder: Path, output: Path) -> None:
 def write_graph(model: ir.Model, folder: Path) -> None:
     """Write model.onnx, and its large weights to model.onnx.data, each aligned to 64 bytes.
 
-    A weight that is head.npy's matrix is not written again: the graph reads it from there. So a device
-    that writes another head.npy changes the graph's head with it.
+    The head's matrix is not written again: the graph reads it from head.npy. So a device that writes
+    another head.npy changes the graph's head with it.
     """
     offset = 0
     head = _head_values(folder)
@@ -131,7 +131,7 @@ def _external(
 
 
 def write_head(matrix: NDArray[np.float32] | None, folder: Path) -> None:
-    """Write head.npy, in version 1.0 of NumPy's format; nothing for the prefix."""
+    """Write head.npy, in version 1.0 of NumPy's format; no file for a plain prefix."""
     if matrix is not None:
         with (folder / HEAD).open("wb") as file:
             values = np.ascontiguousarray(matrix, dtype="<f4")
@@ -139,14 +139,14 @@ def write_head(matrix: NDArray[np.float32] | None, folder: Path) -> None:
 
 
 def write_json(value: Any, path: Path, *, indent: int | None = None) -> None:
-    """Write JSON with stable bytes."""
+    """Write JSON; equal values give equal bytes."""
     separators = (",", ":") if indent is None else None
     text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators)
     path.write_bytes((text + "\n").encode("utf-8", "surrogatepass"))
 
 
 def file_entries(folder: Path) -> dict[str, FileEntry]:
-    """Size and SHA-256 of each file but the manifest, by name in order."""
+    """Size and SHA-256 of each file except the manifest, sorted by name."""
     entries = {}
     for path in sorted(folder.iterdir()):
         if path.name == MANIFEST:

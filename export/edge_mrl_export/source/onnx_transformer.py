@@ -1,8 +1,7 @@
-"""A ready-made ``.onnx`` file as a sentence-transformers module, so that it is its own reference."""
+"""An ``.onnx`` file as a sentence-transformers module, which is also the reference."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,13 @@ import numpy as np
 import torch
 
 from edge_mrl.errors import UsageError, reason
+from edge_mrl_export.source.json_files import read_json
 
 __all__ = ["POOLING_MODES", "OnnxTransformer"]
 
 POOLING_MODES = ("cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 INPUTS = {"input_ids", "attention_mask", "token_type_ids", "position_ids"}
-#: Tried where nothing says how long an input may be. 512 is the most that BERT's descendants take.
+#: Tried, in this order, where no file names a longest input. BERT and its descendants take 512.
 USUAL_LENGTHS = (512, 256, 128, 64, 32)
 INTEGER_OPS = {
     "DynamicQuantizeLinear",
@@ -53,9 +53,12 @@ class OnnxTransformer(torch.nn.Module):  # type: ignore[misc]  # torch is not fo
         self.output, self.pooled, self.width = self._choose_output()
         self.tokenizer = Tokenizer.from_file(str(root / "tokenizer.json"))
         self.tokenizer.no_padding()
-        self.config = _read(root / "config.json")
+        self.config = read_json(root / "config.json")
         self.pad_id = int(self.config.get("pad_token_id") or 0)
-        limits = _read(root / "sentence_bert_config.json"), _read(root / "tokenizer_config.json")
+        limits = (
+            read_json(root / "sentence_bert_config.json"),
+            read_json(root / "tokenizer_config.json"),
+        )
         self.max_seq_length = limits[0].get("max_seq_length") or limits[1].get("model_max_length")
 
     @classmethod
@@ -63,7 +66,7 @@ class OnnxTransformer(torch.nn.Module):  # type: ignore[misc]  # torch is not fo
         """Open the file with the tokenizer beside it or one folder above (the hub's onnx/ layout).
 
         Raises:
-            UsageError: No tokenizer.json, an unreadable graph, or one that is already quantised.
+            UsageError: There is no tokenizer.json, or the graph is unreadable or already quantised.
         """
         root = next(
             (r for r in (path.parent, path.parent.parent) if (r / "tokenizer.json").exists()), None
@@ -97,10 +100,10 @@ class OnnxTransformer(torch.nn.Module):  # type: ignore[misc]  # torch is not fo
         return name, len(shape) == 2, shape[-1]
 
     def longest_input(self) -> int:
-        """The longest of some usual lengths that the graph takes, in tokens.
+        """The longest of some usual input lengths that the graph accepts, in tokens.
 
         Raises:
-            UsageError: It takes none of them.
+            UsageError: The graph accepts no such length.
         """
         for length in USUAL_LENGTHS:
             ids = torch.full((1, length), self.pad_id)
@@ -109,13 +112,13 @@ class OnnxTransformer(torch.nn.Module):  # type: ignore[misc]  # torch is not fo
             except Exception:  # noqa: BLE001, S112 - ONNX Runtime's errors share no narrower base
                 continue
             return length
-        raise UsageError(f"{self.path.name} runs on none of {USUAL_LENGTHS} tokens")
+        raise UsageError(f"{self.path.name} accepts no input of {USUAL_LENGTHS} tokens")
 
     def modules_after(self, pooling: str | None) -> list[torch.nn.Module]:
-        """What follows the graph: from modules.json, or the pooling that the user named.
+        """The modules that follow the graph: from modules.json, or the pooling that the user named.
 
         Raises:
-            UsageError: Nothing says how to pool, or both sources do.
+            UsageError: The pooling is not known, or a module is remote code.
         """
         from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
         from sentence_transformers.util import import_from_string
@@ -124,7 +127,7 @@ class OnnxTransformer(torch.nn.Module):  # type: ignore[misc]  # torch is not fo
             return [Normalize()]
         if pooling is not None:
             return [Pooling(self.width, pooling_mode=tuple(pooling.split("+"))), Normalize()]
-        entries = _read(self.root / "modules.json")
+        entries = read_json(self.root / "modules.json")
         if not entries:
             raise UsageError(
                 f"{self.path.name} gives token embeddings and no modules.json says how to pool them: "
@@ -191,14 +194,10 @@ def _refuse_quantised(path: Path) -> None:
     try:
         graph = onnx.load(str(path), load_external_data=False).graph
     except Exception as error:  # protobuf's DecodeError and OSError; onnx declares no common base
-        raise UsageError(f"{path.name} is no ONNX file: {error}") from error
+        raise UsageError(f"{path.name} is not an ONNX file: {error}") from error
     found = sorted({node.op_type for node in graph.node} & INTEGER_OPS)
     if found:
         raise UsageError(
             f"{path.name} is already quantised ({', '.join(found)}): give the fp32 file, "
-            "quantising twice would only lose accuracy"
+            "quantising twice loses accuracy"
         )
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text("utf-8")) if path.exists() else {}

@@ -1,4 +1,4 @@
-"""Text to calibrate with and to measure fidelity on: our own by default, the user's by choice."""
+"""The text of an export: the user's corpus, or text that comes with the exporter."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pathlib import Path
 from edge_mrl.errors import UsageError
 from edge_mrl.sources import LINES_SUFFIXES, find_sources, read_documents
 
-__all__ = ["FEWEST_TEXTS", "calibration_texts", "paragraphs", "read_corpus"]
+__all__ = ["FEWEST_TEXTS", "calibration_texts", "paragraphs", "read_corpus", "shipped_passages"]
 
-#: Fewer texts say too little about a channel's range.
+#: Fewer texts do not show the range of a channel.
 FEWEST_TEXTS = 16
 
 
 def calibration_texts() -> list[str]:
-    """The text that comes with the exporter: many registers, some code, some other languages."""
+    """The calibration text that comes with the exporter: several styles, languages and some code."""
     return _lines("calibration.txt")
 
 
 def shipped_passages() -> list[str]:
-    """The passages that come with the exporter, for heads where the user gives no text."""
+    """The passages that come with the exporter, to fit heads to without a corpus."""
     return _lines("passages.txt")
 
 
@@ -33,14 +33,14 @@ def _lines(name: str) -> list[str]:
 def read_corpus(path: Path) -> list[str]:
     """Read the user's own text.
 
-    Each object of a ``.jsonl`` file is one text. Other files are cut into paragraphs at blank lines,
-    or into lines where they have no blank ones.
+    Each object of a ``.jsonl`` file is one text. Other files are split into paragraphs at blank lines,
+    or into lines if they have no blank line.
 
     Args:
         path: A file, or a folder that is searched recursively.
 
     Raises:
-        UsageError: Nothing to read, a broken line, or too little text.
+        UsageError: There is no such file, a line is malformed, or there is too little text.
     """
     texts: list[str] = []
     problems: list[str] = []
@@ -57,12 +57,12 @@ def read_corpus(path: Path) -> list[str]:
         why = f" ({problems[0]})" if problems else ""
         raise UsageError(
             f"the corpus {path} has {len(texts)} texts{why}, expected at least {FEWEST_TEXTS}: "
-            "give a .jsonl file, or text with a paragraph or line for each"
+            "give a .jsonl file, or text files with one text in each paragraph or line"
         )
     return texts
 
 
 def paragraphs(text: str) -> list[str]:
-    """A text cut at blank lines, or into lines where it has no blank ones."""
+    """A text split at blank lines, or into lines if it has no blank line."""
     parts = re.split(r"\n\s*\n", text.strip())
     return parts if len(parts) > 1 else text.splitlines()

@@ -1,4 +1,4 @@
-"""Record what goes into each product while real text runs through the fp32 graph."""
+"""The inputs of each product, recorded while real text runs through the fp32 graph."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from edge_mrl.encode import available_threads
 
 __all__ = ["CALIBRATION_ROWS", "record_inputs"]
 
-#: Rows kept per product. 512 tokens of different texts fix a channel's peak to a few per cent, and
-#: more changed no choice of plan on MiniLM.
+#: Rows kept for each product. 512 tokens of different texts give a channel's peak to a few per cent;
+#: more of them changed no plan for MiniLM.
 CALIBRATION_ROWS = 1024
 
 
@@ -28,7 +28,7 @@ def record_inputs(
     *,
     advance: Callable[[], None] = lambda: None,
 ) -> dict[str, NDArray[np.float32]]:
-    """Run texts each by itself (no padding) and keep rows of the given values.
+    """Run texts one by one, without padding, and keep rows of the given values.
 
     Args:
         model: The fp32 graph; it is left as it was.

@@ -1,8 +1,8 @@
 """Prune a tokenizer's vocabulary to the tokens that a corpus uses.
 
-In small models the token table is half of the weights. Dropping rows is exact for texts that use only
-kept tokens; other words fall apart into smaller pieces, down to single characters (or bytes), which
-are always kept. Works on the JSON of the ``tokenizers`` library: WordPiece, Unigram, BPE, WordLevel.
+In small models the token table is half of the weights. Dropping rows changes nothing for texts whose
+tokens are all kept. Other words are split into smaller pieces, down to single characters or bytes,
+which are always kept. Works on JSON of the ``tokenizers`` library: WordPiece, Unigram, BPE, WordLevel.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from edge_mrl.errors import UsageError
 
 __all__ = ["Pruned", "keep_tokens", "prune", "unreachable"]
 
-#: Each fifth text is held out, to say honestly what pruning costs.
+#: Every fifth text is held out, to measure what pruning costs.
 HELD_OUT = 5
 FEWEST_TEXTS = 20
 
@@ -34,8 +34,8 @@ class Pruned:
     Attributes:
         tokenizer: Parsed tokenizer.json; ids are compacted in their old order.
         kept: int64[V'], the old id of each new one.
-        same: Share of held-out texts that tokenise the same.
-        held_out: How many those were.
+        same: Share of held-out texts whose tokens do not change.
+        held_out: How many texts were held out.
     """
 
     tokenizer: dict[str, Any]
@@ -53,7 +53,8 @@ def prune(tokenizer: dict[str, Any], texts: Sequence[str], size: int) -> Pruned:
         size: Tokens to keep in all, those that must be kept included.
 
     Raises:
-        UsageError: A kind of vocabulary that cannot be pruned, too small a size, or too little text.
+        UsageError: The kind of vocabulary cannot be pruned, the size is too small, or there is too
+            little text.
     """
     if len(texts) < FEWEST_TEXTS:
         raise UsageError(
@@ -79,11 +80,11 @@ def prune(tokenizer: dict[str, Any], texts: Sequence[str], size: int) -> Pruned:
 
 
 def unreachable(tokenizer: dict[str, Any]) -> set[int]:
-    """Ids of WordPiece tokens that no text is ever split into.
+    """Ids of WordPiece tokens that no text can produce.
 
-    BERT's tokenizers split off punctuation and ideographs, each as a word of its own, before WordPiece
-    looks a word up. So there is no text for a token that holds such a character and more, like the
-    placeholders ``[unusedN]``, nor for one that continues a word with it, unless it was added by name.
+    BERT's tokenizers make each punctuation mark and ideograph a word of its own before WordPiece looks
+    words up. So no text produces a token with such a character and others, like the placeholders
+    ``[unusedN]``, or a token that continues a word with one, unless it is an added token.
     """
     model, normalizer = tokenizer["model"], tokenizer.get("normalizer") or {}
     splits = (tokenizer.get("pre_tokenizer") or {}).get("type") == "BertPreTokenizer"
@@ -104,7 +105,7 @@ def unreachable(tokenizer: dict[str, Any]) -> set[int]:
 
 
 def _words_alone(tokenizer: dict[str, Any], characters: set[str]) -> set[str]:
-    """Those of the characters that are a word each, whatever lies beside them."""
+    """Those of the characters that are words of their own, whatever is next to them."""
     whole = Tokenizer.from_str(json.dumps(tokenizer))
 
     def words(text: str) -> list[str]:
@@ -142,13 +143,13 @@ def keep_tokens(
 
 
 def _check_padding(tokenizer: dict[str, Any], new: dict[int, int]) -> None:
-    """RoBERTa's graphs count positions by comparing ids with the padding id."""
+    """Refuse to move the padding token: RoBERTa's graphs count positions by its id."""
     for token in tokenizer["added_tokens"]:
         identifier = token["id"]
         if token["content"] in ("<pad>", "[PAD]") and new.get(identifier) != identifier:
             raise UsageError(
-                f"the padding token {token['content']} has id {identifier}, behind tokens that would go: "
-                "this vocabulary cannot be pruned"
+                f"the padding token {token['content']} has id {identifier}, behind tokens that would be "
+                "removed: this vocabulary cannot be pruned"
             )
 
 
@@ -165,7 +166,7 @@ def _ids(tokenizer: dict[str, Any]) -> dict[str, int]:
 
 
 def _mandatory(tokenizer: dict[str, Any], ids: dict[str, int]) -> set[int]:
-    """Special and unknown tokens, and the pieces that any other word falls apart into."""
+    """Special and unknown tokens, and the smallest pieces, into which any other word is split."""
     model = tokenizer["model"]
     must = {token["id"] for token in tokenizer["added_tokens"]}
     must |= set(_processor_ids(tokenizer.get("post_processor")))
@@ -193,13 +194,13 @@ def _most_used(
     counts: Counter[int],
     size: int,
 ) -> set[int]:
-    """Fill up to ``size`` with the most used tokens; those never used come last, by id."""
+    """The mandatory tokens, and the most used ones up to ``size``; unused ones come last, by id."""
     parents = _merge_parents(tokenizer["model"], ids)
     wanted = set(must)
     for identifier in sorted(ids.values(), key=lambda i: (-counts[i], i)):
         if len(wanted) >= size:
             break
-        # A merged token can only be made if the tokens that it is merged from are there too.
+        # A merged token needs the tokens that it is merged from.
         needed = _closure(identifier, parents, wanted)
         if len(wanted) + len(needed) <= size:
             wanted |= needed
@@ -217,7 +218,7 @@ def _merge_parents(model: dict[str, Any], ids: dict[str, int]) -> dict[int, tupl
 
 
 def _merges(model: dict[str, Any]) -> list[tuple[str, str]]:
-    """Merges as pairs; older files write them as one string with a space."""
+    """Merges as pairs; older files have strings with a space."""
     if model["type"] != "BPE":
         return []
     pairs = [m.split(" ", 1) if isinstance(m, str) else m for m in model["merges"]]

@@ -1,4 +1,4 @@
-"""A small pen for writing nodes and constants into a graph."""
+"""Writing nodes and constants into a graph."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["CONTRIB", "OPSET", "Pen", "constant", "replace", "tidy"]
 
 #: The domain of ONNX Runtime's own operators.
 CONTRIB = "com.microsoft"
-#: Of the ONNX operators that we trace to and write.
+#: Version of the ONNX operators that are traced to and written.
 OPSET = 18
 
 
@@ -66,7 +66,7 @@ class Pen:
 
 
 def constant(value: ir.Value | None) -> np.ndarray[Any, Any] | None:
-    """The array behind a value that an initializer or a Constant node gives; else None."""
+    """The array of an initializer or a Constant node; None if the value is not constant."""
     if value is None:
         return None
     tensor = ir.convenience.get_const_tensor(value)
@@ -74,12 +74,12 @@ def constant(value: ir.Value | None) -> np.ndarray[Any, Any] | None:
 
 
 def replace(old: ir.Value, new: ir.Value) -> None:
-    """Let every reader of ``old``, the graph's outputs included, read ``new``."""
+    """Use ``new`` wherever ``old`` is used, also as an output of the graph."""
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
 
 
 def tidy(model: ir.Model) -> None:
-    """Drop what nothing reads and put the nodes in a runnable order."""
+    """Remove unused nodes, and sort the others so that each comes after its inputs."""
     from onnx_ir.passes import common
 
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)

@@ -1,11 +1,11 @@
-"""The arithmetic of int8 and int4 weights, in numpy (DESIGN: FORMAT.md, "Precision").
+"""The arithmetic of int8 and int4 quantisation, in numpy (FORMAT.md, "Precision").
 
-Activations are coded per token, each row of a product's input divided by its own largest magnitude, or
-with a step that calibration fixed. Either way a text's vector depends on nothing else in its batch. A
-fixed step saves five elementwise passes, and is used for the outputs of layer norms where it loses
-next to nothing: they are bounded, other inputs are not. Weights are coded per output channel.
-Smoothing moves scale from an input channel with outliers to the weights' row (SmoothQuant, arXiv
-2211.10438); it costs one more elementwise pass, so it is used only where it measurably helps.
+Activations have one scale per token (the largest magnitude in the token's row of a product's input), or a
+scale that calibration fixed. Either way a text's vector depends on nothing else in its batch. A fixed
+scale saves five elementwise passes. It is used for outputs of layer norms only: they are bounded, so it
+loses next to nothing there. Weights have one scale per output channel. Smoothing divides an input
+channel with outliers by a factor and multiplies the weights' row with it (SmoothQuant, arXiv
+2211.10438); it costs one more elementwise pass, so it is used only where it lowers the error.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "GELU_MINIMUM",
-    "Plan",
+    "ProductPlan",
     "choose_plan",
     "quantize_blocks",
     "quantize_columns",
@@ -26,30 +26,30 @@ __all__ = [
 
 Float = NDArray[np.float32]
 
-#: GELU is nowhere below this (its minimum is -0.16997), so that its output fits unsigned codes.
+#: GELU is never below this (its minimum is -0.16997), so its output fits unsigned codes.
 GELU_MINIMUM = np.float32(-0.17)
 #: Smoothing strengths that are tried; 0.5 is SmoothQuant's default.
 STRENGTHS = (0.35, 0.5, 0.65, 0.8)
-#: A variant that costs one more pass must lower the squared error to this share.
+#: A variant that costs one more pass must lower the squared error to this share of it.
 WORTH_A_PASS = 0.85
-#: Relative squared error of a product's output that a fixed step may leave; per token it is 1e-4 to
+#: Largest relative squared error of a product's output with a fixed scale; per token it is 1e-4 to
 #: 2e-4 on MiniLM. At this bound the mean cosine falls from 0.9991 to 0.9990.
 FIXED_ERROR = 2e-4
-#: Shares of the calibrated range that a fixed step may cover: clipping rare peaks refines the rest.
+#: Shares of the calibrated range that a fixed scale may cover: clipping rare peaks refines the rest.
 COVERED = (1.1, 1.0, 0.9, 0.8, 0.7)
 TINY = np.float32(1e-10)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """How one product's input is coded.
+class ProductPlan:
+    """How one product's input is quantised.
 
     Attributes:
         smooth: float32[K] that the input's channels are multiplied with, or None.
         minimum: Lower bound of the input if the unsigned range is used, else None.
         error: Relative squared error of the product's output on the calibration rows.
-        step: What one code stands for, if fixed; None if each token has its own.
-        zero: The code of 0 where the step is fixed.
+        step: The fixed scale, the value of one code; None for a scale per token.
+        zero: The code of 0 where the scale is fixed.
     """
 
     smooth: Float | None
@@ -68,15 +68,15 @@ class Plan:
 
 def choose_plan(
     rows: Float, weight: Float, *, gelu: bool, may_smooth: bool = True, may_fix: bool = False
-) -> Plan:
-    """Choose the coding with the least output error that is worth its passes.
+) -> ProductPlan:
+    """Choose how to quantise: the least output error, counting what each extra pass costs.
 
     Args:
         rows: float32[r, K], inputs seen in calibration.
         weight: float32[K, N], all weights that this input is multiplied with, side by side.
         gelu: Whether the input is a GELU's output.
-        may_smooth: False where the weight is shared, and so cannot be scaled for one input.
-        may_fix: Whether the step may be fixed.
+        may_smooth: False where several products share the weight, which then cannot be scaled for one.
+        may_fix: Whether the scale may be fixed.
     """
     peaks, exact = np.abs(rows).max(axis=0), rows @ weight
     smooths = [_smooth(peaks, weight, a) for a in STRENGTHS] if may_smooth else []
@@ -92,8 +92,8 @@ def choose_plan(
     )
 
 
-def _cheapest(plans: list[Plan]) -> Plan:
-    """The first plan, which does not smooth, unless another one is worth its pass."""
+def _cheapest(plans: list[ProductPlan]) -> ProductPlan:
+    """The first plan, which does not smooth, unless another one is worth its extra pass."""
     best = min(plans, key=lambda plan: plan.error)
     return best if best.error < WORTH_A_PASS * plans[0].error else plans[0]
 
@@ -110,18 +110,18 @@ def _smooth(peaks: Float, weight: Float, strength: float) -> Float:
 
 def _measure(
     rows: Float, weight: Float, exact: Float, smooth: Float | None, minimum: np.float32 | None
-) -> Plan:
-    plan = Plan(smooth, minimum, 0.0)
+) -> ProductPlan:
+    plan = ProductPlan(smooth, minimum, 0.0)
     scaled = rows if smooth is None else rows * smooth
     matched = weight if smooth is None else weight / smooth[:, None]
     codes, scale = quantize_columns(matched)
     product = _code_rows(scaled, plan.offset()) @ (codes.astype(np.float32) * scale)
     error = float(np.square(product - exact).sum() / max(float(np.square(exact).sum()), 1e-30))
-    return Plan(smooth, minimum, error)
+    return ProductPlan(smooth, minimum, error)
 
 
-def _measure_fixed(rows: Float, weight: Float, exact: Float, smooth: Float | None) -> Plan:
-    """The best fixed step for these rows."""
+def _measure_fixed(rows: Float, weight: Float, exact: Float, smooth: Float | None) -> ProductPlan:
+    """The best fixed scale for these rows."""
     scaled = rows if smooth is None else rows * smooth
     codes, scale = quantize_columns(weight if smooth is None else weight / smooth[:, None])
     matched = codes.astype(np.float32) * scale
@@ -133,12 +133,12 @@ def _measure_fixed(rows: Float, weight: Float, exact: Float, smooth: Float | Non
         zero = int(np.clip(np.rint(-lowest * share / step), 0, 255))
         coded = (np.clip(np.rint(scaled / step) + zero, 0, 255) - zero) * step
         error = float(np.square(coded @ matched - exact).sum() / power)
-        plans.append(Plan(smooth, None, error, step, zero))
+        plans.append(ProductPlan(smooth, None, error, step, zero))
     return min(plans, key=lambda plan: plan.error)
 
 
 def _code_rows(rows: Float, offset: Float | None) -> Float:
-    """What the graph's per-token codes stand for: rows, rounded."""
+    """The rows as the graph's codes with a scale per token represent them."""
     steps = 127 if offset is None else 255
     shifted = rows if offset is None else rows + offset
     peak = np.maximum(np.abs(shifted).max(axis=1, keepdims=True), TINY)

@@ -1,4 +1,4 @@
-"""What a model's folder says about it beside its weights: licence, and Matryoshka training."""
+"""The model card and settings in a model's folder: licence and Matryoshka training."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def read_mrl_dims(folder: Path) -> tuple[int, ...] | None:
     """The prefix sizes that a model was trained for (MRL, arXiv 2205.13147), ascending.
 
     Returns:
-        The sizes; none where the files tell of such training without sizes; None where they do not.
+        The sizes; empty if the files mention such training without sizes; None if they do not
+        mention it.
     """
     for name in CONFIGS:
         for key, value in _items(_parsed(folder / name)):
@@ -52,7 +53,7 @@ def _sizes(value: Any) -> tuple[int, ...]:
 
 
 def _items(value: Any) -> Iterator[tuple[str, Any]]:
-    """Every key with its value, however deep."""
+    """Every key with its value, at any depth."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield key, inner
@@ -62,7 +63,7 @@ def _items(value: Any) -> Iterator[tuple[str, Any]]:
 def _parsed(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8")) if path.exists() else {}
-    except ValueError:  # whoever needs the file says what is wrong with it
+    except ValueError:  # the reader that needs this file reports the error
         return {}
 
 
@@ -72,7 +73,7 @@ def _card(folder: Path) -> str:
 
 
 def _front_matter(card: str) -> list[str]:
-    """The lines between the two rules that a card begins with."""
+    """The lines between the two lines of "---" at the start of a card."""
     lines = card.splitlines()
     if not lines or lines[0].strip() != "---":
         return []

@@ -6,10 +6,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edge_mrl_export.graph.passes.emit import CONTRIB, Pen, constant, replace, tidy
+from edge_mrl_export.graph.passes.pen import CONTRIB, Pen, constant, replace, tidy
 from edge_mrl_export.graph.passes.products import Product, find_products
 from edge_mrl_export.graph.passes.tables import find_tables
-from edge_mrl_export.graph.quantize import quantize_blocks
+from edge_mrl_export.graph.quantization import quantize_blocks
 
 __all__ = ["BLOCK", "PackProducts", "PackTables", "count_packed_products"]
 
@@ -68,7 +68,7 @@ class PackTables(ir.passes.InPlacePass):
 
 
 def count_packed_products(model: ir.Model) -> int:
-    """How many products the graph runs on 4-bit weights."""
+    """How many products with 4-bit weights the graph has."""
     return sum(node.op_type == "MatMulNBits" for node in model.graph)
 
 
