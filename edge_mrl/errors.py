@@ -2,6 +2,7 @@
 
 EdgeMrlError
 ├── UsageError                exit 2   wrong usage or input
+│   └── NoStoreError                   there is no store at this path
 ├── GateError                 exit 1   a check or a quality gate said no
 ├── BundleError               exit 2   a bundle that cannot be trusted
 │   ├── MissingFileError               a file that the manifest names is not there
@@ -42,6 +43,7 @@ __all__ = [
     "MissingDependencyError",
     "MissingFileError",
     "NetworkError",
+    "NoStoreError",
     "NotAStoreError",
     "OutOfMemoryError",
     "ServerError",
@@ -64,6 +66,10 @@ class EdgeMrlError(Exception):
 
 class UsageError(EdgeMrlError):
     """Wrong usage or input: the message says what was expected and what came."""
+
+
+class NoStoreError(UsageError):
+    """There is no store at this path; the message says how to make one."""
 
 
 class GateError(EdgeMrlError):

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from edge_mrl.bundle import Manifest, read_manifest
+from edge_mrl.bundle import read_manifest
 from edge_mrl.documents import PassageRule
 from edge_mrl.encode import Encoder, passage_rule
-from edge_mrl.errors import BindingError, BundleError, EdgeMrlError, UsageError
+from edge_mrl.errors import BindingError, EdgeMrlError, UsageError
 from edge_mrl.ingest import batches, embed, embed_again, rule_for
 from edge_mrl.lazy import moved
 from edge_mrl.search import (
@@ -32,14 +32,18 @@ from edge_mrl.search import (
     answer,
     doubt,
     merge,
+    tune,
+    tuned_funnel,
 )
 from edge_mrl.store import (
     Binding,
     Counts,
     Entry,
     Store,
+    binding_of,
     check,
     compact,
+    find_bundle,
     reindex,
     replica,
     stats,
@@ -52,9 +56,9 @@ if TYPE_CHECKING:
 
     from edge_mrl.documents import Document
     from edge_mrl.search import Hit
-    from edge_mrl.store import Compaction, Health
+    from edge_mrl.store import Compaction, Health, Stats
 
-__all__ = ["Index", "Stored", "binding_of", "find_bundle"]
+__all__ = ["Index", "Stored"]
 
 #: How long a server has to order a shortlist, in milliseconds: above what a good link takes, below
 #: what a person notices.
@@ -330,13 +334,13 @@ class Index:
         Raises:
             UsageError: The store's codes cannot be searched so.
         """
-        self._store.tune(Funnel.of(stages) if isinstance(stages, str) else stages)
+        tune(self._store, _funnel(stages))
 
     @property
     def tuned(self) -> Funnel | None:
         """The stages that the store was tuned to; None for the default ones."""
         with self._store.reading() as view:
-            return view.tuned
+            return tuned_funnel(view)
 
     def select(self, filter: Mapping[str, Any]) -> list[str]:  # noqa: A002 - see search
         """Ids of the documents that a filter selects, in order."""
@@ -348,7 +352,7 @@ class Index:
         """Ids and sources of all documents that were read from files."""
         return self._store.ids_of_sources()
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> Stats:
         """What the store holds and takes, for people and for programs; sizes in bytes."""
         return stats(self._store)
 
@@ -359,7 +363,7 @@ class Index:
         return check(self._store, repair=repair, advance=advance)
 
     def compact(self) -> Compaction:
-        """Give the space of deleted documents back; see ``edge_mrl.store.maintain.compact``."""
+        """Give the space of deleted documents back; see ``edge_mrl.store.compact``."""
         return compact(self._store)
 
     def reindex(
@@ -555,45 +559,6 @@ def _require_rule(
             f"{store.path} has passages of up to {rule.max_tokens} tokens, overlap {rule.overlap}, "
             "and keeps them so: leave these options out, or make another store"
         )
-
-
-def find_bundle(store: Store) -> Path:
-    """The store's bundle: beside it as it was, or where it was.
-
-    Raises:
-        UsageError: It is at neither place.
-        BindingError: What is there now is of another space or code.
-    """
-    wrong: BindingError | None = None
-    for folder in store.bundle_candidates():
-        try:
-            binding = binding_of(read_manifest(folder), folder.resolve())
-            store.require(binding)
-        except BindingError as error:
-            wrong = error
-        except (UsageError, BundleError):
-            continue
-        else:
-            return folder
-    if wrong is not None:
-        raise wrong
-    raise UsageError(
-        f"the bundle of {store.path} is not at {store.binding.bundle} any more: "
-        "say where it is with --bundle DIR"
-    )
-
-
-def binding_of(manifest: Manifest, folder: Path) -> Binding:
-    """What a store is bound to that is made with a bundle."""
-    return Binding(
-        manifest.space_id,
-        manifest.code_id,
-        manifest.dim,
-        manifest.code.scale,
-        str(folder),
-        manifest.full_dim,
-        manifest.code.packing,
-    )
 
 
 __getattr__ = moved(__name__, {"edge_mrl.search": ("Hit",), "edge_mrl.ingest": ("embed",)})

@@ -19,7 +19,7 @@ from edge_mrl.errors import BindingError, DamagedError, UsageError
 from edge_mrl.index import Stored
 from edge_mrl.search import scan as search
 from edge_mrl.search.funnel import Funnel
-from edge_mrl.store.store import Counts
+from edge_mrl.store import Counts
 from tests.support.bundles import TINY, TINY_COARSE, copy_bundle, keep_codes_as
 from tests.support.stores import PACKINGS, levels, packing
 
@@ -68,7 +68,7 @@ def test_index_of_fewer_bits_scores_levels_with_the_querys_whole_code(
     with Index.open(path, bundle=bundle, max_tokens=46) as index, Encoder.open(TINY) as encoder:
         index.put(documents)
         found = index.search_many(queries, k=9)
-        assert index.stats()["code_bytes"] == {"int4": 8}.get(kind, 2)
+        assert index.stats().code_bytes == {"int4": 8}.get(kind, 2)
         left = encoder.encode(queries, kind="query").coarse
         right = encoder.encode([d.text for d in documents]).coarse
         scores = similarity(left, levels(right, kept))
@@ -124,7 +124,7 @@ def test_store_remembers_the_stages_that_it_was_tuned_to(
         index.search("the cat", stages="16x1:5,8x8:3,16x8")
     with Index.open(path) as index:
         assert str(index.tuned) == "16x1:20,16x8"
-        assert index.stats()["stages"] == "16x1:20,16x8"
+        assert index.stats().stages == "16x1:20,16x8"
         index.search("the cat")
         index.tune(None)
         index.search("the cat")

@@ -534,7 +534,7 @@ class EdgeMrl(Engine):
     exact = False
 
     def load(self) -> None:
-        self._store: Any = importlib.import_module("edge_mrl.store.store")
+        self._store: Any = importlib.import_module("edge_mrl.store")
         self._documents: Any = importlib.import_module("edge_mrl.documents")
         self._search: Any = importlib.import_module("edge_mrl.search.scan")
 

@@ -34,7 +34,7 @@ from edge_mrl.documents import Document, PassageRule
 from edge_mrl.encode.encoder import Encoder
 from edge_mrl.search.funnel import Funnel
 from edge_mrl.search.scan import EXACT_BELOW, nearest
-from edge_mrl.store.store import Binding, Entry, Store
+from edge_mrl.store import Binding, Entry, Store
 from edge_mrl.store.view import View
 from edge_mrl_export.pages.plots import Axis, Line, Panel, svg
 

@@ -22,7 +22,7 @@ from bench.support.machine import save
 from edge_mrl.documents import Document, PassageRule
 from edge_mrl.encode.encoder import Encoder, Encoding
 from edge_mrl.search.ranking import Mode, Options, Vectors, rank
-from edge_mrl.store.store import Binding, Entry, Store
+from edge_mrl.store import Binding, Entry, Store
 
 DEPTH = 100
 BATCH = 1000

@@ -29,7 +29,7 @@ from edge_mrl_export.pages.plots import Line, Panel, decades, svg
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edge_mrl.store.store import Store
+    from edge_mrl.store import Store
 
 ROOT = Path(__file__).parent.parent.parent
 FILES = ROOT / "build" / "bench-growth"
@@ -158,7 +158,7 @@ def put(folder: Path, rows: int) -> dict[str, Any]:
     """Build the store; seconds are those of the puts and the closing, not of drawing vectors."""
     from bench.support.vectors import QUERY_BLOCK, clustered
     from edge_mrl.codes.packing import quantize
-    from edge_mrl.store.maintain import stats
+    from edge_mrl.store import stats
 
     queries = clustered(FUNNEL, seed=SEED, first_block=QUERY_BLOCK)
     np.save(folder / "queries.npy", quantize(queries))
@@ -172,7 +172,7 @@ def put(folder: Path, rows: int) -> dict[str, Any]:
     store.close()
     seconds += time.perf_counter() - start
     with _open(folder) as store:
-        size = stats(store)["bytes"]
+        size = stats(store).bytes
     return {
         "put_rows_per_s": round(rows / seconds),
         "database_bytes_per_row": round(size["database"] / rows, 1),
@@ -225,7 +225,7 @@ def search(folder: Path, rows: int) -> dict[str, Any]:
 
 def delete(folder: Path, rows: int) -> dict[str, Any]:
     """Delete every second document and compact; seconds of each, and bytes around the latter."""
-    from edge_mrl.store.maintain import compact
+    from edge_mrl.store import compact
 
     gone = [str(row) for row in range(0, rows, 2)]
     with _open(folder) as store:
@@ -254,7 +254,7 @@ STEPS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
 
 def _open(folder: Path) -> Store:
     from edge_mrl.documents import PassageRule
-    from edge_mrl.store.store import Binding, Store
+    from edge_mrl.store import Binding, Store
 
     binding = Binding("s" * 64, "c" * 64, 128, 1.0, "bench")
     return Store.open(folder / "bench.store", create=lambda: (binding, PassageRule(200, 0)))
@@ -274,7 +274,7 @@ def _batches(rows: int) -> Iterator[tuple[int, NDArray[np.int8]]]:
 
 def _put(store: Store, first: int, codes: NDArray[np.int8]) -> None:
     from edge_mrl.documents import Document
-    from edge_mrl.store.store import Entry
+    from edge_mrl.store import Entry
 
     texts = [f"passage {row}" for row in range(first, first + len(codes))]
     store.put(

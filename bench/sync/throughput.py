@@ -41,7 +41,7 @@ from edge_mrl.cli.progress import Progress
 from edge_mrl.codes.packing import normalize
 from edge_mrl.documents import Document
 from edge_mrl.index import Index
-from edge_mrl.store.store import Entry
+from edge_mrl.store import Entry
 from edge_mrl.sync.client import SyncClient
 from edge_mrl.sync.client import enroll as enroll_store
 from edge_mrl.sync.credentials import Credentials

@@ -167,8 +167,7 @@ def _existing(store: str) -> Path:
 
 
 def _bundle_of(store: str) -> Path:
-    from edge_mrl.index import find_bundle
-    from edge_mrl.store import Store
+    from edge_mrl.store import Store, find_bundle
 
     with Store.open(store) as opened:
         return find_bundle(opened)

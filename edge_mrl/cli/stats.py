@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edge_mrl.cli.stores import add_store
+
+if TYPE_CHECKING:
+    from edge_mrl.store import Stats
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -30,39 +33,39 @@ def run(args: argparse.Namespace) -> int:
     with open_existing(args) as index:
         facts = index.stats()
     if args.json:
-        print_json(facts)
+        print_json(facts.as_dict())
     else:
         print(table(_rows(facts)))
     return 0
 
 
-def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+def _rows(facts: Stats) -> list[tuple[str, str]]:
     from edge_mrl.cli.output import count, size
 
-    deleted = facts["deleted_passages"]
+    deleted = facts.deleted_passages
     rows = [
-        ("store", facts["path"] + ("" if facts["writable"] else " (read-only)")),
-        ("bundle", facts["bundle"]),
-        ("codes", f"{facts['dim']} dimensions {facts['code']}, {facts['code_bytes']} B a passage"),
-        ("space", facts["space_id"][:12] + f", code {facts['code_id'][:12]}"),
-        ("documents", f"{facts['documents']:,}"),
+        ("store", facts.path + ("" if facts.writable else " (read-only)")),
+        ("bundle", facts.bundle),
+        ("codes", f"{facts.dim} dimensions {facts.code}, {facts.code_bytes} B a passage"),
+        ("space", facts.space_id[:12] + f", code {facts.code_id[:12]}"),
+        ("documents", f"{facts.documents:,}"),
         (
             "passages",
-            f"{facts['passages']:,} of up to {facts['max_tokens']} tokens, {facts['overlap']} shared"
+            f"{facts.passages:,} of up to {facts.max_tokens} tokens, {facts.overlap} shared"
             + (f"; {deleted:,} deleted (`edge-mrl compact` drops them)" if deleted else ""),
         ),
-        ("full", facts["keep_full"] or "not kept"),
-        ("disk", ", ".join(f"{name} {size(value)}" for name, value in facts["bytes"].items())),
+        ("full", facts.keep_full or "not kept"),
+        ("disk", ", ".join(f"{name} {size(value)}" for name, value in facts.bytes.items())),
         (
             "code file",
-            f"{count(facts['filed_passages'], 'row')}, {facts['waiting_passages']:,} waiting"
-            + (f"; not in use: {facts['problem']}" if facts["problem"] else ""),
+            f"{count(facts.filed_passages, 'row')}, {facts.waiting_passages:,} waiting"
+            + (f"; not in use: {facts.problem}" if facts.problem else ""),
         ),
     ]
-    if facts["stages"]:
-        rows.append(("stages", facts["stages"]))
-    if facts["server"]:
-        rows.append(("synced", f"with {facts['server']}; {facts['queued']:,} queued"))
-    if facts["reindexing"]:
-        rows.append(("reindexing", f"interrupted, to {facts['reindexing']}: run it again to go on"))
+    if facts.stages:
+        rows.append(("stages", facts.stages))
+    if facts.server:
+        rows.append(("synced", f"with {facts.server}; {facts.queued:,} queued"))
+    if facts.reindexing:
+        rows.append(("reindexing", f"interrupted, to {facts.reindexing}: run it again to go on"))
     return rows

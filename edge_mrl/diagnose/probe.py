@@ -185,8 +185,7 @@ def check(job: dict[str, Any]) -> dict[str, Any]:
     import dataclasses
 
     from edge_mrl.bundle import read_manifest
-    from edge_mrl.index import binding_of, find_bundle
-    from edge_mrl.store import Store
+    from edge_mrl.store import Store, binding_of, find_bundle
     from edge_mrl.store import check as check_store
 
     problem = None
@@ -205,8 +204,7 @@ def fill(job: dict[str, Any]) -> dict[str, Any]:
 
     from edge_mrl.bundle import read_manifest
     from edge_mrl.documents import Document, PassageRule
-    from edge_mrl.index import binding_of
-    from edge_mrl.store import Entry, Store
+    from edge_mrl.store import Entry, Store, binding_of
 
     folder = Path(job["bundle"]).resolve()
     binding = binding_of(read_manifest(folder), folder)
@@ -239,8 +237,8 @@ def _encoder(job: dict[str, Any]) -> Encoder:
 
 def _index(job: dict[str, Any], encoder: Encoder) -> Index:
     """The store with this encoder. Its note of where its bundle lies stays as it is."""
-    from edge_mrl.index import Index, binding_of
-    from edge_mrl.store import Store
+    from edge_mrl.index import Index
+    from edge_mrl.store import Store, binding_of
 
     store = Store.open(job["store"])
     try:

@@ -27,9 +27,9 @@ from edge_mrl.heads.balance import balanced, centre_of
 from edge_mrl.heads.bundle import NewHead, place_for_head, with_head
 from edge_mrl.heads.pieces import count_pieces, cut_pieces
 from edge_mrl.heads.trial import MOST_PASSAGES, Short, Trial, best_kind, nested_sizes, spread
-from edge_mrl.index import Index, binding_of, find_bundle
+from edge_mrl.index import Index
 from edge_mrl.ingest import REINDEX_DOCUMENTS
-from edge_mrl.store import Entry, reindex
+from edge_mrl.store import Entry, binding_of, find_bundle, reindex
 
 if TYPE_CHECKING:
     from edge_mrl.bundle import Manifest
@@ -171,9 +171,8 @@ class _Vectors:
 
     def keys(self) -> list[int]:
         """Documents with passages; evenly spread, of so many as have ``MOST_PASSAGES`` together."""
-        with self.index.store.reading(), self.index.store.locked() as (connection, _):
-            rows = connection.execute("SELECT document, rows FROM passages ORDER BY document")
-            counts = [(int(key), int(count)) for key, count in rows]
+        with self.index.store.reading() as view:
+            counts = view.passage_counts()
         total = sum(count for _, count in counts)
         share = min(1.0, MOST_PASSAGES / max(total, 1))
         return [key for key, _ in spread(counts, max(int(len(counts) * share), 1))]
@@ -185,10 +184,8 @@ class _Vectors:
             keys: Documents; those that are gone meanwhile are left out.
             keep: Remember what was embedded, for the next time.
         """
-        with self.index.store.reading() as view, self.index.store.locked() as (connection, _):
-            marks = ",".join("?" * len(keys))
-            query = f"SELECT key FROM documents WHERE key IN ({marks})"  # noqa: S608 - marks alone
-            there = [row[0] for row in connection.execute(query, list(keys))]
+        with self.index.store.reading() as view:
+            there = view.existing(keys)
             documents, kept = view.documents(there), view.fulls(there)
             places = view.places(there, partial=True)
         gone = [key for key in there if key not in kept and key not in self._again]

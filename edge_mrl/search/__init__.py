@@ -8,7 +8,7 @@ from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
     from edge_mrl.search.answers import Hit, answer
-    from edge_mrl.search.funnel import DEFAULT_WIDTH, WORD_DIMS, Funnel, Stage
+    from edge_mrl.search.funnel import DEFAULT_WIDTH, WORD_DIMS, Funnel, Stage, tune, tuned_funnel
     from edge_mrl.search.ranking import RESCORE_DEPTH, Mode, Options, Ranked, Vectors, rank
     from edge_mrl.search.rerank import DEFAULT_MARGIN, Answer, Reranker, Scorer, doubt, merge
     from edge_mrl.search.scan import EXACT_BELOW, nearest
@@ -34,13 +34,15 @@ __all__ = [
     "merge",
     "nearest",
     "rank",
+    "tune",
+    "tuned_funnel",
 ]
 
 __getattr__ = lazily(
     __name__,
     {
         "answers": ("Hit", "answer"),
-        "funnel": ("DEFAULT_WIDTH", "WORD_DIMS", "Funnel", "Stage"),
+        "funnel": ("DEFAULT_WIDTH", "WORD_DIMS", "Funnel", "Stage", "tune", "tuned_funnel"),
         "ranking": ("RESCORE_DEPTH", "Mode", "Options", "Ranked", "Vectors", "rank"),
         "rerank": ("DEFAULT_MARGIN", "Answer", "Reranker", "Scorer", "doubt", "merge"),
         "scan": ("EXACT_BELOW", "nearest"),

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Self
 
 from edge_mrl.codes import CODE_BITS
 from edge_mrl.errors import UsageError
+from edge_mrl.store import SEARCH_STAGES
 
 if TYPE_CHECKING:
-    from edge_mrl.store import Layout
+    from edge_mrl.store import Layout, Store, View
 
-__all__ = ["DEFAULT_WIDTH", "WORD_DIMS", "Funnel", "Stage"]
+__all__ = ["DEFAULT_WIDTH", "WORD_DIMS", "Funnel", "Stage", "tune", "tuned_funnel"]
 
 #: Rows that the 1-bit stage passes on. At 1M clustered vectors 5,000 find what a full int8 scan
 #: finds, and cost 0.3 ms more than 1,000.
@@ -167,3 +168,27 @@ class Funnel:
                     f"the funnel {self} compares {stage.dims} bits, expected a multiple of {WORD_DIMS}, "
                     f"or all {layout.dim}"
                 )
+
+
+def tuned_funnel(view: View) -> Funnel | None:
+    """The stages that a store's searches were tuned to; None for the default ones.
+
+    Raises:
+        DamagedError: They are not what was written.
+    """
+    text = view.setting(SEARCH_STAGES)
+    return None if text is None else Funnel.of(text)
+
+
+def tune(store: Store, funnel: Funnel | None) -> None:
+    """Keep stages for the searches of a store, until its bundle is changed; None for the default ones.
+
+    Raises:
+        UsageError: The store's codes cannot be searched with these stages.
+    """
+    if funnel is not None:
+        with store.reading() as view:
+            funnel.check(view.layout)
+            if funnel.rescored is not None and not view.keeps_full:
+                raise UsageError(f"the funnel {funnel} ends with full vectors: none are kept")
+    store.set_setting(SEARCH_STAGES, None if funnel is None else str(funnel))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from edge_mrl.errors import UsageError
-from edge_mrl.search.funnel import DEFAULT_WIDTH, Funnel
+from edge_mrl.search.funnel import DEFAULT_WIDTH, Funnel, tuned_funnel
 from edge_mrl.search.fusion import fuse
 from edge_mrl.search.scan import Match, nearest
 
@@ -132,7 +132,7 @@ def _funnel(view: View, options: Options) -> Funnel:
     if funnel is not None and funnel.rescored is not None and not view.keeps_full:
         raise UsageError(f"the funnel {funnel} ends with full vectors, but the store keeps none")
     if funnel is None and options.width is None:
-        funnel = view.tuned
+        funnel = tuned_funnel(view)
     return funnel or Funnel.default(view.codes.layout, options.width or DEFAULT_WIDTH)
 
 

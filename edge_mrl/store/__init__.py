@@ -8,18 +8,24 @@ from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
     from edge_mrl.store import reindex, replica
+    from edge_mrl.store.bundles import binding_of, find_bundle
     from edge_mrl.store.codefile.file import Layout, Segment
     from edge_mrl.store.codefile.table import CodeTable, Part
-    from edge_mrl.store.maintain import Compaction, Health, check, compact, stats
+    from edge_mrl.store.compaction import Compaction, compact
+    from edge_mrl.store.health import Health, check
+    from edge_mrl.store.records import Binding, Counts, Entry, text_hash
     from edge_mrl.store.replica.arrivals import Agreed
     from edge_mrl.store.replica.dead_letters import DeadLetter
     from edge_mrl.store.replica.outbox import MAX_QUEUE_BYTES, Enrollment
     from edge_mrl.store.replica.queue import Outgoing, Queue, Verdict
-    from edge_mrl.store.store import Binding, Counts, Entry, Store, text_hash
+    from edge_mrl.store.settings import SEARCH_STAGES
+    from edge_mrl.store.statistics import Stats, stats
+    from edge_mrl.store.store import Store
     from edge_mrl.store.view import Place, View
 
 __all__ = [
     "MAX_QUEUE_BYTES",
+    "SEARCH_STAGES",
     "Agreed",
     "Binding",
     "CodeTable",
@@ -35,11 +41,14 @@ __all__ = [
     "Place",
     "Queue",
     "Segment",
+    "Stats",
     "Store",
     "Verdict",
     "View",
+    "binding_of",
     "check",
     "compact",
+    "find_bundle",
     "reindex",
     "replica",
     "stats",
@@ -49,14 +58,19 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
+        "bundles": ("binding_of", "find_bundle"),
         "codefile.file": ("Layout", "Segment"),
         "codefile.table": ("CodeTable", "Part"),
-        "maintain": ("Compaction", "Health", "check", "compact", "stats"),
+        "compaction": ("Compaction", "compact"),
+        "health": ("Health", "check"),
+        "records": ("Binding", "Counts", "Entry", "text_hash"),
         "replica.arrivals": ("Agreed",),
         "replica.dead_letters": ("DeadLetter",),
         "replica.outbox": ("MAX_QUEUE_BYTES", "Enrollment"),
         "replica.queue": ("Outgoing", "Queue", "Verdict"),
-        "store": ("Binding", "Counts", "Entry", "Store", "text_hash"),
+        "settings": ("SEARCH_STAGES",),
+        "statistics": ("Stats", "stats"),
+        "store": ("Store",),
         "view": ("Place", "View"),
     },
 )

@@ -10,16 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edge_mrl.errors import (
+    NoStoreError,
     NotAStoreError,
     StoreBusyError,
     StoreError,
     StoreVersionError,
-    UsageError,
 )
 from edge_mrl.machine import reporting_memory
 from edge_mrl.store.migrations import MIGRATIONS
 
-__all__ = ["APPLICATION_ID", "Fill", "connect", "reporting", "transaction"]
+__all__ = ["APPLICATION_ID", "Fill", "connect", "reporting", "stored_bytes", "transaction"]
 
 #: "eMRL" in the database header: how a store is told from any other SQLite file.
 APPLICATION_ID = 0x654D524C
@@ -35,38 +35,31 @@ _MIGRATIONS_TABLE = """CREATE TABLE migrations (
 _WAL_RETRY_S = 0.02
 
 
-def connect(
-    path: Path, *, create: Callable[[], Fill] | None, timeout_s: float
-) -> tuple[sqlite3.Connection, bool]:
+def connect(path: Path, *, fill: Fill | None, timeout_s: float) -> tuple[sqlite3.Connection, bool]:
     """Open a store's database, making or migrating it where needed.
 
     Args:
         path: The file.
-        create: None if the store must exist. Else called if it does not; what it returns then
-            fills the new tables, in the transaction that makes them.
+        fill: Fills the tables of a new store, in the transaction that makes them. None: the store
+            must exist.
         timeout_s: How long to wait for another process's write.
 
     Returns:
         The connection, and whether it can write: not where the file or its medium is read-only.
 
     Raises:
-        UsageError: There is no store and none is to be made.
+        NoStoreError: There is no store, and ``fill`` is None.
         NotAStoreError: The file is not ours; it is left as it is.
         StoreVersionError: A newer edge-mrl wrote it.
         StoreError: It is busy, damaged, or cannot be opened.
     """
     there = _recognise(path)
-    if create is None:
-        if not there:
-            raise _no_store(path)
-        fill: Fill | None = None
-    else:
-        # Called now where it can be, so that what it raises does not leave an empty file behind.
-        fill = _later(create) if there else create()
+    if fill is None and not there:
+        raise _no_store(path)
     with reporting(path):
         if there and not _can_write(path):
             return _connect_to_read(path, timeout_s), False
-        mode = "rw" if create is None else "rwc"
+        mode = "rw" if fill is None else "rwc"
         connection = _open(path, f"mode={mode}", timeout_s)
         try:
             _prepare(connection, path, fill)
@@ -163,21 +156,16 @@ def _explain(error: sqlite3.Error, path: Path) -> StoreError:
     return StoreError(f"{path} cannot be used: {error}")
 
 
-def _no_store(path: Path) -> UsageError:
-    return UsageError(
+def _no_store(path: Path) -> NoStoreError:
+    return NoStoreError(
         f"no store at {path}: `edge-mrl index PATHS... --bundle DIR --store {path}` makes one"
     )
 
 
 def _foreign(path: Path) -> NotAStoreError:
-    return NotAStoreError(f"{path} is no edge-mrl store; it was left as it is: name another file")
-
-
-def _later(create: Callable[[], Fill]) -> Fill:
-    def fill(connection: sqlite3.Connection) -> None:
-        create()(connection)
-
-    return fill
+    return NotAStoreError(
+        f"{path} is not an edge-mrl store, and was left as it is: name another file"
+    )
 
 
 def _recognise(path: Path) -> bool:
@@ -285,3 +273,15 @@ def _use_wal(connection: sqlite3.Connection, timeout_s: float) -> None:
         else:
             return
         time.sleep(_WAL_RETRY_S)
+
+
+def stored_bytes(path: Path) -> dict[str, int]:
+    """Bytes on disk of a store's "database", "log" and "codes", where there is such a file."""
+    sizes = {}
+    for name, suffix in (("database", ""), ("log", "-wal"), ("codes", "-codes")):
+        file = path.with_name(path.name + suffix)
+        if file.exists():
+            status = file.stat()
+            blocks = getattr(status, "st_blocks", None)  # a code file has holes
+            sizes[name] = status.st_size if blocks is None else min(status.st_size, blocks * 512)
+    return sizes

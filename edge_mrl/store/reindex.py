@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING, Any
 from edge_mrl.codes import Packing
 from edge_mrl.documents import PassageRule
 from edge_mrl.errors import UsageError
+from edge_mrl.store.binding import write_bound
 from edge_mrl.store.codefile.cache import read_state, write_state
 from edge_mrl.store.codefile.file import GENERATION_BYTES
 from edge_mrl.store.records import Binding, encode_codes, encode_full, encode_spans, text_hash
 from edge_mrl.store.replica.outbox import rewind
-from edge_mrl.store.store import bind
+from edge_mrl.store.statements import insert_row
 
 if TYPE_CHECKING:
     from edge_mrl.documents import Document
-    from edge_mrl.store.store import Entry, Store
+    from edge_mrl.store.records import Entry
+    from edge_mrl.store.store import Store
 
 __all__ = [
     "Reindexing",
@@ -81,7 +83,7 @@ def begin(store: Store, wanted: Reindexing) -> int:
         same = before is not None and _comparable(before) == _comparable(wanted)
         if not same:
             connection.execute("DELETE FROM reindexed")
-        connection.execute("INSERT OR REPLACE INTO reindexing VALUES (1, ?)", (text,))
+        insert_row(connection, "reindexing", {"id": 1, "binding": text}, replace=True)
     return progress(store)[0]
 
 
@@ -113,7 +115,8 @@ def stage(store: Store, wanted: Reindexing, rows: Sequence[tuple[int, Entry]]) -
     values = [_values(key, entry, wanted) for key, entry in rows]
     with store.writing(), store.locked() as (connection, _):
         connection.executemany(
-            "INSERT OR REPLACE INTO reindexed SELECT ?, ?, ?, ?, ?, ?, ? "
+            "INSERT OR REPLACE INTO reindexed (document, rows, crc, full_crc, spans, codes, vectors) "
+            "SELECT ?, ?, ?, ?, ?, ?, ? "
             "WHERE EXISTS (SELECT 1 FROM documents WHERE key = ? AND hash = ?)",
             values,
         )
@@ -134,17 +137,18 @@ def finish(store: Store) -> bool:
         for table in ("passages", "fulls", "tombstones", "segments"):
             connection.execute(f"DELETE FROM {table}")  # noqa: S608 - own names
         connection.execute(
-            "INSERT INTO passages SELECT sum(rows) OVER (ORDER BY document) - rows, document, rows, "
+            "INSERT INTO passages (first_row, document, rows, crc, spans, codes) "
+            "SELECT sum(rows) OVER (ORDER BY document) - rows, document, rows, "
             "crc, spans, codes FROM reindexed WHERE rows > 0 ORDER BY document"
         )
         connection.execute(
-            "INSERT INTO fulls SELECT document, full_crc, vectors FROM reindexed "
-            "WHERE vectors IS NOT NULL"
+            "INSERT INTO fulls (document, crc, vectors) SELECT document, full_crc, vectors "
+            "FROM reindexed WHERE vectors IS NOT NULL"
         )
         rows = connection.execute("SELECT ifnull(sum(rows), 0) FROM passages").fetchone()[0]
         connection.execute("DELETE FROM reindexed")
         connection.execute("DELETE FROM reindexing")
-        bind(connection, store.path, wanted.binding, wanted.rule, wanted.keep_full)
+        write_bound(connection, store.path, wanted.binding, wanted.rule, wanted.keep_full)
         # What other devices wrote is here without its text: its new codes come from the server.
         rewind(connection)
         now = read_state(connection)

@@ -8,53 +8,44 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from edge_mrl.documents import Document, PassageRule, clean
 from edge_mrl.errors import (
     BindingError,
     DamagedError,
+    NoStoreError,
     StoreBusyError,
     StoreError,
     UsageError,
 )
-from edge_mrl.search import Funnel
-from edge_mrl.store.codefile.cache import CodeCache, State, bury, read_dead, read_state, write_state
+from edge_mrl.store.binding import describe_binding, fill_new, read_bound, relative_bundle
+from edge_mrl.store.codefile.cache import CodeCache, State, read_dead, read_state, write_state
 from edge_mrl.store.file import Fill, connect, reporting, transaction
-from edge_mrl.store.filters import field_rows
 from edge_mrl.store.records import (
     KEEP_FULL,
     Binding,
     Counts,
     Entry,
-    checksum,
-    decode_metadata,
-    decode_packing,
-    document_check,
-    encode_codes,
-    encode_full,
     encode_metadata,
-    encode_packing,
-    encode_spans,
     text_hash,
 )
-from edge_mrl.store.replica.outbox import Change, note, queue_bytes, read_enrollment
-from edge_mrl.store.view import DOCUMENT_COLUMNS, FUNNEL, View, read_document, select_rows
+from edge_mrl.store.replica.outbox import Change, note, note_put, room_in_queue
+from edge_mrl.store.rows import EntryRows, put_metadata, put_rows, remove_documents
+from edge_mrl.store.settings import write_setting
+from edge_mrl.store.statements import select_rows
+from edge_mrl.store.taking import Taking
+from edge_mrl.store.view import DOCUMENT_COLUMNS, View, read_document
 
-__all__ = ["Binding", "Counts", "Entry", "Store", "bind", "text_hash"]
+__all__ = ["Store"]
 
 #: How long a write waits for another process's; they last milliseconds, a large batch a second.
 BUSY_TIMEOUT_S = 10.0
 _NO_TEXT = text_hash("")
-#: Keys are 32-bit in the code file. A key is used once: this is four billion changed documents.
-MAX_KEY = 2**32 - 1
 
 
 class Store:
@@ -63,7 +54,7 @@ class Store:
     Attributes:
         path: The file.
         binding: What its codes are.
-        rule: How its documents are cut into passages.
+        rule: How its documents are split into passages.
         keep_full: What it keeps of full vectors: None, "until-synced", "fp16" or "int8".
         writable: False for a store on a medium that cannot be written.
     """
@@ -99,25 +90,69 @@ class Store:
 
         Args:
             path: The file.
-            create: Called for what a new store is bound to, only if there is none. None: it must
-                exist.
+            create: Called for what a new store is bound to, only if there is none.
             keep_full: What a new store keeps of full vectors.
-            timeout_s: How long to wait for another process's write.
+            timeout_s: How long to wait for another process's write, in seconds.
 
         Raises:
-            UsageError: There is no store and none is to be made, or it cannot keep full vectors.
+            NoStoreError: There is no store at this path.
+            StoreError: The file cannot be used; see the classes below it.
+        """
+        if keep_full not in KEEP_FULL:
+            raise UsageError(f"keep_full is {keep_full!r}, expected one of {KEEP_FULL}")
+        if create is not None:
+            try:
+                return cls._connect(Path(path), None, timeout_s)
+            except NoStoreError:
+                binding, rule = create()
+                fill = fill_new(Path(path), binding, rule, keep_full)
+                return cls._connect(Path(path), fill, timeout_s)
+        return cls._connect(Path(path), None, timeout_s)
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        binding: Binding,
+        rule: PassageRule,
+        *,
+        keep_full: str | None = None,
+        timeout_s: float = BUSY_TIMEOUT_S,
+    ) -> Store:
+        """Make a store and open it; open it if there is one that is bound to the same codes.
+
+        Of processes that make the same store at once, one makes it and the others open it: then
+        ``rule`` and ``keep_full`` are those of the first.
+
+        Args:
+            path: The file.
+            binding: What its codes are.
+            rule: How its documents are split into passages.
+            keep_full: What it keeps of full vectors: None, "until-synced", "fp16" or "int8".
+            timeout_s: How long to wait for another process's write, in seconds.
+
+        Raises:
+            UsageError: The store cannot keep full vectors, because its bundle gives none.
+            BindingError: There is a store with other codes.
             StoreError: The file cannot be used; see the classes below it.
         """
         file = Path(path)
-        if keep_full not in KEEP_FULL:
-            raise UsageError(f"keep_full is {keep_full!r}, expected one of {KEEP_FULL}")
-        fill = None if create is None else partial(_fill, file, create, keep_full)
-        connection, writable = connect(file, create=fill, timeout_s=timeout_s)
+        store = cls._connect(file, fill_new(file, binding, rule, keep_full), timeout_s)
         try:
-            return cls(file, connection, writable=writable)
+            store.require(binding)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @classmethod
+    def _connect(cls, path: Path, fill: Fill | None, timeout_s: float) -> Store:
+        connection, writable = connect(path, fill=fill, timeout_s=timeout_s)
+        try:
+            return cls(path, connection, writable=writable)
         except DamagedError as error:
             connection.close()
-            raise _named(file, error) from error
+            raise _named(path, error) from error
         except BaseException:
             connection.close()
             raise
@@ -138,11 +173,11 @@ class Store:
             what = "embedding space" if binding.space_id != mine.space_id else "code"
             raise BindingError(
                 f"{self.path} was made with another {what}: its bundle is {mine.bundle} "
-                f"({_describe(mine)}), not {binding.bundle} ({_describe(binding)}): "
+                f"({describe_binding(mine)}), not {binding.bundle} ({describe_binding(binding)}): "
                 "use that bundle, or another --store, or change this one with `edge-mrl reindex`"
             )
         if binding.bundle != mine.bundle and self.writable:
-            relative = _relative(binding.bundle, self.path)
+            relative = relative_bundle(binding.bundle, self.path)
             query = "UPDATE binding SET bundle = ?, bundle_relative = ?"
             with self.writing():
                 self._connection.execute(query, (clean(binding.bundle), relative))
@@ -176,15 +211,16 @@ class Store:
             StoreError: Nothing was stored.
         """
         by_id = {entry.document.id: entry for entry in entries}
-        rows = [_Row(entry, self.binding, self.keep_full) for entry in by_id.values()]
+        rows = [EntryRows(entry, self.binding, self.keep_full) for entry in by_id.values()]
         kept = [(document, encode_metadata(document)) for document in unchanged]
         with self.writing() as state:
             self._require_unchanged()
-            self._keep_within_bounds(rows)
-            after = self._put_rows(rows, state)
-            changed: list[str] = []
-            stale = [pair[0] for pair in kept if not self._put_metadata(*pair, changed)]
-            self._note([(row.document.id, row.size_bytes) for row in rows], changed)
+            self._leave_out_vectors(rows)
+            after = put_rows(self._connection, self.path, rows, state)
+            done = [(one, put_metadata(self._connection, one, data)) for one, data in kept]
+            stale = [document for document, what in done if what == "stale"]
+            changed = [document.id for document, what in done if what == "changed"]
+            note_put(self._connection, {row.document.id: row.size_bytes for row in rows}, changed)
             if rows:
                 write_state(self._connection, replace(after, changes=state.changes + 1))
         with self._lock, self._reporting():
@@ -198,37 +234,31 @@ class Store:
             rows = self._select("key, id", "id", names)
             keys = [key for key, _ in rows]
             gone = [Change(name, deleted=True) for _, name in rows]
-            self._remove(keys)
+            remove_documents(self._connection, keys)
             note(self._connection, gone)
             if keys:
                 write_state(self._connection, replace(state, changes=state.changes + 1))
         return len(keys)
 
-    def take(
-        self, decide: Callable[[sqlite3.Connection], tuple[Sequence[Entry], Sequence[str]]]
-    ) -> None:
-        """Store what another device wrote, in one transaction; nothing of it is queued.
-
-        Args:
-            decide: Called within the transaction; returns documents to put and ids to delete. What
-                else it writes is part of the transaction.
+    @contextmanager
+    def taking(self) -> Iterator[Taking]:
+        """Run a block in one transaction that stores what other devices wrote; nothing is queued.
 
         Raises:
-            UsageError: Codes of the wrong type or shape.
             BindingError: Another process has changed the store's bundle.
             StoreError: Nothing was stored.
         """
         with self.writing() as state:
             self._require_unchanged()
-            entries, gone = decide(self._connection)
-            keys = [row[0] for row in self._select("key", "id", gone)]
-            self._remove(keys)
-            rows = [_Row(entry, self.binding, self._kept_of_others) for entry in entries]
-            after = self._put_rows(rows, state)
-            if rows or keys:
-                write_state(self._connection, replace(after, changes=state.changes + 1))
+            # A server has the full vectors of other devices' documents.
+            keep_full = None if self.keep_full == "until-synced" else self.keep_full
+            taking = Taking(self._connection, self.path, self.binding, keep_full, state)
+            yield taking
+            if taking.changed:
+                after = replace(taking.state, changes=state.changes + 1)
+                write_state(self._connection, after)
         with self._lock, self._reporting():
-            self._cache.keep_up(after)
+            self._cache.keep_up(taking.state)
 
     def forget_full(self, ids: Iterable[str]) -> int:
         """Delete the full vectors of documents that a server has; returns of how many.
@@ -331,21 +361,17 @@ class Store:
         with self._lock, self._reporting():
             yield self._connection, self._cache
 
-    def tune(self, funnel: Funnel | None) -> None:
-        """Remember stages for searches, until the bundle is changed; None for the default ones.
+    def set_setting(self, name: str, value: str | None) -> None:
+        """Keep a setting for searches in the codes that the store has now; None deletes it.
+
+        It is deleted when the store is bound to a bundle anew.
 
         Raises:
-            UsageError: The store's codes cannot be searched so.
+            BindingError: Another process has changed the store's bundle.
         """
         with self.writing():
-            self._follow_binding()
-            self._connection.execute("DELETE FROM settings WHERE name = ?", (FUNNEL,))
-            if funnel is not None:
-                funnel.check(self._cache.layout)
-                if funnel.rescored is not None and self.keep_full is None:
-                    raise UsageError(f"the funnel {funnel} ends with full vectors: none are kept")
-                row = (FUNNEL, str(funnel), checksum(FUNNEL, str(funnel)))
-                self._connection.execute("INSERT INTO settings VALUES (?, ?, ?)", row)
+            self._require_unchanged()
+            write_setting(self._connection, name, value)
 
     def refresh(self) -> None:
         """Read the binding again, after it was changed."""
@@ -361,12 +387,7 @@ class Store:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @contextmanager
@@ -401,104 +422,15 @@ class Store:
             raise DamagedError("there are codes without a document")
         return found
 
-    def _put_rows(self, rows: list[_Row], state: State) -> State:
-        known = dict(self._select("id, key", "id", [row.document.id for row in rows]))
-        self._remove(list(known.values()))
-        key, first = state.next_key, state.next_row
-        for row in rows:
-            row.first_row = first
-            first += row.passages
-            row.key = known.get(row.document.id, key)
-            key += row.key == key
-        if key > MAX_KEY or first > MAX_KEY:
-            raise StoreError(f"{self.path} has used all its keys: make it again")
-        execute = self._connection.executemany
-        execute("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?)", [r.documents() for r in rows])
-        execute(
-            "INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?)",
-            [row.passage_row() for row in rows if row.passages],
-        )
-        execute(
-            "INSERT INTO fulls VALUES (?, ?, ?)",
-            [(r.key, zlib.crc32(r.full, r.key), r.full) for r in rows if r.full is not None],
-        )
-        execute("INSERT INTO fields VALUES (?, ?, ?, ?)", [f for row in rows for f in row.fields()])
-        execute(
-            "INSERT INTO keywords (rowid, text) VALUES (?, ?)",
-            [(row.key, row.document.text) for row in rows],
-        )
-        return replace(state, next_key=key, next_row=first)
-
-    def _remove(self, keys: Sequence[int]) -> None:
-        """Delete documents with passages, codes, fields, keywords and full vectors."""
-        rows = self._select("first_row, rows", "document", keys, table="passages")
-        bury(self._connection, rows)
-        for key, text, metadata in self._select("key, text, metadata", "key", keys):
-            self._connection.execute(
-                "INSERT INTO keywords (keywords, rowid, text) VALUES ('delete', ?, ?)", (key, text)
-            )
-            self._remove_fields(key, metadata)
-        query = "DELETE FROM documents WHERE key = ?"
-        self._connection.executemany(query, [(key,) for key in keys])
-
-    def _remove_fields(self, key: int, metadata: str) -> None:
-        try:
-            rows = field_rows(decode_metadata(metadata))
-        except ValueError:  # damaged: a search by them can only find nothing, and `check` says so
-            rows = []
-        query = "DELETE FROM fields WHERE name = ? AND kind = ? AND value = ? AND document = ?"
-        self._connection.executemany(query, [(*row, key) for row in rows])
-
-    @property
-    def _kept_of_others(self) -> str | None:
-        """What is kept of the full vectors of other devices' documents: the server has them."""
-        return None if self.keep_full == "until-synced" else self.keep_full
-
-    def _keep_within_bounds(self, rows: list[_Row]) -> None:
-        """Leave the vectors out that would make the queue too large; they can be made again."""
-        enrollment = read_enrollment(self._connection) if rows else None
-        if enrollment is None or self.keep_full != "until-synced":
+    def _leave_out_vectors(self, rows: Sequence[EntryRows]) -> None:
+        """Drop the vectors for which the queue has no room; they can be made again from the text."""
+        room = room_in_queue(self._connection) if self.keep_full == "until-synced" else None
+        if room is None:
             return
-        room = enrollment.max_queue - queue_bytes(self._connection)
         for row in rows:
             if row.size_bytes > room:
                 row.full = None
             room -= row.size_bytes
-
-    def _note(self, written: list[tuple[str, int]], changed: list[str]) -> None:
-        """Queue documents that were written, and those of whom other metadata is to be sent."""
-        changes = [Change(name, deleted=False, size_bytes=size) for name, size in written]
-        enrollment = read_enrollment(self._connection) if changed else None
-        if enrollment is not None and enrollment.with_text:
-            for name in changed:
-                query = (
-                    "SELECT ifnull(max(length(vectors)), 0) FROM fulls JOIN documents "
-                    "ON key = document WHERE id = ?"
-                )
-                size = self._connection.execute(query, (name,)).fetchone()[0]
-                changes.append(Change(name, deleted=False, size_bytes=size))
-        note(self._connection, changes)
-
-    def _put_metadata(self, document: Document, metadata: str, changed: list[str]) -> bool:
-        """Write metadata and source of a document if its text is still this one."""
-        digest = text_hash(document.text)
-        query = "SELECT key, metadata, source FROM documents WHERE id = ? AND hash = ?"
-        row = self._connection.execute(query, (document.id, digest)).fetchone()
-        if row is None:
-            return False
-        key, old, source = row
-        if old != metadata:
-            changed.append(document.id)
-        if (old, source) != (metadata, document.source):
-            self._remove_fields(key, old)
-            crc = document_check(key, document.id, metadata, document.source, digest)
-            self._connection.execute(
-                "UPDATE documents SET metadata = ?, source = ?, crc = ? WHERE key = ?",
-                (metadata, document.source, crc, key),
-            )
-            rows = [(*field, key) for field in field_rows(decode_metadata(metadata))]
-            self._connection.executemany("INSERT INTO fields VALUES (?, ?, ?, ?)", rows)
-        return True
 
     def _select(
         self, columns: str, by: str, values: Sequence[Any], table: str = "documents"
@@ -512,7 +444,7 @@ class Store:
         if self.binding.code != before.code:
             raise BindingError(
                 f"{self.path} has been changed to another bundle, {self.binding.bundle} "
-                f"({_describe(self.binding)}): put these documents again"
+                f"({describe_binding(self.binding)}): put these documents again"
             )
 
     def _follow_binding(self) -> None:
@@ -524,131 +456,16 @@ class Store:
             self._cache = self._new_cache()
 
     def _read_binding(self) -> None:
-        query = (
-            "SELECT space_id, code_id, dim, scale, full_dim, keep_full, passage_tokens, "
-            "passage_overlap, stored, step, centre, crc, bundle, bundle_relative FROM binding"
-        )
         with reporting(self.path):
-            row = self._connection.execute(query).fetchone()
-        if row is None or checksum(*row[:11]) != row[11]:
-            raise DamagedError("its binding cannot be trusted")
-        packing = decode_packing(*row[8:11])
-        self.binding = Binding(row[0], row[1], row[2], row[3], row[12], row[4], packing)
-        self.keep_full = row[5]
-        self.rule = PassageRule(*row[6:8])
-        self._bundle_relative = row[13]
-
-
-class _Row:
-    """An entry as the values of its rows; its key and first row come last."""
-
-    __slots__ = (
-        "codes",
-        "digest",
-        "document",
-        "first_row",
-        "full",
-        "key",
-        "metadata",
-        "passages",
-        "spans",
-    )
-
-    def __init__(self, entry: Entry, binding: Binding, keep_full: str | None) -> None:
-        self.document = entry.document
-        self.metadata = encode_metadata(entry.document)
-        self.digest = text_hash(entry.document.text)
-        self.passages = len(entry.spans)
-        self.spans = encode_spans(entry.spans)
-        self.codes = encode_codes(entry, binding)
-        self.full = _full_bytes(entry, binding, keep_full)
-        self.key = self.first_row = 0
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of the full vectors that wait in the store."""
-        return 0 if self.full is None else len(self.full)
-
-    def documents(self) -> tuple[Any, ...]:
-        document = self.document
-        source = document.source
-        crc = document_check(self.key, document.id, self.metadata, source, self.digest)
-        return (self.key, document.id, self.metadata, source, self.digest, crc, document.text)
-
-    def passage_row(self) -> tuple[Any, ...]:
-        crc = zlib.crc32(self.spans, zlib.crc32(self.codes, self.key))
-        return (self.first_row, self.key, self.passages, crc, self.spans, self.codes)
-
-    def fields(self) -> list[tuple[Any, ...]]:
-        if self.metadata == "{}":
-            return []
-        return [(*field, self.key) for field in field_rows(decode_metadata(self.metadata))]
-
-
-def _full_bytes(entry: Entry, binding: Binding, keep_full: str | None) -> bytes | None:
-    if keep_full is None or not entry.spans:
-        return None
-    shape = (len(entry.spans), binding.full_dim)
-    if entry.full is None or entry.full.shape != shape:
-        got = None if entry.full is None else list(entry.full.shape)
-        raise UsageError(
-            f"full vectors of document {entry.document.id!r} are {got}, "
-            f"expected float32{list(shape)}: this store keeps them"
-        )
-    return encode_full(entry.full, keep_full)
-
-
-def _fill(
-    path: Path, create: Callable[[], tuple[Binding, PassageRule]], keep_full: str | None
-) -> Fill:
-    binding, rule = create()
-    if keep_full is not None and binding.full_dim is None:
-        raise UsageError(
-            f"{path} cannot keep full vectors: the bundle {binding.bundle} gives none "
-            "(it was exported with --coarse-only)"
-        )
-
-    def fill(connection: sqlite3.Connection) -> None:
-        bind(connection, path, binding, rule, keep_full)
-        write_state(connection, State(0, 1, 0, 0, b"\0" * 16))
-
-    return fill
-
-
-def bind(
-    connection: sqlite3.Connection,
-    path: Path,
-    binding: Binding,
-    rule: PassageRule,
-    keep_full: str | None,
-) -> None:
-    """Write what a store is bound to."""
-    head = (binding.space_id, binding.code_id, binding.dim, float(binding.scale), binding.full_dim)
-    stored = encode_packing(binding.packing)
-    bound = (*head, keep_full, rule.max_tokens, rule.overlap, *stored)
-    connection.execute(
-        "INSERT OR REPLACE INTO binding (id, space_id, code_id, dim, scale, full_dim, keep_full, "
-        "passage_tokens, passage_overlap, stored, step, centre, bundle, bundle_relative, crc) "
-        "VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (*bound, clean(binding.bundle), _relative(binding.bundle, path), checksum(*bound)),
-    )
-    connection.execute("DELETE FROM settings WHERE name = ?", (FUNNEL,))  # tuned for other codes
+            bound = read_bound(self._connection)
+        self.binding = bound.binding
+        self.rule = bound.rule
+        self.keep_full = bound.keep_full
+        self._bundle_relative = bound.bundle_relative
 
 
 def _has_bytes(path: Path) -> bool:
     return path.exists() and path.stat().st_size > 0
-
-
-def _relative(bundle: str, path: Path) -> str:
-    """The bundle seen from the store's folder, so that both can move together; "" if it is far."""
-    try:
-        return clean(os.path.relpath(bundle, path.absolute().parent))
-    except ValueError:  # another drive
-        return ""
-
-
-def _describe(binding: Binding) -> str:
-    return f"space {binding.space_id[:12]}, code {binding.code_id[:12]}, {binding.dim} dimensions"
 
 
 def _named(path: Path, error: DamagedError) -> DamagedError:

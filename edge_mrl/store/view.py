@@ -11,42 +11,30 @@ import numpy as np
 
 from edge_mrl.documents import Document
 from edge_mrl.errors import DamagedError, EdgeMrlError
-from edge_mrl.search import Funnel
 from edge_mrl.store.codefile.cache import CodeCache, read_state
 from edge_mrl.store.filters import compile_filter
 from edge_mrl.store.keywords import match_expression
 from edge_mrl.store.records import (
     Binding,
-    checksum,
     decode_full,
     decode_metadata,
     decode_spans,
     document_check,
     text_hash,
 )
+from edge_mrl.store.settings import read_setting
+from edge_mrl.store.statements import select_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from edge_mrl.store.codefile.file import Layout
     from edge_mrl.store.codefile.table import CodeTable
 
-__all__ = [
-    "DOCUMENT_COLUMNS",
-    "FUNNEL",
-    "Place",
-    "View",
-    "read_document",
-    "read_funnel",
-    "select_rows",
-]
+__all__ = ["DOCUMENT_COLUMNS", "Place", "View", "read_document"]
 
-#: Values in one statement; builds of SQLite may allow no more than 999.
-SQL_PARAMETERS = 500
 #: What ``read_document`` wants.
 DOCUMENT_COLUMNS = "key, id, metadata, source, hash, crc, text"
-
-#: The name of the row of ``settings`` that holds tuned stages.
-FUNNEL = "funnel"
 
 #: First row and spans of a document's passages.
 Place = tuple[int, list[tuple[int, int]]]
@@ -73,9 +61,26 @@ class View:
         return self._cache.table(read_state(self._connection))
 
     @property
-    def tuned(self) -> Funnel | None:
-        """The stages that the store's searches were tuned to; None for the default ones."""
-        return read_funnel(self._connection)
+    def layout(self) -> Layout:
+        """How the codes are laid out."""
+        return self._cache.layout
+
+    def setting(self, name: str) -> str | None:
+        """The text of a setting, or None if it is not set.
+
+        Raises:
+            DamagedError: The text is not what was written.
+        """
+        return read_setting(self._connection, name)
+
+    def passage_counts(self) -> list[tuple[int, int]]:
+        """Keys of documents that have passages, ascending, each with the number of its passages."""
+        query = "SELECT document, rows FROM passages ORDER BY document"
+        return [(int(key), int(count)) for key, count in self._connection.execute(query)]
+
+    def existing(self, keys: Sequence[int]) -> list[int]:
+        """Those of the keys that are a document's."""
+        return [key for (key,) in select_rows(self._connection, "key", "key", keys)]
 
     @property
     def keeps_full(self) -> bool:
@@ -91,7 +96,7 @@ class View:
         rows = select_rows(self._connection, DOCUMENT_COLUMNS, "key", keys)
         if len(rows) < len(set(keys)):
             raise DamagedError("there are codes or keywords without a document")
-        return {row[0]: read_document(row) for row in rows}
+        return {key: read_document((key, *rest)) for key, *rest in rows}
 
     def places(self, keys: Sequence[int], *, partial: bool = False) -> dict[int, Place]:
         """Rows and spans of documents' passages, by key.
@@ -110,7 +115,7 @@ class View:
         for key, _, crc, spans, codes in rows:
             if zlib.crc32(spans, zlib.crc32(codes, key)) != crc:
                 raise DamagedError(f"the passages of document {key} cannot be trusted")
-        return {row[0]: (row[1], decode_spans(row[3])) for row in rows}
+        return {key: (first, decode_spans(spans)) for key, first, _, spans, _ in rows}
 
     def fulls(self, keys: Sequence[int]) -> dict[int, NDArray[np.float32]]:
         """Full vectors float32[n, full_dim] of those documents whose vectors are kept, by key."""
@@ -128,7 +133,7 @@ class View:
     def select(self, where: Mapping[str, Any]) -> NDArray[np.int64]:
         """int64: keys of the documents that a filter selects, ascending."""
         sql, values = compile_filter(where)
-        keys = [row[0] for row in self._connection.execute(sql, values)]
+        keys = [key for (key,) in self._connection.execute(sql, values)]
         return np.unique(np.array(keys, np.int64))
 
     def keyword_matches(
@@ -151,38 +156,6 @@ class View:
             (*values, k),
         )
         return [(key, score) for key, score in rows]
-
-
-def select_rows(
-    connection: sqlite3.Connection,
-    columns: str,
-    by: str,
-    values: Sequence[Any],
-    table: str = "documents",
-) -> list[tuple[Any, ...]]:
-    """Rows whose column ``by`` has one of the values, however many these are."""
-    rows: list[tuple[Any, ...]] = []
-    for first in range(0, len(values), SQL_PARAMETERS):
-        some = values[first : first + SQL_PARAMETERS]
-        marks = ",".join("?" * len(some))
-        query = f"SELECT {columns} FROM {table} WHERE {by} IN ({marks})"  # noqa: S608 - own names
-        rows += connection.execute(query, some).fetchall()
-    return rows
-
-
-def read_funnel(connection: sqlite3.Connection) -> Funnel | None:
-    """The stages in the store's settings, or None.
-
-    Raises:
-        DamagedError: They are not what was written.
-    """
-    query = "SELECT value, crc FROM settings WHERE name = ?"
-    row = connection.execute(query, (FUNNEL,)).fetchone()
-    if row is None:
-        return None
-    if checksum(FUNNEL, row[0]) != row[1]:
-        raise DamagedError("its setting 'funnel' cannot be trusted")
-    return Funnel.of(row[0])
 
 
 def read_document(row: tuple[Any, ...]) -> Document:

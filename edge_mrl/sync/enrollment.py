@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from edge_mrl.bundle import read_manifest
 from edge_mrl.errors import UsageError
-from edge_mrl.index import find_bundle
-from edge_mrl.store import MAX_QUEUE_BYTES, Enrollment, Queue, replica
+from edge_mrl.store import MAX_QUEUE_BYTES, Enrollment, Queue, find_bundle, replica
 from edge_mrl.sync.credentials import Credentials
 from edge_mrl.sync.remote import Remote
 from edge_mrl.sync.remote import enroll as ask_to_enroll

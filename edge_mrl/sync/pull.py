@@ -122,7 +122,8 @@ class Puller:
             if not page.more:
                 break
         push = now.push if now else 0
-        agreed = replica.reconcile(self._store, there, page, push=push)
+        server = replica.ServerPosition(page.cursor, page.fence, page.epoch, page.kept)
+        agreed = replica.reconcile(self._store, there, server, push=push)
         self._pulled(0, agreed.deleted)
         return agreed
 
@@ -166,10 +167,10 @@ class Puller:
         offset_ms: int | None = None,
     ) -> None:
         pairs = [(item, self._entry(item)) for item in items]
-        counts = replica.apply_pulled(
+        applied = replica.apply_pulled(
             self._store, pairs, cursor=cursor, epoch=epoch, offset_ms=offset_ms
         )
-        self._pulled(*counts)
+        self._pulled(applied.put, applied.deleted)
 
     def _entry(self, item: Item) -> Entry | None:
         """A document as the store keeps it."""

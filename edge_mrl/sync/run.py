@@ -12,8 +12,7 @@ import numpy as np
 
 from edge_mrl.bundle import read_manifest
 from edge_mrl.errors import NetworkError, ServerError, UsageError
-from edge_mrl.index import find_bundle
-from edge_mrl.store import Outgoing, Verdict, replica
+from edge_mrl.store import Outgoing, Verdict, find_bundle, replica
 from edge_mrl.sync.policy import Backoff, Policy
 from edge_mrl.sync.pull import Puller
 from edge_mrl.wire import MAX_BODY_BYTES, MAX_ITEMS, Item, encode_items

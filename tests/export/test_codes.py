@@ -91,7 +91,7 @@ def test_one_bit_codes_are_turned_and_centred_on_the_users_text(
         ]
         # 16 bits tell 50 texts apart well enough for a text to find itself.
         assert np.mean(ranks) < 3
-        assert index.stats()["code_bytes"] == 2
+        assert index.stats().code_bytes == 2
 
 
 def test_one_bit_codes_without_text_are_signs_and_say_so(model: Path, tmp_path: Path) -> None:

@@ -16,10 +16,9 @@ from edge_mrl import Encoder
 from edge_mrl.bundle.head import derive_codes
 from edge_mrl.documents import PassageRule
 from edge_mrl.encode.passages import split
-from edge_mrl.store.maintain import check
+from edge_mrl.store import Store, check
 from edge_mrl.store.replica.dead_letters import DELETED_ELSEWHERE, DeadLetter, list_dead_letters
 from edge_mrl.store.replica.queue import queue_of
-from edge_mrl.store.store import Store
 from tests.faults.databases import Held
 from tests.faults.device import PASSAGE
 from tests.faults.plan import Op

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from edge_mrl import Document, Index, SyncClient
-from edge_mrl.store.maintain import check
-from edge_mrl.store.store import Store
+from edge_mrl.store import Store, check
 from edge_mrl.sync.client import enroll as enroll_store
 from tests.faults.databases import Database, PostgresCluster, SqliteFiles
 from tests.faults.device import PASSAGE

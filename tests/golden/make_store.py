@@ -15,10 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from edge_mrl.documents import Document, PassageRule
-from edge_mrl.store import replica
+from edge_mrl.store import Binding, Entry, Store, replica
 from edge_mrl.store.replica.outbox import Enrollment
 from edge_mrl.store.replica.queue import Verdict
-from edge_mrl.store.store import Binding, Entry, Store
 
 STORES = [Path(__file__).parent / f"store-{version}.db" for version in (1, 2, 3, 4)]
 ENROLLED = STORES[2:]

@@ -23,7 +23,7 @@ from edge_mrl.errors import BundleError, GateError, UsageError
 from edge_mrl.heads.adaptation import OWN, adapt
 from edge_mrl.heads.bundle import NewHead, place_for_head, with_head
 from edge_mrl.index import Index
-from edge_mrl.store.maintain import check
+from edge_mrl.store import check
 from edge_mrl_export.build import export
 from edge_mrl_export.recipe import Recipe
 from tests.export.test_head import rows_of, sentences, static_model

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from edge_mrl.search.scan import nearest
+from edge_mrl.store import Binding, Store, check, compact, stats
 from edge_mrl.store.codefile.cache import read_state
 from edge_mrl.store.codefile.file import (
     MAGIC,
@@ -22,8 +23,6 @@ from edge_mrl.store.codefile.file import (
     code_path,
     row_checks,
 )
-from edge_mrl.store.maintain import check, compact, stats
-from edge_mrl.store.store import Binding, Store
 from tests.support.stores import (
     PACKINGS,
     fill,
@@ -111,7 +110,7 @@ def test_few_rows_need_no_file(path: Path, codes: NDArray[np.int8]) -> None:
     with open_store(path, BINDING) as store:
         fill(store, codes[:60])
         assert not code_path(path).exists()
-        assert stats(store)["problem"] is None
+        assert stats(store).problem is None
 
 
 def remove(file: Path) -> None:
@@ -148,7 +147,7 @@ def test_unusable_file_is_made_again(damage: Any, path: Path, codes: NDArray[np.
     damage(code_path(path))
     with Store.open(path) as store:
         assert answers(store, codes) == expected
-        assert stats(store)["filed_passages"] == NUMBER
+        assert stats(store).filed_passages == NUMBER
         assert check(store).sound
 
 
@@ -252,7 +251,7 @@ def test_file_of_another_program_is_left_alone(path: Path, codes: NDArray[np.int
     with Store.open(path) as store:
         assert answers(store, codes) == expected
         compact(store)
-        assert "no code file" in stats(store)["problem"]
+        assert "no code file" in stats(store).problem
     assert file.read_bytes() == b"somebody's notes"
 
 
@@ -269,12 +268,12 @@ def test_store_goes_on_when_the_file_cannot_be_written(
         with open_store(path, BINDING) as store:
             fill(store, codes)
             assert answers(store, codes) == expected
-            assert "No space left" in stats(store)["problem"]
+            assert "No space left" in stats(store).problem
             assert store.count().passages == NUMBER
     assert sorted(file.name for file in path.parent.glob("a store*")) == ["a store.db"]
     with Store.open(path) as store:
         assert answers(store, codes) == expected
-        assert stats(store)["problem"] is None
+        assert stats(store).problem is None
 
 
 def test_put_has_succeeded_though_the_file_could_not_be_committed(
@@ -289,7 +288,7 @@ def test_put_has_succeeded_though_the_file_could_not_be_committed(
         assert state(store).filed == 0
         assert store.count().documents == NUMBER
         assert answers(store, codes)
-        assert "disk is full" in stats(store)["problem"]
+        assert "disk is full" in stats(store).problem
     with Store.open(path) as store:
         assert answers(store, codes)
         assert state(store).filed == NUMBER
@@ -351,7 +350,7 @@ def test_compacting_drops_rows_and_gives_space_back(
         assert done.rows_dropped == 2000
         assert done.after_bytes < 0.6 * done.before_bytes
         assert answers(store, many[1::2], exact=True) == left != before
-        assert stats(store)["deleted_passages"] == 0
+        assert stats(store).deleted_passages == 0
         assert check(store).sound
         assert compact(store).rows_dropped == 0
 
@@ -367,7 +366,7 @@ def test_reader_sees_compaction_of_another_process(path: Path, codes: NDArray[np
             f"with Store.open({str(path)!r}) as store: maintain.compact(store)"
         )
         assert answers(store, codes[350:]) == before
-        assert stats(store)["deleted_passages"] == 0
+        assert stats(store).deleted_passages == 0
 
 
 def test_open_block_keeps_its_rows_while_another_process_compacts(

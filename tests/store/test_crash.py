@@ -22,9 +22,8 @@ import pytest
 from edge_mrl.documents import Document
 from edge_mrl.errors import StoreError
 from edge_mrl.search.scan import nearest
+from edge_mrl.store import Binding, Entry, Store, check, compact
 from edge_mrl.store.codefile.file import code_path
-from edge_mrl.store.maintain import check, compact
-from edge_mrl.store.store import Binding, Entry, Store
 from tests.support.stores import fill, levels, open_store, packing, small_segments, vectors
 
 if TYPE_CHECKING:

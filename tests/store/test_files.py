@@ -20,12 +20,10 @@ from edge_mrl.errors import (
     UsageError,
 )
 from edge_mrl.search.scan import nearest
-from edge_mrl.store import replica
+from edge_mrl.store import Binding, Counts, Health, Store, check, replica
 from edge_mrl.store.file import APPLICATION_ID
-from edge_mrl.store.maintain import Health, check
 from edge_mrl.store.migrations import MIGRATIONS
 from edge_mrl.store.replica.outbox import known_versions
-from edge_mrl.store.store import Binding, Counts, Store
 from tests.golden import make_store
 from tests.support.stores import BINDING, DIM, entry, live_codes, open_store, run_python
 

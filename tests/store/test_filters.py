@@ -15,7 +15,7 @@ from tests.support.stores import entry, open_store
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edge_mrl.store.store import Store
+    from edge_mrl.store import Store
 
 METADATA: list[dict[str, Any]] = [
     {},

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from edge_mrl.store.store import Store
+    from edge_mrl.store import Store
 
 
 def found(store: Store, query: str, **options: object) -> list[str]:

@@ -18,7 +18,7 @@ from edge_mrl.errors import (
     StoreBusyError,
     StoreError,
 )
-from edge_mrl.store.store import Counts, Store
+from edge_mrl.store import Counts, Store
 from tests.support.stores import PRELUDE, entry, live_codes, open_store, run_python, start_python
 
 if TYPE_CHECKING:

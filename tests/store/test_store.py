@@ -16,8 +16,7 @@ from edge_mrl.errors import (
     UsageError,
 )
 from edge_mrl.search.scan import nearest
-from edge_mrl.store.maintain import check
-from edge_mrl.store.store import Counts, Entry, Store, text_hash
+from edge_mrl.store import Counts, Entry, Store, check, text_hash
 from tests.support.stores import BINDING, DIM, RULE, entry, live_codes, open_store
 
 if TYPE_CHECKING:

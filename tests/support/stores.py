@@ -11,8 +11,8 @@ import numpy as np
 
 from edge_mrl.codes.packing import INT8, Packing, int4_step
 from edge_mrl.documents import Document, PassageRule
+from edge_mrl.store import Binding, Entry, Store
 from edge_mrl.store.codefile import cache as codecache
-from edge_mrl.store.store import Binding, Entry, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

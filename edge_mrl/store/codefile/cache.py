@@ -12,7 +12,7 @@ import sqlite3
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,13 +33,22 @@ from edge_mrl.store.codefile.file import (
 from edge_mrl.store.codefile.table import CodeTable, Part
 from edge_mrl.store.file import reporting, transaction
 from edge_mrl.store.records import Binding, checksum
+from edge_mrl.store.statements import insert_into, insert_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-__all__ = ["STAGE_ROWS", "CodeCache", "State", "bury", "read_dead", "read_state", "write_state"]
+__all__ = [
+    "STAGE_ROWS",
+    "CodeCache",
+    "State",
+    "add_tombstones",
+    "read_dead",
+    "read_state",
+    "write_state",
+]
 
 #: Rows that wait in SQLite before they go to the file. Reading them again after a commit takes some
 #: 3 ms; filing them costs two syncs, once for so many rows.
@@ -66,10 +75,8 @@ class State:
     filed: int
     generation: bytes
 
-    @property
-    def values(self) -> tuple[int, int, int, int, bytes]:
-        """The values in the order of the table's columns."""
-        return self.changes, self.next_key, self.next_row, self.filed, self.generation
+
+_STATE = tuple(field.name for field in fields(State))
 
 
 def read_state(connection: sqlite3.Connection) -> State:
@@ -79,22 +86,24 @@ def read_state(connection: sqlite3.Connection) -> State:
         DamagedError: Its checksum disagrees.
     """
     row = connection.execute(
-        "SELECT changes, next_key, next_row, filed, generation, crc FROM state"
+        f"SELECT {', '.join(_STATE)}, crc FROM state"  # noqa: S608 - own names
     ).fetchone()
-    if row is None or checksum(*row[:-1]) != row[-1]:
+    if row is None:
+        raise DamagedError("its state is missing")
+    *values, crc = row
+    if checksum(*values) != crc:
         raise DamagedError("its state cannot be trusted")
-    return State(*row[:-1])
+    return State(**dict(zip(_STATE, values, strict=True)))
 
 
 def write_state(connection: sqlite3.Connection, state: State) -> None:
     """Write the store's state."""
-    connection.execute(
-        "INSERT OR REPLACE INTO state VALUES (1, ?, ?, ?, ?, ?, ?)",
-        (*state.values, checksum(*state.values)),
-    )
+    values = astuple(state)
+    statement = insert_into("state", ("id", *_STATE, "crc"), replace=True)
+    connection.execute(statement, (1, *values, checksum(*values)))
 
 
-def bury(connection: sqlite3.Connection, ranges: Sequence[tuple[int, int]]) -> None:
+def add_tombstones(connection: sqlite3.Connection, ranges: Sequence[tuple[int, int]]) -> None:
     """Note rows as deleted: ranges (first, count)."""
     by_block: dict[int, list[NDArray[np.int64]]] = {}
     for first, count in ranges:
@@ -111,10 +120,8 @@ def bury(connection: sqlite3.Connection, ranges: Sequence[tuple[int, int]]) -> N
             bits = _tombstone_bits(block, *found)
         bits[np.concatenate(rows)] = True
         data = np.packbits(bits, bitorder="little").tobytes()
-        connection.execute(
-            "INSERT OR REPLACE INTO tombstones VALUES (?, ?, ?)",
-            (block, checksum(block, data), data),
-        )
+        row = {"block": block, "crc": checksum(block, data), "bits": data}
+        insert_row(connection, "tombstones", row, replace=True)
 
 
 def _sound(key: int, rows: Any, crc: int, spans: Any, codes: Any, *, size: int) -> bool:
@@ -264,7 +271,7 @@ class CodeCache:
         """Keys of documents whose passages are not what was stored."""
         query = "SELECT document, rows, crc, spans, codes FROM passages"
         rows = self._connection.execute(query)
-        return [row[0] for row in rows if not _sound(*row, size=self.layout.code_bytes)]
+        return [key for key, *row in rows if not _sound(key, *row, size=self.layout.code_bytes)]
 
     def verify(self, state: State) -> list[str]:
         """Compare every row of the file with the database; returns what is wrong."""
@@ -426,10 +433,9 @@ class CodeCache:
             rows = self.load(first, stop)
             file.append(rows, first)
             sums = rows.checksums(0, stop - first, sums)
-            self._connection.execute(
-                "INSERT OR REPLACE INTO segments VALUES (?, ?)",
-                (number, struct.pack(f"<{self.layout.columns}I", *sums)),
-            )
+            data = struct.pack(f"<{self.layout.columns}I", *sums)
+            row = {"segment": number, "checksums": data}
+            insert_row(self._connection, "segments", row, replace=True)
             first = stop
 
     def _forget(self) -> None:

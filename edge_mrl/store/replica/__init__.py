@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
-    from edge_mrl.store.replica.arrivals import Agreed, apply_pulled, reconcile
+    from edge_mrl.store.replica.arrivals import (
+        Agreed,
+        Applied,
+        ServerPosition,
+        apply_pulled,
+        reconcile,
+    )
     from edge_mrl.store.replica.dead_letters import (
         DELETED_ELSEWHERE,
         NO_VECTORS,
@@ -48,10 +54,12 @@ __all__ = [
     "MAX_QUEUE_BYTES",
     "NO_VECTORS",
     "Agreed",
+    "Applied",
     "DeadLetter",
     "Enrollment",
     "Outgoing",
     "Queue",
+    "ServerPosition",
     "Verdict",
     "acknowledge",
     "apply_pulled",
@@ -78,7 +86,7 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "arrivals": ("Agreed", "apply_pulled", "reconcile"),
+        "arrivals": ("Agreed", "Applied", "ServerPosition", "apply_pulled", "reconcile"),
         "dead_letters": (
             "DELETED_ELSEWHERE",
             "NO_VECTORS",

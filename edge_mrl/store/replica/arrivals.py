@@ -15,6 +15,7 @@ from edge_mrl.store.records import Binding, decode_metadata, encode_codes
 from edge_mrl.store.replica.dead_letters import DELETED_ELSEWHERE, write_dead_letter
 from edge_mrl.store.replica.enrollment import require
 from edge_mrl.store.replica.outbox import (
+    NEVER,
     Known,
     Queued,
     known_versions,
@@ -23,15 +24,23 @@ from edge_mrl.store.replica.outbox import (
     write_queue,
     write_versions,
 )
-from edge_mrl.store.view import select_rows
+from edge_mrl.store.statements import select_rows
 from edge_mrl.wire import Version, now_ms
 
 if TYPE_CHECKING:
-    from edge_mrl.store.store import Entry, Store
-    from edge_mrl.sync import Page
+    from edge_mrl.store.records import Entry
+    from edge_mrl.store.store import Store
     from edge_mrl.wire import Item
 
-__all__ = ["Agreed", "apply_pulled", "reconcile"]
+__all__ = ["Agreed", "Applied", "ServerPosition", "apply_pulled", "reconcile"]
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """How many documents were put and deleted in a store because other devices wrote them."""
+
+    put: int
+    deleted: int
 
 
 def apply_pulled(
@@ -41,65 +50,82 @@ def apply_pulled(
     cursor: int | None,
     epoch: str = "",
     offset_ms: int | None = None,
-) -> tuple[int, int]:
-    """Take over what other devices wrote, where it is newer than what is here.
+) -> Applied:
+    """Store what other devices wrote, where it is newer than what is here.
 
     Args:
         store: The store.
-        pulled: Items, and the document that each is here; None for a deletion.
-        cursor: How far the server's changes were pulled with these; None if that is not to be said yet.
+        pulled: Items, each with its document as this store keeps it; None for a deletion.
+        cursor: The server's change up to which everything was pulled with these items. None if items
+            before that are still missing.
         epoch: The server's epoch, in which ``cursor`` counts.
-        offset_ms: The server's clock less this machine's; None if it was not said.
+        offset_ms: The server's clock less this machine's, in milliseconds; None if the server did not
+            tell its time.
 
-    Returns:
-        Documents put, and documents deleted.
+    Raises:
+        NotEnrolledError: The store is not enrolled.
     """
-    counts = (0, 0)
-
-    def decide(connection: sqlite3.Connection) -> tuple[list[Entry], list[str]]:
-        nonlocal counts
+    with store.taking() as taking:
+        connection = taking.connection
         now = require(connection, store)
-        names = [item.id for item, _ in pulled]
-        known = known_versions(connection, names)
-        local = _Local(connection, names, store.binding, now.device)
-        entries, gone, same, versions, last = [], [], [], {}, now.last
-        for item, entry in pulled:
-            version = Version(item.stamp, item.device or "")
-            last = max(last, item.stamp)
-            before = known.get(item.id)
-            if before is not None and not _newer(version, before, local, entry):
-                if before.version == version and before.acknowledged < item.stamp:
-                    versions[item.id] = replace(before, acknowledged=item.stamp)
-                continue
-            versions[item.id] = Known(version, item.deleted, item.stamp)
-            local.take_off_queue(item, before)
-            if entry is None:
-                gone.append(item.id)
-            elif local.same(entry):
-                same.append((local.keys[item.id],))
-            else:
-                entries.append(local.complete(item, entry))
+        ids = [item.id for item, _ in pulled]
+        local = _Local(connection, ids, store.binding, now.device)
+        news = _newer_versions(connection, pulled, local)
         if store.keep_full == "until-synced":
-            connection.executemany("DELETE FROM fulls WHERE document = ?", same)
-        write_versions(connection, versions)
+            query = "DELETE FROM fulls WHERE document = ?"
+            connection.executemany(query, [(key,) for key in news.same])
+        write_versions(connection, news.versions)
+        stamps = [item.stamp for item, _ in pulled]
         write_enrollment(
             connection,
             replace(
                 now,
-                last=last,
-                floor=max(now.floor, *(i.stamp for i, _ in pulled)) if pulled else now.floor,
+                last=max(now.last, *stamps) if stamps else now.last,
+                floor=max(now.floor, *stamps) if stamps else now.floor,
                 cursor=now.cursor if cursor is None else cursor,
                 epoch=now.epoch if cursor is None else epoch,
                 offset_ms=now.offset_ms if offset_ms is None else offset_ms,
                 success_ms=now_ms(),
             ),
         )
-        gone = [name for name in gone if name in local.keys]
-        counts = len(entries), len(gone)
-        return entries, gone
+        gone = [name for name in news.gone if name in local.keys]
+        taking.delete(gone)
+        taking.put(news.entries)
+        return Applied(len(news.entries), len(gone))
 
-    store.take(decide)
-    return counts
+
+@dataclass(frozen=True, slots=True)
+class _News:
+    """What of a pull is new here: documents, ids of deletions, keys of equal documents, versions."""
+
+    entries: list[Entry]
+    gone: list[str]
+    same: list[int]
+    versions: dict[str, Known]
+
+
+def _newer_versions(
+    connection: sqlite3.Connection, pulled: Sequence[tuple[Item, Entry | None]], local: _Local
+) -> _News:
+    """What of a pull replaces what is here; what it replaces leaves the queue."""
+    known = known_versions(connection, [item.id for item, _ in pulled])
+    news = _News([], [], [], {})
+    for item, entry in pulled:
+        version = Version(item.stamp, item.device or "")
+        before = known.get(item.id)
+        if before is not None and not _newer(version, before, local, entry):
+            if before.version == version and before.acknowledged < item.stamp:
+                news.versions[item.id] = replace(before, acknowledged=item.stamp)
+            continue
+        news.versions[item.id] = Known(version, item.deleted, item.stamp)
+        local.take_off_queue(item, before)
+        if entry is None:
+            news.gone.append(item.id)
+        elif local.same(entry):
+            news.same.append(local.keys[item.id])
+        else:
+            news.entries.append(local.complete(item, entry))
+    return news
 
 
 def _newer(version: Version, before: Known, local: _Local, entry: Entry | None) -> bool:
@@ -108,6 +134,15 @@ def _newer(version: Version, before: Known, local: _Local, entry: Entry | None) 
         return version > before.version
     # The same one: only where its codes are missing here, after the store's bundle was changed.
     return entry is not None and bool(entry.spans) and local.is_hollow(entry.document.id)
+
+
+@dataclass(frozen=True, slots=True)
+class _LocalRow:
+    """What only this device knows of a document, and whether the document's text is here."""
+
+    metadata: str
+    source: str | None
+    has_text: bool
 
 
 class _Local:
@@ -119,17 +154,24 @@ class _Local:
         self._connection = connection
         self._binding = binding
         self._device = device
-        rows = select_rows(connection, "id, key, metadata, source, text <> ''", "id", names)
-        self.keys = {row[0]: row[1] for row in rows}
-        self._rows = {row[0]: row[2:] for row in rows}
-        columns = "document, codes"
+        columns = "id, key, metadata, source, text <> ''"
+        rows = select_rows(connection, columns, "id", names)
+        self.keys: dict[str, int] = {}
+        self._rows: dict[str, _LocalRow] = {}
+        for name, key, metadata, source, has_text in rows:
+            self.keys[name] = key
+            self._rows[name] = _LocalRow(metadata, source, bool(has_text))
         keys = list(self.keys.values())
-        self._codes = dict(select_rows(connection, columns, "document", keys, "passages"))
-        self._queued = {row[0] for row in select_rows(connection, "id", "id", names, "outbox")}
+        self._codes = dict(select_rows(connection, "document, codes", "document", keys, "passages"))
+        self._queued = _waiting(connection, names)
 
     def is_hollow(self, name: str) -> bool:
         """Whether a document is here without text and codes."""
-        return name in self.keys and not self._rows[name][2] and self.keys[name] not in self._codes
+        return (
+            name in self.keys
+            and not self._rows[name].has_text
+            and self.keys[name] not in self._codes
+        )
 
     def take_off_queue(self, item: Item, before: Known | None) -> None:
         """Give up a version that lost. What was written here and deleted elsewhere stays readable."""
@@ -167,9 +209,9 @@ class _Local:
         row = self._rows.get(item.id)
         if row is None:
             return entry
-        document = replace(entry.document, source=row[1])
+        document = replace(entry.document, source=row.source)
         if item.metadata is None:
-            document = replace(document, metadata=decode_metadata(row[0]))
+            document = replace(document, metadata=decode_metadata(row.metadata))
         return replace(entry, document=document)
 
 
@@ -187,66 +229,113 @@ class Agreed:
     resent: int | None
 
 
-def reconcile(store: Store, there: Mapping[str, int], end: Page, *, push: int) -> Agreed:
-    """Agree with a server, after everything was pulled, on what is not there.
+@dataclass(frozen=True, slots=True)
+class ServerPosition:
+    """Where a server stands after everything was pulled from it.
 
-    Where it has forgotten deletions that were not seen here (a fence): what it had once and has no more
-    was deleted. It goes, and what was written to it since is kept as a dead letter. What no server had
-    gets a new stamp, above those that were forgotten.
+    Attributes:
+        cursor: Its last change that was pulled.
+        fence: The last change among the deletions that it has forgotten; 0 if it has forgotten none.
+        epoch: The epoch in which it counts its changes; another one after it was restored.
+        kept: This device's last push that the server had when the epoch began.
+    """
 
-    Where it was restored from an older copy (an epoch): what it has lost of this device's, which came
-    after the copy, is queued as it was.
+    cursor: int
+    fence: int
+    epoch: str
+    kept: int
+
+
+def reconcile(
+    store: Store, there: Mapping[str, int], server: ServerPosition, *, push: int
+) -> Agreed:
+    """Agree with a server, after everything was pulled, on what the server does not have.
+
+    Where the server has forgotten deletions that this device never saw (a fence): documents that the
+    server once had and does not have now were deleted there. They are deleted here, and what was written
+    to them since is kept as a dead letter. Documents that no server ever had get a new stamp, above the
+    forgotten ones.
+
+    Where the server was restored from an older copy (another epoch): what it lost of this device's
+    documents, written after that copy, is queued as it was.
 
     Args:
         store: The store.
-        there: What the server has, deletions included: stamps by id.
-        end: The last page.
-        push: The number of the last push before the first page; it must be known what became of it.
+        there: Stamps by id of all that the server has, deletions included.
+        server: Where the server stood at the last page.
+        push: The number of the last push before the first page. That push must be settled.
 
     Raises:
-        NetworkError: Another process has pushed since: what it sent may be there, and not in ``there``.
+        NotEnrolledError: The store is not enrolled.
+        NetworkError: Another process has pushed since; what it sent may be on the server and not in
+            ``there``. The store is unchanged: try again later.
     """
-    agreed = Agreed(0, None)
-
-    def decide(connection: sqlite3.Connection) -> tuple[list[Entry], list[str]]:
-        nonlocal agreed
+    with store.taking() as taking:
+        connection = taking.connection
         before = require(connection, store)
-        restored = before.epoch not in ("", end.epoch)
-        unseen = end.fence > before.cursor
-        rows = connection.execute("SELECT id, stamp FROM versions").fetchall()
-        names = [name for name, stamp in rows if there.get(name, 0) < stamp]
-        known = known_versions(connection, names)
-        lost, gone, fresh = {}, {}, []
-        for name, one in known.items():
-            forgotten = name not in there and unseen
-            if not one.acknowledged:
-                fresh += [name] if forgotten else []
-            # Whether what arrived before the copy is there, the copy says. A deletion does no harm twice.
-            elif restored and (not forgotten or one.sent > end.kept or one.deleted):
-                lost[name] = one
-            elif forgotten:
-                gone[name] = one
-        if gone and before.push != push:
-            raise NetworkError("another process pushed while everything was pulled: trying later")
-        resent = _queue_lost(connection, before.device, lost, there) if restored else None
-        local = _Local(connection, list(gone), store.binding, before.device)
-        for name, one in gone.items():
+        restored = before.epoch not in ("", server.epoch)
+        missing = _missing_there(
+            connection, there, server, unseen=server.fence > before.cursor, restored=restored
+        )
+        if missing.gone and before.push != push:
+            raise NetworkError(
+                "another process pushed while everything was pulled: try again later"
+            )
+        resent = _queue_lost(connection, before.device, missing.lost, there) if restored else None
+        local = _Local(connection, list(missing.gone), store.binding, before.device)
+        for name, one in missing.gone.items():
             local.take_off_queue(_tombstone(name, one.version.stamp), one)
-        connection.executemany("DELETE FROM versions WHERE id = ?", [(name,) for name in gone])
-        now = replace(before, cursor=end.cursor, epoch=end.epoch, success_ms=now_ms())
-        restamp(connection, now, fresh)
-        agreed = Agreed(len(local.keys), resent)
-        return [], list(local.keys)
+        query = "DELETE FROM versions WHERE id = ?"
+        connection.executemany(query, [(name,) for name in missing.gone])
+        now = replace(before, cursor=server.cursor, epoch=server.epoch, success_ms=now_ms())
+        restamp(connection, now, missing.fresh)
+        taking.delete(list(local.keys))
+        return Agreed(len(local.keys), resent)
 
-    store.take(decide)
-    return agreed
+
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    """What a server does not have: lost there, deleted there, or new here and never sent."""
+
+    lost: dict[str, Known]
+    gone: dict[str, Known]
+    fresh: list[str]
+
+
+def _missing_there(
+    connection: sqlite3.Connection,
+    there: Mapping[str, int],
+    server: ServerPosition,
+    *,
+    unseen: bool,
+    restored: bool,
+) -> _Missing:
+    """Sort the versions that are newer here than on the server by the reason for that."""
+    rows = connection.execute("SELECT id, stamp FROM versions").fetchall()
+    names = [name for name, stamp in rows if there.get(name, 0) < stamp]
+    missing = _Missing({}, {}, [])
+    for name, one in known_versions(connection, names).items():
+        forgotten = name not in there and unseen
+        if one.acknowledged == NEVER:
+            missing.fresh.extend([name] if forgotten else [])
+        # What arrived before the copy was made, the copy shows. Deleting twice does no harm.
+        elif restored and (not forgotten or one.sent > server.kept or one.deleted):
+            missing.lost[name] = one
+        elif forgotten:
+            missing.gone[name] = one
+    return missing
+
+
+def _waiting(connection: sqlite3.Connection, names: Sequence[str]) -> set[str]:
+    """Those of the documents that wait in the queue."""
+    return {name for (name,) in select_rows(connection, "id", "id", names, "outbox")}
 
 
 def _queue_lost(
     connection: sqlite3.Connection, device: str, lost: Mapping[str, Known], there: Mapping[str, int]
 ) -> int:
     """Queue again, as it was, what a server has lost of this device's; returns how many."""
-    waiting = {row[0] for row in select_rows(connection, "id", "id", list(lost), "outbox")}
+    waiting = _waiting(connection, list(lost))
     versions, rows = {}, []
     for name, one in lost.items():
         stamp, has = one.version.stamp, there.get(name, 0)

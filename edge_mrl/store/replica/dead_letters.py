@@ -12,6 +12,7 @@ from edge_mrl.errors import DamagedError
 from edge_mrl.store.records import checksum, decode_metadata
 from edge_mrl.store.replica.enrollment import require
 from edge_mrl.store.replica.outbox import Queued, restamp, write_queue
+from edge_mrl.store.statements import insert_into
 from edge_mrl.wire import now_ms
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ __all__ = [
 #: Why a version cannot be sent, beside what a server says: "invalid", "too_large", "forbidden".
 DELETED_ELSEWHERE = "deleted_elsewhere"
 NO_VECTORS = "no_vectors"
+_DEAD = ("id", "stamp", "reason", "since_ms", "deleted", "metadata", "text", "crc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +69,15 @@ def list_dead_letters(store: Store) -> list[DeadLetter]:
     Raises:
         DamagedError: One is not what was written.
     """
-    query = "SELECT id, stamp, reason, since_ms, deleted, metadata, text, crc FROM dead ORDER BY id"
+    query = f"SELECT {', '.join(_DEAD)} FROM dead ORDER BY id"  # noqa: S608 - own names
     with store.locked() as (connection, _):
         rows = connection.execute(query).fetchall()
-    here = store.get([row[0] for row in rows])
+    here = store.get([name for name, *_ in rows])
     letters = []
     for *values, crc in rows:
-        if checksum(*values) != crc:
-            raise DamagedError(f"the dead letter of document {values[0]!r} cannot be trusted")
         name, _, reason, since_ms, deleted, metadata, text = values
+        if checksum(*values) != crc:
+            raise DamagedError(f"the dead letter of document {name!r} cannot be trusted")
         document = None if deleted else here.get(name)
         if text is not None:
             document = Document(name, text, decode_metadata(metadata))
@@ -119,8 +121,8 @@ def drop_dead_letters(store: Store, ids: Iterable[str] | None = None) -> int:
         ids: Which; None for all.
     """
     with store.writing(), store.locked() as (connection, _):
-        rows = connection.execute("SELECT id FROM dead").fetchall()
-        wanted = {row[0] for row in rows} & ({row[0] for row in rows} if ids is None else set(ids))
+        there = {name for (name,) in connection.execute("SELECT id FROM dead")}
+        wanted = there if ids is None else there & set(ids)
         _forget(connection, sorted(wanted))
         if store.keep_full == "until-synced":
             query = "DELETE FROM fulls WHERE document = (SELECT key FROM documents WHERE id = ?)"
@@ -137,11 +139,9 @@ def move_to_dead_letters(
 ) -> None:
     """Move versions (id, stamp, why) from the queue to the dead letters; their documents stay."""
     for name, stamp, reason in letters:
-        row = connection.execute(
-            "DELETE FROM outbox WHERE id = ? AND stamp = ? RETURNING deleted", (name, stamp)
-        ).fetchone()
-        if row is not None:
-            write_dead_letter(connection, name, stamp, reason, row[0])
+        query = "DELETE FROM outbox WHERE id = ? AND stamp = ? RETURNING deleted"
+        for (deleted,) in connection.execute(query, (name, stamp)).fetchall():
+            write_dead_letter(connection, name, stamp, reason, deleted)
 
 
 def write_dead_letter(
@@ -155,6 +155,4 @@ def write_dead_letter(
     """Write a dead letter; ``kept`` is metadata and text of a document that does not stay here."""
     metadata, text = kept or (None, None)
     values = (name, stamp, reason, now_ms(), deleted, metadata, text)
-    connection.execute(
-        "INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*values, checksum(*values))
-    )
+    connection.execute(insert_into("dead", _DEAD, replace=True), (*values, checksum(*values)))

@@ -11,7 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edge_mrl.errors import UsageError
+from edge_mrl.store.binding import write_bound
 from edge_mrl.store.replica.outbox import (
+    NEVER,
     Enrollment,
     Known,
     Queued,
@@ -22,7 +24,6 @@ from edge_mrl.store.replica.outbox import (
     write_queue,
     write_versions,
 )
-from edge_mrl.store.store import bind
 from edge_mrl.wire import Version, next_stamp, now_ms
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def enroll(store: Store, wanted: Enrollment, *, full_dim: int | None) -> None:
         keep_full = store.keep_full or "until-synced"
         before = read_enrollment(connection)
         binding = replace(store.binding, full_dim=full_dim)
-        bind(connection, store.path, binding, store.rule, keep_full)
+        write_bound(connection, store.path, binding, store.rule, keep_full)
         same = before is not None and (before.server, before.tenant) == (
             wanted.server,
             wanted.tenant,
@@ -93,7 +94,7 @@ def enroll(store: Store, wanted: Enrollment, *, full_dim: int | None) -> None:
 def _rename(connection: sqlite3.Connection, device: str, name: str) -> None:
     """What was written under a device's former name is its own under the new one."""
     query = "SELECT id FROM versions WHERE device = ?"
-    known = known_versions(connection, [row[0] for row in connection.execute(query, (device,))])
+    known = known_versions(connection, [name for (name,) in connection.execute(query, (device,))])
     renamed = {
         key: replace(one, version=Version(one.version.stamp, name)) for key, one in known.items()
     }
@@ -114,7 +115,7 @@ def _queue_all(connection: sqlite3.Connection, enrollment: Enrollment) -> None:
         rows.append(Queued(name, last, deleted=False, queued_ms=time_ms, size_bytes=size))
     before = known_versions(connection, list(known))
     for name, version in known.items():
-        old = before.get(name, Known(version, deleted=False, acknowledged=0))
+        old = before.get(name, Known(version, deleted=False, acknowledged=NEVER))
         versions[name] = replace(old, version=version, deleted=False)
     write_versions(connection, versions)
     write_queue(connection, rows)
@@ -175,8 +176,8 @@ def mark_success(store: Store, *, cursor: int | None = None, offset_ms: int | No
 def ever_acknowledged(store: Store) -> bool:
     """Whether a server has any of the store's documents."""
     with store.locked() as (connection, _):
-        query = "SELECT 1 FROM versions WHERE acknowledged > 0 LIMIT 1"
-        return connection.execute(query).fetchone() is not None
+        query = "SELECT 1 FROM versions WHERE acknowledged > ? LIMIT 1"
+        return connection.execute(query, (NEVER,)).fetchone() is not None
 
 
 def require(connection: sqlite3.Connection, store: Store) -> Enrollment:

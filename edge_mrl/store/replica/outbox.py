@@ -12,20 +12,24 @@ from dataclasses import astuple, dataclass, fields, replace
 
 from edge_mrl.errors import DamagedError
 from edge_mrl.store.records import checksum
+from edge_mrl.store.statements import insert_into, select_rows
 from edge_mrl.wire import Version, next_stamp, now_ms
 
 __all__ = [
     "MAX_QUEUE_BYTES",
+    "NEVER",
+    "UNKNOWN",
     "Change",
     "Enrollment",
     "Known",
     "Queued",
     "known_versions",
     "note",
-    "queue_bytes",
+    "note_put",
     "read_enrollment",
     "restamp",
     "rewind",
+    "room_in_queue",
     "write_enrollment",
     "write_versions",
 ]
@@ -33,8 +37,12 @@ __all__ = [
 #: Bytes of vectors that wait for a server at most, by default: those of 300,000 passages of 384
 #: dimensions. Beyond it they are made again from the text when it is their turn.
 MAX_QUEUE_BYTES = 256 << 20
-#: Values in one statement; builds of SQLite may allow no more than 999.
-SQL_PARAMETERS = 500
+
+
+#: Stamps in ``Known.acknowledged`` that no version has. No server has the document; or a server has a
+#: version of it, and this device does not know which.
+NEVER = 0
+UNKNOWN = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +95,11 @@ class Known:
     Attributes:
         version: The one that the store has.
         deleted: Whether it is a deletion.
-        acknowledged: The newest stamp of this document that a server has; 0 for none, 1 where it has one
-            that nobody knows here.
-        sent: The number of the push in which this document arrived first, or, where nothing is
-            acknowledged, of one of which nobody knows whether it arrived; 0 for none.
+        acknowledged: The newest stamp of this document that the server has; ``NEVER`` if the server
+            does not have the document, ``UNKNOWN`` if it has a version that this device does not know.
+        sent: The number of the push in which this document first reached the server. While
+            ``acknowledged`` is ``NEVER``: of a push that may or may not have arrived. 0 if the document
+            was in no such push.
     """
 
     version: Version
@@ -100,14 +109,18 @@ class Known:
 
     @property
     def is_open(self) -> bool:
-        """Whether it was sent, and nobody knows if it arrived."""
-        return self.sent > 0 and not self.acknowledged
+        """Whether it was sent in a push that may or may not have arrived."""
+        return self.sent > 0 and self.acknowledged == NEVER
 
     def settled(self, *, arrived: bool) -> Known:
-        """The same, when it is known whether what was sent arrived: the server has some version then."""
+        """The same, once it is known whether the push arrived; then the server has some version of it.
+
+        Args:
+            arrived: Whether it did.
+        """
         if not self.is_open:
             return self
-        return replace(self, acknowledged=1) if arrived else replace(self, sent=0)
+        return replace(self, acknowledged=UNKNOWN) if arrived else replace(self, sent=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +143,9 @@ class Queued:
     size_bytes: int
 
 
-_COLUMNS = tuple(field.name for field in fields(Enrollment))
+_ENROLLMENT = tuple(field.name for field in fields(Enrollment))
+_VERSION = ("id", "stamp", "device", "deleted", "acknowledged", "sent", "crc")
+_OUTBOX = ("id", "stamp", "deleted", "queued_ms", "bytes", "crc")
 
 
 def read_enrollment(connection: sqlite3.Connection) -> Enrollment | None:
@@ -140,13 +155,14 @@ def read_enrollment(connection: sqlite3.Connection) -> Enrollment | None:
         DamagedError: What is there is not what was written.
     """
     row = connection.execute(
-        f"SELECT {', '.join(_COLUMNS)}, crc FROM sync"  # noqa: S608 - own names
+        f"SELECT {', '.join(_ENROLLMENT)}, crc FROM sync"  # noqa: S608 - own names
     ).fetchone()
     if row is None:
         return None
-    if checksum(*row[:-1]) != row[-1]:
+    *columns, crc = row
+    if checksum(*columns) != crc:
         raise DamagedError("what it knows of its server cannot be trusted")
-    values = {name: row[place] for place, name in enumerate(_COLUMNS)}
+    values = dict(zip(_ENROLLMENT, columns, strict=True))
     return Enrollment(**values | {"with_text": bool(values["with_text"])})
 
 
@@ -154,11 +170,8 @@ def write_enrollment(connection: sqlite3.Connection, enrollment: Enrollment) -> 
     """Write where a store is synced to."""
     # Truth is a number in SQLite, and the checksum is of what will be read.
     values = [int(v) if isinstance(v, bool) else v for v in astuple(enrollment)]
-    marks = ", ".join("?" * (len(values) + 1))
-    connection.execute(
-        f"INSERT OR REPLACE INTO sync VALUES (1, {marks})",  # noqa: S608 - question marks
-        (*values, checksum(*values)),
-    )
+    statement = insert_into("sync", ("id", *_ENROLLMENT, "crc"), replace=True)
+    connection.execute(statement, (1, *values, checksum(*values)))
 
 
 def note(
@@ -183,7 +196,7 @@ def note(
         # Put again after a deletion, it is a new document: that a server has none is no reason to
         # take it for deleted elsewhere (arrivals.reconcile).
         old = before is not None and (change.deleted or not before.deleted)
-        acknowledged, sent = (before.acknowledged, before.sent) if before and old else (0, 0)
+        acknowledged, sent = (before.acknowledged, before.sent) if before and old else (NEVER, 0)
         version = Version(last, enrollment.device)
         versions[change.id] = Known(version, change.deleted, acknowledged, sent)
         rows.append(Queued(change.id, last, change.deleted, time_ms, change.size_bytes))
@@ -194,6 +207,29 @@ def note(
     write_enrollment(connection, replace(enrollment, last=last))
 
 
+def note_put(
+    connection: sqlite3.Connection, sizes: Mapping[str, int], changed: Sequence[str]
+) -> None:
+    """Queue documents that were put. Call in the transaction of the write.
+
+    Args:
+        connection: In a transaction that writes.
+        sizes: Bytes of the vectors that are kept, by id.
+        changed: Ids of documents of which only the metadata changed: queued where metadata is sent.
+    """
+    changes = [Change(name, deleted=False, size_bytes=size) for name, size in sizes.items()]
+    enrollment = read_enrollment(connection) if changed else None
+    if enrollment is not None and enrollment.with_text:
+        query = (
+            "SELECT ifnull(max(length(vectors)), 0) FROM fulls JOIN documents "
+            "ON key = document WHERE id = ?"
+        )
+        for name in changed:
+            (size,) = connection.execute(query, (name,)).fetchone()
+            changes.append(Change(name, deleted=False, size_bytes=size))
+    note(connection, changes)
+
+
 def known_versions(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Known]:
     """Versions of those documents that have one.
 
@@ -201,19 +237,11 @@ def known_versions(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[s
         DamagedError: One is not what was written.
     """
     found = {}
-    for first in range(0, len(ids), SQL_PARAMETERS):
-        some = ids[first : first + SQL_PARAMETERS]
-        marks = ",".join("?" * len(some))
-        rows = connection.execute(
-            "SELECT id, stamp, device, deleted, acknowledged, sent, crc FROM versions "  # noqa: S608
-            f"WHERE id IN ({marks})",
-            some,
-        )
-        for *values, crc in rows:
-            name, stamp, device, deleted, acknowledged, sent = values
-            if checksum(*values) != crc:
-                raise DamagedError(f"the version of document {name!r} cannot be trusted")
-            found[name] = Known(Version(stamp, device), bool(deleted), acknowledged, sent)
+    for *values, crc in select_rows(connection, ", ".join(_VERSION), "id", ids, "versions"):
+        name, stamp, device, deleted, acknowledged, sent = values
+        if checksum(*values) != crc:
+            raise DamagedError(f"the version of document {name!r} cannot be trusted")
+        found[name] = Known(Version(stamp, device), bool(deleted), acknowledged, sent)
     return found
 
 
@@ -231,15 +259,14 @@ def write_versions(connection: sqlite3.Connection, versions: Mapping[str, Known]
             known.sent,
         )
         rows.append((*values, checksum(*values)))
-    connection.executemany("INSERT OR REPLACE INTO versions VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+    connection.executemany(insert_into("versions", _VERSION, replace=True), rows)
 
 
 def write_queue(connection: sqlite3.Connection, rows: Iterable[Queued]) -> None:
     """Queue documents; one that waits already is replaced, and keeps the time it has waited since."""
     connection.executemany(
-        "INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
-        "stamp = excluded.stamp, deleted = excluded.deleted, bytes = excluded.bytes, "
-        "crc = excluded.crc",
+        f"{insert_into('outbox', _OUTBOX)} ON CONFLICT (id) DO UPDATE SET stamp = excluded.stamp, "
+        "deleted = excluded.deleted, bytes = excluded.bytes, crc = excluded.crc",
         [_queue_row(row) for row in rows],
     )
 
@@ -255,11 +282,13 @@ def _queue_row(row: Queued) -> tuple[object, ...]:
     return (row.id, row.stamp, deleted, row.queued_ms, row.size_bytes, crc)
 
 
-def queue_bytes(connection: sqlite3.Connection) -> int:
-    """Bytes of vectors that wait."""
-    query = "SELECT ifnull(sum(bytes), 0) FROM outbox"
-    total: int = connection.execute(query).fetchone()[0]
-    return total
+def room_in_queue(connection: sqlite3.Connection) -> int | None:
+    """Bytes of vectors that may still be queued, or None if the store is not enrolled."""
+    enrollment = read_enrollment(connection)
+    if enrollment is None:
+        return None
+    (waiting,) = connection.execute("SELECT ifnull(sum(bytes), 0) FROM outbox").fetchone()
+    return enrollment.max_queue - int(waiting)
 
 
 def restamp(
@@ -290,7 +319,7 @@ def restamp(
         # Every acknowledged stamp is at most ``floor``, and that at most ``last``.
         last = next_stamp(last, offset_ms=enrollment.offset_ms, wall=wall)
         version = Version(last, enrollment.device)
-        before = known.get(row.id, Known(version, row.deleted, 0)).settled(arrived=True)
+        before = known.get(row.id, Known(version, row.deleted, NEVER)).settled(arrived=True)
         versions[row.id] = replace(before, version=version, deleted=row.deleted)
         fresh.append(replace(row, stamp=last))
     write_versions(connection, versions)

@@ -14,13 +14,14 @@ from edge_mrl.errors import DamagedError
 from edge_mrl.store.replica.dead_letters import move_to_dead_letters
 from edge_mrl.store.replica.enrollment import require
 from edge_mrl.store.replica.outbox import (
+    NEVER,
     known_versions,
     queue_crc,
     restamp,
     write_enrollment,
     write_versions,
 )
-from edge_mrl.store.view import select_rows
+from edge_mrl.store.statements import select_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -173,7 +174,7 @@ def begin_push(store: Store, number: int, ids: Sequence[str]) -> bool:
         fresh = {
             name: replace(one, sent=number)
             for name, one in known_versions(connection, ids).items()
-            if not (one.acknowledged or one.deleted)
+            if one.acknowledged == NEVER and not one.deleted
         }
         write_versions(connection, fresh)
         write_enrollment(connection, replace(now, push=number))
@@ -191,8 +192,8 @@ def settle_push(store: Store, number: int, *, refused: Collection[str] | None) -
     with store.writing(), store.locked() as (connection, _):
         now = require(connection, store)
         # Another process may have begun the next one meanwhile.
-        query = "SELECT id FROM versions WHERE sent BETWEEN 1 AND ? AND acknowledged = 0"
-        sent = [row[0] for row in connection.execute(query, (number,))]
+        query = "SELECT id FROM versions WHERE sent BETWEEN 1 AND ? AND acknowledged = ?"
+        sent = [name for (name,) in connection.execute(query, (number, NEVER))]
         versions = {
             name: one.settled(arrived=refused is not None and name not in refused)
             for name, one in known_versions(connection, sent).items()

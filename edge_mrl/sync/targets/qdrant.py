@@ -18,8 +18,7 @@ from urllib.parse import quote
 
 from edge_mrl.bundle import read_manifest
 from edge_mrl.errors import NetworkError, ServerError, UsageError
-from edge_mrl.index import find_bundle
-from edge_mrl.store import Enrollment, Store, replica
+from edge_mrl.store import Enrollment, Store, find_bundle, replica
 from edge_mrl.sync.transport import Answer, Timeouts, Transport
 from edge_mrl.wire import COUNTER_BITS, Item
 

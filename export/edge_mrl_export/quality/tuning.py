@@ -14,6 +14,7 @@ from edge_mrl.cli import Progress
 from edge_mrl.codes import CODE_BITS
 from edge_mrl.errors import UsageError
 from edge_mrl.search import DEFAULT_WIDTH, EXACT_BELOW, WORD_DIMS, Funnel, Stage, nearest
+from edge_mrl.search import tune as set_funnel
 from edge_mrl.store import CodeTable, Store
 
 __all__ = ["RECALL", "Tuned", "tune", "tuned_funnel"]
@@ -73,7 +74,7 @@ def tune(store: Path, *, quiet: bool = False) -> Tuned:
     with Store.open(store) as opened:
         with opened.reading() as view:
             found = tuned_funnel(view.codes, quiet=quiet)
-        opened.tune(found.funnel)
+        set_funnel(opened, found.funnel)
     return found
 
 

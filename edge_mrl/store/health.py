@@ -1,30 +1,29 @@
-"""Looking after a store: checking every byte that matters, repairing indexes, giving space back."""
+"""Checking everything that a store holds, and making damaged indexes again."""
 
 from __future__ import annotations
 
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edge_mrl.errors import DamagedError, StoreError
-from edge_mrl.store import reindex
-from edge_mrl.store.codefile.cache import read_dead, read_state, write_state
-from edge_mrl.store.codefile.file import GENERATION_BYTES, SEGMENT_ROWS
+from edge_mrl.store.codefile.cache import read_state
+from edge_mrl.store.codefile.file import SEGMENT_ROWS
 from edge_mrl.store.file import transaction
 from edge_mrl.store.filters import field_rows
 from edge_mrl.store.migrations import KEYWORD_COLUMNS
 from edge_mrl.store.records import checksum, decode_metadata, document_check, text_hash
 from edge_mrl.store.replica.outbox import read_enrollment
-from edge_mrl.store.view import read_funnel
+from edge_mrl.store.rows import insert_fields
 
 if TYPE_CHECKING:
     from edge_mrl.store.codefile.cache import CodeCache
     from edge_mrl.store.store import Store
 
-__all__ = ["Compaction", "Health", "check", "compact", "stats"]
+__all__ = ["Health", "check"]
 
 #: Problems of one kind that are named one by one.
 MOST_NAMED = 20
@@ -53,102 +52,6 @@ class Health:
     def sound(self) -> bool:
         """Whether nothing wrong is left."""
         return not self.problems
-
-
-@dataclass(frozen=True, slots=True)
-class Compaction:
-    """What compacting gave back: bytes of store, log and code file, and rows of deleted passages."""
-
-    before_bytes: int
-    after_bytes: int
-    rows_dropped: int
-
-
-def compact(store: Store) -> Compaction:
-    """Drop the rows of deleted passages, and give free space back to the file system.
-
-    Everything that is stored stays readable meanwhile, and a kill at any moment loses nothing. Needs
-    about as much free space as the store takes.
-
-    Raises:
-        StoreError: The store cannot be written, or there is not enough space; nothing is lost.
-    """
-    before = sum(_sizes(store).values())
-    with store.writing() as state, store.locked() as (connection, cache):
-        dropped = len(read_dead(connection))
-        if dropped:
-            _renumber(connection)
-            rows = state.next_row - dropped
-            write_state(
-                connection,
-                replace(
-                    state,
-                    changes=state.changes + 1,
-                    next_row=rows,
-                    filed=0,
-                    generation=bytes(GENERATION_BYTES),
-                ),
-            )
-        connection.execute("INSERT INTO keywords (keywords) VALUES ('optimize')")
-    with store.locked() as (connection, cache):
-        cache.remove()
-        connection.execute("VACUUM")
-        cache.keep_up(read_state(connection))
-        # A reader keeps the log in use; then the next to close the store folds it in.
-        patience = connection.execute("PRAGMA busy_timeout").fetchone()[0]
-        connection.execute("PRAGMA busy_timeout = 100")
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        connection.execute(f"PRAGMA busy_timeout = {patience}")
-    return Compaction(before, sum(_sizes(store).values()), dropped)
-
-
-def stats(store: Store) -> dict[str, Any]:
-    """What a store holds and takes; sizes in bytes."""
-    counts, going = store.count(), reindex.interrupted(store)
-    with store.locked() as (connection, cache):
-        state = read_state(connection)
-        deleted = len(read_dead(connection))
-        problem = cache.inspect(state)
-        enrollment = read_enrollment(connection)
-        queued = connection.execute("SELECT count(*) FROM outbox").fetchone()[0]
-        tuned = read_funnel(connection)
-    binding = store.binding
-    return {
-        "path": str(store.path),
-        "writable": store.writable,
-        "bundle": binding.bundle,
-        "space_id": binding.space_id,
-        "code_id": binding.code_id,
-        "dim": binding.dim,
-        "code": binding.packing.kind,
-        "code_bytes": binding.packing.bytes(binding.dim),
-        "stages": None if tuned is None else str(tuned),
-        "max_tokens": store.rule.max_tokens,
-        "overlap": store.rule.overlap,
-        "keep_full": store.keep_full,
-        "documents": counts.documents,
-        "passages": counts.passages,
-        "deleted_passages": deleted,
-        "filed_passages": state.filed,
-        "waiting_passages": state.next_row - state.filed,
-        "bytes": _sizes(store),
-        "problem": problem,
-        "server": None if enrollment is None else enrollment.server,
-        "queued": queued,
-        "reindexing": None if going is None else going.binding.bundle,
-    }
-
-
-def _sizes(store: Store) -> dict[str, int]:
-    """Bytes on the medium of a store's file, its log and its code file, where there are any."""
-    sizes = {}
-    for name, suffix in (("database", ""), ("log", "-wal"), ("codes", "-codes")):
-        path = store.path.with_name(store.path.name + suffix)
-        if path.exists():
-            status = path.stat()
-            blocks = getattr(status, "st_blocks", None)  # a code file has holes
-            sizes[name] = status.st_size if blocks is None else min(status.st_size, blocks * 512)
-    return sizes
 
 
 def check(store: Store, *, repair: bool = False, advance: Advance | None = None) -> Health:
@@ -181,24 +84,9 @@ def check(store: Store, *, repair: bool = False, advance: Advance | None = None)
     return Health(documents, (*found, *left), tuple(repaired.values()), tuple(dict.fromkeys(ids)))
 
 
-def _renumber(connection: sqlite3.Connection) -> None:
-    schema = "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = 'passages'"
-    sql = connection.execute(schema).fetchone()[0]
-    _, _, columns = sql.partition("(")
-    connection.execute(f"CREATE TABLE compacted ({columns}")
-    connection.execute(
-        "INSERT INTO compacted SELECT sum(rows) OVER (ORDER BY first_row) - rows, document, rows, "
-        "crc, spans, codes FROM passages ORDER BY first_row"
-    )
-    connection.execute("DROP TABLE passages")
-    connection.execute("ALTER TABLE compacted RENAME TO passages")
-    connection.execute("DELETE FROM tombstones")
-    connection.execute("DELETE FROM segments")
-
-
 def _structure(connection: sqlite3.Connection) -> list[str]:
     rows = connection.execute(f"PRAGMA integrity_check({MOST_NAMED})").fetchall()
-    problems = [f"structure: {row[0]}" for row in rows if row[0] != "ok"]
+    problems = [f"structure: {text}" for (text,) in rows if text != "ok"]
     for table, _, parent, _ in connection.execute("PRAGMA foreign_key_check").fetchmany(MOST_NAMED):
         problems.append(f"structure: a row of {table} belongs to nothing in {parent}")
     return problems
@@ -252,8 +140,8 @@ def _rows(connection: sqlite3.Connection, cache: CodeCache, found: list[str]) ->
     try:
         for key in cache.damaged_keys():
             query = "SELECT id FROM documents WHERE key = ?"
-            name = connection.execute(query, (key,)).fetchone()
-            ids.append(str(name[0]) if name else f"key {key}")
+            names = [str(name) for (name,) in connection.execute(query, (key,))]
+            ids += names or [f"key {key}"]
             found.append(f"the passages of document {ids[-1]!r} are not what was stored")
         if not ids:
             state = read_state(connection)
@@ -291,7 +179,8 @@ def _queue(connection: sqlite3.Connection) -> list[str]:
     )
     for table, columns in tables:
         query = f"SELECT {columns}, crc FROM {table}"  # noqa: S608 - own names
-        bad = [row[0] for row in connection.execute(query) if checksum(*row[:-1]) != row[-1]]
+        rows = connection.execute(query)
+        bad = [name for name, *values, crc in rows if checksum(name, *values) != crc]
         found += [f"sync: {table} of document {name!r} is damaged" for name in bad[:MOST_NAMED]]
     if not enrolled:
         return found
@@ -318,7 +207,7 @@ def _fields(connection: sqlite3.Connection) -> str | None:
             wanted += 1
             if connection.execute(query, (*row, key)).fetchone() is None:
                 return "fields: the index of metadata lacks values"
-    there = connection.execute("SELECT count(*) FROM fields").fetchone()[0]
+    (there,) = connection.execute("SELECT count(*) FROM fields").fetchone()
     return None if there == wanted else "fields: the index of metadata has values that nothing has"
 
 
@@ -382,8 +271,7 @@ def _repair(store: Store, indexes: dict[str, str], *, damaged: bool) -> dict[str
         if "fields" in indexes:
             connection.execute("DELETE FROM fields")
             for key, metadata in list(_metadata(connection)):
-                rows = [(*row, key) for row in field_rows(metadata)]
-                connection.executemany("INSERT INTO fields VALUES (?, ?, ?, ?)", rows)
+                insert_fields(connection, key, metadata)
         if "keywords" in indexes:
             connection.execute("INSERT INTO keywords (keywords) VALUES ('delete-all')")
             connection.execute("INSERT INTO keywords (rowid, text) SELECT key, text FROM documents")

@@ -1,0 +1,148 @@
+"""The row that says which codes a store has, how its documents are split, and what else it keeps."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_mrl.documents import PassageRule, clean
+from edge_mrl.errors import DamagedError, UsageError
+from edge_mrl.store.codefile.cache import State, write_state
+from edge_mrl.store.codefile.file import GENERATION_BYTES
+from edge_mrl.store.file import Fill
+from edge_mrl.store.records import KEEP_FULL, Binding, checksum, decode_packing, encode_packing
+from edge_mrl.store.settings import delete_settings
+from edge_mrl.store.statements import insert_row
+
+__all__ = ["Bound", "describe_binding", "fill_new", "read_bound", "relative_bundle", "write_bound"]
+
+#: Columns that the checksum covers, in its order. The bundle's place may change without a new checksum.
+BOUND_COLUMNS = (
+    "space_id",
+    "code_id",
+    "dim",
+    "scale",
+    "full_dim",
+    "keep_full",
+    "passage_tokens",
+    "passage_overlap",
+    "stored",
+    "step",
+    "centre",
+)
+_COLUMNS = (*BOUND_COLUMNS, "crc", "bundle", "bundle_relative")
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What a store is bound to.
+
+    Attributes:
+        binding: What its codes are.
+        rule: How its documents are split into passages.
+        keep_full: What it keeps of full vectors: None, "until-synced", "fp16" or "int8".
+        bundle_relative: The bundle's path seen from the store's folder; "" if it is on another drive.
+    """
+
+    binding: Binding
+    rule: PassageRule
+    keep_full: str | None
+    bundle_relative: str
+
+
+def read_bound(connection: sqlite3.Connection) -> Bound:
+    """What a store is bound to.
+
+    Raises:
+        DamagedError: The row is missing, or not what was written.
+    """
+    row = connection.execute(
+        f"SELECT {', '.join(_COLUMNS)} FROM binding"  # noqa: S608 - own names
+    ).fetchone()
+    if row is None:
+        raise DamagedError("its binding is missing")
+    value = dict(zip(_COLUMNS, row, strict=True))
+    if checksum(*(value[name] for name in BOUND_COLUMNS)) != value["crc"]:
+        raise DamagedError("its binding cannot be trusted")
+    binding = Binding(
+        space_id=value["space_id"],
+        code_id=value["code_id"],
+        dim=value["dim"],
+        scale=value["scale"],
+        bundle=value["bundle"],
+        full_dim=value["full_dim"],
+        packing=decode_packing(value["stored"], value["step"], value["centre"]),
+    )
+    rule = PassageRule(value["passage_tokens"], value["passage_overlap"])
+    return Bound(binding, rule, value["keep_full"], value["bundle_relative"])
+
+
+def write_bound(
+    connection: sqlite3.Connection,
+    path: Path,
+    binding: Binding,
+    rule: PassageRule,
+    keep_full: str | None,
+) -> None:
+    """Write what a store is bound to, and delete settings that were made for other codes."""
+    stored, step, centre = encode_packing(binding.packing)
+    bound: dict[str, str | int | float | bytes | None] = {
+        "space_id": binding.space_id,
+        "code_id": binding.code_id,
+        "dim": binding.dim,
+        "scale": float(binding.scale),
+        "full_dim": binding.full_dim,
+        "keep_full": keep_full,
+        "passage_tokens": rule.max_tokens,
+        "passage_overlap": rule.overlap,
+        "stored": stored,
+        "step": step,
+        "centre": centre,
+    }
+    beside = {
+        "id": 1,
+        "crc": checksum(*(bound[name] for name in BOUND_COLUMNS)),
+        "bundle": clean(binding.bundle),
+        "bundle_relative": relative_bundle(binding.bundle, path),
+    }
+    insert_row(connection, "binding", bound | beside, replace=True)
+    delete_settings(connection)
+
+
+def fill_new(path: Path, binding: Binding, rule: PassageRule, keep_full: str | None) -> Fill:
+    """What fills the tables of a new store.
+
+    Raises:
+        UsageError: The store cannot keep full vectors, because its bundle gives none.
+    """
+    if keep_full not in KEEP_FULL:
+        raise UsageError(f"keep_full is {keep_full!r}, expected one of {KEEP_FULL}")
+    if keep_full is not None and binding.full_dim is None:
+        raise UsageError(
+            f"{path} cannot keep full vectors: the bundle {binding.bundle} gives none "
+            "(it was exported with --coarse-only)"
+        )
+
+    def fill(connection: sqlite3.Connection) -> None:
+        write_bound(connection, path, binding, rule, keep_full)
+        write_state(connection, State(0, 1, 0, 0, b"\0" * GENERATION_BYTES))
+
+    return fill
+
+
+def relative_bundle(bundle: str, path: Path) -> str:
+    """A bundle's path seen from the store's folder; "" if it is on another drive.
+
+    With it, the bundle is found again after both were moved together.
+    """
+    try:
+        return clean(os.path.relpath(bundle, path.absolute().parent))
+    except ValueError:
+        return ""
+
+
+def describe_binding(binding: Binding) -> str:
+    """A store's codes in a few words, for error messages."""
+    return f"space {binding.space_id[:12]}, code {binding.code_id[:12]}, {binding.dim} dimensions"

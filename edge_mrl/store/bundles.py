@@ -1,0 +1,55 @@
+"""The bundle that made a store's codes: where it is now, and what a store keeps of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge_mrl.bundle import read_manifest
+from edge_mrl.errors import BindingError, BundleError, UsageError
+from edge_mrl.store.records import Binding
+
+if TYPE_CHECKING:
+    from edge_mrl.bundle import Manifest
+    from edge_mrl.store.store import Store
+
+__all__ = ["binding_of", "find_bundle"]
+
+
+def find_bundle(store: Store) -> Path:
+    """The folder of a store's bundle: beside the store as it was, or at its former absolute path.
+
+    Raises:
+        UsageError: There is no bundle at either place.
+        BindingError: The bundle that is there now has another embedding space or code.
+    """
+    wrong: BindingError | None = None
+    for folder in store.bundle_candidates():
+        try:
+            binding = binding_of(read_manifest(folder), folder.resolve())
+            store.require(binding)
+        except BindingError as error:
+            wrong = error
+        except (UsageError, BundleError):
+            continue
+        else:
+            return folder
+    if wrong is not None:
+        raise wrong
+    raise UsageError(
+        f"the bundle of {store.path} is not at {store.binding.bundle} any more: "
+        "say where it is with --bundle DIR"
+    )
+
+
+def binding_of(manifest: Manifest, folder: Path) -> Binding:
+    """What a store that is made with this bundle is bound to."""
+    return Binding(
+        space_id=manifest.space_id,
+        code_id=manifest.code_id,
+        dim=manifest.dim,
+        scale=manifest.code.scale,
+        bundle=str(folder),
+        full_dim=manifest.full_dim,
+        packing=manifest.code.packing,
+    )

@@ -1,0 +1,192 @@
+"""Documents as rows of a store's tables: written, changed and deleted within a transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from edge_mrl.documents import Document
+from edge_mrl.errors import StoreError, UsageError
+from edge_mrl.store.codefile.cache import State, add_tombstones
+from edge_mrl.store.filters import field_rows
+from edge_mrl.store.records import (
+    Binding,
+    Entry,
+    decode_metadata,
+    document_check,
+    encode_codes,
+    encode_full,
+    encode_metadata,
+    encode_spans,
+    text_hash,
+)
+from edge_mrl.store.statements import insert_into, select_rows
+
+__all__ = ["EntryRows", "insert_fields", "put_metadata", "put_rows", "remove_documents"]
+
+#: Keys are 32-bit in the code file. A key is used once: this is four billion changed documents.
+MAX_KEY = 2**32 - 1
+
+_DOCUMENTS = insert_into("documents", ("key", "id", "metadata", "source", "hash", "crc", "text"))
+_PASSAGES = insert_into("passages", ("first_row", "document", "rows", "crc", "spans", "codes"))
+_FULLS = insert_into("fulls", ("document", "crc", "vectors"))
+_FIELDS = insert_into("fields", ("name", "kind", "value", "document"))
+_KEYWORDS = insert_into("keywords", ("rowid", "text"))
+
+
+class EntryRows:
+    """An entry as the values of its rows; its key and its first row are set last."""
+
+    __slots__ = (
+        "codes",
+        "digest",
+        "document",
+        "first_row",
+        "full",
+        "key",
+        "metadata",
+        "passages",
+        "spans",
+    )
+
+    def __init__(self, entry: Entry, binding: Binding, keep_full: str | None) -> None:
+        self.document = entry.document
+        self.metadata = encode_metadata(entry.document)
+        self.digest = text_hash(entry.document.text)
+        self.passages = len(entry.spans)
+        self.spans = encode_spans(entry.spans)
+        self.codes = encode_codes(entry, binding)
+        self.full = _full_bytes(entry, binding, keep_full)
+        self.key = self.first_row = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the full vectors that are kept."""
+        return 0 if self.full is None else len(self.full)
+
+    def document_row(self) -> tuple[Any, ...]:
+        """Values of the table ``documents``."""
+        document = self.document
+        source = document.source
+        crc = document_check(self.key, document.id, self.metadata, source, self.digest)
+        return (self.key, document.id, self.metadata, source, self.digest, crc, document.text)
+
+    def passage_row(self) -> tuple[Any, ...]:
+        """Values of the table ``passages``."""
+        crc = zlib.crc32(self.spans, zlib.crc32(self.codes, self.key))
+        return (self.first_row, self.key, self.passages, crc, self.spans, self.codes)
+
+    def field_rows(self) -> list[tuple[Any, ...]]:
+        """Values of the table ``fields``, a row for each value in the metadata."""
+        if self.metadata == "{}":
+            return []
+        return [(*field, self.key) for field in field_rows(decode_metadata(self.metadata))]
+
+
+def _full_bytes(entry: Entry, binding: Binding, keep_full: str | None) -> bytes | None:
+    if keep_full is None or not entry.spans:
+        return None
+    shape = (len(entry.spans), binding.full_dim)
+    if entry.full is None or entry.full.shape != shape:
+        got = None if entry.full is None else list(entry.full.shape)
+        raise UsageError(
+            f"full vectors of document {entry.document.id!r} are {got}, "
+            f"expected float32{list(shape)}: this store keeps them"
+        )
+    return encode_full(entry.full, keep_full)
+
+
+def put_rows(
+    connection: sqlite3.Connection, path: Path, rows: Sequence[EntryRows], state: State
+) -> State:
+    """Write documents, each in place of the one of its id; returns the state after it.
+
+    Raises:
+        StoreError: The store has no keys left.
+    """
+    ids = [row.document.id for row in rows]
+    known = dict(select_rows(connection, "id, key", "id", ids))
+    remove_documents(connection, list(known.values()))
+    key, first = state.next_key, state.next_row
+    for row in rows:
+        row.first_row = first
+        first += row.passages
+        row.key = known.get(row.document.id, key)
+        key += row.key == key
+    if key > MAX_KEY or first > MAX_KEY:
+        raise StoreError(f"{path} has used all its keys: make the store again in another file")
+    write = connection.executemany
+    write(_DOCUMENTS, [row.document_row() for row in rows])
+    write(_PASSAGES, [row.passage_row() for row in rows if row.passages])
+    write(
+        _FULLS,
+        [
+            (row.key, zlib.crc32(row.full, row.key), row.full)
+            for row in rows
+            if row.full is not None
+        ],
+    )
+    write(_FIELDS, [field for row in rows for field in row.field_rows()])
+    write(_KEYWORDS, [(row.key, row.document.text) for row in rows])
+    return replace(state, next_key=key, next_row=first)
+
+
+def remove_documents(connection: sqlite3.Connection, keys: Sequence[int]) -> None:
+    """Delete documents with their passages, codes, fields, keywords and full vectors."""
+    rows = select_rows(connection, "first_row, rows", "document", keys, table="passages")
+    add_tombstones(connection, [(first, count) for first, count in rows])
+    for key, text, metadata in select_rows(connection, "key, text, metadata", "key", keys):
+        connection.execute(
+            "INSERT INTO keywords (keywords, rowid, text) VALUES ('delete', ?, ?)", (key, text)
+        )
+        _remove_fields(connection, key, metadata)
+    connection.executemany("DELETE FROM documents WHERE key = ?", [(key,) for key in keys])
+
+
+def put_metadata(
+    connection: sqlite3.Connection, document: Document, metadata: str
+) -> Literal["stale", "same", "changed"]:
+    """Write a document's metadata and source if its text is still the one that is stored.
+
+    Args:
+        connection: In a transaction that writes.
+        document: The document.
+        metadata: Its metadata, encoded.
+
+    Returns:
+        "stale" if its text is not stored any more; then nothing was written. Else whether the
+        metadata is "same" or "changed".
+    """
+    digest = text_hash(document.text)
+    query = "SELECT key, metadata, source FROM documents WHERE id = ? AND hash = ?"
+    row = connection.execute(query, (document.id, digest)).fetchone()
+    if row is None:
+        return "stale"
+    key, old, source = row
+    if (old, source) != (metadata, document.source):
+        _remove_fields(connection, key, old)
+        crc = document_check(key, document.id, metadata, document.source, digest)
+        connection.execute(
+            "UPDATE documents SET metadata = ?, source = ?, crc = ? WHERE key = ?",
+            (metadata, document.source, crc, key),
+        )
+        insert_fields(connection, key, decode_metadata(metadata))
+    return "same" if old == metadata else "changed"
+
+
+def insert_fields(connection: sqlite3.Connection, key: int, metadata: dict[str, Any]) -> None:
+    """Index the metadata of the document with this key."""
+    connection.executemany(_FIELDS, [(*field, key) for field in field_rows(metadata)])
+
+
+def _remove_fields(connection: sqlite3.Connection, key: int, metadata: str) -> None:
+    try:
+        rows = field_rows(decode_metadata(metadata))
+    except ValueError:  # damaged: a search by them can only find nothing, and `check` says so
+        rows = []
+    query = "DELETE FROM fields WHERE name = ? AND kind = ? AND value = ? AND document = ?"
+    connection.executemany(query, [(*row, key) for row in rows])
