@@ -16,7 +16,7 @@ import numpy as np
 from edge_mrl.bundle import read_manifest
 from edge_mrl.documents import PassageRule
 from edge_mrl.encode import Encoder, passage_rule
-from edge_mrl.errors import BindingError, EdgeMrlError, UsageError
+from edge_mrl.errors import BindingError, EdgeMrlError, NoStoreError, UsageError
 from edge_mrl.ingest import batches, embed, embed_again, rule_for
 from edge_mrl.lazy import moved
 from edge_mrl.search import (
@@ -143,29 +143,28 @@ class Index:
             StoreError: The store cannot be used; BindingError if it belongs to another bundle.
         """
         open_encoder = partial(Encoder.open, threads=threads, low_memory=low_memory)
-        opened: list[Encoder] = []
-        store = None
+        encoder: Encoder | None = None
+        store: Store | None = None
         try:
             if bundle is None:
                 store = Store.open(path)
             else:
                 folder = Path(bundle).resolve()
                 binding = binding_of(read_manifest(folder), folder)
-
-                def create() -> tuple[Binding, PassageRule]:
-                    opened.append(open_encoder(folder))
-                    rule = passage_rule(opened[0], max_tokens=max_tokens, overlap=overlap)
-                    return binding, rule
-
-                store = Store.open(path, create=create, keep_full=keep_full)
+                try:
+                    store = Store.open(path)
+                except NoStoreError:
+                    encoder = open_encoder(folder)
+                    rule = passage_rule(encoder, max_tokens=max_tokens, overlap=overlap)
+                    store = Store.create(path, binding, rule, keep_full=keep_full)
                 store.require(binding)
             _require_rule(store, max_tokens, overlap, keep_full)
         except BaseException:
-            for thing in (*opened, store):
-                if thing is not None:
-                    thing.close()
+            for opened in (encoder, store):
+                if opened is not None:
+                    opened.close()
             raise
-        return cls(store, opened[0] if opened else None, open_encoder=open_encoder)
+        return cls(store, encoder, open_encoder=open_encoder)
 
     @property
     def path(self) -> Path:

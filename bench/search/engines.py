@@ -541,7 +541,7 @@ class EdgeMrl(Engine):
     def _open(self, path: Path) -> Any:
         binding = self._store.Binding("s" * 64, "c" * 64, 128, 1.0, "bench")
         rule = self._documents.PassageRule(200, 0)
-        return self._store.Store.open(path / "bench.store", create=lambda: (binding, rule))
+        return self._store.Store.create(path / "bench.store", binding, rule)
 
     def build(self, path: Path, vectors: Floats, codes: Codes) -> None:
         del vectors

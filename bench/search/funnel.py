@@ -208,7 +208,7 @@ def measure(documents: Path, queries: Path) -> dict[str, Any]:
 
 def _filled(path: Path, codes: NDArray[np.int8]) -> Store:
     binding = Binding("s" * 64, "c" * 64, codes.shape[1], 1.0, "bench")
-    store = Store.open(path, create=lambda: (binding, PassageRule(200, 0)))
+    store = Store.create(path, binding, PassageRule(200, 0))
     for first in range(0, len(codes), BATCH):
         rows = range(first, min(first + BATCH, len(codes)))
         store.put([Entry(Document(str(i), ""), [(0, 0)], codes[i : i + 1]) for i in rows])

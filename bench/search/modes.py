@@ -82,7 +82,7 @@ def build(path: Path, data: DataSet, documents: Encoding, keep: str | None) -> S
     assert documents.full is not None
     dim, full_dim = documents.coarse.shape[1], documents.full.shape[1]
     binding = Binding("bench", "bench", dim, 1.0, "bench", full_dim)
-    store = Store.open(path, create=lambda: (binding, PassageRule(256, 0)), keep_full=keep)
+    store = Store.create(path, binding, PassageRule(256, 0), keep_full=keep)
     for first in range(0, len(data.documents), BATCH):
         store.put(
             [

@@ -257,7 +257,7 @@ def _open(folder: Path) -> Store:
     from edge_mrl.store import Binding, Store
 
     binding = Binding("s" * 64, "c" * 64, 128, 1.0, "bench")
-    return Store.open(folder / "bench.store", create=lambda: (binding, PassageRule(200, 0)))
+    return Store.create(folder / "bench.store", binding, PassageRule(200, 0))
 
 
 def _batches(rows: int) -> Iterator[tuple[int, NDArray[np.int8]]]:

@@ -210,7 +210,7 @@ def fill(job: dict[str, Any]) -> dict[str, Any]:
     binding = binding_of(read_manifest(folder), folder)
     rng = np.random.default_rng(SEED)
     started = time.perf_counter()
-    with Store.open(job["store"], create=lambda: (binding, PassageRule(128, 16))) as store:
+    with Store.create(job["store"], binding, PassageRule(128, 16)) as store:
         for first in range(0, job["rows"], PUT):
             codes = _random_codes(rng, min(PUT, job["rows"] - first), binding)
             store.put(

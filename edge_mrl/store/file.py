@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edge_mrl.errors import (
+    DamagedError,
     NoStoreError,
     NotAStoreError,
     StoreBusyError,
@@ -19,7 +20,15 @@ from edge_mrl.errors import (
 from edge_mrl.machine import reporting_memory
 from edge_mrl.store.migrations import MIGRATIONS
 
-__all__ = ["APPLICATION_ID", "Fill", "connect", "reporting", "stored_bytes", "transaction"]
+__all__ = [
+    "APPLICATION_ID",
+    "Fill",
+    "connect",
+    "named_damage",
+    "reporting",
+    "stored_bytes",
+    "transaction",
+]
 
 #: "eMRL" in the database header: how a store is told from any other SQLite file.
 APPLICATION_ID = 0x654D524C
@@ -273,6 +282,17 @@ def _use_wal(connection: sqlite3.Connection, timeout_s: float) -> None:
         else:
             return
         time.sleep(_WAL_RETRY_S)
+
+
+def named_damage(path: Path, error: DamagedError) -> DamagedError:
+    """The error with the name of the file and what to do; as it is if it has them."""
+    text = str(error)
+    if text.startswith(str(path)):
+        return error
+    return DamagedError(
+        f"{path} is damaged ({text}): `edge-mrl check --store {path}` says what; restore a copy, or "
+        "put the documents again"
+    )
 
 
 def stored_bytes(path: Path) -> dict[str, int]:

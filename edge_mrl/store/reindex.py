@@ -55,7 +55,8 @@ def interrupted(store: Store) -> Reindexing | None:
         row = connection.execute("SELECT binding FROM reindexing").fetchone()
     if row is None:
         return None
-    values = json.loads(row[0])
+    (text,) = row
+    values = json.loads(text)
     bound = values["binding"]
     if packing := bound.pop("packing", None):
         centre = None if packing["centre"] is None else tuple(packing["centre"])
@@ -106,7 +107,7 @@ def pending(store: Store, *, limit: int, after: int) -> list[tuple[int, Document
         "(SELECT 1 FROM reindexed WHERE document = key) ORDER BY key LIMIT ?"
     )
     with store.reading() as view, store.locked() as (connection, _):
-        keys = [row[0] for row in connection.execute(query, (after, limit))]
+        keys = [key for (key,) in connection.execute(query, (after, limit))]
         return sorted(view.documents(keys).items())
 
 
@@ -145,7 +146,7 @@ def finish(store: Store) -> bool:
             "INSERT INTO fulls (document, crc, vectors) SELECT document, full_crc, vectors "
             "FROM reindexed WHERE vectors IS NOT NULL"
         )
-        rows = connection.execute("SELECT ifnull(sum(rows), 0) FROM passages").fetchone()[0]
+        (rows,) = connection.execute("SELECT ifnull(sum(rows), 0) FROM passages").fetchone()
         connection.execute("DELETE FROM reindexed")
         connection.execute("DELETE FROM reindexing")
         write_bound(connection, store.path, wanted.binding, wanted.rule, wanted.keep_full)

@@ -8,26 +8,23 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from edge_mrl.documents import Document, PassageRule, clean
 from edge_mrl.errors import (
     BindingError,
     DamagedError,
-    NoStoreError,
     StoreBusyError,
     StoreError,
-    UsageError,
 )
 from edge_mrl.store.binding import describe_binding, fill_new, read_bound, relative_bundle
 from edge_mrl.store.codefile.cache import CodeCache, State, read_dead, read_state, write_state
-from edge_mrl.store.file import Fill, connect, reporting, transaction
+from edge_mrl.store.file import Fill, connect, named_damage, reporting, transaction
 from edge_mrl.store.records import (
-    KEEP_FULL,
     Binding,
     Counts,
     Entry,
@@ -75,14 +72,7 @@ class Store:
         self._cache = self._new_cache()
 
     @classmethod
-    def open(
-        cls,
-        path: str | os.PathLike[str],
-        *,
-        create: Callable[[], tuple[Binding, PassageRule]] | None = None,
-        keep_full: str | None = None,
-        timeout_s: float = BUSY_TIMEOUT_S,
-    ) -> Store:
+    def open(cls, path: str | os.PathLike[str], *, timeout_s: float = BUSY_TIMEOUT_S) -> Store:
         """Open a store.
 
         A store that this process may not write, or that lies on a read-only medium, is opened to
@@ -90,23 +80,12 @@ class Store:
 
         Args:
             path: The file.
-            create: Called for what a new store is bound to, only if there is none.
-            keep_full: What a new store keeps of full vectors.
             timeout_s: How long to wait for another process's write, in seconds.
 
         Raises:
             NoStoreError: There is no store at this path.
             StoreError: The file cannot be used; see the classes below it.
         """
-        if keep_full not in KEEP_FULL:
-            raise UsageError(f"keep_full is {keep_full!r}, expected one of {KEEP_FULL}")
-        if create is not None:
-            try:
-                return cls._connect(Path(path), None, timeout_s)
-            except NoStoreError:
-                binding, rule = create()
-                fill = fill_new(Path(path), binding, rule, keep_full)
-                return cls._connect(Path(path), fill, timeout_s)
         return cls._connect(Path(path), None, timeout_s)
 
     @classmethod
@@ -152,14 +131,14 @@ class Store:
             return cls(path, connection, writable=writable)
         except DamagedError as error:
             connection.close()
-            raise _named(path, error) from error
+            raise named_damage(path, error) from error
         except BaseException:
             connection.close()
             raise
 
     @property
     def cache_problem(self) -> str | None:
-        """Why the code file is not used or written; None if all is well."""
+        """Why the code file is not read or written, in words; None if it is."""
         return self._cache.problem
 
     def require(self, binding: Binding) -> None:
@@ -231,7 +210,7 @@ class Store:
         """Delete documents with all that belongs to them; returns how many were there."""
         names = list(dict.fromkeys(_strings(ids)))
         with self.writing() as state:
-            rows = self._select("key, id", "id", names)
+            rows = select_rows(self._connection, "key, id", "id", names)
             keys = [key for key, _ in rows]
             gone = [Change(name, deleted=True) for _, name in rows]
             remove_documents(self._connection, keys)
@@ -268,7 +247,8 @@ class Store:
         if self.keep_full != "until-synced":
             return 0
         with self.writing():
-            keys = [row[0] for row in self._select("key", "id", list(_strings(ids)))]
+            rows = select_rows(self._connection, "key", "id", list(_strings(ids)))
+            keys = [key for (key,) in rows]
             query = "DELETE FROM fulls WHERE document = ?"
             done = self._connection.executemany(query, [(key,) for key in keys])
             return max(done.rowcount, 0) if keys else 0
@@ -279,10 +259,11 @@ class Store:
         One that came from another device without it has another text than the empty one it shows.
         """
         with self._lock, self._reporting():
-            rows = self._select("id, hash, key", "id", ids)
+            rows = select_rows(self._connection, "id, hash, key", "id", ids)
             empty = [key for _, digest, key in rows if digest == _NO_TEXT]
-            without = {row[0] for row in self._select("document", "document", empty, "passages")}
-            return {name: digest for name, digest, key in rows if key not in without}
+            with_codes = select_rows(self._connection, "document", "document", empty, "passages")
+            hidden = {key for (key,) in with_codes}
+            return {name: digest for name, digest, key in rows if key not in hidden}
 
     def get(self, ids: Iterable[str]) -> dict[str, Document]:
         """Those of the documents that are there, by id, in the order asked for.
@@ -292,8 +273,9 @@ class Store:
         """
         names = list(_strings(ids))
         with self._lock, self._reporting():
-            rows = self._select(DOCUMENT_COLUMNS, "id", names)
-            found = {row[1]: read_document(row) for row in rows}
+            rows = select_rows(self._connection, DOCUMENT_COLUMNS, "id", names)
+            documents = [read_document(row) for row in rows]
+        found = {document.id: document for document in documents}
         return {name: found[name] for name in names if name in found}
 
     def ids(self, keys: Sequence[int]) -> dict[int, str]:
@@ -304,7 +286,7 @@ class Store:
     def keys(self, ids: Sequence[str]) -> dict[int, str]:
         """Ids by key, of those documents that are there."""
         with self._lock, self._reporting():
-            return dict(self._select("key, id", "id", ids))
+            return dict(select_rows(self._connection, "key, id", "id", ids))
 
     def ids_of_sources(self) -> Iterator[tuple[str, str]]:
         """Ids and sources of the documents that were read from files, in parts, by source."""
@@ -318,13 +300,14 @@ class Store:
                 rows = self._connection.execute(query, at).fetchall()
             if not rows:
                 return
-            yield from ((name, source) for source, _, name in rows)
-            at = rows[-1][:2]
+            for source, key, name in rows:
+                yield name, source
+                at = (source, key)
 
     def count(self) -> Counts:
         """Count documents and passages."""
         with self._lock, self._reporting(), self._one_state():
-            documents = self._connection.execute("SELECT count(*) FROM documents").fetchone()[0]
+            (documents,) = self._connection.execute("SELECT count(*) FROM documents").fetchone()
             # Adding up the rows of all passages would read them all.
             passages = read_state(self._connection).next_row - len(read_dead(self._connection))
             return Counts(documents, passages)
@@ -406,7 +389,7 @@ class Store:
             with reporting(self.path):
                 yield
         except DamagedError as error:
-            raise _named(self.path, error) from error
+            raise named_damage(self.path, error) from error
 
     def _view(self) -> View:
         return View(self._connection, self._cache, self.binding, self.keep_full)
@@ -417,7 +400,7 @@ class Store:
         )
 
     def _ids(self, keys: Sequence[int]) -> dict[int, str]:
-        found = {row[0]: row[1] for row in self._select("key, id", "key", keys)}
+        found = dict(select_rows(self._connection, "key, id", "key", keys))
         if len(found) < len(set(keys)):
             raise DamagedError("there are codes without a document")
         return found
@@ -431,11 +414,6 @@ class Store:
             if row.size_bytes > room:
                 row.full = None
             room -= row.size_bytes
-
-    def _select(
-        self, columns: str, by: str, values: Sequence[Any], table: str = "documents"
-    ) -> list[tuple[Any, ...]]:
-        return select_rows(self._connection, columns, by, values, table)
 
     def _require_unchanged(self) -> None:
         """Raise BindingError if the store's bundle is another one than when it was opened."""
@@ -466,17 +444,6 @@ class Store:
 
 def _has_bytes(path: Path) -> bool:
     return path.exists() and path.stat().st_size > 0
-
-
-def _named(path: Path, error: DamagedError) -> DamagedError:
-    """The error with the file's name and what to do, once."""
-    text = str(error)
-    if text.startswith(str(path)):
-        return error
-    return DamagedError(
-        f"{path} is damaged ({text}): `edge-mrl check --store {path}` says what; restore a copy, or "
-        "put the documents again"
-    )
 
 
 def _strings(values: Iterable[str]) -> Iterator[str]:

@@ -44,7 +44,7 @@ def binding(store: Path) -> Binding:
 
 def main() -> None:
     NEWEST.unlink(missing_ok=True)
-    with Store.open(NEWEST, create=lambda: (BINDING, RULE)) as store:
+    with Store.create(NEWEST, BINDING, RULE) as store:
         replica.enroll(store, ENROLLMENT, full_dim=FULL_DIM)
         places = [2, 3]
         rows = zip(DOCUMENTS, SPANS, np.split(CODES, places), np.split(FULLS, places), strict=True)

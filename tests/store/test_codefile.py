@@ -392,7 +392,7 @@ def test_commits_cost_what_sqlite_costs(path: Path) -> None:
         pytest.skip("strace is not installed: the syncs of a commit are not counted")
     code = f"""
 from edge_mrl.codecache import STAGE_ROWS
-with Store.open({str(path)!r}, create=create) as store:
+with create({str(path)!r}) as store:
     for number in range(200):
         store.put([entry(str(number))])
 """

@@ -7,7 +7,7 @@ import os
 import shutil
 import sqlite3
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,10 +25,7 @@ from edge_mrl.store.file import APPLICATION_ID
 from edge_mrl.store.migrations import MIGRATIONS
 from edge_mrl.store.replica.outbox import known_versions
 from tests.golden import make_store
-from tests.support.stores import BINDING, DIM, entry, live_codes, open_store, run_python
-
-if TYPE_CHECKING:
-    from edge_mrl.documents import PassageRule
+from tests.support.stores import BINDING, DIM, RULE, entry, live_codes, open_store, run_python
 
 
 @pytest.fixture
@@ -52,12 +49,10 @@ def test_empty_file_becomes_a_store(path: Path) -> None:
 
 
 def test_store_that_cannot_be_bound_leaves_no_file(path: Path) -> None:
-    def create() -> tuple[Binding, PassageRule]:
-        raise UsageError("no bundle")
-
-    with pytest.raises(UsageError, match="no bundle"):
-        Store.open(path, create=create)
-    assert not path.exists()
+    for keep_full in ("fp16", "everything"):  # the bundle gives no full vectors; no such choice
+        with pytest.raises(UsageError, match=r"cannot keep full vectors|keep_full is 'everything'"):
+            Store.create(path, BINDING, RULE, keep_full=keep_full)
+        assert not path.exists()
 
 
 def make_foreign(path: Path, *, wal: bool, application_id: int = 0) -> sqlite3.Connection:

@@ -71,7 +71,7 @@ def test_reading_block_shows_one_state(path: Path) -> None:
 
 def test_processes_that_make_a_store_at_once_share_it(path: Path) -> None:
     code = f"""
-with Store.open({str(path)!r}, create=create) as store:
+with create({str(path)!r}) as store:
     for number in range(20):
         store.put([entry(f"{{sys.argv[-1]}}-{{number}}")])
 """
@@ -96,7 +96,7 @@ def test_threads_share_a_store(path: Path) -> None:
 
 
 WRITER = """
-with Store.open(sys.argv[-1], create=create) as store:
+with create(sys.argv[-1]) as store:
     start = store.count().documents // 3
     print("ready", flush=True)
     for number in range(start, 10**6):
@@ -147,7 +147,7 @@ from pathlib import Path
 path = Path({str(path)!r})
 print("ready", flush=True)
 while True:
-    Store.open(path, create=create).close()
+    create(path).close()
     for file in path.parent.iterdir():
         file.unlink()
 """

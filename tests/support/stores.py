@@ -27,7 +27,7 @@ RULE = PassageRule(8, 2)
 
 
 def open_store(path: Path, binding: Binding = BINDING, **options: Any) -> Store:
-    return Store.open(path, create=lambda: (binding, RULE), **options)
+    return Store.create(path, binding, RULE, **options)
 
 
 def entry(
@@ -106,8 +106,8 @@ PRELUDE = """
 import sys, numpy as np
 from edge_mrl.documents import Document, PassageRule
 from edge_mrl.store import Binding, Entry, Store
-def create():
-    return Binding("space-1", "code-1", 4, 1.0, "/bundles/one"), PassageRule(8, 2)
+def create(path):
+    return Store.create(path, Binding("space-1", "code-1", 4, 1.0, "/bundles/one"), PassageRule(8, 2))
 def entry(name, passages=1):
     return Entry(Document(name, name), [(0, 1)] * passages, np.ones((passages, 4), np.int8))
 """

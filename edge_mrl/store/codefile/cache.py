@@ -372,9 +372,10 @@ class CodeCache:
     def _checksums(self, number: int) -> tuple[int, ...]:
         query = "SELECT checksums FROM segments WHERE segment = ?"
         row = self._connection.execute(query, (number,)).fetchone()
-        if row is None or len(row[0]) != 4 * self.layout.columns:
+        (sums,) = row or (b"",)
+        if len(sums) != 4 * self.layout.columns:
             return ()
-        return struct.unpack(f"<{self.layout.columns}I", row[0])
+        return struct.unpack(f"<{self.layout.columns}I", sums)
 
     def _usable(self, state: State) -> bool:
         """Whether the file of the state's generation is open or could be opened."""
