@@ -11,11 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from edge_mrl.encode import encoder as encoding
-from edge_mrl.encode.encoder import Encoder
 from edge_mrl.errors import OutOfMemoryError, UsageError
 from edge_mrl.index import Index
 from edge_mrl.machine import memory
@@ -358,37 +354,14 @@ def test_minilm_in_little_memory(
 # --- long texts
 
 
-@pytest.fixture(scope="module")
-def tiny() -> Encoder:
-    return Encoder.open(TINY, threads=1)
-
-
-def cut(encoder: Encoder, text: str, block: int) -> list[tuple[int, int]]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoding, "BLOCK_CHARS", block)
-        return encoder.spans(text, max_tokens=7, overlap=2)
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.text(alphabet="abc catdog.,!\n\t\u00e9\u4f60\u00a0", max_size=300), st.integers(20, 60))
-def test_text_cut_in_blocks_gives_the_same_passages(text: str, block: int) -> None:
-    encoder = Encoder.open(TINY, threads=1) if not _OPEN else _OPEN[0]
-    _OPEN[:] = [encoder]
-    blocks = list(encoding._blocks(text))
-    assert "".join(text[first:after] for first, after in blocks) == text
-    if all(len(word) < block // 2 for word in text.split()):  # else a word is cut
-        assert cut(encoder, text, block) == cut(encoder, text, 10**9)
-
-
-_OPEN: list[Encoder] = []
-
-
 def test_long_text_takes_little_memory(tmp_path: Path) -> None:
     code = (
-        "from edge_mrl import Encoder\nfrom edge_mrl.diagnose.probe import peak_rss\n"
+        "from edge_mrl.encode import Encoder, token_spans\n"
+        "from edge_mrl.diagnose.probe import peak_rss\n"
         f"encoder = Encoder.open({str(TINY)!r}, threads=1, low_memory=True)\n"
-        "encoder.spans('a cat and a dog ' * 2000, max_tokens=100, overlap=10)\nbefore = peak_rss()\n"
-        "spans = encoder.spans('a cat and a dog ' * 130_000, max_tokens=100, overlap=10)\n"
+        "token_spans(encoder, 'a cat and a dog ' * 2000, max_tokens=100, overlap=10)\n"
+        "before = peak_rss()\n"
+        "spans = token_spans(encoder, 'a cat and a dog ' * 130_000, max_tokens=100, overlap=10)\n"
         "print(len(spans), peak_rss() - before)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
