@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
-    from edge_mrl.heads.adaptation import adapt
+    from edge_mrl.heads.adaptation import Adaptation, adapt
     from edge_mrl.heads.excerpts import count_excerpts, take_excerpts
     from edge_mrl.heads.rotation import ROTATION_STEPS, centred_packing, rotate_for_bits
     from edge_mrl.heads.selection import (
@@ -27,6 +27,7 @@ __all__ = [
     "MOST_PASSAGES",
     "ROTATION_STEPS",
     "TOP",
+    "Adaptation",
     "Excerpts",
     "HeadTrial",
     "Pairs",
@@ -45,7 +46,7 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "adaptation": ("adapt",),
+        "adaptation": ("Adaptation", "adapt"),
         "excerpts": ("count_excerpts", "take_excerpts"),
         "rotation": ("ROTATION_STEPS", "centred_packing", "rotate_for_bits"),
         "selection": (
