@@ -19,7 +19,9 @@ HELP = "check a bundle's files and its vectors on this machine"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the sub-command's arguments."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = "exit codes: 0 all checks passed, 1 this machine computes other vectors, 2 the bundle is damaged"
+    parser.epilog = (
+        "exit codes: 0 all checks passed, 1 vectors differ on this machine, 2 the bundle is damaged"
+    )
     parser.add_argument("bundle", metavar="DIR", help="the bundle's folder")
     parser.add_argument(
         "--threads", type=int, metavar="N", help="use at most N threads (default: one per core)"
