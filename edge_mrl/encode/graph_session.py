@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edge_mrl.bundle import GRAPH, Manifest, bundle_error
 from edge_mrl.errors import GraphError, UsageError
+from edge_mrl.machine import require_room_for_runtime
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -129,6 +130,7 @@ class GraphSession:
         return outputs
 
     def _open(self, threads: int) -> ort.InferenceSession:
+        require_room_for_runtime()
         import onnxruntime as ort
 
         options = ort.SessionOptions()

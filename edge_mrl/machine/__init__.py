@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         reporting_memory,
         require_room,
         require_room_for_products,
+        require_room_for_runtime,
     )
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "reporting_memory",
     "require_room",
     "require_room_for_products",
+    "require_room_for_runtime",
     "sync_path",
 ]
 
@@ -46,6 +48,7 @@ __getattr__ = lazily(
             "reporting_memory",
             "require_room",
             "require_room_for_products",
+            "require_room_for_runtime",
         ),
     },
 )

@@ -26,12 +26,16 @@ __all__ = [
     "reporting_memory",
     "require_room",
     "require_room_for_products",
+    "require_room_for_runtime",
 ]
 
 #: What numpy, the tokenizer and ONNX Runtime need before a bundle is opened: memory that is written to,
 #: and the address space of their code. Measured with the wheels for x86-64 and a network of 40 kB, which
 #: work from limits of 66 MB (RLIMIT_DATA) and 166 MB (RLIMIT_AS) on: nothing that works is refused.
 START_BYTES, CODE_BYTES = 55_000_000, 85_000_000
+#: What loading ONNX Runtime takes of these: memory, and address space for its code. If there is less, the
+#: start of its library ends the process. Measured with its wheel for x86-64: 38 MB of address space.
+RUNTIME_BYTES, RUNTIME_CODE_BYTES = 7_000_000, 33_000_000
 #: What OpenBLAS maps at the first matrix product (it ends the process if it cannot), and what a search
 #: needs for the codes that it scores. Measured with one thread; more threads may need more.
 BLAS_BYTES, SCORE_BYTES = 34_000_000, 16_000_000
@@ -125,6 +129,16 @@ def load_unwinder() -> None:
     except (ImportError, OSError, MemoryError) as error:
         if ran_out(error):
             raise as_error(error) from error
+
+
+@cache
+def require_room_for_runtime() -> None:
+    """Check that there is memory to load ONNX Runtime's library; once it passed, never again.
+
+    Raises:
+        OutOfMemoryError: There is not enough. The next call checks again.
+    """
+    require_room(RUNTIME_BYTES, code_bytes=RUNTIME_CODE_BYTES)
 
 
 @cache

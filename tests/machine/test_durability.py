@@ -18,7 +18,7 @@ def flushed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     real = os.fsync
 
     def fsync(descriptor: int) -> None:
-        paths.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        paths.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
         real(descriptor)
 
     if not Path("/proc/self/fd").is_dir():
