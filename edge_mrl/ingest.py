@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from edge_mrl.documents import PassageRule
-from edge_mrl.encode import passage_rule, split
+from edge_mrl.encode import passage_rule, split_passages
 from edge_mrl.errors import UsageError
 from edge_mrl.store import Entry, reindex
 
@@ -56,7 +56,7 @@ def embed(
     Returns:
         An entry for each document, in order.
     """
-    cut = [(document, split(encoder, document.text, rule)) for document in documents]
+    cut = [(document, split_passages(encoder, document.text, rule)) for document in documents]
     texts = (document.text[start:end] for document, spans in cut for start, end in spans)
     encoding = encoder.encode(texts, kind="document")
     entries, first = [], 0

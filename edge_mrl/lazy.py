@@ -15,7 +15,8 @@ def lazily(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], 
 
     Args:
         package: The package's ``__name__``.
-        homes: Modules of the package, relative to it, and the names that each of them gives.
+        homes: Modules of the package, relative to it, and the names that each of them gives. Under ""
+            stand modules that the package gives as a whole.
 
     Returns:
         A function of a name that gives what the name stands for, and raises AttributeError where the
@@ -26,6 +27,8 @@ def lazily(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], 
     def get(name: str) -> Any:
         if name not in home_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        if not home_of[name]:
+            return importlib.import_module(f"{package}.{name}")
         return getattr(importlib.import_module(f"{package}.{home_of[name]}"), name)
 
     return get

@@ -14,7 +14,7 @@ import pytest
 from edge_mrl import Document, Encoder, Hit, Index
 from edge_mrl.codes.packing import similarity
 from edge_mrl.documents import PassageRule
-from edge_mrl.encode.passages import split
+from edge_mrl.encode.passages import split_passages
 from edge_mrl.errors import BindingError, DamagedError, UsageError
 from edge_mrl.index import Stored
 from edge_mrl.search import scan as search
@@ -191,7 +191,7 @@ def test_document_of_many_passages_comes_once_by_its_best(path: Path) -> None:
         hits = index.search(question)
         assert sorted(hit.id for hit in hits) == ["long", "short"]
         hit = next(hit for hit in hits if hit.id == "long")
-        spans = split(index.encoder, text, index.rule)
+        spans = split_passages(index.encoder, text, index.rule)
         passages = index.encoder.encode([text[start:end] for start, end in spans]).coarse
         scores = similarity(index.encoder.encode([question], kind="query").coarse, passages)[0]
     assert (hit.start, hit.end) == spans[int(scores.argmax())]

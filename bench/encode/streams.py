@@ -21,7 +21,7 @@ from bench.support.children import ROOT
 from bench.support.machine import save
 from bench.support.texts import make
 from edge_mrl.encode.encoder import BATCH_TOKENS, Encoder
-from edge_mrl.encode.session import GraphSession, Outputs, Rows, available_threads
+from edge_mrl.encode.graph_session import GraphSession, Outputs, Rows, available_threads
 
 ROUNDS = 5
 QUERIES, DOCUMENTS, LONG = 200, 120, 8

@@ -29,8 +29,8 @@ from bench.support.machine import RESULTS, save
 from edge_mrl.bundle.head import derive_codes
 from edge_mrl.cli.progress import Progress
 from edge_mrl.codes.packing import INT8, Packing, int4_step, normalize
-from edge_mrl.heads.balance import balanced, centre_of
-from edge_mrl.heads.trial import nested_sizes
+from edge_mrl.heads.rotation import centred_packing, rotate_for_bits
+from edge_mrl.heads.selection import nested_sizes
 from edge_mrl.search import scan as search
 from edge_mrl.search.funnel import Funnel
 from edge_mrl.store.codefile.file import Layout
@@ -179,9 +179,13 @@ class Bench:
         plain = [derive_codes(v, matrix, dim=dim, layer_norm=False) for v in both]
         for packing in (INT8, Packing("int4", int4_step(dim)), Packing("1bit")):
             yield packing.kind, matrix, Kept(plain[0], plain[1], packing)
-        head = balanced(self.documents[self.some], matrix, dim=dim, layer_norm=False)
+        head = rotate_for_bits(self.documents[self.some], matrix, dim=dim, layer_norm=False)
         turned = [derive_codes(v, head, dim=dim, layer_norm=False) for v in both]
-        yield "1bit, turned", head, Kept(turned[0], turned[1], centre_of(turned[1][self.some]))
+        yield (
+            "1bit, turned",
+            head,
+            Kept(turned[0], turned[1], centred_packing(turned[1][self.some])),
+        )
 
     def _funnels(self, kept: Kept) -> dict[str, Any]:
         """A store's search in two and in three stages, against the exact search of the same codes."""

@@ -36,7 +36,7 @@ from bench.support.machine import RESULTS, save
 from edge_mrl.bundle.head import derive_codes
 from edge_mrl.cli.progress import Progress
 from edge_mrl.codes.packing import normalize
-from edge_mrl.heads.trial import Short, Trial, nested_sizes
+from edge_mrl.heads.selection import Excerpts, HeadTrial, nested_sizes
 from edge_mrl_export.pages.plots import Axis, Line, Panel, svg
 
 Float = NDArray[np.float32]
@@ -92,12 +92,12 @@ def _mixed(sets: list[JudgedSet]) -> JudgedSet:
     return JudgedSet(documents, queries, relevance, _joined([s.pieces for s in sets], starts))
 
 
-def _joined(pieces: list[Short], starts: Rows) -> Short:
+def _joined(pieces: list[Excerpts], starts: Rows) -> Excerpts:
     origins = [p.origins + start for p, start in zip(pieces, starts, strict=True)]
-    return Short(np.concatenate([p.full for p in pieces]), np.concatenate(origins))
+    return Excerpts(np.concatenate([p.full for p in pieces]), np.concatenate(origins))
 
 
-def shipped_trial(model: Path, nested: tuple[int, ...]) -> Trial:
+def shipped_trial(model: Path, nested: tuple[int, ...]) -> HeadTrial:
     """What bundles made without text are fitted on."""
     from edge_mrl_export.codes.head import shipped_texts
     from edge_mrl_export.source.loading import load_source
@@ -108,7 +108,7 @@ def shipped_trial(model: Path, nested: tuple[int, ...]) -> Trial:
 
 
 def measure(
-    sets: dict[str, JudgedSet], shipped: Trial, model: Path, dims: tuple[int, ...]
+    sets: dict[str, JudgedSet], shipped: HeadTrial, model: Path, dims: tuple[int, ...]
 ) -> dict[str, Any]:
     """By set, by head, by dimensions; how long the fits took; and what similarity keeps."""
     results: dict[str, Any] = {name: {} for name in sets}
@@ -181,7 +181,7 @@ def _ranks(values: NDArray[Any]) -> NDArray[np.float64]:
     return ranks
 
 
-def _others(sets: dict[str, JudgedSet], name: str) -> Trial:
+def _others(sets: dict[str, JudgedSet], name: str) -> HeadTrial:
     """Some documents of each of the other sets, with pieces of them."""
     chance = np.random.default_rng(0)
     documents, pieces, starts, start = [], [], [], 0
@@ -192,7 +192,7 @@ def _others(sets: dict[str, JudgedSet], name: str) -> Trial:
         origins = places[data.pieces.origins]
         kept = np.flatnonzero(origins >= 0)[:PIECES_OF_OTHERS]
         documents.append(data.documents[rows])
-        pieces.append(Short(data.pieces.full[kept], origins[kept]))
+        pieces.append(Excerpts(data.pieces.full[kept], origins[kept]))
         starts.append(start)
         start += len(rows)
     return trial_of(np.concatenate(documents), _joined(pieces, np.array(starts)))

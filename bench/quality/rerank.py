@@ -23,7 +23,7 @@ from bench.support.machine import save
 from edge_mrl.bundle.head import derive_codes
 from edge_mrl.cli.progress import Progress
 from edge_mrl.codes.packing import similarity
-from edge_mrl.heads.trial import nested_sizes
+from edge_mrl.heads.selection import nested_sizes
 from edge_mrl.search.rerank import DEFAULT_MARGIN, NOISE, doubt
 
 Float = NDArray[np.float32]

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from bench.quality.metrics import bootstrap_ratio
 from bench.quality.retrieval import ROOT, SETS, DataSet, read_set, source_vectors
-from edge_mrl.heads.pieces import count_pieces, cut_pieces
-from edge_mrl.heads.trial import MOST_PASSAGES, Short, Trial, nested_sizes, spread
+from edge_mrl.heads.excerpts import count_excerpts, take_excerpts
+from edge_mrl.heads.selection import MOST_PASSAGES, Excerpts, HeadTrial, nested_sizes, spread
 from edge_mrl_export.quality.metrics import judge
 
 __all__ = [
@@ -77,7 +77,7 @@ class JudgedSet:
     """
 
     def __init__(
-        self, documents: Float, queries: Float, relevance: list[dict[int, float]], pieces: Short
+        self, documents: Float, queries: Float, relevance: list[dict[int, float]], pieces: Excerpts
     ) -> None:
         self.documents, self.queries = documents, queries
         self.relevance, self.pieces = relevance, pieces
@@ -107,7 +107,7 @@ class JudgedSet:
             "kept_reranked": bootstrap_ratio(self.ndcg(self._reranked(found)), self.base),
         }
 
-    def trial(self, nested: tuple[int, ...]) -> Trial:
+    def trial(self, nested: tuple[int, ...]) -> HeadTrial:
         """All that an export with these documents would fit on."""
         return replace(trial_of(self.documents, self.pieces), nested=nested)
 
@@ -136,20 +136,20 @@ def best(queries: Float, documents: Float) -> Rows:
     return np.concatenate(found)
 
 
-def pieces_of(texts: list[str], model: Path) -> Short:
+def pieces_of(texts: list[str], model: Path) -> Excerpts:
     """Pieces of passages, as an export cuts them."""
-    pieces = cut_pieces(texts, count_pieces(len(texts)))
+    pieces = take_excerpts(texts, count_excerpts(len(texts)))
     vectors = source_vectors(model, [piece for _, piece in pieces], "query", MAX_TOKENS)
-    return Short(vectors, np.array([row for row, _ in pieces], dtype=np.intp))
+    return Excerpts(vectors, np.array([row for row, _ in pieces], dtype=np.intp))
 
 
-def trial_of(documents: Float, pieces: Short) -> Trial:
+def trial_of(documents: Float, pieces: Excerpts) -> HeadTrial:
     """All that is fitted on; at most as many passages and pieces as an export takes."""
     rows = np.array(spread(range(len(documents)), MOST_PASSAGES))
     places = np.full(len(documents), -1)
     places[rows] = np.arange(len(rows))
     origins = places[pieces.origins]
     known = np.flatnonzero(origins >= 0)
-    known = np.array(spread(known.tolist(), count_pieces(len(rows))), dtype=np.intp)
-    short = Short(pieces.full[known], origins[known])
-    return Trial.of(documents[rows], nested_sizes(documents.shape[1]), short=short).on_all()
+    known = np.array(spread(known.tolist(), count_excerpts(len(rows))), dtype=np.intp)
+    some = Excerpts(pieces.full[known], origins[known])
+    return HeadTrial.of(documents[rows], nested_sizes(documents.shape[1]), excerpts=some).on_all()

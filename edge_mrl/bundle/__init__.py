@@ -1,4 +1,4 @@
-"""What an export made: manifest, files and head, read and checked."""
+"""The bundle that an export makes: its manifest, files and head, read and checked."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The head: the linear map between full vectors and coarse codes (FORMAT.md, "Codes").
+"""The projection head: the linear map from full vectors to codes (FORMAT.md, "Codes").
 
-It is baked into a bundle's graph. The matrix also lies in the bundle by itself, so that whoever holds
-full vectors can derive the codes without running the model: a server, or a device that changes its head.
+It is part of a bundle's graph. The bundle also has the matrix in a file of its own, so that a program
+with full vectors can derive codes without the model: a server, or a device that changes its head.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["derive_codes", "head_id", "head_inputs", "read_head"]
 
 
 def head_inputs(full: NDArray[np.float32], *, layer_norm: bool) -> NDArray[np.float32]:
-    """What the head reads: ``full``, centred where the model's recipe has a layer norm.
+    """What the head reads: ``full``, centred if the model's recipe has a layer norm.
 
     Args:
         full: float32[n, D].
@@ -42,14 +42,14 @@ def derive_codes(
     layer_norm: bool = False,
     scale: float = 1.0,
 ) -> NDArray[np.int8]:
-    """Coarse codes from full vectors, as a bundle's graph makes them.
+    """Derive codes from full vectors, as a bundle's graph does.
 
     Args:
         full: float32[n, D], unit length.
         matrix: float32[D, at least dim] of the head, or None for the prefix.
         dim: Dimensions of the code.
-        layer_norm: Whether the vector is centred first.
-        scale: The value that the code 127 stands for.
+        layer_norm: Whether vectors are centred first.
+        scale: The value that 127 stands for.
 
     Returns:
         int8[n, dim].
@@ -64,7 +64,7 @@ def head_id(matrix: NDArray[np.float32] | None, *, layer_norm: bool) -> str:
 
     Args:
         matrix: float32[D, dim], or None for the prefix.
-        layer_norm: Whether the vector is centred first.
+        layer_norm: Whether vectors are centred first.
     """
     named: dict[str, object] = {"kind": "prefix", "layer_norm": layer_norm}
     if matrix is not None:
@@ -81,16 +81,16 @@ def read_head(
 
     Args:
         bundle: The bundle's folder.
-        manifest: Its manifest, if it is at hand.
+        manifest: Its manifest; None to read it.
 
     Returns:
-        float32[D, dim], or None where the head is the prefix.
+        float32[D, dim], or None if the head is the prefix.
 
     Raises:
-        MissingFileError: The head's file is not there.
-        TruncatedError: It is shorter or longer than the manifest says.
-        ManifestError: It is no matrix of the manifest's dimensions.
-        HashError: It is not the head that the manifest names.
+        MissingFileError: The head's file is missing.
+        TruncatedError: The file is shorter or longer than the manifest says.
+        ManifestError: The file does not hold a matrix of the manifest's dimensions.
+        HashError: The matrix is not the one that the manifest names.
     """
     manifest = manifest or read_manifest(bundle)
     if manifest.head.kind == "prefix":

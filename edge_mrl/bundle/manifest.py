@@ -1,6 +1,6 @@
 """The bundle: a folder with a graph, a tokenizer and a manifest that says what they are.
 
-FORMAT.md, section "Bundle", is the specification; this is its one validating reader.
+FORMAT.md, section "Bundle", is the specification. This module is its only reader, and checks everything.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ __all__ = [
 ]
 
 FORMAT = "edge-mrl-bundle"
-#: Version 2 says what is kept of codes, in the keys of CODE_KEYS; in version 1 that is all of them. A
-#: bundle has the lowest version that can say what it is.
+#: Version 2 says how stores pack codes, in the keys of CODE_KEYS; in version 1 they keep int8 codes. A
+#: bundle has the lowest version that can describe it.
 VERSIONS = (1, 2)
 CODE_KEYS = ("stored", "step", "centre")
-#: The rules that codes are made by, as manifests name them.
+#: The rules for making codes, as manifests name them.
 INT8_RULE = "clip(round_half_even(127*x/scale),-127,127)"
 BIT_RULE = "code>0,msb_first"
 MANIFEST = "edge_mrl.json"
@@ -77,7 +77,7 @@ WEIGHTS = "model.onnx.data"
 TOKENIZER = "tokenizer.json"
 GOLDEN = "golden.json"
 HEAD = "head.npy"
-#: How a head was made. All but the prefix are matrices, in a file of their own.
+#: How a head was made. All kinds except the prefix are matrices, in a file of their own.
 HEAD_KINDS = ("prefix", "pca", "rotation", "linear", "matrix")
 KINDS = ("document", "query")
 
@@ -87,7 +87,7 @@ _OWN_HASH = re.compile(rb'"manifest_sha256": "([0-9a-f]{64})"')
 
 @dataclass(frozen=True, slots=True)
 class Dims:
-    """Dimensions of the two outputs; ``full`` is None in a bundle with coarse codes alone."""
+    """Dimensions of the two outputs; ``full`` is None in a bundle that gives codes only."""
 
     coarse: int
     full: int | None
@@ -99,10 +99,10 @@ class Code:
 
     Attributes:
         id: SHA-256 that names the code, see ``make_code``. A store is bound to it.
-        scale: The value that the int8 code 127 stands for.
-        int8: The rule for int8 codes, by name.
-        bit: The rule for 1-bit codes, by name.
-        stored: What a store keeps of documents' codes: one of ``codes.CODE_KINDS``.
+        scale: The value that 127 stands for in int8 codes.
+        int8: The name of the rule for int8 codes.
+        bit: The name of the rule for 1-bit codes.
+        stored: The kind of code that a store keeps of documents: one of ``codes.CODE_KINDS``.
         step: See ``codes.Packing``.
         centre: See ``codes.Packing``.
     """
@@ -117,7 +117,7 @@ class Code:
 
     @property
     def packing(self) -> Packing:
-        """What is kept of a document's int8 code."""
+        """How a store packs the int8 codes of documents."""
         from edge_mrl.codes import Packing
 
         centre = None if self.centre is None else tuple(self.centre)
@@ -126,12 +126,12 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The linear map between ``full`` and the coarse prefix.
+    """The linear map from ``full`` to what is truncated and quantised.
 
     Attributes:
         id: SHA-256 of the head; equal matrices have equal ids, however they were made.
-        kind: "prefix" for the identity, or how the matrix in head.npy was made: one of HEAD_KINDS.
-        layer_norm: Whether the vector is centred first (layer norm before the cut).
+        kind: "prefix" for no matrix, or how the matrix in head.npy was made: one of HEAD_KINDS.
+        layer_norm: Whether vectors are centred first (layer norm before truncation).
     """
 
     id: str
@@ -141,7 +141,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Padding:
-    """Padding is on the right, with token ``id`` and attention mask 0."""
+    """How a batch is padded: on the right, with token ``id`` and attention mask 0."""
 
     side: str
     id: int
@@ -153,10 +153,10 @@ class Precision:
 
     Attributes:
         weights: "fp32", "int8", "int4", or "uint8": int8 with zero point 128, for x86-64 without VNNI.
-        activations: "fp32", "int8 per block", or uint8 codes with a step that is "fixed", "per token",
-            or one of both for each input ("fixed and per token").
-        integer_products: Products that run on integer codes.
-        smoothed_products: Groups of products with a smoothed input.
+        activations: "fp32"; "int8 per block"; or for uint8 activations how their step is chosen:
+            "fixed", "per token", or for each input one of both ("fixed and per token").
+        integer_products: Number of matrix products that run on integers.
+        smoothed_products: Number of groups of products whose input is smoothed.
     """
 
     weights: str
@@ -184,11 +184,11 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """All that a runtime must know beside the graph and the tokenizer.
+    """All that a runtime must know in addition to the graph and the tokenizer.
 
     Attributes:
         format: Always "edge-mrl-bundle".
-        version: Version of the format.
+        version: Version of the format, one of VERSIONS.
         manifest_sha256: SHA-256 of the manifest's own bytes with these 64 digits as zeros.
         name: Short name, for people.
         source: Where the weights come from.
@@ -197,8 +197,8 @@ class Manifest:
         inputs: The graph's inputs, int64[texts, tokens] each.
         outputs: The graph's outputs and their types.
         code: How coarse codes are made.
-        head: The map in front of them.
-        prompts: Text put before the input, by kind.
+        head: The linear map before truncation.
+        prompts: Text to put in front of the input, by kind.
         max_tokens: Longest input in tokens, special tokens included.
         padding: How a batch is padded.
         precision: How the graph computes.
@@ -233,17 +233,17 @@ class Manifest:
 
     @property
     def full_dim(self) -> int | None:
-        """Dimensions of the full vector, or None."""
+        """Dimensions of the full vector, or None if the bundle gives codes only."""
         return self.dims.full
 
     @property
     def code_id(self) -> str:
-        """What a store is bound to, beside the space."""
+        """SHA-256 that names the code. A store is bound to it, and to the space."""
         return self.code.id
 
     @property
     def size_bytes(self) -> int:
-        """Size of the files that the manifest names."""
+        """Total size of the files that the manifest names, in bytes."""
         return sum(entry.size_bytes for entry in self.files.values())
 
 
@@ -251,9 +251,9 @@ def read_manifest(bundle: str | os.PathLike[str]) -> Manifest:
     """Read and check the manifest of the bundle in a folder.
 
     Raises:
-        UsageError: The folder is not there.
-        MissingFileError: It has no manifest.
-        BundleError: The manifest cannot be trusted; see the classes below it.
+        UsageError: The folder does not exist.
+        MissingFileError: The folder has no manifest.
+        BundleError: The manifest is damaged or unknown; the class says how.
     """
     folder = Path(bundle)
     if not folder.is_dir():
@@ -261,7 +261,7 @@ def read_manifest(bundle: str | os.PathLike[str]) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise MissingFileError(
-            f"{folder} has no {MANIFEST}: it is no bundle, or an incomplete copy"
+            f"{folder} has no {MANIFEST}: it is not a bundle, or the copy is incomplete"
         )
     return parse_manifest(path.read_bytes())
 
@@ -270,8 +270,8 @@ def parse_manifest(data: bytes) -> Manifest:
     """Parse and check a manifest's bytes.
 
     Raises:
-        FormatError: Not a bundle's manifest, or of an unknown version.
-        HashError: Not the bytes that were written.
+        FormatError: The bytes are not a bundle's manifest, or its version is unknown.
+        HashError: The bytes are not those that were written.
         ManifestError: A key is missing, unknown or of the wrong type.
     """
     try:
@@ -299,7 +299,7 @@ def parse_manifest(data: bytes) -> Manifest:
 
 
 def dump_manifest(manifest: Manifest) -> bytes:
-    """Serialise a manifest, with its own hash filled in."""
+    """Serialise a manifest, and fill in its own hash."""
     values = dataclasses.asdict(dataclasses.replace(manifest, manifest_sha256=_ZEROS))
     if manifest.version == 1:
         values["code"] = {k: v for k, v in values["code"].items() if k not in CODE_KEYS}
@@ -308,15 +308,15 @@ def dump_manifest(manifest: Manifest) -> bytes:
 
 
 def check_files(bundle: str | os.PathLike[str], manifest: Manifest, *, hashes: bool) -> None:
-    """Check that the bundle's files are there, whole and, if asked, unchanged.
+    """Check that the bundle's files are there, complete and, with ``hashes``, unchanged.
 
     Args:
         bundle: The bundle's folder.
         manifest: Its manifest.
-        hashes: Read every byte and compare SHA-256 too (some 0.1 s for 23 MB).
+        hashes: Read every byte and compare SHA-256 too (about 0.1 s for 23 MB).
 
     Raises:
-        MissingFileError: A file is not there.
+        MissingFileError: A file is missing.
         TruncatedError: A file has another size.
         HashError: A file has other bytes.
     """
@@ -346,7 +346,9 @@ def _check_own_hash(data: bytes, manifest: Manifest) -> None:
         b"" if match is None else data[: match.start(1)] + _ZEROS.encode() + data[match.end(1) :]
     )
     if hashlib.sha256(blanked).hexdigest() != manifest.manifest_sha256:
-        raise HashError(f"{MANIFEST} is damaged or was edited: its SHA-256 is not the one it names")
+        raise HashError(
+            f"{MANIFEST} is damaged or was edited: its SHA-256 is not the one that it names"
+        )
 
 
 def _check_values(manifest: Manifest) -> None:
@@ -369,17 +371,17 @@ def _check_values(manifest: Manifest) -> None:
     }
     wrong = [key for key, good in checks.items() if not good]
     if wrong:
-        raise ManifestError(f"{MANIFEST}: unusable value of {', '.join(wrong)}")
+        raise ManifestError(f"{MANIFEST}: invalid value of {', '.join(wrong)}")
 
 
 def make_code(head_id: str, dim: int, *, scale: float, packing: Packing | None = None) -> Code:
-    """The code of a head's first dimensions, with the id that names it (FORMAT.md, "Space").
+    """Describe the code of a head's first dimensions, with the id that names it (FORMAT.md, "Space").
 
     Args:
-        head_id: The head's.
+        head_id: The id of the head.
         dim: Dimensions of the code.
-        scale: The value that the int8 code 127 stands for.
-        packing: What a store keeps; None for int8.
+        scale: The value that 127 stands for in int8 codes.
+        packing: How stores pack codes; None for int8.
     """
     named = {"head": head_id, "dim": dim, "scale": scale, "int8": INT8_RULE, "bit": BIT_RULE}
     stored, step, centre = "int8", None, None
@@ -392,12 +394,12 @@ def make_code(head_id: str, dim: int, *, scale: float, packing: Packing | None =
 
 
 def expected_outputs(dims: Dims) -> dict[str, str]:
-    """The outputs that a graph of these dimensions has, with their types."""
+    """The outputs of a graph with these dimensions, and their types."""
     return {"coarse": "int8"} | ({} if dims.full is None else {"full": "float32"})
 
 
 def _build(kind: Any, value: Any, where: str) -> Any:
-    """Build a dataclass from parsed JSON; every key must be known, there, and of its type."""
+    """Build a dataclass from parsed JSON. Every key must be present, known, and of the right type."""
     if not isinstance(value, dict):
         raise ManifestError(f"{MANIFEST}: {where or 'the manifest'} must be an object")
     hints = typing.get_type_hints(kind)
@@ -434,10 +436,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 
 def bundle_error(error: Exception, bundle: Path) -> EdgeMrlError:
-    """Wrap what a library says about a broken file, or about memory that ran out as it read it."""
+    """The error to raise in place of a library's error as it opened a file of a bundle."""
     if ran_out(error):
         return OutOfMemoryError(
-            f"there is not enough memory to open the bundle {bundle}: end other programs, raise this "
-            "process's limit, or use --low-memory and --threads 1"
+            f"there is not enough memory to open the bundle {bundle}: close other programs, raise this "
+            "process's memory limit, or use --low-memory and --threads 1"
         )
     return BundleError(f"the bundle {bundle} cannot be opened: {reason(error)}")

@@ -1,7 +1,7 @@
-"""The command line: finds the sub-command, loads that one alone, and reports errors.
+"""The command line: finds the sub-command, loads only that one, and reports errors.
 
 A sub-command is a module with ``HELP``, ``add_arguments(parser)`` and ``run(args) -> exit code``.
-Nothing heavy is imported here, so that help and usage errors come at once.
+Nothing heavy is imported here, so that help and usage errors appear at once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn
 
+from edge_mrl import machine
 from edge_mrl._version import __version__
 from edge_mrl.errors import EdgeMrlError, MissingDependencyError, UsageError
 from edge_mrl.lazy import lazily
@@ -30,36 +31,36 @@ __getattr__ = lazily(
     {"output": ("duration", "print_json", "size"), "progress": ("Progress",)},
 )
 
-#: Sub-commands of the runtime, each a module here, with its ``HELP``.
+#: Sub-commands of the runtime, each a module of this package, with its ``HELP``.
 COMMANDS = {
-    "inspect": "show what a bundle is",
-    "verify": "check a bundle's hashes and golden vectors on this machine",
-    "embed": "turn lines of text into vectors",
-    "index": "put documents into a store",
+    "inspect": "show what a bundle contains",
+    "verify": "check a bundle's files and its vectors on this machine",
+    "embed": "encode lines of text as vectors",
+    "index": "add documents to a store",
     "search": "find the documents that answer a question",
     "get": "print documents of a store",
     "delete": "delete documents from a store",
-    "stats": "show what a store holds",
-    "check": "check every byte of a store that matters",
-    "compact": "give the space of deleted documents back",
+    "stats": "show how many documents a store holds, and its size",
+    "check": "check a store for damage",
+    "compact": "free the space of deleted documents",
     "reindex": "change a store to another bundle",
     "adapt": "fit a store's codes to its own text, on this machine",
-    "enroll": "make a store a device of a server",
-    "sync": "keep a store and a server level",
+    "enroll": "connect a store to a server, as one of its devices",
+    "sync": "keep a store and a server in sync",
     "bench": "measure speed and memory on this machine",
-    "doctor": "say what is wrong with this machine, a bundle or a store",
+    "doctor": "find problems with this machine, a bundle or a store",
 }
-#: Those that load a bundle in this process.
+#: Sub-commands that load a bundle in this process.
 EMBEDDING = frozenset({"adapt", "embed", "index", "reindex", "search"})
-#: Sub-commands of other parts, found by entry point.
+#: Sub-commands of other packages, which are found by their entry points.
 EXTRAS = {
     "export": "turn a text-embedding model into a small, verified bundle",
     "eval": "measure how much retrieval quality short codes keep, on your data",
     "advise": "find the smallest code that is good enough, on your data",
-    "serve": "serve the devices of one or many tenants",
-    "admin": "administer a server's tenants, devices and tokens",
+    "serve": "run a server that devices sync with",
+    "admin": "manage a server's tenants, devices and tokens",
 }
-#: The extra that such a command needs, where it has another name.
+#: The extra that installs such a command, if the extra has another name.
 EXTRA_OF = {"eval": "export", "advise": "export", "serve": "server", "admin": "server"}
 ENTRY_POINTS = "edge_mrl.commands"
 
@@ -72,10 +73,10 @@ a first run:
   edge-mrl index notes/ --bundle minilm --store notes.db
   edge-mrl search "what was that about?" --store notes.db
 
-exit codes: 0 done, 1 a check or gate said no, 2 wrong usage or input, 3 a missing package,
-            4 network, 130 interrupted
+exit codes: 0 done, 1 a check failed, 2 wrong usage or input, 3 a package is missing,
+            4 network or server, 130 interrupted
 
-`edge-mrl COMMAND --help` says more.
+`edge-mrl COMMAND --help` describes a command.
 """
 
 
@@ -90,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a text that the terminal cannot show is no error
+        if hasattr(stream, "reconfigure"):  # text that the terminal cannot show is escaped
             stream.reconfigure(errors="backslashreplace")
     try:
         code = _dispatch(arguments)
@@ -98,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EdgeMrlError as error:
         return _report(type(error).__name__, str(error), error.exit_code, arguments)
     except BrokenPipeError:
-        # What reads our output has seen enough; without this, Python complains once more at exit.
+        # The reader of our output has closed it. Without this, Python complains again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
     except OSError as error:
@@ -109,17 +110,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("edge-mrl: interrupted", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        from edge_mrl.machine import as_error, ran_out
-
-        if not ran_out(error):
+        if not machine.ran_out(error):
             raise
-        shortage = as_error(error)
+        shortage = machine.as_error(error)
         return _report(type(shortage).__name__, str(shortage), shortage.exit_code, arguments)
     return code
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises usage errors instead of leaving the process, so that all are reported alike."""
+    """Raises a usage error instead of ending the process, so that all errors are reported alike."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see `{self.prog} --help`)")
@@ -152,19 +151,17 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _prepare(name: str, args: argparse.Namespace) -> None:
-    """What must happen before numpy and the like are loaded, here or in processes started from here."""
-    # numpy's products are small here. Threads that wait for each other made a search on two cores 8 ms
-    # instead of 1.7, one of all codes 170 instead of 37, every start 50 ms longer, and an export on a
-    # busy machine 230 s instead of 120.
+    """Do what must be done before numpy is loaded, in this process or in one that it starts."""
+    # numpy's products are small here, and its threads wait for each other. On two cores they made a
+    # search take 8 ms instead of 1.7, an exhaustive one 170 ms instead of 37, every start 50 ms longer,
+    # and an export on a busy machine 230 s instead of 120.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     low_memory = getattr(args, "low_memory", False)
-    if name in EMBEDDING or low_memory:
-        from edge_mrl.machine import memory
-
-        if low_memory:
-            memory.one_thread_each()
-        if name in EMBEDDING:
-            memory.require_room(memory.START_BYTES, code_bytes=memory.CODE_BYTES)
+    if low_memory:
+        machine.memory.one_thread_each()
+    if name in EMBEDDING:
+        machine.require_room(machine.memory.START_BYTES, code_bytes=machine.memory.CODE_BYTES)
+        machine.memory.load_unwinder()
 
 
 def _overview() -> argparse.ArgumentParser:
@@ -188,7 +185,7 @@ def _sentence(text: str) -> str:
 def _load(name: str) -> ModuleType:
     if name in COMMANDS:
         return importlib.import_module(f"edge_mrl.cli.{name}")
-    # Reading every installed package's entry points takes a while, so only where it must be.
+    # Reading the entry points of all installed packages takes time, so it is done only if needed.
     from importlib.metadata import entry_points
 
     try:
@@ -211,8 +208,8 @@ def _unknown(name: str) -> str:
     from difflib import get_close_matches
 
     near = get_close_matches(name, [*EXTRAS, *COMMANDS], n=1)
-    hint = f"did you mean {near[0]}?" if near else "`edge-mrl --help` lists them"
-    return f"no command {name!r}: {hint}"
+    hint = f"did you mean {near[0]}?" if near else "`edge-mrl --help` lists the commands"
+    return f"there is no command {name!r}: {hint}"
 
 
 def _report(kind: str, message: str, code: int, arguments: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""``edge-mrl bench``: what a bundle and a store cost on this machine."""
+"""``edge-mrl bench``: measure the speed and memory of a bundle and a store on this machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_mrl.cli.output import count, print_json, size, table
+from edge_mrl.cli.progress import Progress
+from edge_mrl.cli.stores import existing
+from edge_mrl.cli.vectors import replacing
 from edge_mrl.errors import UsageError
+from edge_mrl.machine import facts
 
 if TYPE_CHECKING:
     from edge_mrl.diagnose import Change, Figure, Report, Sample, Setup
@@ -20,75 +25,90 @@ HELP = "measure speed and memory on this machine"
 SECONDS = 10.0
 ROWS = 100_000
 _LABELS = {
-    "start": "start of a process to first embedding",
+    "start": "process start to first embedding",
     "query_p50": "one query, p50",
     "query_p95": "one query, p95",
     "documents": "documents",
-    "search_vector_p50": "search by a ready vector, p50",
-    "search_vector_p95": "search by a ready vector, p95",
-    "search_words_p50": "search from the words, p50",
-    "search_words_p95": "search from the words, p95",
-    "memory_query": "most memory, queries",
-    "memory_documents": "most memory, documents",
-    "memory_search": "most memory, search",
+    "search_vector_p50": "search by vector, p50",
+    "search_vector_p95": "search by vector, p95",
+    "search_words_p50": "search by text, p50",
+    "search_words_p95": "search by text, p95",
+    "memory_query": "peak memory, queries",
+    "memory_documents": "peak memory, documents",
+    "memory_search": "peak memory, search",
 }
 _EPILOG = """\
-Five rounds, each measurement in a fresh process of its own. A figure is the median of the rounds;
-least and greatest round say how far to trust it. Files are in the page cache. Memory is the peak
-resident set (RSS) of the measuring process, mapped weights included.
+Runs five rounds, with a fresh process for each measurement. A figure is the median of the rounds; the
+least and the greatest round show its spread. Files are read from the page cache. Memory is the peak
+resident set size (RSS) of the measuring process, mapped weights included.
 
-The search runs in --store, which is only read, or else in a temporary store of --rows random codes.
-Texts are those of --texts, one a line (at most 128, spread over the file; queries are the first words
-of texts), or English prose from Python's own documentation.
+Searches run in --store, which is only read, or in a temporary store of --rows random codes. "By vector"
+is a search with a query vector that is ready; "by text" includes encoding the query. Texts come from
+--texts, one per line (at most 128, evenly spread over the file; queries are the first words of texts), or
+are English prose from Python's standard library.
 
---compare shows an earlier result beside this one: "better" and "worse" where the rounds' ranges do
-not meet, "same" where they do.
+--compare shows an earlier result beside this one. A figure is "better" or "worse" if the ranges of the
+rounds do not overlap, otherwise "same".
 
 examples:
   edge-mrl bench --bundle minilm
   edge-mrl bench --store notes.db --texts questions.txt --output before.json
   edge-mrl bench --store notes.db --texts questions.txt --compare before.json --fail-above 10
 
-exit codes: 0 done; 1 something is worse than --fail-above allows; 2 wrong usage or input, or an
-            unusable bundle or store
+exit codes: 0 done; 1 a figure is worse by more than --fail-above; 2 wrong usage or input, or a bundle or
+            store that cannot be used
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the sub-command's arguments."""
     parser.epilog = _EPILOG
-    parser.add_argument("--bundle", metavar="DIR", help="the bundle (default: the store's)")
-    parser.add_argument("--store", metavar="FILE", help="search in this store")
+    parser.add_argument(
+        "--bundle", metavar="DIR", help="the bundle to measure (default: the store's own bundle)"
+    )
+    parser.add_argument(
+        "--store", metavar="FILE", help="the store to search in (default: a temporary store)"
+    )
     parser.add_argument(
         "--rows",
         type=int,
         metavar="N",
-        help=f"passages of the temporary store (default: {ROWS})",
+        help=f"number of passages in the temporary store (default: {ROWS})",
     )
-    parser.add_argument("--texts", metavar="FILE", help="measure with these texts, one a line")
+    parser.add_argument(
+        "--texts", metavar="FILE", help="measure with the texts of this file, one per line"
+    )
     parser.add_argument(
         "--seconds",
         type=float,
         default=SECONDS,
         metavar="S",
-        help=f"time for each measurement, over all rounds (default: {SECONDS:.0f})",
+        help=f"seconds for each measurement, over all rounds (default: {SECONDS:.0f})",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="threads (default: one per core)")
-    parser.add_argument("--low-memory", action="store_true", help="smallest memory, slower")
-    parser.add_argument("--output", metavar="FILE", help="keep the result, for --compare")
-    parser.add_argument("--compare", metavar="FILE", help="an earlier result to compare with")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="use at most N threads (default: one per core)"
+    )
+    parser.add_argument(
+        "--low-memory", action="store_true", help="use as little memory as possible; slower"
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", help="write the result to this file, for --compare"
+    )
+    parser.add_argument(
+        "--compare", metavar="FILE", help="compare with the earlier result in this file"
+    )
     parser.add_argument(
         "--fail-above",
         type=float,
         metavar="PERCENT",
-        help="exit with 1 if a figure is worse by more, beyond the spread",
+        help="with --compare, exit with code 1 if a figure is worse by more than PERCENT",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--quiet", action="store_true", help="no progress or warnings")
+    parser.add_argument("--quiet", action="store_true", help="print neither progress nor warnings")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print, and compare if asked to."""
+    """Measure, print the figures, and compare them with an earlier result if one is given."""
     from edge_mrl.diagnose import compare, differences
 
     before = _earlier(args)
@@ -105,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
         if before is not None:
             print(f"\n{_comparison(changes)}")
     for line in others:
-        _warn(args, f"not the same as in {args.compare}: {line}")
+        _warn(args, f"{args.compare} was measured differently: {line}")
     failed = [change for change in changes if change.loss_percent > _allowed(args)]
     for change in failed:
         print(
@@ -125,31 +145,33 @@ def _earlier(args: argparse.Namespace) -> Report | None:
 
     if args.compare is None:
         if args.fail_above is not None:
-            raise UsageError("--fail-above needs an earlier result: --compare FILE")
+            raise UsageError("--fail-above needs an earlier result to compare with: --compare FILE")
         return None
     if args.fail_above is not None and not args.fail_above >= 0:
         raise UsageError(f"--fail-above is {args.fail_above}, expected at least 0")
     path = Path(args.compare)
     if not path.is_file():
-        raise UsageError(f"no file {args.compare}: `edge-mrl bench --output` makes one")
+        raise UsageError(f"no file {args.compare}: expected a result of `edge-mrl bench --output`")
     return parse_report(path.read_bytes(), args.compare)
 
 
 def _check_output(output: str | None) -> None:
-    """Minutes later would be too late to say so."""
+    """Check the path of --output before the minutes of measuring, not after."""
     if output is None:
         return
     if Path(output).is_dir() or not Path(output).absolute().parent.is_dir():
-        raise UsageError(f"output {output}: expected a file in a folder that is there")
+        raise UsageError(f"output {output}: expected a file in an existing folder")
 
 
 def _setup(args: argparse.Namespace) -> Setup:
     from edge_mrl.diagnose import Setup
 
     if args.store is None and args.bundle is None:
-        raise UsageError("expected --bundle DIR, or --store FILE to measure a store with its own")
+        raise UsageError(
+            "expected --bundle DIR, or --store FILE to measure a store with its own bundle"
+        )
     if args.store is not None and args.rows is not None:
-        raise UsageError("--rows is the size of the temporary store: leave it out with --store")
+        raise UsageError("--rows is the size of the temporary store: omit it with --store")
     return Setup(
         bundle=Path(args.bundle) if args.bundle is not None else _bundle_of(args.store),
         store=None if args.store is None else _existing(args.store),
@@ -161,8 +183,6 @@ def _setup(args: argparse.Namespace) -> Setup:
 
 
 def _existing(store: str) -> Path:
-    from edge_mrl.cli.stores import existing
-
     return Path(existing(store))
 
 
@@ -174,22 +194,20 @@ def _bundle_of(store: str) -> Path:
 
 
 def _sample(args: argparse.Namespace) -> Sample:
-    from edge_mrl.diagnose import built_in, own
+    from edge_mrl.diagnose import built_in_sample, sample_of_file
 
-    return built_in() if args.texts is None else own(args.texts)
+    return built_in_sample() if args.texts is None else sample_of_file(args.texts)
 
 
 def _measure(args: argparse.Namespace, setup: Setup, sample: Sample) -> Report:
-    from edge_mrl.cli.progress import Progress
     from edge_mrl.diagnose import ROUNDS, STEPS, measure
-    from edge_mrl.machine import facts as machine
 
-    now, cores = machine.load(), machine.cores()
-    if machine.busy(now, cores):
+    now, cores = facts.load(), facts.cores()
+    if facts.busy(now, cores):
         _warn(
             args,
-            f"this machine is busy (load {now:.1f} on {cores} cores): figures will be worse and "
-            "vary more than on an idle one",
+            f"this machine is busy (load {now:.1f} on {cores} cores): figures will be worse, and vary "
+            "more, than on an idle machine",
         )
     steps = ROUNDS * (1 + len(STEPS)) + 1 + (setup.store is None)
     with Progress("measuring", steps, quiet=args.quiet) as bar:
@@ -197,7 +215,9 @@ def _measure(args: argparse.Namespace, setup: Setup, sample: Sample) -> Report:
 
         def advance(note: str) -> None:
             nonlocal done
-            bar.advance(1 if done else 0, note=note)  # called before a step: count the one before
+            bar.advance(
+                1 if done else 0, note=note
+            )  # it is called before a step: count the last one
             done += 1
 
         return measure(setup, sample, advance=advance)
@@ -209,27 +229,21 @@ def _warn(args: argparse.Namespace, text: str) -> None:
 
 
 def _save(report: Report, path: Path) -> None:
-    from edge_mrl.cli.vectors import replacing
-
     with replacing(path) as file:
         file.write(f"{json.dumps(report.as_json(), indent=1)}\n".encode("ascii"))
 
 
 def _print_json(report: Report, changes: list[Change] | None, others: list[str]) -> None:
-    from edge_mrl.cli.output import print_json
-
-    facts = report.as_json()
+    result = report.as_json()
     if changes is not None:
-        facts["comparison"] = {
+        result["comparison"] = {
             "changes": [dataclasses.asdict(change) for change in changes],
             "differences": others,
         }
-    print_json(facts)
+    print_json(result)
 
 
 def _print_text(report: Report) -> None:
-    from edge_mrl.cli.output import table
-
     print(table(_facts(report)))
     rows: list[tuple[str, ...]] = [("", "median", "least", "greatest", "samples")]
     for name, figure in sorted(report.figures.items(), key=lambda item: _place(item[0])):
@@ -239,16 +253,14 @@ def _print_text(report: Report) -> None:
 
 
 def _facts(report: Report) -> list[tuple[str, str]]:
-    from edge_mrl.cli.output import count, size
-
     machine, bundle, settings = report.machine, report.bundle, report.settings
     threads = settings["threads"]
     shown = "one thread per core" if threads is None else count(threads, "thread")
-    cost = f"{settings['rounds']} rounds, {settings['seconds']:g} s a measurement"
+    cost = f"{settings['rounds']} rounds, {settings['seconds']:g} s per measurement"
     low = "; low memory" if settings["low_memory"] else ""
     texts = (
         f"{settings['texts']}: {count(settings['documents'], 'document')} of "
-        f"{settings['document_words']:g} words on average, queries of {settings['query_words']:g}"
+        f"{settings['document_words']:g} words on average, queries of {settings['query_words']:g} words"
     )
     contents = (
         f"{bundle['name']}, {bundle['weights']} weights, {size(bundle['size_bytes'])}, "
@@ -265,11 +277,9 @@ def _facts(report: Report) -> list[tuple[str, str]]:
 
 
 def _machine(machine: dict[str, Any]) -> str:
-    from edge_mrl.cli.output import count, size
-
     unknown = "unknown"
     features = machine["features"]
-    flags = unknown if features is None else ", ".join(features) or "none of note"
+    flags = unknown if features is None else ", ".join(features) or "none that matter"
     cores = unknown if machine["cores"] is None else count(machine["cores"], "core")
     memory = unknown if machine["memory_bytes"] is None else size(machine["memory_bytes"])
     load = unknown if machine["load"] is None else f"{machine['load']:.1f}"
@@ -301,12 +311,12 @@ def _label(name: str, figure: Figure | None = None) -> str:
 
 
 def _place(name: str) -> int:
-    """Times first, then memory."""
+    """The row of a figure: times first, then memory."""
     return list(_LABELS).index(name) if name in _LABELS else len(_LABELS)
 
 
 def _number(value: float) -> str:
-    """Three digits that matter."""
+    """The value with three significant digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 

@@ -9,7 +9,7 @@ from edge_mrl.cli.stores import add_store
 
 __all__ = ["HELP", "add_arguments", "run"]
 
-HELP = "check every byte of a store that matters"
+HELP = "check a store for damage"
 _EPILOG = """\
 Compares every document, passage, code and full vector with its checksum, the indexes of metadata and
 words with the documents, and the code file with the database. --repair makes damaged indexes again.

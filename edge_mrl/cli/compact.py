@@ -9,7 +9,7 @@ from edge_mrl.cli.stores import add_store
 
 __all__ = ["HELP", "add_arguments", "run"]
 
-HELP = "give the space of deleted documents back"
+HELP = "free the space of deleted documents"
 _EPILOG = """\
 Searches go on meanwhile; writes wait. It needs about as much free space as the store takes. A kill at
 any moment loses nothing.

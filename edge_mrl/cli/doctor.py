@@ -1,4 +1,4 @@
-"""``edge-mrl doctor``: what may be wrong with this machine, a bundle or a store, and what to do."""
+"""``edge-mrl doctor``: find problems with this machine, a bundle or a store, and say what to do."""
 
 from __future__ import annotations
 
@@ -7,25 +7,29 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_mrl.cli.output import print_json
+from edge_mrl.cli.progress import Progress
+from edge_mrl.machine import describe
+
 if TYPE_CHECKING:
     from edge_mrl.diagnose import Diagnosis, Finding, Subjects
 
 __all__ = ["HELP", "add_arguments", "run"]
 
-HELP = "say what is wrong with this machine, a bundle or a store"
+HELP = "find problems with this machine, a bundle or a store"
 #: Longer steps: machine, packages, verifying, timing with its rounds, comparing, store.
 STEPS = 9
 _EPILOG = """\
-Looks at the CPU, the installed packages, memory, disks, SQLite, and, if they are named, at a bundle
-and a store. Nothing is changed. What cannot be known on this machine is said to be unknown.
+Checks the CPU, the installed packages, memory, disks and SQLite and, if they are named, a bundle and a
+store. Nothing is changed.
 
 good      works              warning   works, but read the advice
 note      good to know       problem   does not work, or soon will not
-unknown   cannot be known here
+unknown   cannot be known on this machine
 
---bundle verifies the bundle as `edge-mrl verify` does, and times it. --against compares it with
-another precision of the same model on this very CPU: speed, and cosine of the vectors. --store
-checks the store as `edge-mrl check` does, which reads all of it.
+--bundle verifies the bundle as `edge-mrl verify` does, and measures its speed. --against compares it with
+another precision of the same model on this CPU: speed, and cosine of the vectors. --store checks the
+store as `edge-mrl check` does, which reads all of it.
 
 examples:
   edge-mrl doctor
@@ -39,24 +43,31 @@ exit codes: 0 no problem; 1 a problem was found; 2 wrong usage
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the sub-command's arguments."""
     parser.epilog = _EPILOG
-    parser.add_argument("--bundle", metavar="DIR", help="a bundle to verify and time")
+    parser.add_argument("--bundle", metavar="DIR", help="a bundle to verify and measure")
     parser.add_argument(
-        "--against", metavar="DIR", help="a bundle to compare it with, e.g. in fp32"
+        "--against",
+        metavar="DIR",
+        help="another bundle of the same model to compare with, such as one in fp32",
     )
     parser.add_argument("--store", metavar="FILE", help="a store to check")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads (default: one per core)")
-    parser.add_argument("--low-memory", action="store_true", help="smallest memory, slower")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="use at most N threads (default: one per core)"
+    )
+    parser.add_argument(
+        "--low-memory", action="store_true", help="use as little memory as possible; slower"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--quiet", action="store_true", help="no progress, only what is not good")
+    parser.add_argument(
+        "--quiet", action="store_true", help="print no progress, and omit findings that are good"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Look, and print what was found."""
-    from edge_mrl.cli.progress import Progress
+    """Check, and print the findings."""
     from edge_mrl.diagnose import diagnose
 
     subjects = _subjects(args)
-    with Progress("looking", STEPS, quiet=args.quiet) as bar:
+    with Progress("checking", STEPS, quiet=args.quiet) as bar:
         done = 0
 
         def advance(note: str) -> None:
@@ -88,9 +99,6 @@ def _subjects(args: argparse.Namespace) -> Subjects:
 
 
 def _print_json(diagnosis: Diagnosis) -> None:
-    from edge_mrl.cli.output import print_json
-    from edge_mrl.machine import describe
-
     print_json(
         {
             "healthy": diagnosis.healthy,

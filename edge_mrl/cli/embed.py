@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HELP", "add_arguments", "run"]
 
-HELP = "turn lines of text into vectors"
+HELP = "encode lines of text as vectors"
 STANDARD = "-"
 _BOM = b"\xef\xbb\xbf"
 _EPILOG = """\

@@ -8,7 +8,7 @@ from edge_mrl.cli.stores import add_store
 
 __all__ = ["HELP", "add_arguments", "run"]
 
-HELP = "make a store a device of a server"
+HELP = "connect a store to a server, as one of its devices"
 _EPILOG = """\
 The code comes from the server's administrator and works once. The token that the server gives in return
 is kept in STORE-sync.json, readable by you alone. Every document of the store is queued; `edge-mrl sync`

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HELP", "add_arguments", "run"]
 
-HELP = "put documents into a store"
+HELP = "add documents to a store"
 _EPILOG = """\
 PATHS are files, folders (read recursively: .txt, .md, .jsonl), quoted patterns ("notes/**/*.md"),
 or - for JSON Lines on standard input. A text file is one document, its id the path as given. A JSON

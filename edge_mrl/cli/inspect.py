@@ -1,18 +1,17 @@
-"""``edge-mrl inspect``: what a bundle is."""
+"""``edge-mrl inspect``: show what a bundle contains."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from edge_mrl.bundle import Manifest, Precision
+from edge_mrl.bundle import Manifest, Precision, check_files, read_manifest
 
 __all__ = ["HELP", "add_arguments", "run"]
 
-HELP = "show what a bundle is"
+HELP = "show what a bundle contains"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,9 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the manifest; files are checked for presence and size, not hashed (see verify)."""
-    from edge_mrl.bundle import check_files, read_manifest
-
+    """Print the manifest. The files' presence and sizes are checked, not their hashes (see verify)."""
     manifest = read_manifest(args.bundle)
     check_files(args.bundle, manifest, hashes=False)
     print(json.dumps(_data(manifest), ensure_ascii=False) if args.json else _text(manifest))
@@ -38,7 +35,7 @@ def _data(manifest: Manifest) -> dict[str, Any]:
 def _text(manifest: Manifest) -> str:
     source, precision, quality = manifest.source, manifest.precision, manifest.quality
     code, width = manifest.code, manifest.full_dim
-    full = "none (coarse only)" if width is None else f"float32, {width} dimensions"
+    full = "none (codes only)" if width is None else f"float32, {width} dimensions"
     fidelity = f"{quality['cosine_mean']:.4f} mean, {quality['cosine_min']:.4f} min"
     rows = [
         ("name", manifest.name),
@@ -62,7 +59,7 @@ def _text(manifest: Manifest) -> str:
 
 
 def _products(precision: Precision) -> str:
-    """A static model has none: its weights are a table."""
+    """The integer products of the graph; a static model has none, because its weights are a table."""
     if not precision.integer_products:
         return "none on integers"
     return f"{precision.integer_products} on integers, {precision.smoothed_products} smoothed"

@@ -1,4 +1,4 @@
-"""How figures and results are written, for people and for programs."""
+"""Printing results: JSON for programs; numbers, sizes, times and tables for people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["count", "duration", "print_json", "size", "snippet", "table"]
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON object on a line; characters that the output cannot carry are escaped."""
+    """Print one JSON object on a line; characters that the output cannot encode are escaped."""
     plain = (sys.stdout.encoding or "ascii").lower().replace("-", "") != "utf8"
     print(json.dumps(value, ensure_ascii=plain, allow_nan=False))
 
@@ -37,11 +37,11 @@ def duration(seconds: float) -> str:
 
 
 def snippet(text: str, *, chars: int) -> str:
-    """The start of a text on one line, without what would move a terminal's cursor."""
+    """The start of a text on one line, at most ``chars`` long, without control characters."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * chars]).split())
     return line if len(line) <= chars else f"{line[: chars - 3].rstrip()}..."
 
 
 def table(rows: list[tuple[str, str]]) -> str:
-    """Names and values, one pair a line."""
+    """Names and values in two columns, one pair per line."""
     return "\n".join(f"{name:<10}{value}" for name, value in rows)

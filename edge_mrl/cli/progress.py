@@ -1,30 +1,29 @@
-"""A small progress bar for people who watch a terminal."""
+"""A progress bar for people who watch a terminal."""
 
 from __future__ import annotations
 
 import shutil
 import sys
 import time
-from types import TracebackType
 from typing import Self, TextIO
 
 __all__ = ["Progress"]
 
-#: Redraw at most this often: a terminal over a slow serial line must not hold the work back.
+#: Seconds between two drawings: a terminal on a slow serial line must not slow the work down.
 REDRAW_S = 0.1
 BAR_CHARS = 24
 
 
 class Progress:
-    """Shows how far a task is, on standard error, only if that is a terminal.
+    """Shows how far a task is, if the stream is a terminal.
 
-    Use as a context manager. The line stays when the task ends, with the time it took.
+    Use it as a context manager. When the task ends, the line stays, with the time that it took.
 
     Args:
-        label: What is going on, in one or two words.
-        total: Units of work in all; None or 0 if unknown, then there is no bar, only the time.
-        quiet: Show nothing, messages included.
-        stream: Where to write; standard error if None.
+        label: What is done, in one or two words.
+        total: Units of work in total. If it is None or 0, there is no bar, only the time.
+        quiet: Show nothing, not even messages.
+        stream: Where to write (default: standard error).
     """
 
     def __init__(
@@ -46,7 +45,7 @@ class Progress:
         self._started = self._drawn = time.monotonic()
 
     def advance(self, steps: int = 1, *, note: str | None = None) -> None:
-        """Count ``steps`` more units as done; ``note`` replaces the words behind the bar."""
+        """Count ``steps`` more units as done; ``note`` replaces the text after the bar."""
         self._done += steps
         if note is not None:
             self._note = note
@@ -56,7 +55,7 @@ class Progress:
             self._draw()
 
     def write(self, message: str) -> None:
-        """Print a message on a line of its own, terminal or not, above the bar."""
+        """Print a message on a line of its own above the bar, on a terminal or not."""
         if self._quiet:
             return
         self._wipe()
@@ -69,12 +68,7 @@ class Progress:
             self._draw()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if not self._shown:
             return
         if kind is None and self._total:
@@ -92,7 +86,7 @@ class Progress:
         if self._note:
             parts.append(self._note)
         parts.append(f"{time.monotonic() - self._started:.1f} s")
-        # One column less than the terminal has, or the cursor wraps and every redraw is a new line.
+        # One column less than the terminal has, or the cursor wraps and each drawing is a new line.
         line = "  ".join(parts)[: max(10, shutil.get_terminal_size().columns - 1)]
         self._stream.write("\r" + line.ljust(self._width))
         self._stream.flush()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HELP", "add_arguments", "run"]
 
-HELP = "show what a store holds"
+HELP = "show how many documents a store holds, and its size"
 _EPILOG = """\
 exit codes: 0 done; 2 wrong usage, or an unusable store
 """

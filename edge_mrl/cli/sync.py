@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HELP", "add_arguments", "run"]
 
-HELP = "keep a store and a server level"
+HELP = "keep a store and a server in sync"
 _EPILOG = """\
 Sends what was put and deleted since the last time, then brings what other devices wrote. Nothing is
 lost by an interruption, whenever it comes, and nothing sent twice counts twice. Enroll the store first

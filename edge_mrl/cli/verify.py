@@ -1,4 +1,4 @@
-"""``edge-mrl verify``: check a bundle on the machine it is to run on."""
+"""``edge-mrl verify``: check a bundle on the machine that will use it."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ if TYPE_CHECKING:
 
 __all__ = ["HELP", "add_arguments", "run"]
 
-HELP = "check a bundle's hashes and golden vectors on this machine"
+HELP = "check a bundle's files and its vectors on this machine"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the sub-command's arguments."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
-        "exit codes: 0 all good, 1 this machine computes something else, 2 the bundle is damaged"
+        "exit codes: 0 all checks passed, 1 vectors differ on this machine, 2 the bundle is damaged"
     )
     parser.add_argument("bundle", metavar="DIR", help="the bundle's folder")
     parser.add_argument(
-        "--threads", type=int, metavar="N", help="threads to encode with (default: all)"
+        "--threads", type=int, metavar="N", help="use at most N threads (default: one per core)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Verify and print; damage is raised as a BundleError."""
+    """Verify the bundle and print the result; damage is raised as a BundleError."""
     from edge_mrl.encode import verify
 
     result = verify(args.bundle, threads=args.threads)
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _text(result: Verification) -> str:
     rows = [
-        ("files", f"{result.files} with the right SHA-256"),
+        ("files", f"{result.files} with the expected SHA-256"),
         ("token ids", f"{'equal' if result.same_ids else 'DIFFERENT'} over {result.texts} texts"),
         ("codes", f"{result.equal_codes:.1%} equal, cosine {result.coarse_cosine_min:.5f} min"),
         ("alone or batched", f"cosine {result.batch_cosine_min:.6f} min"),

@@ -1,4 +1,4 @@
-"""Vectors as bytes: int8, 4-bit and 1-bit codes."""
+"""Codes: vectors as int8, 4-bit or 1-bit numbers, and how they are packed into bytes."""
 
 from __future__ import annotations
 

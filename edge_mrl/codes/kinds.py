@@ -1,4 +1,4 @@
-"""The kinds of stored codes, and what goes with them: for readers of a manifest, who need no numpy."""
+"""The kinds of stored codes, and which parameters each kind takes; readable without numpy."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from collections.abc import Sequence
 
 __all__ = ["CODE_BITS", "CODE_KINDS", "CODE_MAX", "kind_fits"]
 
-#: Codes lie in [-127, 127]: -128 is never used, so that negation and the dot product cannot overflow.
+#: Elements of int8 codes are in [-127, 127]. -128 is not used, so that negation and dot products cannot
+#: overflow.
 CODE_MAX = 127
-#: Bits of a dimension in a stored code, by kind.
+#: Bits per dimension of a stored code, by kind.
 CODE_BITS = {"int8": 8, "int4": 4, "1bit": 1}
-#: What a store may keep of a document.
+#: The kinds of codes that a store can keep of documents.
 CODE_KINDS = tuple(CODE_BITS)
 
 
 def kind_fits(kind: str, step: float | None, centre: Sequence[int] | None, dim: int) -> bool:
-    """Whether these are values that codes of so many dimensions can be packed with.
+    """Whether codes of so many dimensions can be packed with these parameters.
 
     Args:
         kind: One of CODE_KINDS.
-        step: See ``edge_mrl.codes.packing.Packing``.
-        centre: Likewise.
+        step: The step, as in ``edge_mrl.codes.Packing``.
+        centre: The centre, as in ``edge_mrl.codes.Packing``.
         dim: Dimensions of the code.
     """
     if kind == "int4":

@@ -1,9 +1,9 @@
 """int8, int4 and 1-bit codes of unit-length vectors (FORMAT.md, "Codes").
 
-A bundle's graph gives int8 codes, by the same arithmetic as ``quantize``: its readable twin, used where
-codes are made from full vectors and to check the graph. A store may keep less of them: ``pack`` makes
-int4 or 1-bit codes of int8 ones. A query keeps its int8 code, so that only one side loses precision
-(asymmetric scoring; Dong et al., SIGIR 2008).
+A bundle's graph gives int8 codes, with the same arithmetic as ``quantize``, which is used to check the
+graph and to make codes from full vectors. A store may keep less: ``pack`` makes int4 or 1-bit codes from
+int8 codes. A query keeps its int8 code, so that only one side loses precision (asymmetric scoring; Dong
+et al., SIGIR 2008).
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ __all__ = [
 ]
 
 #: Step of the best uniform quantiser with 16 levels for a normal distribution, in standard deviations
-#: (Max, IRE Trans. Inf. Theory 6, 1960). Elements of embeddings are near enough to normal: steps
-#: from 0.25 to 0.4 kept less of nDCG@10 on four sets, with and without a fitted head.
+#: (Max, IRE Trans. Inf. Theory 6, 1960). Elements of embeddings are close to normal: other steps from
+#: 0.25 to 0.4 kept less of nDCG@10 on four sets, with and without a fitted head.
 _BEST_STEP = 0.335
 
 
 def normalize(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scale each row to unit length; a row of zeros stays zero.
+    """Scale each row to unit length; a row of zeros stays as it is.
 
     Args:
         vectors: float32[n, d].
@@ -60,11 +60,11 @@ def normalize(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def quantize(vectors: NDArray[np.float32], *, scale: float = 1.0) -> NDArray[np.int8]:
-    """Code unit-length vectors as int8: ``clip(round(127 * x / scale), -127, 127)``, half to even.
+    """Quantise vectors to int8: ``clip(round(127 * x / scale), -127, 127)``, rounding half to even.
 
     Args:
-        vectors: float32[n, d], unit length, or prefixes of such.
-        scale: The bundle's ``code.scale``; the value that the code 127 stands for.
+        vectors: float32[n, d], unit length, or prefixes of such vectors.
+        scale: The bundle's ``code.scale``: the value that 127 stands for.
 
     Returns:
         int8[n, d].
@@ -82,17 +82,17 @@ def pack_bits(codes: NDArray[np.int8], centre: Sequence[int] | None = None) -> N
         centre: d integers; None for zeros.
 
     Returns:
-        uint8[n, ceil(d / 8)]; the bits behind the last dimension are 0.
+        uint8[n, ceil(d / 8)]; bits after the last dimension are 0.
     """
     least: Any = 0 if centre is None else np.array(centre, np.int8)
     return np.packbits(codes > least, axis=1, bitorder="big")
 
 
 def int4_step(dim: int, *, scale: float = 1.0) -> float:
-    """The step of int4 codes, in units of the int8 code, that suits vectors of unit length.
+    """The step of int4 codes that suits vectors of unit length, in units of the int8 code.
 
-    Elements of a unit-length vector have the root mean square 1 / sqrt(dim). The step is frozen in a
-    bundle's manifest.
+    The elements of a unit-length vector have a root mean square of 1 / sqrt(dim). An export writes the
+    step into the bundle's manifest.
 
     Args:
         dim: Dimensions of the code.
@@ -104,8 +104,12 @@ def int4_step(dim: int, *, scale: float = 1.0) -> float:
 def code_bytes(dim: int, kind: str) -> int:
     """Bytes of a stored code.
 
+    Args:
+        dim: Dimensions of the code.
+        kind: One of CODE_KINDS.
+
     Raises:
-        UsageError: There is no such kind.
+        UsageError: The kind is unknown.
     """
     return -(-dim * _bits(kind) // 8)
 
@@ -117,22 +121,22 @@ def pack(
     step: float | None = None,
     centre: Sequence[int] | None = None,
 ) -> NDArray[np.uint8]:
-    """Make the stored codes of some kind from int8 codes.
+    """Pack int8 codes as stored codes of a kind.
 
-    int4: ``clip(ceil(code / step) + 7, 0, 15)``, the even dimension in a byte's upper half. Its highest
-    bit is ``code > 0``. 1-bit: ``code > centre``.
+    int4: ``clip(ceil(code / step) + 7, 0, 15)``, even dimensions in the upper half of a byte. The highest
+    bit of each half is ``code > 0``. 1-bit: ``code > centre``.
 
     Args:
         codes: int8[n, d].
         kind: One of CODE_KINDS.
-        step: The bundle's ``code.step``: for int4.
-        centre: The bundle's ``code.centre``, d integers: for 1-bit; None for zeros.
+        step: For int4, the bundle's ``code.step``.
+        centre: For 1-bit, the bundle's ``code.centre``, d integers; None for zeros.
 
     Returns:
-        uint8[n, code_bytes(d, kind)]; what is behind the last dimension is 0.
+        uint8[n, code_bytes(d, kind)]; bits after the last dimension are 0.
 
     Raises:
-        UsageError: There is no such kind, or no step above 0 for int4.
+        UsageError: The kind is unknown, or the step of int4 is not above 0.
     """
     if _bits(kind) == 8:
         return np.ascontiguousarray(codes).view(np.uint8)
@@ -155,18 +159,19 @@ def unpack(
     step: float | None = None,
     centre: Sequence[int] | None = None,
 ) -> NDArray[np.int8]:
-    """The levels that stored codes stand for, up to a factor that no cosine depends on.
+    """Unpack stored codes to the levels that they stand for.
 
     Args:
-        packed: uint8[n, code_bytes(dim, kind)]; there may be bytes behind them.
+        packed: uint8[n, at least code_bytes(dim, kind)]; more bytes are ignored.
         dim: Dimensions d.
         kind: One of CODE_KINDS.
-        step: The bundle's ``code.step``: for 1-bit codes with a centre, a whole number.
-        centre: The bundle's ``code.centre``: for 1-bit.
+        step: For 1-bit with a centre, the bundle's ``code.step``, a whole number.
+        centre: For 1-bit, the bundle's ``code.centre``.
 
     Returns:
-        int8[n, d]: int8 codes as they are; int4 as odd numbers from -15 to 15, in half steps; 1-bit
-        as 1 and -1, or around a centre, ``centre + step`` and ``centre - step``.
+        int8[n, d], up to a factor that does not change cosines: int8 codes unchanged; int4 as odd numbers
+        from -15 to 15, in half steps; 1-bit as 1 and -1, or with a centre as ``centre + step`` and
+        ``centre - step``.
     """
     if _bits(kind) == 8:
         return packed.view(np.int8)[:, :dim]
@@ -186,10 +191,10 @@ def asymmetric(
     step: float | None = None,
     centre: Sequence[int] | None = None,
 ) -> NDArray[np.float32]:
-    """Cosine between queries of full precision and every stored code.
+    """Cosine between each query, which is not packed, and each stored code.
 
     Args:
-        queries: int8[m, dim] codes, or float32[m, dim].
+        queries: int8[m, dim] codes, or float32[m, dim] vectors.
         packed: uint8[n, code_bytes(dim, kind)].
         dim: Dimensions.
         kind: One of CODE_KINDS.
@@ -197,22 +202,23 @@ def asymmetric(
         centre: See ``unpack``.
 
     Returns:
-        float32[m, n] in [-1, 1]; 0 where either side is all zeros. (An int8 code of zeros, of a text
-        without tokens, is all -1 as an int4 or 1-bit code.)
+        float32[m, n] in [-1, 1]; 0 if either side is all zeros. (An int8 code of zeros, which a text
+        without tokens has, becomes all -1 as an int4 or 1-bit code.)
     """
     return _cosines(queries, unpack(packed, dim, kind, step=step, centre=centre))
 
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """What is kept of a document's int8 code.
+    """How a store packs the int8 codes of documents.
 
     Attributes:
         kind: One of CODE_KINDS.
-        step: int4: the step in units of the int8 code. 1-bit with a centre: how far from it the two
-            levels lie, a whole number. Else None.
-        centre: 1-bit: the mean int8 code of text like that which is stored, where it is known. Bits
-            that are set as often as not tell most, and cosines that know what all codes share rank best.
+        step: For int4, the step in units of the int8 code. For 1-bit with a centre, the distance of the
+            two levels from it, a whole number. Otherwise None.
+        centre: For 1-bit, the mean int8 code of text like the stored text, or None if it is unknown. Bits
+            that are set as often as not tell most, and cosines that include what all codes share rank
+            best.
     """
 
     kind: str = "int8"
@@ -220,42 +226,42 @@ class Packing:
     centre: tuple[int, ...] | None = None
 
     def fits(self, dim: int) -> bool:
-        """Whether these are values that codes of so many dimensions can be packed with."""
+        """Whether codes of so many dimensions can be packed with these parameters."""
         return kind_fits(self.kind, self.step, self.centre, dim)
 
     def bytes(self, dim: int) -> int:
-        """Bytes of a code."""
+        """Bytes of a packed code of so many dimensions."""
         return code_bytes(dim, self.kind)
 
     def pack(self, codes: NDArray[np.int8]) -> NDArray[np.uint8]:
-        """uint8[n, bytes] of int8[n, d]; see ``pack``."""
+        """Pack int8[n, d] codes to uint8[n, bytes]; see ``pack``."""
         return pack(codes, self.kind, step=self.step, centre=self.centre)
 
     def unpack(self, packed: NDArray[np.uint8], dim: int) -> NDArray[np.int8]:
-        """Levels int8[n, dim] of uint8[n, bytes]; see ``unpack``."""
+        """Unpack uint8[n, bytes] to levels int8[n, dim]; see ``unpack``."""
         return unpack(packed, dim, self.kind, step=self.step, centre=self.centre)
 
     def bits(self, codes: NDArray[np.int8]) -> NDArray[np.uint8]:
-        """The 1-bit codes uint8[n, ceil(d / 8)] of int8[n, d], which a search compares first."""
+        """The 1-bit codes, uint8[n, ceil(d / 8)], of int8[n, d]; a search compares them first."""
         return pack_bits(codes, self.centre)
 
 
-#: Codes are kept as the graph gives them.
+#: The packing that keeps int8 codes unchanged.
 INT8 = Packing()
 
 
 def similarity(queries: NDArray[np.int8], codes: NDArray[np.int8]) -> NDArray[np.float32]:
-    """Cosine between every query code and every stored code.
+    """Cosine between each query code and each document code.
 
-    The dot products run in float32, where they are exact (each is at most d * 127 * 127, below 2**24
-    for d <= 1040) and where numpy is fast.
+    Dot products are computed in float32, where they are exact (at most d * 127 * 127, which is below
+    2**24 for d <= 1040) and fast in numpy.
 
     Args:
         queries: int8[m, d].
         codes: int8[n, d].
 
     Returns:
-        float32[m, n] in [-1, 1]; 0 where either code is all zeros.
+        float32[m, n] in [-1, 1]; 0 if either code is all zeros.
     """
     return _cosines(queries, codes)
 
@@ -280,7 +286,7 @@ def _bits(kind: str) -> int:
 
 @functools.cache
 def _nibbles(step: float) -> NDArray[np.uint8]:
-    """uint8[256]: the int4 code of each int8 code, by its bits."""
+    """uint8[256]: the int4 code of each int8 code, indexed by its bits as uint8."""
     codes = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float64)
     nibbles: NDArray[np.uint8] = np.clip(np.ceil(codes / step) + 7, 0, 15).astype(np.uint8)
     return nibbles
@@ -288,7 +294,7 @@ def _nibbles(step: float) -> NDArray[np.uint8]:
 
 @functools.cache
 def _levels(kind: str) -> NDArray[np.uint16] | NDArray[np.uint64]:
-    """The levels in a byte, int8 each, as one number: uint16[256] for int4, uint64[256] for 1-bit."""
+    """The levels in each byte, int8 each, as one number: uint16[256] for int4, uint64[256] for 1-bit."""
     each = np.arange(256, dtype=np.uint8)
     if kind == "int4":
         halves = np.stack([each >> 4, each & 15], axis=1).astype(np.int8)

@@ -1,4 +1,4 @@
-"""What this machine does with a bundle and a store: health checks and measurements."""
+"""Health checks and benchmarks of a bundle and a store on this machine."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
         measure,
         parse_report,
     )
-    from edge_mrl.diagnose.doctor import Diagnosis, Finding, Subjects, diagnose
-    from edge_mrl.diagnose.samples import Sample, built_in, own
+    from edge_mrl.diagnose.doctor import Subjects, diagnose
+    from edge_mrl.diagnose.findings import Diagnosis, Finding
+    from edge_mrl.diagnose.samples import Sample, built_in_sample, sample_of_file
 
 __all__ = [
     "ROUNDS",
@@ -33,13 +34,13 @@ __all__ = [
     "Sample",
     "Setup",
     "Subjects",
-    "built_in",
+    "built_in_sample",
     "compare",
     "diagnose",
     "differences",
     "measure",
-    "own",
     "parse_report",
+    "sample_of_file",
 ]
 
 __getattr__ = lazily(
@@ -57,7 +58,8 @@ __getattr__ = lazily(
             "measure",
             "parse_report",
         ),
-        "doctor": ("Diagnosis", "Finding", "Subjects", "diagnose"),
-        "samples": ("Sample", "built_in", "own"),
+        "doctor": ("Subjects", "diagnose"),
+        "findings": ("Diagnosis", "Finding"),
+        "samples": ("Sample", "built_in_sample", "sample_of_file"),
     },
 )

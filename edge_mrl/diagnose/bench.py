@@ -1,7 +1,7 @@
-"""What a bundle and a store cost on this machine, with how far each figure varies from run to run.
+"""Benchmarks of a bundle and a store on this machine, with the spread of each figure.
 
-Every round starts fresh processes, and the kinds of measurement take turns, so that a slow moment of
-the machine shows as spread instead of in one of them.
+Every round starts fresh processes, and in a round each step runs once. So a slow moment of the machine
+shows as spread in all figures, and not as a change in one of them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from edge_mrl.bundle import check_files, read_manifest
 from edge_mrl.diagnose import probe
 from edge_mrl.diagnose.samples import Sample
 from edge_mrl.errors import FormatError, UsageError
-from edge_mrl.machine import facts as machine
+from edge_mrl.machine import facts
 
 __all__ = [
     "FORMAT",
@@ -38,9 +38,9 @@ __all__ = [
 
 FORMAT = "edge-mrl-measurements"
 VERSION = 1
-#: Fresh processes for each measurement: the fewest whose least and greatest say something.
+#: Fresh processes for each figure: the fewest whose least and greatest value are meaningful.
 ROUNDS = 5
-#: What each round measures, in this order, after one start of a process.
+#: Steps of each round (``edge_mrl.diagnose.probe``), in this order, after one timed start.
 STEPS = ("query", "documents", "search")
 
 
@@ -50,10 +50,10 @@ class Setup:
 
     Attributes:
         bundle: The bundle's folder.
-        store: A store to search; None for one of random codes that is made for it and deleted.
-        rows: Passages of that one.
-        threads: Threads for embedding; None is one per core.
-        seconds: Time for each measurement, over all rounds; every round measures at least once.
+        store: A store to search; None for a temporary store of random codes.
+        rows: Passages of the temporary store.
+        threads: Threads for embedding; None for one per core.
+        seconds: Time for each step, over all rounds. Every round measures at least once.
         low_memory: Embed with the smallest memory.
     """
 
@@ -73,14 +73,14 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured quantity.
+    """One measured quantity. Each round gives one value.
 
     Attributes:
         unit: "ms", "documents/s" or "MB" (1,000,000 bytes).
         value: The median of the rounds.
         low: The least of the rounds.
-        high: The greatest.
-        samples: Single measurements behind it.
+        high: The greatest of the rounds.
+        samples: Number of single measurements in all rounds.
     """
 
     unit: str
@@ -91,19 +91,19 @@ class Figure:
 
     @property
     def more_is_better(self) -> bool:
-        """Whether a greater value is the better one."""
+        """Whether a greater value is better."""
         return self.unit.endswith("/s")
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The result of a measurement, as it is kept in a file.
+    """The result of a benchmark, which can be kept in a file.
 
     Attributes:
-        machine: See ``edge_mrl.machine.facts.describe``, with the load at the start.
+        machine: See ``edge_mrl.machine.facts.describe``; with "load", the load at the start.
         bundle: Name, space, code, precision and size of the bundle.
-        settings: What was asked for, and which texts were used.
-        figures: By name.
+        settings: The settings, and the texts that were used.
+        figures: The figures by name.
     """
 
     machine: dict[str, Any]
@@ -112,21 +112,21 @@ class Report:
     figures: dict[str, Figure]
 
     def as_json(self) -> dict[str, Any]:
-        """The report as JSON has it; ``parse_report`` reads it again."""
+        """The report as a JSON object, which ``parse_report`` reads."""
         return {"format": FORMAT, "version": VERSION, **asdict(self)}
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A figure then and now.
+    """A figure of two reports.
 
     Attributes:
         name: The figure's name.
         unit: Its unit.
-        before: The earlier value.
-        now: The later one.
+        before: Its value in the earlier report.
+        now: Its value in the later report.
         ratio: now / before; None if before is 0.
-        verdict: "better" or "worse" where the two ranges of rounds do not meet, else "same".
+        verdict: "better" or "worse" if the ranges of the rounds do not overlap, otherwise "same".
         loss_percent: How much worse it is, in percent of the earlier value; 0 unless "worse".
     """
 
@@ -142,32 +142,31 @@ class Change:
 def measure(
     setup: Setup, sample: Sample, *, advance: Callable[[str], None] = lambda _: None
 ) -> Report:
-    """Measure.
+    """Measure a bundle, and searches in a store.
 
     Args:
-        setup: What.
-        sample: Texts.
-        advance: Called before each step with what it is.
+        setup: What to measure.
+        sample: The texts to measure with.
+        advance: Called before each step with its name.
 
     Raises:
-        UsageError: No bundle, no store, or settings that make no sense.
-        BundleError: The bundle cannot be trusted or opened.
+        UsageError: The bundle or the store does not exist.
+        BundleError: The bundle is damaged, or cannot be opened.
         StoreError: The store cannot be used; BindingError if it belongs to another bundle.
         StepError: A measuring process died.
     """
     folder = setup.bundle.resolve()
     manifest = read_manifest(folder)
     check_files(folder, manifest, hashes=False)
-    facts = {**machine.describe(), "load": machine.load()}
-    rounds: dict[str, list[list[float]]] = {}
+    machine = {**facts.describe(), "load": facts.load()}
     with ExitStack() as stack:
         store = setup.store
         if store is None:
             advance(f"making a store of {setup.rows:,} random codes")
             store = stack.enter_context(_temporary_store(folder, setup.rows))
-        passages = _run_rounds(setup, sample, store, rounds, advance)
+        rounds, passages = _run_rounds(setup, sample, store, advance)
     return Report(
-        machine=facts,
+        machine=machine,
         bundle={
             "name": manifest.name,
             "space_id": manifest.space_id,
@@ -199,10 +198,13 @@ def _run_rounds(
     setup: Setup,
     sample: Sample,
     store: Path,
-    rounds: dict[str, list[list[float]]],
     advance: Callable[[str], None],
-) -> int:
-    """Fill ``rounds``; returns the store's passages."""
+) -> tuple[dict[str, list[list[float]]], int]:
+    """Run all rounds.
+
+    Returns:
+        For each figure, the samples of each round; and the number of passages in the store.
+    """
     job = {
         "bundle": str(setup.bundle.resolve()),
         "store": str(store.resolve()),
@@ -214,12 +216,13 @@ def _run_rounds(
     }
 
     def start() -> float:
-        return probe.first_embedding(
+        return probe.time_first_embedding(
             setup.bundle.resolve(), threads=setup.threads, low_memory=setup.low_memory
         )
 
-    advance("starting once, to have the files in memory")
+    advance("starting once, so that the files are in the page cache")
     start()
+    rounds: dict[str, list[list[float]]] = {}
     passages = 0
     for number in range(1, ROUNDS + 1):
         note = f"round {number} of {ROUNDS}"
@@ -227,22 +230,22 @@ def _run_rounds(
         rounds.setdefault("start", []).append([start()])
         for step in STEPS:
             advance(f"{note}: {step}")
-            answer = probe.call(step, job)
+            answer = probe.run_step(step, job)
             passages = answer.get("passages", passages)
             for name, values in _values(step, answer):
                 rounds.setdefault(name, []).append(values)
-    return passages
+    return rounds, passages
 
 
 def _values(step: str, answer: dict[str, Any]) -> Iterator[tuple[str, list[float]]]:
-    """Names and samples of what one process measured."""
+    """Names and samples of the figures that one process measured."""
     if step == "documents":
         yield "documents", answer["per_s"]
     elif step == "query":
         yield "query_p50", answer["ms"]
         yield "query_p95", answer["ms"]
     else:
-        for kind, times in (("vector", answer["vector_ms"]), ("words", answer["words_ms"])):
+        for kind, times in (("vector", answer["vector_ms"]), ("words", answer["text_ms"])):
             yield f"search_{kind}_p50", times
             yield f"search_{kind}_p95", times
     if answer["peak_rss"] is not None:
@@ -260,12 +263,12 @@ def _figure(name: str, rounds: Sequence[Sequence[float]]) -> Figure:
 
 
 def _short(value: float) -> float:
-    """Five digits: more are noise."""
+    """The value with five digits; more would be noise."""
     return float(f"{value:.5g}")
 
 
 def _percentile(values: Sequence[float], share: float) -> float:
-    """The least value that is not below so many of them; the median as usual."""
+    """The least value that is not below this share of the values; for 0.5, the usual median."""
     if share == 0.5:
         return statistics.median(values)
     ordered = sorted(values)
@@ -276,26 +279,26 @@ def _percentile(values: Sequence[float], share: float) -> float:
 def _temporary_store(bundle: Path, rows: int) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="edge-mrl-bench-") as folder:
         store = Path(folder) / "random.db"
-        probe.call("fill", {"bundle": str(bundle), "store": str(store), "rows": rows})
+        probe.run_step("fill", {"bundle": str(bundle), "store": str(store), "rows": rows})
         yield store
 
 
 def parse_report(data: bytes, name: str) -> Report:
-    """Read a report that was kept.
+    """Read a report that was kept in a file.
 
     Args:
         data: The file's bytes.
         name: The file's name, for messages.
 
     Raises:
-        FormatError: It is none, or of another version.
+        FormatError: The bytes are not a report, or the report has another version.
     """
     try:
         parsed = json.loads(data)
         if (parsed["format"], parsed["version"]) != (FORMAT, VERSION):
             raise FormatError(
-                f"{name}: format {parsed['format']!r} version {parsed['version']!r}, expected "
-                f"{FORMAT!r} {VERSION}: measure again"
+                f"{name}: format {parsed['format']!r}, version {parsed['version']!r}; expected "
+                f"{FORMAT!r}, version {VERSION}: measure again"
             )
         figures = {key: _parse_figure(value) for key, value in parsed["figures"].items()}
         machine_, bundle, settings = (
@@ -303,7 +306,7 @@ def parse_report(data: bytes, name: str) -> Report:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FormatError(
-            f"{name} is no result of `edge-mrl bench --output` ({error!r})"
+            f"{name} is not a result of `edge-mrl bench --output` ({error!r})"
         ) from error
     return Report(machine_, bundle, settings, figures)
 
@@ -311,7 +314,7 @@ def parse_report(data: bytes, name: str) -> Report:
 def _parse_figure(value: dict[str, Any]) -> Figure:
     middle, low, high = (float(value[key]) for key in ("value", "low", "high"))
     if not all(map(math.isfinite, (middle, low, high))):
-        raise ValueError("a figure that is no number")
+        raise ValueError("a figure is not a finite number")
     return Figure(str(value["unit"]), middle, low, high, int(value["samples"]))
 
 
@@ -335,7 +338,7 @@ def _change(name: str, before: Figure, now: Figure) -> Change:
 
 
 def differences(before: Report, now: Report) -> list[str]:
-    """What else than the code differs between two reports, a sentence each."""
+    """What else differs between two reports and may explain a change, one sentence each."""
     watched = (
         ("CPU", before.machine, now.machine, "cpu"),
         ("cores", before.machine, now.machine, "cores"),

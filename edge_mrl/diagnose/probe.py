@@ -1,7 +1,9 @@
-"""Steps that measure, each in a process of its own: ``python -m edge_mrl.diagnose.probe STEP``.
+"""Measuring steps, each in a process of its own: ``python -m edge_mrl.diagnose.probe STEP``.
 
-One step's memory and threads are not the next one's, and what kills a step does not kill who asked.
-A job is a JSON object on standard input, the answer one on standard output.
+So a step's memory and threads do not disturb the next one, and a crash in a step does not end the program
+that started it. A step reads its job, a JSON object, from standard input, and writes its answer, another
+one, to standard output. Most jobs have the keys "bundle" (a folder), "threads" and "low_memory" (as for
+``Encoder.open``), "seconds" (time to measure), "queries" and "documents" (texts), and "store" (a file).
 """
 
 from __future__ import annotations
@@ -26,22 +28,32 @@ if TYPE_CHECKING:
     from edge_mrl.index import Index
     from edge_mrl.store import Binding, Store
 
-__all__ = ["call", "first_embedding", "peak_rss"]
+__all__ = ["peak_rss", "run_step", "time_first_embedding"]
 
-#: Calls before the clock starts: the first ones fault pages in and size the arenas.
+#: Calls before the clock starts: the first ones load pages and size the memory arenas.
 WARM_UP = 3
-#: Least number of samples, however short the time: a 95th percentile needs some.
+#: Fewest samples, however short the time is: a 95th percentile needs some.
 LEAST = 20
-#: Documents in one put of a store made to be searched, and the seed of its codes.
+#: Documents in one put into a store of random codes, and the seed of these codes.
 PUT, SEED = 4096, 1
+#: Passage rule of such a store: tokens in a passage, and tokens that two passages share.
+RULE = (128, 16)
+#: Documents that a search returns.
 K = 10
 
 
-def call(step: str, job: dict[str, Any]) -> Any:
+def run_step(step: str, job: dict[str, Any]) -> Any:
     """Run a step in a fresh process.
 
+    Args:
+        step: Its name, one of STEPS.
+        job: What the step reads.
+
+    Returns:
+        What the step returned.
+
     Raises:
-        EdgeMrlError: What the step raised, as the same class.
+        EdgeMrlError: The step raised this error; the class is the same.
         StepError: The process ended in another way; the message says how.
     """
     command = [sys.executable, "-m", "edge_mrl.diagnose.probe", step]
@@ -51,18 +63,18 @@ def call(step: str, job: dict[str, Any]) -> Any:
     try:
         answer = json.loads(done.stdout)
     except ValueError:
-        raise errors.StepError(_ending(step, done.returncode, done.stderr)) from None
+        raise errors.StepError(_failure(step, done.returncode, done.stderr)) from None
     if "error" in answer:
         kind = getattr(errors, answer["error"]["kind"], errors.EdgeMrlError)
         raise kind(answer["error"]["message"])
     return answer["answer"]
 
 
-def first_embedding(bundle: Path, *, threads: int | None, low_memory: bool) -> float:
+def time_first_embedding(bundle: Path, *, threads: int | None, low_memory: bool) -> float:
     """Milliseconds from the start of a fresh Python process to its first embedding.
 
     Raises:
-        StepError: The process did not get that far.
+        StepError: The process ended before its first embedding.
     """
     code = (
         "from edge_mrl import Encoder\n"
@@ -75,17 +87,17 @@ def first_embedding(bundle: Path, *, threads: int | None, low_memory: bool) -> f
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         line = "" if process.stdout is None else process.stdout.readline()
-        seconds = time.perf_counter() - started  # leaving the process is not part of it
+        seconds = time.perf_counter() - started  # the end of the process does not count
         _, message = process.communicate()
     if line != "done\n":
-        raise errors.StepError(_ending("first embedding", process.returncode, message))
+        raise errors.StepError(_failure("first embedding", process.returncode, message))
     return seconds * 1000
 
 
 def peak_rss() -> int | None:
-    """Bytes of memory that this process has had at most, mapped files included; None if unknown."""
+    """Peak resident memory of this process in bytes, mapped files included; None if unknown."""
     try:
-        # Unlike ru_maxrss, it does not count what the process that started this one had.
+        # Unlike ru_maxrss, it does not count the memory of the process that started this one.
         for line in Path("/proc/self/status").read_text("ascii", errors="replace").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
@@ -100,14 +112,14 @@ def peak_rss() -> int | None:
 
 
 def query(job: dict[str, Any]) -> dict[str, Any]:
-    """Milliseconds of one query after the other; peak memory."""
+    """Encode queries one by one: {"ms": milliseconds of each, "peak_rss": bytes}."""
     with _encoder(job) as encoder:
         times = _timed(lambda text: encoder.encode([text], kind="query"), job)
         return {"ms": times, "peak_rss": peak_rss()}
 
 
 def documents(job: dict[str, Any]) -> dict[str, Any]:
-    """Documents a second in passes over the same texts; peak memory."""
+    """Encode all documents again and again: {"per_s": documents a second, "peak_rss": bytes}."""
     texts = job["documents"]
     with _encoder(job) as encoder:
         encoder.encode(texts[:1])
@@ -121,7 +133,11 @@ def documents(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def search(job: dict[str, Any]) -> dict[str, Any]:
-    """Milliseconds of searches by a ready vector, and from the words; peak memory."""
+    """Search for queries by a vector that is ready, and by text, which is encoded first.
+
+    Returns:
+        "vector_ms" and "text_ms", milliseconds of each search; "passages" of the store; "peak_rss".
+    """
     from edge_mrl.search import Options, Vectors, answer
 
     options = Options(K)
@@ -137,14 +153,14 @@ def search(job: dict[str, Any]) -> dict[str, Any]:
 
         return {
             "vector_ms": _timed(ready, job),
-            "words_ms": _timed(lambda text: index.search(text, K), job),
+            "text_ms": _timed(lambda text: index.search(text, K), job),
             "passages": index.count().passages,
             "peak_rss": peak_rss(),
         }
 
 
 def load(job: dict[str, Any]) -> str | None:
-    """Import a package; why it cannot be, or None."""
+    """Import the package "name": the reason why it cannot be imported, or None."""
     import importlib
 
     try:
@@ -155,16 +171,22 @@ def load(job: dict[str, Any]) -> str | None:
 
 
 def verify(job: dict[str, Any]) -> dict[str, Any]:
-    """Verify a bundle."""
+    """Verify a bundle: the fields of a ``Verification``."""
     import dataclasses
 
-    from edge_mrl.encode import verification as verifying
+    from edge_mrl.encode import verify as verify_bundle
 
-    return dataclasses.asdict(verifying.verify(job["bundle"], threads=job["threads"]))
+    return dataclasses.asdict(verify_bundle(job["bundle"], threads=job["threads"]))
 
 
-def agree(job: dict[str, Any]) -> dict[str, Any]:
-    """Cosines between two bundles' vectors of the same texts: full ones where both give them."""
+def compare(job: dict[str, Any]) -> dict[str, Any]:
+    """Cosines of the vectors of "bundle" and of the bundle "against", for the same texts.
+
+    The vectors are full ones if both bundles give them, otherwise codes.
+
+    Returns:
+        "mean" and "min".
+    """
     from edge_mrl.encode import cosines
 
     kinds = (("document", job["documents"]), ("query", job["queries"]))
@@ -181,7 +203,11 @@ def agree(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def check(job: dict[str, Any]) -> dict[str, Any]:
-    """Check a store, and whether its bundle, or the one named, is there and belongs to it."""
+    """Check a store, and whether the bundle of the job, or else its own, is there and belongs to it.
+
+    Returns:
+        The fields of a ``Health``, and "bundle_problem", a sentence or None.
+    """
     import dataclasses
 
     from edge_mrl.bundle import read_manifest
@@ -199,7 +225,7 @@ def check(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def fill(job: dict[str, Any]) -> dict[str, Any]:
-    """Make a store of random codes by the store's own way; how long it took."""
+    """Make a store of "rows" random codes, as documents are put: {"seconds": wall time}."""
     import numpy as np
 
     from edge_mrl.bundle import read_manifest
@@ -210,7 +236,7 @@ def fill(job: dict[str, Any]) -> dict[str, Any]:
     binding = binding_of(read_manifest(folder), folder)
     rng = np.random.default_rng(SEED)
     started = time.perf_counter()
-    with Store.create(job["store"], binding, PassageRule(128, 16)) as store:
+    with Store.create(job["store"], binding, PassageRule(*RULE)) as store:
         for first in range(0, job["rows"], PUT):
             codes = _random_codes(rng, min(PUT, job["rows"] - first), binding)
             store.put(
@@ -236,7 +262,7 @@ def _encoder(job: dict[str, Any]) -> Encoder:
 
 
 def _index(job: dict[str, Any], encoder: Encoder) -> Index:
-    """The store with this encoder. Its note of where its bundle lies stays as it is."""
+    """Open the store with this encoder; the path of its bundle that it keeps is not changed."""
     from edge_mrl.index import Index
     from edge_mrl.store import Store, binding_of
 
@@ -250,13 +276,13 @@ def _index(job: dict[str, Any], encoder: Encoder) -> Index:
 
 
 def _require(store: Store, binding: Binding) -> None:
-    """Raise BindingError if a bundle does not belong to a store; the store is left as it is."""
+    """Raise BindingError if a bundle does not belong to a store; the store is not changed."""
     if binding.code != store.binding.code:
         store.require(binding)
 
 
 def _timed(work: Callable[[str], Any], job: dict[str, Any]) -> list[float]:
-    """Milliseconds of each call, on the job's queries in turn, until its time is up."""
+    """Milliseconds of each call, with the job's queries in turn, until the job's time is over."""
     texts = itertools.cycle(job["queries"])
     for text in itertools.islice(texts, WARM_UP):
         work(text)
@@ -272,22 +298,23 @@ def _timed(work: Callable[[str], Any], job: dict[str, Any]) -> list[float]:
     return times
 
 
-def _ending(step: str, code: int, message: str) -> str:
-    """How a process ended, in words."""
+def _failure(step: str, code: int, message: str) -> str:
+    """The message about a process that ended without an answer."""
     lines = message.strip().splitlines()
-    why = lines[-1] if lines else "without a word"
+    why = lines[-1] if lines else f"the process ended with code {code} and no message"
     if code < 0:
         import signal
 
         name = signal.Signals(-code).name
         hints = {
-            "SIGKILL": "perhaps memory ran out: try --low-memory",
-            "SIGILL": "this CPU lacks an instruction that a package was built for",
+            "SIGKILL": "memory may have run out: try --low-memory",
+            "SIGILL": "this CPU lacks an instruction that a package needs",
         }
         why = f"killed by {name}" + (f"; {hints[name]}" if name in hints else "")
-    return f"measuring ({step}) failed: {why}"
+    return f"the step {step!r} failed: {why}"
 
 
+#: The steps by name, each a function of a job.
 STEPS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "query": query,
     "documents": documents,
@@ -295,15 +322,15 @@ STEPS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "fill": fill,
     "load": load,
     "verify": verify,
-    "agree": agree,
+    "compare": compare,
     "check": check,
 }
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one step: job in, answer out."""
+    """Run the step that is named first: read its job, and write its answer or its error."""
     job = json.load(sys.stdin)
-    # What libraries print must not get into the answer.
+    # What libraries print must not mix with the answer.
     answer_to = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     try:

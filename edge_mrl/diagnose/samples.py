@@ -1,4 +1,4 @@
-"""Texts to measure with: the user's own, or English prose that every Python brings along."""
+"""Sample texts to measure with: the user's own, or English prose from Python's standard library."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from typing import Any
 from edge_mrl.errors import UsageError
 from edge_mrl.sources import SourceFile, read_documents
 
-__all__ = ["DOCUMENTS", "QUERIES", "Sample", "built_in", "own"]
+__all__ = ["DOCUMENTS", "QUERIES", "Sample", "built_in_sample", "sample_of_file"]
 
-#: Documents in one timed pass: enough that batches of similar length need little padding, few enough
-#: that a small board is through with them in seconds.
+#: Documents in one timed pass: enough for batches of similar length with little padding, and few
+#: enough for a small board to encode in seconds.
 DOCUMENTS = 128
-#: Different queries; more of them would only repeat the same lengths.
+#: Different queries; more would only repeat the same lengths.
 QUERIES = 100
 QUERY_WORDS = range(4, 13)
-#: Words of the built-in documents: 20 to 200, each length about as often, none next to its like.
+#: Words of the built-in documents: 20 to 200, all lengths about equally often, similar ones far apart.
 SHORTEST, LENGTHS, STEP = 20, 181, 37
-#: Modules of the standard library with much prose in them. They are read, not imported.
+#: Modules of the standard library with long docstrings. Their files are read, not imported.
 MODULES = (
     "argparse",
     "asyncio/events",
@@ -47,7 +47,7 @@ MODULES = (
     "urllib/request",
     "zipfile",
 )
-#: Marks of code in a docstring's paragraph.
+#: Characters that mark code in a paragraph of a docstring.
 _CODE = re.compile(r">>>|::|[=_{}\[\]|]|\w\(")
 
 
@@ -56,7 +56,7 @@ class Sample:
     """Texts to measure with.
 
     Attributes:
-        name: Where they come from.
+        name: Where the texts come from.
         documents: At most DOCUMENTS texts.
         queries: At most QUERIES short texts.
     """
@@ -67,54 +67,56 @@ class Sample:
 
     @property
     def document_words(self) -> float:
-        """Words of a document on average."""
+        """Average number of words of a document."""
         return _mean_words(self.documents)
 
     @property
     def query_words(self) -> float:
-        """Words of a query on average."""
+        """Average number of words of a query."""
         return _mean_words(self.queries)
 
     @property
     def digest(self) -> str:
-        """Names the texts: figures of different texts do not compare."""
+        """12 hex digits that name the texts, because figures of different texts cannot be compared."""
         parts = "\0".join((*self.documents, "\0", *self.queries))
         return hashlib.sha256(parts.encode("utf-8", "backslashreplace")).hexdigest()[:12]
 
 
-def built_in() -> Sample:
+def built_in_sample() -> Sample:
     """Documents of 20 to 200 words and queries of 4 to 12, from the standard library's docstrings.
 
-    The same on every machine with the same Python, and nearly the same with others.
+    They are the same on every machine with the same Python, and nearly the same with other ones.
 
     Raises:
-        UsageError: This Python comes without its library's sources.
+        UsageError: This Python has no sources of its standard library.
     """
     texts = list(_paragraphs())
     words = " ".join(texts).split()
     lengths = [SHORTEST + number * STEP % LENGTHS for number in range(DOCUMENTS)]
     if len(words) < sum(lengths):
-        raise UsageError("this Python has no sources to take texts from: give some with --texts")
-    # Spread over all modules: each has its own words.
+        raise UsageError(
+            "this Python has no sources of its standard library to take texts from: name a file with "
+            "--texts"
+        )
+    # Spread over all modules, because each has its own words.
     starts = [number * (len(words) - max(lengths)) // DOCUMENTS for number in range(DOCUMENTS)]
     documents = (" ".join(words[i : i + n]) for i, n in zip(starts, lengths, strict=True))
     return Sample("built in", tuple(documents), _queries(texts))
 
 
-def own(path: str) -> Sample:
-    """Texts of a file: a line each, or the "text" of each line of a JSON Lines file.
+def sample_of_file(path: str) -> Sample:
+    """Texts of a file: one per line, or the "text" of each line of a JSON Lines file.
 
-    Of more than DOCUMENTS, those spread evenly over the file are taken. Queries are the first words
-    of texts.
+    At most DOCUMENTS texts are taken, evenly spread over the file. Queries are the first words of texts.
 
     Raises:
-        UsageError: No such file, or nothing in it.
+        UsageError: The file does not exist, or holds no text.
     """
     if not Path(path).is_file():
-        raise UsageError(f"no file {path}: expected texts, one a line")
+        raise UsageError(f"no file {path}: expected a file with one text per line")
     texts = [text for text in _read(path) if text.strip()]
     if not texts:
-        raise UsageError(f"{path} holds no text: expected one a line")
+        raise UsageError(f"{path} holds no text: expected one text per line")
     return Sample(Path(path).name, _spread(texts, DOCUMENTS), _queries(texts))
 
 
@@ -135,7 +137,7 @@ def _paragraphs() -> Iterator[str]:
     for module in MODULES:
         try:
             tree = ast.parse((library / f"{module}.py").read_bytes())
-        except (OSError, SyntaxError):  # not in this Python
+        except (OSError, SyntaxError):  # this Python has no such module
             continue
         for node in ast.walk(tree):
             if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
@@ -147,7 +149,7 @@ def _paragraphs() -> Iterator[str]:
 
 
 def _queries(texts: Sequence[str]) -> tuple[str, ...]:
-    """The first words of texts that have enough of them, of all lengths in turn."""
+    """The first words of texts that are long enough; the number of words goes through QUERY_WORDS."""
     few, many = QUERY_WORDS[0], len(QUERY_WORDS)
     long = [text.split() for text in texts if len(text.split()) >= few] or [
         text.split() for text in texts
@@ -161,7 +163,7 @@ def _mean_words(texts: Sequence[str]) -> float:
 
 
 def _spread(items: Sequence[Any], most: int) -> tuple[Any, ...]:
-    """At most so many of the items, evenly over all."""
+    """At most so many of the items, evenly spread over all."""
     if len(items) <= most:
         return tuple(items)
     return tuple(items[i * len(items) // most] for i in range(most))

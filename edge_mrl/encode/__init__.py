@@ -1,4 +1,4 @@
-"""Text to vectors: the graph, the tokenizer, passages, and proof that both work here."""
+"""Text to vectors: the tokenizer, the graph, passages, and the check that all work on this machine."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
     from edge_mrl.encode.encoder import Encoder, Encoding
-    from edge_mrl.encode.passages import passage_rule, split
-    from edge_mrl.encode.session import available_threads
+    from edge_mrl.encode.graph_session import available_threads
+    from edge_mrl.encode.passages import (
+        passage_rule,
+        split_passages,
+        token_spans,
+    )
     from edge_mrl.encode.verification import (
         BATCH_MIN,
         GOLDEN_FORMAT,
@@ -29,7 +33,8 @@ __all__ = [
     "cosines",
     "encode_vector",
     "passage_rule",
-    "split",
+    "split_passages",
+    "token_spans",
     "verify",
 ]
 
@@ -37,8 +42,8 @@ __getattr__ = lazily(
     __name__,
     {
         "encoder": ("Encoder", "Encoding"),
-        "passages": ("passage_rule", "split"),
-        "session": ("available_threads",),
+        "graph_session": ("available_threads",),
+        "passages": ("passage_rule", "split_passages", "token_spans"),
         "verification": (
             "BATCH_MIN",
             "GOLDEN_FORMAT",

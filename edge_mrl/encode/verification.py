@@ -1,4 +1,4 @@
-"""Check a bundle on the machine it is to run on: its bytes, its token ids, its vectors."""
+"""Checks of a bundle on the machine that will use it: its bytes, its token ids, its vectors."""
 
 from __future__ import annotations
 
@@ -31,26 +31,27 @@ __all__ = [
 
 GOLDEN_FORMAT = "edge-mrl-golden"
 GOLDEN_VERSION = 1
-#: The same int8 graph agrees between x86 and ARM to 0.9997 in the mean and 0.997 at least: rounding
-#: flips codes. Below these, something else is wrong.
+#: The vectors of one int8 graph on x86 and ARM have a cosine of 0.9997 on average and 0.997 at least,
+#: because rounding changes some codes. Below these limits, something else is wrong.
 MACHINE_MEAN = 0.999
 MACHINE_MIN = 0.995
-#: A text alone and in a padded batch. What is left is the order of float sums: nothing on x86; on ARM,
-#: whose attention sums in blocks of the padded width, a few flipped codes (least seen: 0.9998).
+#: Least cosine of a text's vector alone and in a padded batch. They differ by the order of float sums:
+#: not at all on x86, and on ARM, whose attention sums in blocks of the padded width, in a few codes
+#: (least seen: 0.9998).
 BATCH_MIN = 0.999
 
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """One text with what the exporting machine made of it.
+    """One text with the vectors that the exporting machine computed.
 
     Attributes:
         text: The text.
         kind: "document" or "query".
         ids: Token ids.
-        full: float32[D] of the bundle, or None.
-        coarse: int8[dim] of the bundle.
-        source: float32[D] of the fp32 source model.
+        full: The bundle's full vector, float32[D], or None if it gives codes only.
+        coarse: The bundle's code, int8[dim].
+        source: The vector of the fp32 source model, float32[D].
     """
 
     text: str
@@ -63,22 +64,22 @@ class Golden:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What a bundle does on this machine. Cosines are None where there is no full vector.
+    """How a bundle works on this machine. Cosines of full vectors are None if it gives codes only.
 
     Attributes:
-        passed: Whether every check below is good.
-        failures: One sentence for each that is not.
-        warnings: What does not fail, but the user should know.
-        texts: Golden texts compared.
-        files: Files whose SHA-256 was compared.
+        passed: Whether all checks passed.
+        failures: One sentence for each check that failed.
+        warnings: One sentence for each thing that works but that the user should know.
+        texts: Number of golden texts compared.
+        files: Number of files whose SHA-256 was compared.
         same_ids: Whether all token ids are those of the exporting machine.
-        full_cosine_mean: This machine's full vectors to the exporting machine's.
-        full_cosine_min: The least of them.
-        source_cosine_mean: This machine's full vectors to the fp32 source model's.
-        source_cosine_min: The least of them.
-        coarse_cosine_min: The coarse codes to the exporting machine's.
-        equal_codes: Share of int8 codes that are equal.
-        batch_cosine_min: The same text alone and in one padded batch.
+        full_cosine_mean: Mean cosine of full vectors here and on the exporting machine.
+        full_cosine_min: The least of these cosines.
+        source_cosine_mean: Mean cosine of full vectors here and of the fp32 source model.
+        source_cosine_min: The least of these cosines.
+        coarse_cosine_min: Least cosine of codes here and on the exporting machine.
+        equal_codes: Share of the codes' elements that are equal, from 0 to 1.
+        batch_cosine_min: Least cosine of a text's vector alone and in a padded batch.
     """
 
     passed: bool
@@ -99,8 +100,13 @@ class Verification:
 def verify(bundle: str | os.PathLike[str], *, threads: int | None = None) -> Verification:
     """Verify a bundle on this machine.
 
+    Args:
+        bundle: The bundle's folder.
+        threads: Use at most so many threads (default: one per core).
+
     Raises:
-        BundleError: The bundle is damaged; the class and message say how.
+        UsageError: The folder does not exist.
+        BundleError: The bundle is damaged; the class and the message say how.
     """
     folder = Path(bundle)
     manifest = read_manifest(folder)
@@ -111,10 +117,10 @@ def verify(bundle: str | os.PathLike[str], *, threads: int | None = None) -> Ver
 
 
 def read_golden(bundle: Path) -> list[Golden]:
-    """Read the golden vectors of a bundle.
+    """Read the golden texts of a bundle, with their vectors.
 
     Raises:
-        FormatError: Not golden vectors, or of an unknown version.
+        FormatError: The file is damaged, or its version is unknown.
     """
     try:
         parsed = json.loads((bundle / GOLDEN).read_bytes())
@@ -140,12 +146,12 @@ def _golden(entry: dict[str, Any]) -> Golden:
 
 
 def decode_vector(text: str, dtype: str) -> NDArray[Any]:
-    """Base64 of little-endian values to an array."""
+    """Decode base64 of little-endian values to an array."""
     return np.frombuffer(base64.b64decode(text, validate=True), dtype=dtype)
 
 
 def encode_vector(vector: NDArray[Any], dtype: str) -> str:
-    """An array to base64 of little-endian values."""
+    """Encode an array as base64 of little-endian values."""
     return base64.b64encode(vector.astype(dtype).tobytes()).decode("ascii")
 
 
@@ -164,18 +170,19 @@ def _compare(encoder: Encoder, golden: list[Golden], files: int) -> Verification
     failures = []
     if not same_ids:
         failures.append(
-            "token ids differ from the exporting machine's: is `tokenizers` another version?"
+            "token ids differ from the exporting machine's: check the version of `tokenizers`"
         )
     if to_golden is not None and (to_golden.mean() < MACHINE_MEAN or to_golden.min() < MACHINE_MIN):
         failures.append(
             f"vectors differ from the exporting machine's: cosine {to_golden.mean():.5f} mean, "
-            f"{to_golden.min():.5f} min; expected {MACHINE_MEAN} and {MACHINE_MIN}"
+            f"{to_golden.min():.5f} min; expected at least {MACHINE_MEAN} and {MACHINE_MIN}"
         )
     if coarse_min < MACHINE_MIN - 0.005:  # codes round once more than the vectors behind them
         failures.append(f"codes differ from the exporting machine's: cosine {coarse_min:.5f} min")
     if batch_min < BATCH_MIN:
         failures.append(
-            f"a text alone and in a batch differ: cosine {batch_min:.6f}, expected {BATCH_MIN}"
+            f"the vectors of a text alone and in a batch differ: cosine {batch_min:.6f}, expected at "
+            f"least {BATCH_MIN}"
         )
     return Verification(
         passed=not failures,
@@ -195,7 +202,7 @@ def _compare(encoder: Encoder, golden: list[Golden], files: int) -> Verification
 
 
 def _batch_cosine(encoder: Encoder, golden: list[Golden], alone: list[Any]) -> float:
-    """The least cosine between texts encoded alone and in one padded batch."""
+    """The least cosine of texts encoded alone and in one padded batch."""
     lowest = 1.0
     for kind in {g.kind for g in golden}:
         picks = [i for i, g in enumerate(golden) if g.kind == kind]
@@ -207,7 +214,15 @@ def _batch_cosine(encoder: Encoder, golden: list[Golden], alone: list[Any]) -> f
 
 
 def cosines(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float64]:
-    """float64[n]: cosine row by row of [n, d] arrays; two rows of zeros are equal."""
+    """Cosine of each row of one array and the same row of another.
+
+    Args:
+        left: Numbers, [n, d].
+        right: Numbers, [n, d].
+
+    Returns:
+        float64[n]; 1 for two rows of zeros.
+    """
     a, b = left.astype(np.float64), right.astype(np.float64)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     both_zero = ~a.any(axis=1) & ~b.any(axis=1)
@@ -215,14 +230,14 @@ def cosines(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _cpu_warnings(precision: Precision) -> list[str]:
-    """What this CPU does to int8 products; a table alone has none."""
+    """Warnings about int8 products on this CPU; a static model has no such products."""
     if precision.weights != "int8" or not precision.integer_products:
         return []
     if not machine.saturates(machine.cpu()):
         return []
     return [
         (
-            "this x86 CPU has no VNNI: its 8-bit products saturate (cosine about 0.997 instead of "
-            "0.999); a bundle exported with --target x86-64 is exact here"
+            "this x86 CPU has no VNNI, so its 8-bit products saturate (cosine about 0.997 instead of "
+            "0.999): a bundle exported with --target x86-64 is exact here"
         )
     ]

@@ -1,4 +1,4 @@
-"""Projection heads that fit your own text, and bundles made with them."""
+"""Projection heads that are fitted to your own text, and bundles made with them."""
 
 from __future__ import annotations
 
@@ -7,57 +7,58 @@ from typing import TYPE_CHECKING
 from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
-    from edge_mrl.heads.adaptation import adapt
-    from edge_mrl.heads.balance import TURNS, balanced, centre_of
-    from edge_mrl.heads.pieces import count_pieces, cut_pieces
-    from edge_mrl.heads.trial import (
+    from edge_mrl.heads.adaptation import Adaptation, adapt
+    from edge_mrl.heads.excerpts import count_excerpts, take_excerpts
+    from edge_mrl.heads.rotation import ROTATION_STEPS, centred_packing, rotate_for_bits
+    from edge_mrl.heads.selection import (
         MOST_PASSAGES,
         TOP,
+        Excerpts,
+        HeadTrial,
         Pairs,
-        Short,
-        Trial,
         agreement,
         best_kind,
         nested_sizes,
-        split,
+        split_held_out,
         spread,
     )
 
 __all__ = [
     "MOST_PASSAGES",
+    "ROTATION_STEPS",
     "TOP",
-    "TURNS",
+    "Adaptation",
+    "Excerpts",
+    "HeadTrial",
     "Pairs",
-    "Short",
-    "Trial",
     "adapt",
     "agreement",
-    "balanced",
     "best_kind",
-    "centre_of",
-    "count_pieces",
-    "cut_pieces",
+    "centred_packing",
+    "count_excerpts",
     "nested_sizes",
-    "split",
+    "rotate_for_bits",
+    "split_held_out",
     "spread",
+    "take_excerpts",
 ]
 
 __getattr__ = lazily(
     __name__,
     {
-        "adaptation": ("adapt",),
-        "balance": ("TURNS", "balanced", "centre_of"),
-        "pieces": ("count_pieces", "cut_pieces"),
-        "trial": (
+        "adaptation": ("Adaptation", "adapt"),
+        "excerpts": ("count_excerpts", "take_excerpts"),
+        "rotation": ("ROTATION_STEPS", "centred_packing", "rotate_for_bits"),
+        "selection": (
             "MOST_PASSAGES",
             "TOP",
+            "Excerpts",
+            "HeadTrial",
             "Pairs",
-            "Short",
-            "Trial",
             "agreement",
             "best_kind",
             "nested_sizes",
-            "split",
+            "split_held_out",
             "spread",
         ),
     },

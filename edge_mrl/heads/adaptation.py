@@ -1,11 +1,12 @@
-"""A head fitted on the device, on a store's own vectors, so that private text never leaves it.
+"""Fitting a head on the device, to a store's own text, so that private text never leaves it.
 
-1. Full vectors of some passages: kept by the store, or embedded again where they are gone; and of pieces
-   of these passages, which stand for queries (``edge_mrl.heads.pieces``).
-2. A trial on these (``edge_mrl.heads.trial``); it ends here if no head is better than the bundle's own.
-3. A new bundle beside the old one (``edge_mrl.heads.bundle``).
-4. All documents are coded anew beside the old codes and swapped in, in one transaction
-   (``edge_mrl.store.reindex``): from the full vectors where they are kept, without the model.
+1. Read the full vectors of some passages, or embed them again if the store does not keep them. Embed
+   excerpts of these passages, which stand for queries (``edge_mrl.heads.excerpts``).
+2. Fit heads and score them on held-out text (``edge_mrl.heads.selection``). Stop if none is better than
+   the bundle's own.
+3. Write a new bundle beside the old one (``edge_mrl.heads.bundle``).
+4. Code all documents again beside the old codes, from full vectors where they are kept, and swap the new
+   codes in, in one transaction (``edge_mrl.store.reindex``).
 
 A kill at any moment leaves the store with its old bundle and codes, or with the new ones.
 """
@@ -13,6 +14,7 @@ A kill at any moment leaves the store with its old bundle and codes, or with the
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +25,17 @@ from numpy.typing import NDArray
 
 from edge_mrl.bundle import derive_codes, head_id, read_head, read_manifest
 from edge_mrl.errors import GateError, UsageError
-from edge_mrl.heads.balance import balanced, centre_of
 from edge_mrl.heads.bundle import NewHead, place_for_head, with_head
-from edge_mrl.heads.pieces import count_pieces, cut_pieces
-from edge_mrl.heads.trial import MOST_PASSAGES, Short, Trial, best_kind, nested_sizes, spread
+from edge_mrl.heads.excerpts import count_excerpts, take_excerpts
+from edge_mrl.heads.rotation import centred_packing, rotate_for_bits
+from edge_mrl.heads.selection import (
+    MOST_PASSAGES,
+    Excerpts,
+    HeadTrial,
+    best_kind,
+    nested_sizes,
+    spread,
+)
 from edge_mrl.index import Index
 from edge_mrl.ingest import REINDEX_DOCUMENTS
 from edge_mrl.store import Entry, binding_of, find_bundle, reindex
@@ -40,16 +49,17 @@ if TYPE_CHECKING:
 __all__ = ["FEWEST_PASSAGES", "KINDS", "Adaptation", "adapt"]
 
 Float = NDArray[np.float32]
-#: Told what is being done and in how many steps (None: unknown), and then of each step.
+#: Called with the name of a stage and its number of steps, or None if unknown; returns a function to call
+#: after each step.
 Stage = Callable[[str, int | None], Callable[[], None]]
 
-#: Fewer passages say too little.
+#: With fewer passages than this, scores are mostly chance.
 FEWEST_PASSAGES = 100
-#: Heads that are tried beside the bundle's own, the simplest first.
+#: Kinds of heads that are compared with the bundle's own, the simplest first.
 KINDS = ("pca", "rotation", "linear")
-#: The bundle's own head in a trial.
+#: The name of the bundle's own head among the scores.
 OWN = "as before"
-#: Documents whose vectors are read together, and pieces that are embedded between two steps of the bar.
+#: Documents whose vectors are read together, and excerpts that are embedded between two steps.
 BATCH, EMBEDDED_TOGETHER = 64, 64
 
 
@@ -58,23 +68,23 @@ class Adaptation:
     """What an adaptation did.
 
     Attributes:
-        store: The store's file.
-        before: The bundle's folder until now.
+        store: Path of the store.
+        before: The old bundle's folder.
         after: The new bundle's folder.
-        kind: How the new head was made.
+        kind: The kind of the new head, one of KINDS.
         dim: Dimensions of the codes.
-        passages: Passages that the head was fitted on.
-        pieces: Pieces of them that it was fitted on as well.
-        held_out: Of the passages, how many were held out of the trial with their pieces.
-        measured: What the scores are.
-        score_before: How well the old head's int8 codes searched, by what was held out.
-        score_after: The same of the new kind of head, before it was fitted on all passages.
-        tried: The same by kind of head.
-        agreement_before: Share of the full vectors' top 10 that the old head's int8 codes found again
-            for the held-out passages.
-        agreement_after: The same of the new kind of head.
-        documents: Documents coded anew.
-        embedded: Of these, how many were embedded, because their full vectors were gone.
+        passages: Number of passages that the head was fitted on.
+        excerpts: Number of excerpts of them that it was fitted on too.
+        held_out: Number of passages that were held out, with their excerpts, to score heads.
+        measured: What the scores measure, in words.
+        score_before: Score of the old head, from 0 to about 1.
+        score_after: Score of the new kind of head, fitted without the held-out passages.
+        tried: Scores by kind of head.
+        agreement_before: Share of held-out passages' top 10 by full vectors that int8 codes of the old
+            head find again.
+        agreement_after: The same share for the new kind of head.
+        documents: Number of documents coded again.
+        embedded: Number of these that were embedded because the store did not keep their full vectors.
         seconds: Wall time.
     """
 
@@ -84,7 +94,7 @@ class Adaptation:
     kind: str
     dim: int
     passages: int
-    pieces: int
+    excerpts: int
     held_out: int
     measured: str
     score_before: float
@@ -101,30 +111,39 @@ def adapt(
     index: Index,
     *,
     output: Path | None = None,
-    pieces: bool = True,
+    excerpts: bool = True,
     stage: Stage | None = None,
+    **old: bool,
 ) -> Adaptation:
-    """Fit a head on a store's own vectors, and change the store to it.
+    """Fit a head to a store's own text, and change the store to a bundle with it.
 
     Args:
         index: The open store.
-        output: The new bundle's folder (default: beside the bundle, named after it and the head).
-        pieces: Fit on pieces of the passages too, which are embedded for it: slower, and better. Without,
-            nothing is embedded where the store keeps full vectors.
-        stage: Told what is being done.
+        output: The new bundle's folder (default: beside the old bundle, named after it and the head).
+        excerpts: Fit on excerpts of the passages too. They are embedded for it, which is slower and gives
+            a better head. Without them, nothing is embedded if the store keeps full vectors.
+        stage: Told of each stage of the work.
+        old: ``pieces``, the former name of ``excerpts`` (deprecated).
 
     Raises:
-        GateError: No head is better than the bundle's own; nothing is changed.
-        UsageError: Too few passages, or the bundle has no place for a head.
+        GateError: No head is better than the bundle's own; nothing was changed.
+        UsageError: The store has too few passages, or the bundle has no place for a head.
         BundleError: The bundle is damaged.
     """
+    if "pieces" in old:
+        warnings.warn(
+            "adapt(pieces=...) is called excerpts=... now", DeprecationWarning, stacklevel=2
+        )
+        excerpts = old.pop("pieces")
+    if old:
+        raise TypeError(f"adapt() got an unexpected keyword argument {next(iter(old))!r}")
     started = time.monotonic()
     stage = stage or _silent
     bundle = find_bundle(index.store).resolve()
     manifest = read_manifest(bundle)
     place_for_head(bundle)
     vectors = _Vectors(index)
-    trial = _trial(vectors, manifest, stage, pieces=pieces)
+    trial = _trial(vectors, manifest, stage, with_excerpts=excerpts)
     tried, agreements = _try_heads(trial, read_head(bundle, manifest), stage)
     kind = _best(tried, trial)
     whole = trial.on_all()
@@ -142,7 +161,7 @@ def adapt(
         kind=kind,
         dim=changed.dim,
         passages=len(trial.full),
-        pieces=0 if trial.short is None else len(trial.short.full),
+        excerpts=0 if trial.excerpts is None else len(trial.excerpts.full),
         held_out=len(trial.held_out),
         measured=trial.measured,
         score_before=tried[OWN],
@@ -217,7 +236,9 @@ class _Vectors:
         return dict(zip((key for key, _, _ in cut), np.split(full, borders), strict=True))
 
 
-def _trial(vectors: _Vectors, manifest: Manifest, stage: Stage, *, pieces: bool) -> Trial:
+def _trial(
+    vectors: _Vectors, manifest: Manifest, stage: Stage, *, with_excerpts: bool
+) -> HeadTrial:
     keys = vectors.keys()
     advance = stage("read full vectors", len(keys))
     parts, texts = [np.empty((0, manifest.full_dim or 0), np.float32)], []
@@ -231,35 +252,35 @@ def _trial(vectors: _Vectors, manifest: Manifest, stage: Stage, *, pieces: bool)
     full = np.concatenate(parts)[:MOST_PASSAGES]
     if len(full) < FEWEST_PASSAGES:
         raise UsageError(
-            f"{vectors.index.path} has {len(full)} passages, too few to fit a head on: "
-            f"at least {FEWEST_PASSAGES}"
+            f"{vectors.index.path} has {len(full)} passages, too few to fit a head: "
+            f"index at least {FEWEST_PASSAGES} passages first"
         )
-    short = _short(vectors.index, texts[: len(full)], stage) if pieces else None
+    excerpts = _excerpts(vectors.index, texts[: len(full)], stage) if with_excerpts else None
     stage("find neighbours", None)
     nested = nested_sizes(manifest.dim)
-    return Trial.of(full, nested, layer_norm=manifest.head.layer_norm, short=short)
+    return HeadTrial.of(full, nested, layer_norm=manifest.head.layer_norm, excerpts=excerpts)
 
 
-def _short(index: Index, texts: Sequence[str], stage: Stage) -> Short | None:
-    """Pieces of passages, embedded; None where the texts give none."""
-    pieces = cut_pieces(texts, count_pieces(len(texts)))
-    if not pieces:
+def _excerpts(index: Index, texts: Sequence[str], stage: Stage) -> Excerpts | None:
+    """Excerpts of passages, embedded; None if the texts give none."""
+    taken = take_excerpts(texts, count_excerpts(len(texts)))
+    if not taken:
         return None
-    advance = stage("embed pieces", -(-len(pieces) // EMBEDDED_TOGETHER))
+    advance = stage("embed excerpts", -(-len(taken) // EMBEDDED_TOGETHER))
     parts = []
-    for start in range(0, len(pieces), EMBEDDED_TOGETHER):
-        some = [piece for _, piece in pieces[start : start + EMBEDDED_TOGETHER]]
+    for start in range(0, len(taken), EMBEDDED_TOGETHER):
+        some = [excerpt for _, excerpt in taken[start : start + EMBEDDED_TOGETHER]]
         full = index.encoder.encode(some, kind="query").full
         assert full is not None
         parts.append(full)
         advance()
-    return Short(np.concatenate(parts), np.array([row for row, _ in pieces], dtype=np.intp))
+    return Excerpts(np.concatenate(parts), np.array([row for row, _ in taken], dtype=np.intp))
 
 
 def _try_heads(
-    trial: Trial, own: Float | None, stage: Stage
+    trial: HeadTrial, own: Float | None, stage: Stage
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Scores by kind of head, and agreements."""
+    """Scores and agreements by kind of head."""
     heads: dict[str, Float | None] = {OWN: own}
     for kind in KINDS:
         heads[kind] = trial.fit(kind, stage(f"fit {kind} head", _steps(trial, kind)))
@@ -272,39 +293,40 @@ def _try_heads(
     return scores, agreements
 
 
-def _best(scores: Mapping[str, float], trial: Trial) -> str:
-    """The kind of head to take.
+def _best(scores: Mapping[str, float], trial: HeadTrial) -> str:
+    """The kind of head to choose.
 
     Raises:
-        GateError: The bundle's own is as good.
+        GateError: No head is better than the bundle's own.
     """
     kind = best_kind(scores, trial.margin)
     if kind == OWN:
         best = max(KINDS, key=lambda name: scores[name])
         raise GateError(
-            f"no head is better by {trial.margin:.1%} than the bundle's own ({scores[OWN]:.1%}; {best}: "
-            f"{scores[best]:.1%}): {trial.measured}; nothing was changed"
+            f"no head is better than the bundle's own by {trial.margin:.1%}: the own one scores "
+            f"{scores[OWN]:.1%}, the best other one ({best}) {scores[best]:.1%}, where the score is the "
+            f"{trial.measured}; nothing was changed"
         )
     return kind
 
 
-def _steps(trial: Trial, kind: str) -> int | None:
+def _steps(trial: HeadTrial, kind: str) -> int | None:
     return None if kind == "pca" else trial.steps
 
 
-def _coded(trial: Trial, matrix: Float, kind: str, manifest: Manifest) -> NewHead:
-    """The head with what stores keep of its codes: the same kind of code as before."""
+def _coded(trial: HeadTrial, matrix: Float, kind: str, manifest: Manifest) -> NewHead:
+    """The head, for the kind of code that the store's bundle has."""
     packing = manifest.code.packing
     if packing.kind != "1bit":
         return NewHead(matrix, kind, packing)
     norm, dim = manifest.head.layer_norm, manifest.dim
-    turned = balanced(trial.full, matrix, dim=dim, layer_norm=norm)
-    codes = derive_codes(trial.full, turned, dim=dim, layer_norm=norm, scale=manifest.code.scale)
-    return NewHead(turned, kind, centre_of(codes))
+    rotated = rotate_for_bits(trial.full, matrix, dim=dim, layer_norm=norm)
+    codes = derive_codes(trial.full, rotated, dim=dim, layer_norm=norm, scale=manifest.code.scale)
+    return NewHead(rotated, kind, centred_packing(codes))
 
 
 def _recode(index: Index, vectors: _Vectors, folder: Path, head: NewHead, stage: Stage) -> int:
-    """Code all documents with the new head, and swap the codes in; returns how many there are."""
+    """Code all documents with the new head, and swap the codes in; returns the number of documents."""
     store = index.store
     manifest = read_manifest(folder)
     wanted = reindex.Reindexing(binding_of(manifest, folder), store.rule, store.keep_full)
@@ -316,7 +338,7 @@ def _recode(index: Index, vectors: _Vectors, folder: Path, head: NewHead, stage:
         if not batch:
             if reindex.finish(store):
                 return index.count().documents
-            last = 0  # some were changed meanwhile, behind us
+            last = 0  # documents that we had passed were changed meanwhile
             continue
         last = batch[-1][0]
         rows = []

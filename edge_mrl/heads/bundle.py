@@ -1,9 +1,9 @@
-"""A bundle with another head, made without the exporter: on the device that will use it.
+"""Bundles with another head, made without the exporter, on the device that will use them.
 
-The graph reads its head as plain values: from head.npy, or where the head was the prefix, from a unit
-matrix in model.onnx.data (FORMAT.md, "Head"). So writing other values is all that it takes. The new
-bundle is written beside the old one, compared with the head's own arithmetic and verified as any
-bundle is; only then does it get its name.
+The graph reads its head as plain values: from head.npy or, if the head was the prefix, from a unit matrix
+in model.onnx.data (FORMAT.md, "Head"). So a new bundle only needs other values there. It is written
+beside the old one, compared with the head's own arithmetic, and verified as any bundle is. Only then does
+it get its name.
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ __all__ = ["NewHead", "place_for_head", "with_head"]
 
 Float = NDArray[np.float32]
 
-#: What was measured at export, of a graph with another head.
+#: The export's reports. They describe a graph with another head, so the new bundle has none.
 REPORTS = ("report.json", "report.html")
-#: The graph's products and numpy's differ in the last digit, so that a code may round the other way.
+#: The products of the graph and of numpy differ in the last digit, so that an element of a code may
+#: differ by one: at most this share of the elements.
 ROUNDING, MOST_ROUNDED = 1, 0.02
 
 
@@ -59,8 +60,8 @@ class NewHead:
 
     Attributes:
         matrix: float32[D, dim].
-        kind: How it was made, one of ``edge_mrl.bundle.manifest.HEAD_KINDS`` but the prefix.
-        packing: What stores keep of its codes.
+        kind: How it was made: one of ``edge_mrl.bundle.manifest.HEAD_KINDS`` except "prefix".
+        packing: How stores pack its codes.
     """
 
     matrix: Float
@@ -69,18 +70,25 @@ class NewHead:
 
 
 def place_for_head(bundle: Path) -> int | None:
-    """Where in model.onnx.data the graph's head lies, in bytes; None if the graph reads head.npy.
+    """Find where the graph reads its head.
+
+    Args:
+        bundle: The bundle's folder.
+
+    Returns:
+        The offset in model.onnx.data in bytes, or None if the graph reads head.npy.
 
     Raises:
-        UsageError: The graph has no place for a head: an earlier version made it, or nothing is cut.
-        BundleError: The bundle cannot be trusted.
+        UsageError: The graph has no place for a head: the bundle gives codes only, or was made by an
+            earlier version, or its codes have all dimensions of the model.
+        BundleError: The bundle is damaged.
     """
     manifest = read_manifest(bundle)
     matrix = read_head(bundle, manifest)
     if manifest.full_dim is None:
         raise UsageError(
-            f"the bundle {bundle} gives codes alone, and a head is fitted on full vectors: "
-            "export it without --coarse-only"
+            f"the bundle {bundle} gives codes only, and fitting a head needs full vectors: "
+            "export the model without --coarse-only"
         )
     if matrix is None:
         matrix = np.eye(manifest.full_dim, manifest.dim, dtype=np.float32)
@@ -100,19 +108,19 @@ def place_for_head(bundle: Path) -> int | None:
 
 
 def with_head(bundle: Path, output: Path, head: NewHead) -> Manifest:
-    """Write a bundle that differs from another in its head alone.
+    """Write a bundle that differs from another one in its head only.
 
     Args:
-        bundle: The bundle's folder.
-        output: The new folder. A bundle of the same code that is there already is kept.
+        bundle: The other bundle's folder.
+        output: The new folder. If a bundle of the same code is there already, it is kept.
         head: The new head.
 
     Returns:
         The new bundle's manifest.
 
     Raises:
-        UsageError: The bundle has no place for a head, or something else lies at ``output``.
-        BundleError: The bundle is damaged, or the new one does not do as its head says.
+        UsageError: The bundle has no place for a head, or ``output`` holds something else.
+        BundleError: The bundle is damaged, or the new one's codes are not those of its head.
     """
     manifest = read_manifest(bundle)
     check_files(bundle, manifest, hashes=True)
@@ -136,16 +144,16 @@ def with_head(bundle: Path, output: Path, head: NewHead) -> Manifest:
         written = _write_manifest(folder, changed)
         result = verify(folder)
         if not result.passed:
-            raise BundleError(f"the adapted bundle is not sound: {'; '.join(result.failures)}")
+            raise BundleError(f"the new bundle failed its check: {'; '.join(result.failures)}")
         _publish(folder, output)
     return written
 
 
 def _same(output: Path, code_id: str) -> Manifest:
-    """The bundle that an interrupted run has left."""
+    """The manifest of the bundle that an interrupted run left."""
     manifest = read_manifest(output)
     if manifest.code_id != code_id:
-        raise UsageError(f"{output} holds another bundle: choose another place with -o")
+        raise UsageError(f"{output} holds another bundle: choose another folder with -o")
     check_files(output, manifest, hashes=True)
     return manifest
 
@@ -173,7 +181,7 @@ def _write_manifest(folder: Path, manifest: Manifest) -> Manifest:
 
 
 def _write_golden(folder: Path, matrix: Float) -> None:
-    """Give the golden texts the codes that this machine makes of them, if these are the head's."""
+    """Give the golden texts the codes that this machine computes, after comparing them with the head."""
     golden = json.loads((folder / GOLDEN).read_bytes())
     with Encoder.open(folder) as encoder:
         manifest = encoder.manifest
@@ -190,7 +198,7 @@ def _write_golden(folder: Path, matrix: Float) -> None:
             off = np.abs(encoding.coarse.astype(np.int16) - wanted)
             if off.max() > ROUNDING or (off > 0).mean() > MOST_ROUNDED + 1 / off.size:
                 raise BundleError(
-                    f"the graph of {folder} does not take its head from where it should: "
+                    f"the graph of {folder} does not read its head from the expected place: "
                     "export the model again"
                 )
             entry["coarse"] = encode_vector(encoding.coarse[0], "i1")
@@ -200,7 +208,7 @@ def _write_golden(folder: Path, matrix: Float) -> None:
 
 @contextlib.contextmanager
 def _staging(output: Path) -> Iterator[Path]:
-    """A folder beside ``output`` that is removed again unless it got that name."""
+    """A temporary folder beside ``output``; it is removed unless it was renamed to ``output``."""
     try:
         folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     except OSError as error:
@@ -212,7 +220,7 @@ def _staging(output: Path) -> Iterator[Path]:
 
 
 def _publish(folder: Path, output: Path) -> None:
-    """Give a finished folder its name, once all of it is on the medium."""
+    """Give a finished folder its name, after all of it has reached the storage device."""
     folder.chmod(0o755)
     for path in (*folder.iterdir(), folder):
         sync_path(path)

@@ -1,16 +1,17 @@
-"""Heads fitted in numpy: maps after which a short prefix still ranks as the full vector does.
+"""Fitting heads in numpy: matrices after which a short prefix ranks texts as the full vector does.
 
-The objective is Matryoshka's (arXiv 2205.13147), without labels (Matryoshka-Adaptor, arXiv 2407.20243):
-for each anchor, the softmax over its cosines to passages, measured in the prefix, should be that of the
-full vectors. What is compared is the order among near neighbours, which is what a search shows. Anchors
-are passages and, where they are given, short texts that stand for queries: those lie elsewhere in the
-space than passages do. Where it is known which passage answers a query, as for a piece of a passage, a
-linear head also learns to find it (an inverse cloze task, arXiv 1906.00300): that says what the text at
-hand asks of the model, which the full vectors alone do not.
+The objective is that of Matryoshka representation learning (arXiv 2205.13147), without labels
+(Matryoshka-Adaptor, arXiv 2407.20243). For each anchor, the softmax over its cosines to passages,
+computed from the prefix, should equal that of the full vectors. So it compares the order of near
+neighbours, which is what a search shows. Anchors are passages and, if given, short texts that stand for
+queries, because queries lie elsewhere in the space than passages. Where the passage that answers a query
+is known, as for an excerpt of it, a linear head also learns to find that passage (an inverse cloze task,
+arXiv 1906.00300). This tells it what the text at hand asks of the model, which full vectors alone do not
+say.
 
-It is solved in two steps. The first seeks the best ``dim`` directions for the code as a whole. The
-second turns them within their own span, which leaves every cosine of whole codes as it is, so that each
-shorter prefix is as good as it can be. So shorter prefixes cost the code itself nothing.
+A fit has two steps. The first finds the best ``dim`` directions for the code as a whole. The second
+rotates them within their span, which changes no cosine of whole codes, so that each shorter prefix is as
+good as it can be. So shorter prefixes cost the whole code nothing.
 """
 
 from __future__ import annotations
@@ -36,30 +37,30 @@ Float = NDArray[np.float32]
 Rows = NDArray[np.intp]
 Advance = Callable[[], None]
 
-#: Steps of the search for directions, and of turning them, for a matrix of so many values or more, and
-#: so many passages or fewer. Smaller matrices need less, and more passages more: for 10,000 of four
-#: kinds, 128 dimensions kept 95.6 % of nDCG@10 with 800 and 96.0 % with 2,400.
+#: Steps of the search for directions and of their rotation, for matrices of FULL_SIZE values or more and
+#: up to FULL_PASSAGES passages. Smaller matrices need fewer steps, more passages more: for 10,000
+#: passages of four kinds, 128 dimensions kept 95.6 % of nDCG@10 with 800 steps and 96.0 % with 2,400.
 STEPS, FULL_SIZE, FULL_PASSAGES = (800, 200), 12_288, 5_000
 LEAST_SHARE, MOST_SHARE = 0.15, 2.0
-#: How far a step goes at first, per element; it falls to 0 along a half cosine. With 800 steps, held-out
-#: text was better than with 400 of 1e-3 on every set tried.
+#: Adam's rate per element at the first step; it falls to 0 along a half cosine. With 800 steps, the
+#: results on held-out text were better than with 400 steps of 1e-3 on every set that was tried.
 RATE = 5e-3
-#: The softmax's temperature is the standard deviation of the passages' cosines, within these bounds:
-#: some models give all texts much the same direction. Warmer, it looks too far down the list: with 0.15,
-#: 0.1, 0.07 and 0.05, 64 dimensions of all-MiniLM-L6-v2 kept 89.1, 90.8, 91.9 and 92.0 % of nDCG@10 over
-#: four sets, one of them set aside until then, and 128 kept 97.5, 98.0, 98.0 and 97.8 %.
+#: The softmax's temperature is the standard deviation of the passages' cosines, within these bounds,
+#: because some models give all texts nearly the same direction. A higher one looks too far down the list:
+#: with 0.15, 0.1, 0.07 and 0.05, 64 dimensions of all-MiniLM-L6-v2 kept 89.1, 90.8, 91.9 and 92.0 % of
+#: nDCG@10 over four sets, one of them unused until then, and 128 kept 97.5, 98.0, 98.0 and 97.8 %.
 TEMPERATURES = (0.01, 0.07)
-#: Of a step: anchors, near neighbours that each of them brings along, and passages at random. Twice as
-#: many neighbours and others took half as long again, and gained no more than chance does.
+#: In one step: anchors, near neighbours of each anchor, and passages at random. Twice as many neighbours
+#: and random passages took 50 % longer, and the gain was within chance.
 ANCHORS, NEAR, RANDOM = 96, 8, 256
-#: How many of the anchors are short texts, where there are some: a third was no worse than a half for
+#: Share of the anchors that are short texts, if there are any: a third was no worse than a half for
 #: rotations, and better for linear heads.
 QUERIES_SHARE = 1 / 3
-#: The row of an anchor that is none of the passages.
+#: The row of an anchor that is not among the passages.
 NONE = -1
-#: How much finding a query's own passage counts beside the full vectors' order: of pieces of passages,
-#: and of queries that people wrote. With 0.1 to 0.25 for pieces, 128 dimensions of all-MiniLM-L6-v2 kept
-#: 98.9 to 99.3 % of nDCG@10 over four sets, with 0.5 97.7 %, and without 98.5 %.
+#: The share of a query's target that is its own passage, and not the full vectors' order: for excerpts,
+#: and for queries that people wrote. With 0.1 to 0.25 for excerpts, 128 dimensions of all-MiniLM-L6-v2
+#: kept 98.9 to 99.3 % of nDCG@10 over four sets, with 0.5 97.7 %, and with 0 98.5 %.
 OWN_SHARE, PAIRS_SHARE = 0.2, 0.5
 TINY = np.float32(1e-9)
 #: A share that a softmax rounds to 0 counts as this.
@@ -71,12 +72,12 @@ class Passages:
     """Text to fit on, as vectors.
 
     Attributes:
-        vectors: float32[n, D], what the head reads, at unit length; their order is to be kept.
+        vectors: float32[n, D], what the head reads, at unit length.
         near: intp[n, k], the rows of each passage's nearest others.
         temperature: Of the softmax over cosines.
         queries: float32[m, D], short texts, at unit length; m may be 0.
         near_queries: intp[m, k], the rows of the passages nearest to each.
-        answers: intp[m], the row of each one's own passage; -1 where it has none.
+        answers: intp[m], the row of each query's own passage, or -1.
     """
 
     vectors: Float
@@ -93,9 +94,9 @@ class Passages:
         """Find neighbours (n * (n + m) * D operations: some seconds for 10,000 passages).
 
         Args:
-            inputs: float32[n, D], what the head reads: full vectors, or these centred.
-            queries: float32[m, D], the same of texts that stand for queries.
-            answers: intp[m], the row of each one's own passage, -1 where it has none (default: all).
+            inputs: float32[n, D], what the head reads: full vectors, centred or not.
+            queries: float32[m, D], the same for texts that stand for queries; None without any.
+            answers: intp[m], the row of each query's own passage, or -1 (default: -1 for all).
         """
         vectors = normalize(inputs)
         short = vectors[:0] if queries is None else normalize(queries)
@@ -112,14 +113,14 @@ class Passages:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """What one step looks at.
+    """The vectors of one step.
 
     Attributes:
-        anchors: float32[a, D], what the head reads of them.
-        rows: float32[r, D], likewise.
-        target: float32[a, r], each anchor's shares, which sum to 1.
-        own: intp[a], the row of each anchor itself, which is left out; -1 where it has none.
-        temperature: Of the softmax over cosines.
+        anchors: float32[a, D], what the head reads of the anchors.
+        rows: float32[r, D], what the head reads of the passages that they are compared with.
+        target: float32[a, r], the softmax that the codes should have; each row sums to 1.
+        own: intp[a], the row of each anchor itself, which is left out, or -1.
+        temperature: Temperature of the softmax over cosines.
     """
 
     anchors: Float
@@ -129,17 +130,17 @@ class Batch:
     temperature: float
 
     def through(self, matrix: Float) -> Batch:
-        """The same behind a matrix."""
+        """The same vectors, multiplied by a matrix."""
         return replace(self, anchors=self.anchors @ matrix, rows=self.rows @ matrix)
 
 
 def steps(width: int, dim: int, passages: int) -> tuple[int, int]:
-    """Steps of a fit: of the search for directions, and of turning them.
+    """Numbers of steps of a fit: of the search for directions, and of their rotation.
 
     Args:
         width: Dimensions that the head reads.
         dim: Dimensions of the code.
-        passages: Passages that it is fitted on.
+        passages: Number of passages that it is fitted on.
     """
     share = min(1.0, max(width * dim / FULL_SIZE, LEAST_SHARE))
     share *= min(max(passages / FULL_PASSAGES, 1.0), MOST_SHARE)
@@ -147,12 +148,15 @@ def steps(width: int, dim: int, passages: int) -> tuple[int, int]:
 
 
 def pca(vectors: Float, dim: int, *, centre: bool = False) -> Float:
-    """The directions that hold most of the vectors: float32[D, dim], orthonormal.
+    """The principal directions of vectors.
 
     Args:
         vectors: float32[n, D].
-        dim: How many, the largest first.
-        centre: Take the mean off first. Then the directions are those of the differences alone.
+        dim: Number of directions.
+        centre: Subtract the mean first, so that the directions are those of the differences.
+
+    Returns:
+        float32[D, dim], orthonormal columns, the direction with the largest variance first.
     """
     values = vectors.astype(np.float64)
     if centre:
@@ -167,19 +171,22 @@ def pca(vectors: Float, dim: int, *, centre: bool = False) -> Float:
 def fit_rotation(
     passages: Passages, nested: Sequence[int], *, seed: int = 0, advance: Advance = lambda: None
 ) -> Float:
-    """Orthonormal directions, found on the Stiefel manifold: float32[D, dim].
+    """Fit a matrix with orthonormal columns, on the Stiefel manifold.
 
     Args:
         passages: Text to fit on.
         nested: Prefix sizes, ascending; the last is ``dim``.
-        seed: Of the batches: the same seed gives the same matrix.
+        seed: Seed of the batches; the same seed gives the same matrix.
         advance: Called after each of ``sum(steps(D, dim, n))`` steps.
+
+    Returns:
+        float32[D, dim].
     """
     batches = _batches(passages, np.random.default_rng(seed))
     matrix = pca(passages.vectors, nested[-1])
     count = _count(matrix, passages)
     matrix = _search(matrix, batches, nested[-1:], count=count, orthogonal=True, advance=advance)
-    return _turned(matrix, passages, batches, nested, advance)
+    return _rotated_for_prefixes(matrix, passages, batches, nested, advance)
 
 
 def fit_linear(
@@ -191,14 +198,15 @@ def fit_linear(
     seed: int = 0,
     advance: Advance = lambda: None,
 ) -> Float:
-    """Any matrix, which may also weigh directions, and brings queries near their own passages.
+    """Fit any matrix: it may weigh directions, and brings queries near their own passages.
 
     Args:
         passages: Text to fit on.
         nested: Prefix sizes, ascending; the last is ``dim``.
-        own_share: How much a query's own passage counts beside the full vectors' order, from 0 to 1.
-        queries_share: How many of the anchors are queries, where there are so many; from 0 to 1.
-        seed: Of the batches.
+        own_share: Share of a query's target that is its own passage, from 0 to 1; the rest is the full
+            vectors' order.
+        queries_share: Share of the anchors that are queries, if there are so many; from 0 to 1.
+        seed: Seed of the batches; the same seed gives the same matrix.
         advance: Called after each of ``sum(steps(D, dim, n))`` steps.
 
     Returns:
@@ -208,21 +216,21 @@ def fit_linear(
     matrix = pca(passages.vectors, nested[-1])
     count = _count(matrix, passages)
     matrix = _search(matrix, batches, nested[-1:], count=count, advance=advance)
-    return _turned(matrix, passages, batches, nested, advance)
+    return _rotated_for_prefixes(matrix, passages, batches, nested, advance)
 
 
 def slopes(batch: Batch, sizes: Sequence[int]) -> tuple[float, Float, Float]:
-    """The objective and how it changes with the vectors behind the head.
+    """The objective, and its gradient by the vectors that the head gives.
 
-    For each size, the cross entropy between ``target`` and the softmax of the prefixes' cosines. The
-    sizes weigh alike; a shorter prefix, which is further off, has the larger slope.
+    For each prefix size, it is the cross entropy between ``target`` and the softmax of the prefixes'
+    cosines. All sizes have the same weight.
 
     Args:
-        batch: With anchors float32[a, dim] and rows float32[r, dim], behind the head.
+        batch: A batch after the head: anchors float32[a, dim] and rows float32[r, dim].
         sizes: Prefix sizes.
 
     Returns:
-        The objective, its slope float32[a, dim] by the anchors, and float32[r, dim] by the rows.
+        The objective, its gradient by the anchors, float32[a, dim], and by the rows, float32[r, dim].
     """
     by_anchor, by_row = np.zeros_like(batch.anchors), np.zeros_like(batch.rows)
     loss, share = 0.0, 1 / (len(batch.anchors) * len(sizes))
@@ -248,14 +256,14 @@ def _unit(vectors: Float) -> tuple[Float, Float]:
 
 
 def _through_unit(change: Float, unit: Float, norms: Float) -> Float:
-    """The slope by the vectors, from that by the same at unit length."""
+    """The gradient by vectors, from the gradient by the same vectors at unit length."""
     along: Float = (change * unit).sum(axis=1, keepdims=True)
     through: Float = np.divide(change - unit * along, norms)
     return through
 
 
 def _softmax(cosines: Float, own: Rows, temperature: float) -> Float:
-    """Shares of each row; an anchor's own row gets none."""
+    """The softmax of each row, float32[a, r]; an anchor's own row gets 0."""
     powers: Float = np.divide(cosines, np.float32(temperature))
     anchors = np.flatnonzero(own >= 0)
     powers[anchors, own[anchors]] = -np.inf
@@ -266,7 +274,7 @@ def _softmax(cosines: Float, own: Rows, temperature: float) -> Float:
 
 
 def _nearest(anchors: Float, vectors: Float, count: int, own: Rows | None = None) -> Rows:
-    """intp[n, count]: the rows of the vectors nearest to each anchor, but its own, in no order."""
+    """intp[n, count]: rows of the vectors nearest to each anchor except its own, in no order."""
     found = [np.empty((0, count), np.intp)]
     for start in range(0, len(anchors), 1024):
         cosines = anchors[start : start + 1024] @ vectors.T
@@ -283,13 +291,13 @@ def _batches(
     queries_share: float = QUERIES_SHARE,
     own_share: float = 0.0,
 ) -> Iterator[Batch]:
-    """Anchors with their neighbours and others, without end.
+    """Endless batches of anchors with their neighbours and random passages.
 
     Args:
-        passages: What to take them from.
-        chance: What picks them.
-        queries_share: How many of the anchors are queries, if there are so many.
-        own_share: The share of a query's target that goes to its own passage, where it has one.
+        passages: The text to take them from.
+        chance: The generator that picks them.
+        queries_share: Share of the anchors that are queries, if there are so many.
+        own_share: Share of a query's target that is its own passage, if that is known.
     """
     vectors, temperature = passages.vectors, passages.temperature
     short = min(int(ANCHORS * queries_share), len(passages.queries))
@@ -309,14 +317,14 @@ def _batches(
         yield Batch(anchors, vectors[rows], target, own, temperature)
 
 
-def _turned(
+def _rotated_for_prefixes(
     matrix: Float,
     passages: Passages,
     batches: Iterator[Batch],
     nested: Sequence[int],
     advance: Advance,
 ) -> Float:
-    """The same span in the order that serves the shorter prefixes: the matrix times a rotation."""
+    """The matrix times the rotation that is best for the shorter prefixes; its span stays the same."""
     ordered = matrix @ pca(passages.vectors @ matrix, matrix.shape[1])
     shorter, count = nested[:-1], _count(matrix, passages, 1)
     if not shorter:
@@ -324,10 +332,10 @@ def _turned(
             advance()
         return ordered
     behind = (batch.through(ordered) for batch in batches)
-    turn = np.eye(matrix.shape[1], dtype=np.float32)
-    turn = _search(turn, behind, shorter, count=count, orthogonal=True, advance=advance)
-    turned: Float = (ordered.astype(np.float64) @ turn).astype(np.float32)
-    return turned
+    rotation = np.eye(matrix.shape[1], dtype=np.float32)
+    rotation = _search(rotation, behind, shorter, count=count, orthogonal=True, advance=advance)
+    rotated: Float = (ordered.astype(np.float64) @ rotation).astype(np.float32)
+    return rotated
 
 
 def _search(
@@ -339,10 +347,10 @@ def _search(
     orthogonal: bool = False,
     advance: Advance,
 ) -> Float:
-    """Lower the objective by Adam (arXiv 1412.6980); if asked, among orthonormal columns alone.
+    """Lower the objective by Adam (arXiv 1412.6980), over all matrices or over orthonormal ones.
 
-    There, the slope is projected onto the tangent space, and QR brings each step back. Its variance is
-    one number for all elements, so that scaling it leaves a tangent a tangent.
+    For orthonormal ones, the gradient is projected onto the tangent space, and QR brings each step back
+    onto the manifold. Its variance is one number for all elements, so that tangents stay tangents.
     """
     momentum: Float = np.zeros_like(matrix)
     variance: Float = np.zeros_like(matrix)

@@ -1,4 +1,4 @@
-"""What the machine gives and takes: processor, memory, durable files."""
+"""The machine: its processor, its memory and its limits, and files that survive a power cut."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
-    from edge_mrl.machine.durable import sync_path
+    from edge_mrl.machine import facts, memory
+    from edge_mrl.machine.durability import sync_path
     from edge_mrl.machine.facts import Cpu, FileSystem, Memory, Requirement, describe
     from edge_mrl.machine.memory import (
         as_error,
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
         reporting_memory,
         require_room,
         require_room_for_products,
+        require_room_for_runtime,
     )
 
 __all__ = [
@@ -24,17 +26,21 @@ __all__ = [
     "Requirement",
     "as_error",
     "describe",
+    "facts",
+    "memory",
     "ran_out",
     "reporting_memory",
     "require_room",
     "require_room_for_products",
+    "require_room_for_runtime",
     "sync_path",
 ]
 
 __getattr__ = lazily(
     __name__,
     {
-        "durable": ("sync_path",),
+        "": ("facts", "memory"),
+        "durability": ("sync_path",),
         "facts": ("Cpu", "FileSystem", "Memory", "Requirement", "describe"),
         "memory": (
             "as_error",
@@ -42,6 +48,7 @@ __getattr__ = lazily(
             "reporting_memory",
             "require_room",
             "require_room_for_products",
+            "require_room_for_runtime",
         ),
     },
 )

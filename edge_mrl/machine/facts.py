@@ -1,4 +1,4 @@
-"""What this machine is: CPU, memory, file systems, versions; None where it cannot be known."""
+"""Facts about this machine: CPU, memory, file systems, installed versions; None where unknown."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ __all__ = [
     "versions",
 ]
 
-#: What an embedding depends on.
+#: Packages that the vectors and their speed depend on.
 PACKAGES = ("numpy", "onnxruntime", "tokenizers")
-#: From this load on, as a share of the cores, other work shows in a measurement: one busy core of four.
+#: A load of this share of the cores or more distorts measurements: one busy core out of four.
 BUSY_SHARE = 0.25
 #: Flags that decide how 8-bit products run, by the kernel's names (arch/arm64/include/uapi/asm/hwcap.h
 #: and arch/x86/include/asm/cpufeatures.h). asimddp is what ARM calls FEAT_DotProd.
@@ -85,7 +85,7 @@ class Cpu:
     """The processor.
 
     Attributes:
-        name: Its model, or the names of its cores; None if unknown.
+        name: Its model name, or the names of its cores; None if unknown.
         kind: "arm", "x86" or "other".
         features: Those of ARM_FEATURES or X86_FEATURES that every core has; None if unknown.
     """
@@ -100,9 +100,9 @@ class Memory:
     """Memory in bytes; None where unknown.
 
     Attributes:
-        total_bytes: What the machine has.
-        available_bytes: What a new process can have without swapping, as the kernel estimates it.
-        limit_bytes: The least limit set on this process or its control group; None also without one.
+        total_bytes: Memory of the machine.
+        available_bytes: Memory that a new process can get without swapping, by the kernel's estimate.
+        limit_bytes: The lowest limit of this process or its control group; None if there is no limit.
     """
 
     total_bytes: int | None
@@ -112,12 +112,12 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class FileSystem:
-    """Where a file lies.
+    """The file system that a file is on.
 
     Attributes:
-        kind: The file system's type as the kernel names it; None if unknown.
-        free_bytes: What this user may still write.
-        read_only: Whether it is mounted so.
+        kind: Its type as the kernel names it ("ext4"); None if unknown.
+        free_bytes: Free space for this user, in bytes.
+        read_only: Whether it is mounted read-only.
     """
 
     kind: str | None
@@ -131,8 +131,8 @@ class Requirement:
 
     Attributes:
         name: The package.
-        minimum: The least version that will do; None if none is declared.
-        installed: The version here; None if it is not installed.
+        minimum: The lowest version that works; None if the declaration names no version.
+        installed: The installed version; None if the package is not installed.
     """
 
     name: str
@@ -141,7 +141,7 @@ class Requirement:
 
     @property
     def met(self) -> bool:
-        """Whether a version that will do is installed."""
+        """Whether a version that works is installed."""
         if self.installed is None:
             return False
         return self.minimum is None or _version(self.installed) >= _version(self.minimum)
@@ -157,11 +157,11 @@ def cpu() -> Cpu:
 
 
 def parse_cpuinfo(text: str, architecture: str) -> Cpu:
-    """Read what Linux says in /proc/cpuinfo.
+    """Read the processor from the text of Linux's /proc/cpuinfo.
 
     Args:
-        text: The file; empty where there is none.
-        architecture: What the kernel calls the machine, as ``platform.machine`` gives it.
+        text: The text of the file; empty on systems without one.
+        architecture: The machine's architecture, as ``platform.machine`` names it.
     """
     processors = [block for block in map(_fields, re.split(r"\n\s*\n", text)) if block]
     if architecture in _X86:
@@ -175,14 +175,14 @@ def parse_cpuinfo(text: str, architecture: str) -> Cpu:
 
 
 def saturates(processor: Cpu) -> bool:
-    """Whether 8-bit products lose their upper bits: x86 adds pairs in 16 bits, unless it has VNNI."""
+    """Whether 8-bit products saturate: x86 CPUs without VNNI add pairs of them in 16 bits."""
     if processor.kind != "x86" or processor.features is None:
         return False
     return not {"avx512_vnni", "avx_vnni"} & set(processor.features)
 
 
 def board() -> str | None:
-    """The board's name ("Raspberry Pi 5 Model B Rev 1.0"), where the firmware gives one."""
+    """The board's name ("Raspberry Pi 5 Model B Rev 1.0"); None if the firmware gives none."""
     try:
         name = Path("/proc/device-tree/model").read_text("utf-8", errors="replace")
     except OSError:
@@ -191,27 +191,27 @@ def board() -> str | None:
 
 
 def cores() -> int | None:
-    """Cores that this process may use."""
+    """Number of cores that this process may use; None if unknown."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
 
 
 def load() -> float | None:
-    """Processes that ran or waited to run over the last minute, on average."""
+    """Average number of processes that ran or waited to run over the last minute; None if unknown."""
     try:
         return os.getloadavg()[0]
-    except (AttributeError, OSError):  # Windows; a /proc that is not there
+    except (AttributeError, OSError):  # Windows; a system without /proc
         return None
 
 
 def busy(load_: float | None, cores_: int | None) -> bool:
-    """Whether a load is one that shows in measurements; an unknown load is not."""
+    """Whether a load is high enough to distort measurements; False if the load is unknown."""
     return load_ is not None and load_ >= BUSY_SHARE * (cores_ or 1)
 
 
 def memory() -> Memory:
-    """This machine's memory, and what limits this process."""
+    """This machine's memory, and the limit of this process."""
     sizes = {}
     with contextlib.suppress(OSError):
         for line in Path("/proc/meminfo").read_text("ascii", errors="replace").splitlines():
@@ -232,7 +232,7 @@ def memory() -> Memory:
 
 
 def page_bytes() -> int | None:
-    """Size of a page of memory: 4 KiB on most machines, 16 KiB on a Raspberry Pi 5."""
+    """Bytes of a memory page: 4 KiB on most machines, 16 KiB on a Raspberry Pi 5; None if unknown."""
     try:
         return os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
@@ -240,15 +240,15 @@ def page_bytes() -> int | None:
 
 
 def pointer_bits() -> int:
-    """32 or 64: what this Python was built for, whatever the kernel is."""
+    """32 or 64: the width that this Python was built for, which may differ from the kernel's."""
     return struct.calcsize("P") * 8
 
 
 def file_system(path: Path) -> FileSystem:
-    """The file system that a path lies on; the path, or a folder above it, must exist.
+    """The file system that a path is on; the path, or a folder above it, must exist.
 
     Raises:
-        OSError: It cannot be asked.
+        OSError: The file system does not answer.
     """
     place = path.absolute()
     while not place.exists() and place != place.parent:
@@ -267,12 +267,12 @@ def file_system(path: Path) -> FileSystem:
 
 
 def versions() -> dict[str, str | None]:
-    """Installed versions of PACKAGES; None for one that is not there."""
+    """Installed versions of PACKAGES by name; None for a package that is not installed."""
     return {name: _installed(name) for name in PACKAGES}
 
 
 def requirements() -> list[Requirement] | None:
-    """What the installed edge-mrl says that it needs, without extras; None if it is not installed."""
+    """Packages that edge-mrl requires, without its extras; None if edge-mrl itself is not installed."""
     from importlib.metadata import PackageNotFoundError, requires
 
     try:
@@ -288,14 +288,17 @@ def requirements() -> list[Requirement] | None:
 
 
 def parse_requirement(line: str) -> tuple[str, str | None]:
-    """Name and least version of a line such as "numpy>=2.0"; None where none is given (PEP 508)."""
+    """Name and lowest version of a requirement such as "numpy>=2.0" (PEP 508); None without a version."""
     name = re.match(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)", line)
     minimum = re.search(r">=\s*([0-9][0-9A-Za-z.]*)", line.partition(";")[0])
     return (name[1] if name else line.strip()), (minimum[1] if minimum else None)
 
 
 def describe() -> dict[str, Any]:
-    """All of it that belongs beside a measurement, for programs; sizes in bytes. No names, no paths."""
+    """The facts to record with a measurement, as JSON values; sizes in bytes.
+
+    Neither the user's or the machine's name nor any path is among them.
+    """
     from edge_mrl._version import __version__
 
     processor, room = cpu(), memory()
@@ -316,14 +319,14 @@ def describe() -> dict[str, Any]:
 
 
 def _fields(block: str) -> dict[str, str]:
-    """Names and values of one processor. What follows the last one (Hardware, Model) has no number."""
+    """Names and values of one processor; {} for a block without a number (Hardware, Model)."""
     pairs = (line.split(":", 1) for line in block.splitlines() if ":" in line)
     fields = {name.strip(): value.strip() for name, value in pairs}
     return fields if fields.get("processor", "").isdigit() else {}
 
 
 def _common(lists: Iterable[str | None], wanted: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Those of the wanted flags that are in all lists: a thread may run on any core."""
+    """The wanted flags that every core has, because a thread may run on any of them."""
     sets = [set(flags.split()) for flags in lists if flags is not None]
     if not sets:
         return None
@@ -331,7 +334,7 @@ def _common(lists: Iterable[str | None], wanted: tuple[str, ...]) -> tuple[str, 
 
 
 def _arm_cores(processors: Iterable[Mapping[str, str]]) -> str | None:
-    """The cores' names, with how many there are where they differ."""
+    """The names of the cores; where they differ, with the number of each."""
     counts: dict[str, int] = {}
     for block in processors:
         try:
@@ -358,7 +361,7 @@ def _process_limits() -> Iterator[int]:
 
 
 def _group_limits() -> Iterator[int]:
-    """Limits of this process's control group and those above it (cgroup v2)."""
+    """Limits of this process's control group and of the groups above it (cgroup v2)."""
     try:
         lines = Path("/proc/self/cgroup").read_text("utf-8").splitlines()
     except OSError:
@@ -375,7 +378,7 @@ def _group_limits() -> Iterator[int]:
 
 
 def _mounted_as(place: Path) -> str | None:
-    """The type of the file system that is mounted at a path or nearest above it."""
+    """The type of the file system that is mounted at a path, or nearest above it."""
     try:
         lines = Path("/proc/self/mounts").read_text("utf-8", errors="replace").splitlines()
     except OSError:
@@ -402,7 +405,7 @@ def _installed(name: str) -> str | None:
 
 
 def _version(text: str) -> tuple[int, ...]:
-    """The release number of a version; what follows it (rc1, .post1, +cpu) is left out."""
+    """The release number of a version, without suffixes such as rc1, .post1 or +cpu."""
     match = re.match(r"\d+(\.\d+)*", text)
     parts = [int(part) for part in match[0].split(".")] if match else []
     while parts and parts[-1] == 0:

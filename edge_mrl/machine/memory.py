@@ -1,14 +1,15 @@
-"""Little memory: take less of it, notice when it runs out, and then say one clear thing.
+"""Little memory: use less of it, notice when it runs out, and report that as one clear error.
 
-Libraries answer a failed allocation in many ways: Python and numpy raise MemoryError, ONNX Runtime an
-exception of its own, the loader an ImportError, and the tokenizer ends the process. For that last one
-room is asked for before it is needed.
+Libraries answer a failed allocation in many ways. Python and numpy raise MemoryError, ONNX Runtime
+raises an exception of its own, the loader an ImportError, and the tokenizer, OpenBLAS and the C library
+end the process. So the memory that those last ones will need is checked, or loaded, beforehand.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -19,23 +20,28 @@ __all__ = [
     "CODE_BYTES",
     "START_BYTES",
     "as_error",
+    "load_unwinder",
     "one_thread_each",
     "ran_out",
     "reporting_memory",
     "require_room",
     "require_room_for_products",
+    "require_room_for_runtime",
 ]
 
-#: What numpy, the tokenizer and ONNX Runtime take before there is a bundle: memory that is written,
-#: and address space beside it for their code. Measured with wheels for x86-64 and a network of 40 kB:
-#: it works from 66 and 166 MB on, so nothing is refused that would have worked.
+#: What numpy, the tokenizer and ONNX Runtime need before a bundle is opened: memory that is written to,
+#: and the address space of their code. Measured with the wheels for x86-64 and a network of 40 kB, which
+#: work from limits of 66 MB (RLIMIT_DATA) and 166 MB (RLIMIT_AS) on: nothing that works is refused.
 START_BYTES, CODE_BYTES = 55_000_000, 85_000_000
-#: What OpenBLAS maps at the first product of matrices, where it ends the process if it cannot, and what a
-#: search takes beside that for the codes it scores. Measured with one thread; more may take more.
+#: What loading ONNX Runtime takes of these: memory, and address space for its code. If there is less, the
+#: start of its library ends the process. Measured with its wheel for x86-64: 38 MB of address space.
+RUNTIME_BYTES, RUNTIME_CODE_BYTES = 7_000_000, 33_000_000
+#: What OpenBLAS maps at the first matrix product (it ends the process if it cannot), and what a search
+#: needs for the codes that it scores. Measured with one thread; more threads may need more.
 BLAS_BYTES, SCORE_BYTES = 34_000_000, 16_000_000
-#: What keeps numpy and the tokenizer from starting a thread for each core, with a stack and an arena
-#: each. A single tokenizer's thread would still fight for its arena where address space is short: ten
-#: times slower at 256 MB.
+#: Keeps numpy and the tokenizer from starting one thread per core, each with a stack and an arena. Even
+#: a single thread of the tokenizer fights for its arena where address space is short: it was ten times
+#: slower at 256 MB.
 _ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -50,29 +56,36 @@ _SIGNS = (
     "Resource temporarily unavailable",
     "can't start new thread",
 )
+#: The GNU C library's name for the library that it loads to unwind a thread's stack.
+_UNWINDER = "libgcc_s.so.1"
 _ADVICE = (
-    "what was committed is safe; end other programs, raise this process's limit, or use --low-memory "
-    "and --threads 1"
+    "documents that were committed are safe; close other programs, raise this process's memory limit, "
+    "or use --low-memory and --threads 1"
 )
 
 
 def one_thread_each() -> None:
-    """Have libraries that are loaded from now on start no threads of their own, unless told otherwise.
+    """Keep libraries that are loaded after this call from starting threads of their own.
 
-    On two cores this saves 40 MB of memory and 170 MB of address space.
+    Variables that the user has set keep their values. On two cores this saves 40 MB of memory and 170 MB
+    of address space.
     """
     for name, value in _ONE_THREAD.items():
         os.environ.setdefault(name, value)
 
 
 def require_room(size_bytes: int, *, code_bytes: int = 0) -> None:
-    """Check that so much memory could be had now, within this process's limits.
+    """Check that this process can still get so much memory.
 
-    It sees what RLIMIT_AS and RLIMIT_DATA leave, and overcommitment that is off; not what a control
-    group allows, whose kernel kills instead.
+    The check sees the limits RLIMIT_AS and RLIMIT_DATA, and a kernel that does not overcommit. It does
+    not see the limit of a control group, where the kernel kills a process instead.
+
+    Args:
+        size_bytes: Memory that will be written to.
+        code_bytes: Address space for code and files, needed at the same time.
 
     Raises:
-        OutOfMemoryError: It could not.
+        OutOfMemoryError: There is less.
     """
     import mmap
 
@@ -80,30 +93,66 @@ def require_room(size_bytes: int, *, code_bytes: int = 0) -> None:
         return
     own = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     try:
-        # Nothing is touched, so nothing is used: it takes some microseconds.
+        # The pages are not touched, so no memory is used, and it takes some microseconds.
         with mmap.mmap(-1, size_bytes, flags=own):
             if code_bytes:
-                # Code and files count as address space only, and so does shared memory.
+                # Like code and files, shared memory counts as address space only.
                 mmap.mmap(-1, code_bytes).close()
     except (OSError, MemoryError) as error:
-        space = f", {code_bytes / 1e6:.0f} MB of address space beside" if code_bytes else ""
+        space = f" and {code_bytes / 1e6:.0f} MB more address space" if code_bytes else ""
         raise OutOfMemoryError(
             f"there is not enough memory: {size_bytes / 1e6:.0f} MB more are needed{space}; {_ADVICE}"
         ) from error
 
 
 @cache
-def require_room_for_products() -> None:
-    """Check once that numpy can multiply a query and the codes.
+def load_unwinder() -> None:
+    """Load what the C library needs to unwind a stack, while there is memory to load it.
+
+    The GNU C library loads libgcc_s when a thread ends or is cancelled for the first time. If it
+    cannot, it aborts the process with "libgcc_s.so.1 must be installed for pthread_exit to work", so
+    that a shortage of memory shows as a crash. ``backtrace`` makes it load and keep the library now
+    (backtrace(3), "Notes"). Other C libraries need none of this, and nothing happens there.
 
     Raises:
-        OutOfMemoryError: It cannot; the next call checks again.
+        OutOfMemoryError: There is not enough memory for it.
+    """
+    if sys.platform != "linux":
+        return
+    try:
+        import ctypes
+
+        ctypes.CDLL(_UNWINDER)
+        backtrace = getattr(ctypes.CDLL(None), "backtrace", None)
+        if backtrace is not None:
+            backtrace((ctypes.c_void_p * 1)(), 1)
+    except (ImportError, OSError, MemoryError) as error:
+        if ran_out(error):
+            raise as_error(error) from error
+
+
+@cache
+def require_room_for_runtime() -> None:
+    """Check that there is memory to load ONNX Runtime's library; once it passed, never again.
+
+    Raises:
+        OutOfMemoryError: There is not enough. The next call checks again.
+    """
+    require_room(RUNTIME_BYTES, code_bytes=RUNTIME_CODE_BYTES)
+
+
+@cache
+def require_room_for_products() -> None:
+    """Check that there is memory to multiply a query with codes in numpy; once it passed, never again.
+
+    Raises:
+        OutOfMemoryError: There is not enough. The next call checks again.
     """
     require_room(BLAS_BYTES + SCORE_BYTES)
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether an error, from whatever library, says that memory ran out."""
+    """Whether an error of any library means that memory ran out."""
     if isinstance(error, EdgeMrlError):
         return isinstance(error, OutOfMemoryError)
     if isinstance(error, MemoryError):
@@ -114,7 +163,7 @@ def ran_out(error: BaseException) -> bool:
 
 
 def as_error(error: BaseException) -> OutOfMemoryError:
-    """The one error for what ``ran_out`` recognises."""
+    """The OutOfMemoryError to raise in place of an error that ``ran_out`` recognises."""
     if isinstance(error, OutOfMemoryError):
         return error
     return OutOfMemoryError(f"memory ran out; {_ADVICE}")
@@ -122,11 +171,11 @@ def as_error(error: BaseException) -> OutOfMemoryError:
 
 @contextmanager
 def reporting_memory() -> Iterator[None]:
-    """Turn what libraries raise when memory runs out into OutOfMemoryError; leave the rest alone."""
+    """Raise OutOfMemoryError in place of a library's own error for it; other errors pass unchanged."""
     try:
         yield
     except BaseException as error:
-        # A panic in Rust arrives as a BaseException: it has no threads, for example.
+        # A panic in Rust arrives as a BaseException, for example when it cannot start a thread.
         known = isinstance(error, Exception) or type(error).__name__ == "PanicException"
         if known and ran_out(error) and not isinstance(error, OutOfMemoryError):
             raise as_error(error) from error

@@ -1,4 +1,4 @@
-"""What devices and servers agree on: frames of items, and the clock that orders versions."""
+"""What devices and servers agree on: the frames that they exchange, and the clock of versions."""
 
 from __future__ import annotations
 

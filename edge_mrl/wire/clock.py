@@ -1,8 +1,8 @@
-"""Hybrid logical clocks: versions that follow wall time, and never run backwards.
+"""The hybrid logical clock: stamps that follow wall time and never go backwards.
 
-A version is 48 bits of milliseconds since 1970 and a 16-bit counter (Kulkarni et al., "Logical Physical
-Clocks", OPODIS 2014), so that it orders what happened after what, even between machines whose clocks
-disagree, and stays near wall time otherwise. Ties between devices are broken by their names.
+A stamp is 48 bits of milliseconds since 1970 and a 16-bit counter (Kulkarni et al., "Logical Physical
+Clocks", OPODIS 2014). So a later change has the larger stamp even between machines whose clocks disagree,
+and stamps stay close to wall time. Equal stamps of two devices are ordered by the devices' names.
 """
 
 from __future__ import annotations
@@ -13,7 +13,15 @@ from dataclasses import dataclass
 
 from edge_mrl.errors import WireError
 
-__all__ = ["COUNTER_BITS", "MAX_STAMP", "Version", "format_stamp", "next_stamp", "parse_stamp"]
+__all__ = [
+    "COUNTER_BITS",
+    "MAX_STAMP",
+    "Version",
+    "format_stamp",
+    "next_stamp",
+    "now_ms",
+    "parse_stamp",
+]
 
 COUNTER_BITS = 16
 #: The largest stamp: it fits into a signed 64-bit integer of any database (the year 6429).
@@ -24,11 +32,11 @@ _HEX = frozenset("0123456789abcdef")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Version:
-    """When a document was last written, and by whom; the larger one wins.
+    """The version of a document: when it was last written, and by which device. The larger one wins.
 
     Attributes:
         stamp: Hybrid logical time: milliseconds << 16 | counter.
-        device: The device that wrote; compared where stamps are equal.
+        device: The name of the device that wrote it; it decides between equal stamps.
     """
 
     stamp: int
@@ -41,27 +49,27 @@ def now_ms() -> int:
 
 
 def next_stamp(last: int, *, offset_ms: int = 0, wall: Callable[[], int] = now_ms) -> int:
-    """A stamp above ``last``, at wall time where that is later.
+    """The stamp of a new change: wall time, or one above ``last`` if that is larger.
 
     Args:
-        last: The largest stamp seen so far, one's own or another's.
-        offset_ms: What is added to this machine's clock, learnt from a server.
-        wall: The clock, in milliseconds since 1970.
+        last: The largest stamp seen so far, of this device or another one.
+        offset_ms: Milliseconds to add to this machine's clock, learned from a server.
+        wall: The clock: milliseconds since 1970.
     """
     here = max(wall() + offset_ms, 0) << COUNTER_BITS
     return min(max(here, last + 1), MAX_STAMP)
 
 
 def format_stamp(stamp: int) -> str:
-    """16 hex digits, which sort as the stamps do and lose nothing in JSON readers of 53 bits."""
+    """The stamp as 16 hex digits, which sort like stamps and are exact in JSON readers with 53 bits."""
     return f"{stamp:016x}"
 
 
 def parse_stamp(text: object) -> int:
-    """Read ``format_stamp``'s text.
+    """Read a stamp from the text that ``format_stamp`` gives.
 
     Raises:
-        WireError: It is none.
+        WireError: The text is not a stamp.
     """
     if not isinstance(text, str) or len(text) != _DIGITS or not _HEX.issuperset(text):
         raise WireError(f"stamp {text!r:.40}: expected 16 lower-case hex digits")

@@ -1,7 +1,7 @@
-"""What devices and servers say to each other: frames of JSON and raw vectors (FORMAT.md, "Wire").
+"""Frames: messages of JSON and raw vectors between devices and servers (FORMAT.md, "Wire").
 
-Read by both sides, from parties that may be broken or hostile: every length is checked before anything
-is allocated, and whatever is wrong is a ``WireError``, never another exception.
+Both sides read them from peers that may be broken or hostile. So each length is checked before memory is
+allocated, and anything wrong raises WireError and no other exception.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ __all__ = [
 #: The value of the header Edge-MRL-Protocol.
 PROTOCOL = "1"
 CONTENT_TYPE = "application/vnd.edge-mrl"
-#: One push at most: a second of a slow uplink, some ten milliseconds of a server.
+#: Limits of one push: about a second of a slow uplink, and ten milliseconds of a server.
 MAX_ITEMS = 512
 MAX_BODY_BYTES = 1 << 20
-#: Most ids in one rerank.
+#: Most ids in one rerank request.
 MAX_IDS = 1_000
 MAX_ID_BYTES = 512
 MAX_PASSAGES = 65_535
-#: What a server says of each item of a push.
+#: The answers of a server for each item of a push.
 STATUSES = ("applied", "stale", "clock_ahead", "invalid", "too_large", "forbidden")
 _LENGTH = struct.Struct("<I")
 _TYPES: dict[str, np.dtype[Any]] = {
@@ -75,17 +75,17 @@ class Message:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Item:
-    """A document on its way.
+    """A document in a frame.
 
     Attributes:
-        id: Its name.
-        stamp: Its version's stamp.
-        vectors: [n, dim], a vector for each passage; n is 0 where it was deleted, or has none.
+        id: The document's id.
+        stamp: The stamp of its version.
+        vectors: [n, dim], one vector per passage; n is 0 if it was deleted or has no passages.
         deleted: Whether this is a tombstone.
-        device: Who wrote the version; None in a push, where the token says it.
-        text: Its text, where that is sent.
-        metadata: Its metadata, where that is sent.
-        spans: Start and end of each passage in the text, in characters; where the text is sent.
+        device: The device that wrote the version; None in a push, where the token identifies it.
+        text: Its text, or None if text is not sent.
+        metadata: Its metadata, or None if metadata is not sent.
+        spans: Start and end of each passage in the text, in characters; empty without text.
     """
 
     id: str
@@ -102,7 +102,7 @@ def encode_message(header: Mapping[str, Any], vectors: NDArray[Any]) -> bytes:
     """Write a frame.
 
     Args:
-        header: What JSON can carry; not the keys ``dtype`` and ``dim``.
+        header: JSON values by name, without the names ``dtype`` and ``dim``.
         vectors: float16, float32 or int8 [n, dim].
     """
     name = vectors.dtype.name
@@ -117,7 +117,7 @@ def decode_message(data: bytes | memoryview) -> Message:
     """Read a frame.
 
     Raises:
-        WireError: It is none.
+        WireError: The bytes are not a frame.
     """
     if len(data) < _LENGTH.size:
         raise WireError(f"a frame of {len(data)} bytes: expected at least {_LENGTH.size}")
@@ -133,7 +133,7 @@ def decode_message(data: bytes | memoryview) -> Message:
         raise WireError(f"dim {dim!r:.40}: expected a number from 1 to {MAX_PASSAGES}")
     step = _TYPES[kind].itemsize * dim
     if (len(data) - start) % step:
-        raise WireError(f"{len(data) - start} bytes of vectors: no multiple of {step}")
+        raise WireError(f"{len(data) - start} bytes of vectors: not a multiple of {step}")
     vectors = np.frombuffer(data, _TYPES[kind], offset=start).reshape(-1, dim)
     return Message(header, vectors)
 
@@ -142,9 +142,9 @@ def encode_items(header: Mapping[str, Any], items: Sequence[Item], *, like: NDAr
     """Write a frame of documents.
 
     Args:
-        header: What else is said.
+        header: Other JSON values by name.
         items: The documents.
-        like: An array of the vectors' type and dimensions, for frames without any.
+        like: An array with the type and dimensions of the vectors, for frames without vectors.
     """
     rows = [item.vectors for item in items if len(item.vectors)]
     vectors = np.concatenate(rows) if rows else like[:0]
@@ -155,7 +155,7 @@ def decode_items(message: Message, *, most: int = MAX_ITEMS) -> list[Item]:
     """The documents of a frame.
 
     Raises:
-        WireError: They are not as the specification says, or more than ``most``.
+        WireError: An item breaks the specification, or there are more than ``most``.
     """
     rows = message.header.get("items")
     if not isinstance(rows, list):
@@ -181,7 +181,7 @@ def digest(data: bytes) -> str:
 
 
 def matches_digest(data: bytes, value: str | None) -> bool:
-    """Whether a digest header is that of these bytes; other algorithms beside it are ignored."""
+    """Whether a digest header belongs to these bytes; digests of other algorithms are ignored."""
     for part in (value or "").split(","):
         name, _, rest = part.strip().partition("=")
         if name == "sha-256" and rest.startswith(":") and rest.endswith(":"):
@@ -194,10 +194,10 @@ def matches_digest(data: bytes, value: str | None) -> bool:
 
 
 def check_id(value: object) -> str:
-    """A document's id as it may be sent.
+    """Check that a value is a document's id that can be sent, and return it.
 
     Raises:
-        WireError: It is none.
+        WireError: The value is not such an id.
     """
     if not isinstance(value, str) or not value or "\0" in value:
         raise WireError(f"id {value!r:.40}: expected text without NUL")
@@ -238,7 +238,7 @@ def _item(row: object, vectors: NDArray[Any], at: int) -> Item:
         raise WireError("del: expected true or false")
     count = row.get("n", 0)
     if not _is_count(count) or count > MAX_PASSAGES or (deleted and row.keys() & _CONTENT):
-        raise WireError("n: expected the number of its vectors, none in a deletion")
+        raise WireError("n: expected the number of vectors, and no n in a deletion")
     if at + count > len(vectors):
         raise WireError(f"{count} vectors, only {len(vectors) - at} are left")
     text, metadata, spans = _content(row, count)
@@ -261,7 +261,7 @@ def _content(
     if not isinstance(flat, list) or not all(_is_count(n) for n in flat):
         raise WireError("spans: expected a list of offsets")
     if text is None and flat:
-        raise WireError("spans: expected none without the text")
+        raise WireError("spans: expected no spans without text")
     spans = list(zip(flat[::2], flat[1::2], strict=False))
     if text is not None:
         inside = all(start <= end <= len(text) for start, end in spans)
@@ -271,7 +271,7 @@ def _content(
 
 
 def _check_text(value: object) -> None:
-    """Refuse what JSON's escapes and exponents let in, and neither UTF-8 nor a database can hold."""
+    """Refuse lone surrogates and infinite numbers: JSON can express them, databases cannot hold them."""
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
@@ -282,14 +282,14 @@ def _parse(data: bytes) -> dict[str, Any]:
     try:
         header = json.loads(data.decode("utf-8"), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        raise WireError(f"a frame's header is no JSON: {error}") from error
+        raise WireError(f"a frame's header is not JSON: {error}") from error
     if not isinstance(header, dict):
         raise WireError("a frame's header: expected an object")
     return header
 
 
 def _refuse(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _is_count(value: object) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from bench.quality.codes import Bench, mean, plot, size_bytes, table
 from bench.quality.sets import JudgedSet
 from edge_mrl.codes.packing import normalize
-from edge_mrl.heads.trial import Short
+from edge_mrl.heads.selection import Excerpts
 
 DIMS = (32, 96)
 
@@ -28,7 +28,7 @@ def results() -> dict[str, Any]:
     queries = normalize((documents[asked] + noise).astype(np.float32))
     relevance = [{int(row): 1.0} for row in asked]
     near = normalize((documents + 0.1 * rng.normal(size=rows.shape)).astype(np.float32))
-    data = JudgedSet(documents, queries, relevance, Short(near, np.arange(300)))
+    data = JudgedSet(documents, queries, relevance, Excerpts(near, np.arange(300)))
     return {"set": Bench(data).measure("set", DIMS)}
 
 

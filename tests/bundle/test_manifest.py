@@ -192,7 +192,7 @@ def test_manifest_of_version_2_says_what_is_kept(
 )
 def test_kept_codes_that_cannot_be_are_a_manifest_error(bundle: Path, kept: dict[str, Any]) -> None:
     keep(bundle, **kept)
-    with pytest.raises(ManifestError, match=r"unusable value of code\.stored"):
+    with pytest.raises(ManifestError, match=r"invalid value of code\.stored"):
         read_manifest(bundle)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from edge_mrl.codes.packing import normalize, quantize
 from edge_mrl.encode.encoder import BATCH_TOKENS, LEAST_BATCH_TOKENS, Encoder, _batches
-from edge_mrl.encode.session import GraphSession
+from edge_mrl.encode.graph_session import GraphSession
 from edge_mrl.errors import UsageError
 from tests.support.bundles import TINY, TINY_COARSE
 
@@ -211,7 +211,7 @@ def test_few_texts_are_shared_out_between_threads() -> None:
 
 
 def test_lone_long_text_is_split_between_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_mrl.encode.session.WIDE_TOKENS", 20)
+    monkeypatch.setattr("edge_mrl.encode.graph_session.WIDE_TOKENS", 20)
     text = " ".join(WORDS * 3)
     opened_with: list[int] = []
     open_session = GraphSession._open
@@ -260,39 +260,9 @@ def test_closed_encoder_says_so() -> None:
         opened.encode(["text"])
 
 
-def test_spans_cover_the_text_with_overlap(encoder: Encoder) -> None:
-    text = "  " + " ".join(mixed_texts(60)) + "  \n"
-    spans = encoder.spans(text, max_tokens=20, overlap=5)
-    assert len(spans) > 10
-    assert spans[0][0] == 0
-    assert spans[-1][1] == len(text)
-    for (start, end), (after, _) in itertools.pairwise(spans):
-        assert start < after < end
-    for start, end in spans:
-        assert len(encoder.tokenize([text[start:end]])[0]) <= 20 + 2
-
-
-def test_spans_without_overlap_join_to_the_text(encoder: Encoder) -> None:
-    text = " ".join(mixed_texts(40)) + " naïve İstanbul 👩‍🚀 \ud800 end"
-    spans = encoder.spans(text, max_tokens=7, overlap=0)
-    assert "".join(text[start:end] for start, end in spans) == text
-
-
-def test_short_text_is_one_span_and_blank_text_none(encoder: Encoder) -> None:
-    assert encoder.spans(" the cat ", max_tokens=8, overlap=2) == [(0, 9)]
-    assert encoder.spans("", max_tokens=8, overlap=2) == []
-    assert encoder.spans(" \n\t ", max_tokens=8, overlap=2) == []
-
-
-@pytest.mark.parametrize(("most", "overlap"), [(0, 0), (4, 4), (4, -1), (4, 5)])
-def test_spans_refuse_an_overlap_that_never_ends(encoder: Encoder, most: int, overlap: int) -> None:
-    with pytest.raises(UsageError, match="overlap"):
-        encoder.spans("text", max_tokens=most, overlap=overlap)
-
-
 _GROWTH = """
 import resource, sys
-from edge_mrl.encoder import Encoder
+from edge_mrl import Encoder
 def rss(): return int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
 def texts(n):
     for i in range(n):

@@ -274,7 +274,7 @@ def test_auto_takes_what_held_out_text_says(
     scores = bundle.report["head"]["held_out"]
     assert set(scores) == {"prefix", "pca", "rotation", "linear"}
     assert bundle.manifest.head.kind in kinds
-    # A less simple head must be better by more than this where 70 pieces are held out (Trial.margin).
+    # A less simple head must be better by more than this where 70 pieces are held out (HeadTrial.margin).
     assert scores[bundle.manifest.head.kind] >= max(scores.values()) - 0.002 * 1000 / 70
     if "prefix" not in kinds:
         assert scores[bundle.manifest.head.kind] > scores["prefix"] + 0.3

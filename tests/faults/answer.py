@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edge_mrl import Encoder
 from edge_mrl.bundle.head import derive_codes
 from edge_mrl.documents import PassageRule
-from edge_mrl.encode.passages import split
+from edge_mrl.encode.passages import split_passages
 from edge_mrl.store import Store, check
 from edge_mrl.store.replica.dead_letters import DELETED_ELSEWHERE, DeadLetter, list_dead_letters
 from edge_mrl.store.replica.queue import queue_of
@@ -252,7 +252,7 @@ def make_vectors(encoder: Encoder, texts: Iterable[str]) -> dict[str, Made]:
     """What the encoder gives for texts; codes from float16 vectors, as all but the writer have them."""
     rule = PassageRule(PASSAGE["max_tokens"], PASSAGE["overlap"])
     ordered = sorted(set(texts))
-    spans = [split(encoder, text, rule) for text in ordered]
+    spans = [split_passages(encoder, text, rule) for text in ordered]
     pieces = [text[a:b] for text, cut in zip(ordered, spans, strict=True) for a, b in cut]
     full = encoder.encode(pieces).full if pieces else np.zeros((0, encoder.manifest.full_dim or 1))
     assert full is not None

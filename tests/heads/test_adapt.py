@@ -103,8 +103,8 @@ def test_store_gets_a_head_of_its_own(keep_full: str | None, bundle: Path, tmp_p
     assert done.agreement_after > done.agreement_before + 0.2
     assert (done.tried[OWN], done.tried[done.kind]) == (done.score_before, done.score_after)
     assert done.score_after > done.score_before + 0.15
-    assert done.pieces > DOCUMENTS
-    assert "held-out pieces" in done.measured
+    assert done.excerpts > DOCUMENTS
+    assert "held-out excerpts" in done.measured
     assert stages[-1] == "code documents"
     assert {file.name: file.read_bytes() for file in bundle.iterdir()} == before
     assert_codes_are_the_bundles(path, tmp_path / "adapted")
@@ -120,11 +120,11 @@ def test_vectors_alone_are_fitted_on_without_the_model(
 
     with Index.open(path) as index:
         monkeypatch.setattr(Index, "encoder", property(encoder))
-        done = adapt(index, output=tmp_path / "adapted", pieces=False)
+        done = adapt(index, output=tmp_path / "adapted", excerpts=False)
         monkeypatch.undo()
-    assert (done.pieces, done.embedded, done.tried[OWN]) == (0, 0, done.agreement_before)
+    assert (done.excerpts, done.embedded, done.tried[OWN]) == (0, 0, done.agreement_before)
     assert done.agreement_after == done.score_after > done.score_before + 0.2
-    assert "pieces" not in done.measured
+    assert "excerpts" not in done.measured
     assert_codes_are_the_bundles(path, tmp_path / "adapted")
 
 
@@ -194,7 +194,7 @@ def test_graph_that_reads_its_head_elsewhere_is_not_published(
     packing = read_manifest(bundle).code.packing
     matrix = np.random.default_rng(0).standard_normal((len(SCALES), DIM)).astype(np.float32)
     monkeypatch.setattr("edge_mrl.heads.bundle.place_for_head", lambda _: None)
-    with pytest.raises(BundleError, match="does not take"):
+    with pytest.raises(BundleError, match="does not read its head"):
         with_head(bundle, tmp_path / "wrong", NewHead(matrix, "matrix", packing))
     assert list(tmp_path.iterdir()) == []
     assert (bundle / GRAPH).read_bytes() == graph
@@ -228,7 +228,7 @@ def test_one_bit_codes_get_directions_and_centre_of_their_own(model: Path, tmp_p
 KILLED = """
 import sys
 from pathlib import Path
-from edge_mrl.adapt import adapt
+from edge_mrl.heads import adapt
 from edge_mrl.index import Index
 def stage(name, steps):
     print(name, flush=True)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from edge_mrl.bundle.head import derive_codes, head_inputs
 from edge_mrl.codes.packing import normalize
 from edge_mrl.heads.fit import Batch, Passages, fit_linear, fit_rotation, pca, slopes, steps
-from edge_mrl.heads.trial import agreement, found_again
+from edge_mrl.heads.selection import agreement, found_again
 
 Float = NDArray[np.float32]
 #: Columns that float32 holds orthonormal, after some hundred products.
@@ -71,7 +71,7 @@ def objective(passages: Passages, matrix: Float, sizes: tuple[int, ...]) -> floa
     return slopes(batch.through(matrix), sizes)[0]
 
 
-def test_pieces_are_kept_in_order_where_they_are_given() -> None:
+def test_excerpts_are_kept_in_order_where_they_are_given() -> None:
     # Queries differ in 8 directions that all passages share: a fit on passages alone drops those.
     chance = np.random.default_rng(7)
     basis = np.linalg.qr(chance.standard_normal((WIDTH, WIDTH)))[0]
@@ -224,21 +224,3 @@ def test_queries_without_a_passage_of_their_own_teach_order_alone(passages: Pass
 def test_more_passages_take_more_steps_up_to_twice_as_many() -> None:
     counts = [sum(steps(384, 128, passages)) for passages in (100, 5_000, 7_500, 10_000, 10**6)]
     assert counts == [1000, 1000, 1500, 2000, 2000]
-
-
-def test_agreement_is_what_it_says() -> None:
-    full = normalize(np.random.default_rng(0).standard_normal((40, 8), dtype=np.float32))
-    exact = derive_codes(full, None, dim=8)
-    assert agreement(full, exact, np.arange(40), top=5) > 0.9
-    half = exact.copy()
-    half[:, 1:] = 0  # one dimension: all others are alike, forwards or backwards
-    queries = np.arange(10)
-    shares = []
-    for row in queries:
-        order = np.argsort(-(full[row] @ full.T), kind="stable")
-        near = set(order[order != row][:5].tolist())
-        same = np.where(np.sign(half[row, 0]) == np.sign(half[:, 0]), 1.0, -1.0)
-        same[row] = -9
-        found = set(np.argsort(-same, kind="stable")[:5].tolist())
-        shares.append(len(near & found) / 5)
-    assert agreement(full, half, queries, top=5) == pytest.approx(np.mean(shares))

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from edge_mrl.bundle import derive_codes
 from edge_mrl.codes import Packing, normalize
-from edge_mrl.heads import TOP, Trial, agreement, nested_sizes
+from edge_mrl.heads import TOP, HeadTrial, agreement, nested_sizes
 
 __all__ = ["curve_of_texts", "curve_of_trial", "kept_by_stored_codes"]
 
 Float = NDArray[np.float32]
 
 
-def curve_of_trial(trial: Trial, heads: Mapping[str, Float | None]) -> dict[str, Any]:
+def curve_of_trial(trial: HeadTrial, heads: Mapping[str, Float | None]) -> dict[str, Any]:
     """Scores of some heads on held-out text, at shorter prefixes too.
 
     Args:

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from edge_mrl.errors import UsageError
 from edge_mrl.heads import (
     MOST_PASSAGES,
+    Excerpts,
+    HeadTrial,
     Pairs,
-    Short,
-    Trial,
     best_kind,
-    count_pieces,
-    cut_pieces,
-    split,
+    count_excerpts,
+    split_held_out,
     spread,
+    take_excerpts,
 )
 from edge_mrl_export.codes.curve import curve_of_trial
 from edge_mrl_export.recipe import FITTED_HEADS, Recipe
@@ -105,7 +105,7 @@ def shipped_texts(source: Source) -> list[str]:
 
 
 def _tried(
-    trial: Trial, kinds: Sequence[str], given: Float | None, recipe: Recipe, stages: Stages
+    trial: HeadTrial, kinds: Sequence[str], given: Float | None, recipe: Recipe, stages: Stages
 ) -> ChosenHead:
     """Fit heads of these kinds, compare them on held-out text, and fit the chosen kind to all text."""
     candidates: dict[str, Float | None] = {"prefix": None}
@@ -171,7 +171,7 @@ def _notes(passages: int) -> tuple[str, ...]:
     return (f"the head was fitted to only {passages} passages: {advice}",)
 
 
-def _encoded(source: Source, recipe: Recipe, texts: Sequence[str], stages: Stages) -> Trial:
+def _encoded(source: Source, recipe: Recipe, texts: Sequence[str], stages: Stages) -> HeadTrial:
     """The source's vectors of texts and pairs, to fit heads to."""
     pairs = [] if recipe.pairs is None else read_pairs(recipe.pairs)
     documents = list(dict.fromkeys(document for _, document in pairs))
@@ -180,23 +180,23 @@ def _encoded(source: Source, recipe: Recipe, texts: Sequence[str], stages: Stage
     stages.stage("encode text for the head", -(-len(known) // ENCODED_TOGETHER))
     full = _encode(source, recipe, known, "document", stages)
     layer_norm = recipe.resolved_layer_norm(source)
-    supervised, short = None, None
+    supervised, excerpts = None, None
     if not pairs:
-        pieces = cut_pieces(known, count_pieces(len(known)))
-        stages.stage("encode pieces for the head", -(-len(pieces) // ENCODED_TOGETHER))
-        vectors = _encode(source, recipe, [piece for _, piece in pieces], "query", stages)
-        short = Short(vectors, np.array([row for row, _ in pieces], dtype=np.intp))
+        taken = take_excerpts(known, count_excerpts(len(known)))
+        stages.stage("encode excerpts for the head", -(-len(taken) // ENCODED_TOGETHER))
+        vectors = _encode(source, recipe, [excerpt for _, excerpt in taken], "query", stages)
+        excerpts = Excerpts(vectors, np.array([row for row, _ in taken], dtype=np.intp))
     else:
         stages.stage("encode queries for the head", -(-len(pairs) // ENCODED_TOGETHER))
         queries = _encode(source, recipe, [query for query, _ in pairs], "query", stages)
         supervised = Pairs(
             queries,
             np.array([rows[document] for _, document in pairs], dtype=np.intp),
-            *split(len(pairs)),
+            *split_held_out(len(pairs)),
         )
     stages.stage("find neighbours")
     nested = recipe.resolved_nested(source)
-    return Trial.of(full, nested, layer_norm=layer_norm, short=short, pairs=supervised)
+    return HeadTrial.of(full, nested, layer_norm=layer_norm, excerpts=excerpts, pairs=supervised)
 
 
 def _encode(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edge_mrl.bundle import derive_codes
 from edge_mrl.codes import INT8, Packing, int4_step
-from edge_mrl.heads import TURNS, balanced, centre_of
+from edge_mrl.heads import ROTATION_STEPS, centred_packing, rotate_for_bits
 from edge_mrl_export.codes.head import FEW_PASSAGES, ChosenHead
 from edge_mrl_export.recipe import Recipe
 from edge_mrl_export.source import Source
@@ -59,14 +59,16 @@ def choose_packing(
     layer_norm = recipe.resolved_layer_norm(source)
     matrix = head.matrix
     if recipe.head_path is None:  # a user's own matrix is not changed
-        stages.stage("rotate for 1-bit codes", TURNS)
-        matrix = balanced(full, head.matrix, dim=dim, layer_norm=layer_norm, advance=stages.advance)
+        stages.stage("rotate for 1-bit codes", ROTATION_STEPS)
+        matrix = rotate_for_bits(
+            full, head.matrix, dim=dim, layer_norm=layer_norm, advance=stages.advance
+        )
         kind = "rotation" if head.kind == "prefix" else head.kind
         why = f"{head.facts['why']}; rotated for 1-bit codes"
         facts = {**head.facts, "kind": kind, "why": why, "turned_for_bits": len(full)}
         head = dataclasses.replace(head, kind=kind, matrix=matrix, facts=facts)
     codes = derive_codes(full, matrix, dim=dim, layer_norm=layer_norm, scale=scale)
-    return head, centre_of(codes)
+    return head, centred_packing(codes)
 
 
 def _encoded(source: Source, recipe: Recipe, texts: Sequence[str], stages: Stages) -> Float:

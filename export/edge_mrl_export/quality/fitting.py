@@ -13,14 +13,14 @@ from edge_mrl.cli import Progress
 from edge_mrl.codes import CODE_KINDS
 from edge_mrl.heads import (
     MOST_PASSAGES,
-    Short,
-    Trial,
-    balanced,
-    centre_of,
-    count_pieces,
-    cut_pieces,
+    Excerpts,
+    HeadTrial,
+    centred_packing,
+    count_excerpts,
     nested_sizes,
+    rotate_for_bits,
     spread,
+    take_excerpts,
 )
 from edge_mrl_export.quality.coding import Coding, own_coding
 from edge_mrl_export.quality.vectors import Cache, Subject
@@ -32,7 +32,7 @@ Float = NDArray[np.float32]
 
 #: Fewer passages are too few to fit a head on.
 FEWEST_TO_FIT = 100
-#: Texts that 1-bit codes are balanced on.
+#: Texts that directions are rotated with for 1-bit codes.
 BALANCED_ON = 2_000
 
 
@@ -78,13 +78,15 @@ def fit_codings(
     picks = np.array(spread(range(len(texts)), MOST_PASSAGES))
     full = full[picks]
     cut = () if subject.matryoshka else tuple(d for d in dims if d < subject.model.width)
-    # A linear head is fitted to find passages by pieces; it agrees less with the full model's ranking.
+    # A linear head is fitted to find passages by excerpts; it agrees less with the full model's ranking.
     head = "rotation" if any(found.relevance is None for found in data) else "linear"
     heads: dict[int, Float | None] = dict.fromkeys(dims)
-    short = _pieces(subject, [texts[i] for i in picks], cache) if cut else None
+    excerpts = _excerpts(subject, [texts[i] for i in picks], cache) if cut else None
     with Progress("fit heads", len(cut), quiet=quiet) as bar:
         for dim in cut:
-            trial = Trial.of(full, nested_sizes(dim), layer_norm=subject.layer_norm, short=short)
+            trial = HeadTrial.of(
+                full, nested_sizes(dim), layer_norm=subject.layer_norm, excerpts=excerpts
+            )
             heads[dim] = trial.on_all().fit(head)
             bar.advance()
     made = {
@@ -101,13 +103,13 @@ def fit_codings(
     return FittedCodings(made, dict.fromkeys(cut, head), note)
 
 
-def _pieces(subject: Subject, texts: Sequence[str], cache: Cache) -> Short | None:
-    """Vectors of pieces of passages; None if the texts are too short for pieces."""
-    pieces = cut_pieces(texts, count_pieces(len(texts)))
-    if not pieces:
+def _excerpts(subject: Subject, texts: Sequence[str], cache: Cache) -> Excerpts | None:
+    """Vectors of excerpts of passages; None if the texts are too short for excerpts."""
+    taken = take_excerpts(texts, count_excerpts(len(texts)))
+    if not taken:
         return None
-    full = subject.model.vectors(cache, [piece for _, piece in pieces], "query").full
-    return Short(full, np.array([row for row, _ in pieces], dtype=np.intp))
+    full = subject.model.vectors(cache, [excerpt for _, excerpt in taken], "query").full
+    return Excerpts(full, np.array([row for row, _ in taken], dtype=np.intp))
 
 
 def _fitted(subject: Subject, full: Float, head: Float | None, dim: int, kind: str) -> Coding:
@@ -115,6 +117,6 @@ def _fitted(subject: Subject, full: Float, head: Float | None, dim: int, kind: s
         return Coding.plain(head, dim, kind, scale=subject.scale)
     layer_norm = subject.layer_norm
     some = full[:: max(1, len(full) // BALANCED_ON)]
-    turned = balanced(some, head, dim=dim, layer_norm=layer_norm)
+    turned = rotate_for_bits(some, head, dim=dim, layer_norm=layer_norm)
     codes = derive_codes(some, turned, dim=dim, layer_norm=layer_norm, scale=subject.scale)
-    return Coding(turned, centre_of(codes))
+    return Coding(turned, centred_packing(codes))

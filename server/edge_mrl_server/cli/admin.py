@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HELP", "add_arguments", "run"]
 
-HELP = "administer a server's tenants, devices and tokens"
+HELP = "manage a server's tenants, devices and tokens"
 DAY_MS = 86_400_000
 _EPILOG = """\
 examples:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_PORT", "HELP", "add_arguments", "run"]
 
-HELP = "serve the devices of one or many tenants"
+HELP = "run a server that devices sync with"
 DEFAULT_PORT = 8077
 MAX_WORKERS = 256
 _EPILOG = """\

@@ -1,4 +1,4 @@
-"""What was written, on the medium before anything relies on it."""
+"""Durable files: what was written reaches the storage device before anything relies on it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ __all__ = ["sync_path"]
 
 
 def sync_path(path: Path) -> None:
-    """Bring a file's bytes, or the names in a folder, onto the medium.
+    """Flush a file's bytes, or a folder's entries, to the storage device (fsync).
 
-    Windows opens no folders; there a rename is as durable as the file system makes it.
+    Windows cannot open folders; there a rename is as durable as the file system makes it.
+
+    Args:
+        path: A file or a folder that exists.
 
     Raises:
-        OSError: The path cannot be opened, or not be written.
+        OSError: The path cannot be opened or flushed.
     """
     if path.is_dir() and not hasattr(os, "O_DIRECTORY"):
         return

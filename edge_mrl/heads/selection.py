@@ -1,9 +1,9 @@
-"""Heads on trial: fitted on some vectors, judged by others.
+"""Choosing a head: candidates are fitted on some vectors and compared on others.
 
-What is fitted is judged on text that was held out: how high int8 codes rank the passage that a piece
-was taken from, or where pairs are given, a query's own document, beside the full vectors' ranks; and how
-much of the full vectors' top 10 they find again. What is kept in the end is fitted once more, on all of
-the text.
+A head is scored on text that was held out. The score says how high int8 codes rank the passage that an
+excerpt was taken from (or, if pairs are given, a query's own document), compared with the full vectors,
+and how much of the full vectors' top 10 they find again. The kind of head that wins is then fitted once
+more, on all of the text.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ from edge_mrl.heads.fit import (
 __all__ = [
     "MARGIN",
     "MOST_PASSAGES",
+    "TOP",
+    "Excerpts",
+    "HeadTrial",
     "Pairs",
-    "Short",
-    "Trial",
     "agreement",
     "best_kind",
     "found_again",
     "nested_sizes",
-    "split",
+    "split_held_out",
     "spread",
 ]
 
@@ -47,26 +48,27 @@ Advance = Callable[[], None]
 Item = TypeVar("Item")
 Rows = NDArray[np.intp]
 
-#: Text is embedded and fitted on up to here, evenly spread: more adds time and next to nothing else.
+#: Heads are fitted on at most so many passages, evenly spread: more take time and gain next to nothing.
 MOST_PASSAGES = 10_000
-#: A less simple head must be better by this on held-out text to be taken, where that is MOST_HELD_OUT
-#: texts; chance counts for more among fewer.
+#: A less simple head is chosen only if its score is better by this, with MOST_HELD_OUT held-out texts.
+#: With fewer texts it must be better by more, because chance counts for more.
 MARGIN = 0.002
-#: The shortest prefix that a head is fitted for by itself.
+#: The shortest prefix size that a head is fitted for.
 SHORTEST_NESTED = 8
-#: Held out: a fifth, and at most so many, which gives the agreement to half a percent.
+#: Share of the passages that is held out, and at most how many: enough to know the agreement to half a
+#: percent.
 HELD_OUT, MOST_HELD_OUT = 0.2, 1000
-#: What agreement looks at: the shortlist's size that users read.
+#: How many results agreement compares: as many as users read.
 TOP = 10
 SEED = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Short:
-    """Pieces of passages that stand for queries (see ``edge_mrl.heads.pieces``), or queries.
+class Excerpts:
+    """Vectors of excerpts (see ``edge_mrl.heads.excerpts``), or of queries.
 
     Attributes:
-        full: float32[m, D] of the pieces.
+        full: float32[m, D], full vectors of the excerpts.
         origins: intp[m], the row of the passage that each was taken from, or that answers it.
     """
 
@@ -79,10 +81,10 @@ class Pairs:
     """Queries whose documents are known.
 
     Attributes:
-        full: float32[p, D] of the queries.
-        answers: intp[p], the row of each one's document.
-        fitted: intp[f], queries to fit on.
-        held_out: intp[h], queries to judge by.
+        full: float32[p, D], full vectors of the queries.
+        answers: intp[p], the row of each query's document.
+        fitted: intp[f], rows of the queries to fit on.
+        held_out: intp[h], rows of the queries to score with.
     """
 
     full: Float
@@ -90,29 +92,29 @@ class Pairs:
     fitted: Rows
     held_out: Rows
 
-    def asked(self) -> Short:
-        """The queries to fit on."""
-        return Short(self.full[self.fitted], self.answers[self.fitted])
+    def as_excerpts(self) -> Excerpts:
+        """The queries to fit on, in the place of excerpts."""
+        return Excerpts(self.full[self.fitted], self.answers[self.fitted])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Trial:
-    """Vectors to fit heads on and to judge them by.
+class HeadTrial:
+    """Vectors to fit heads on, and other vectors to score them with.
 
     Attributes:
-        full: float32[n, D] of all passages.
-        passages: Those to fit on, with their neighbours.
+        full: float32[n, D], full vectors of all passages.
+        passages: The passages to fit on, with their neighbours.
         held_out: intp[h], rows of ``full`` that no fit sees.
-        short: Pieces of the passages, fitted on or held out as these are; None if there are none.
-        pairs: Queries with their documents, if the user gave some; then every passage is fitted on.
-        nested: Prefix sizes, ascending; the last is the code's.
+        excerpts: Excerpts of the passages; an excerpt is held out if its passage is. None without any.
+        pairs: Queries with their documents, or None. With pairs, no passage is held out.
+        nested: Prefix sizes, ascending; the last is the code's dimensions.
         layer_norm: Whether the head reads centred vectors.
     """
 
     full: Float
     passages: Passages
     held_out: Rows
-    short: Short | None
+    excerpts: Excerpts | None
     pairs: Pairs | None
     nested: tuple[int, ...]
     layer_norm: bool
@@ -124,32 +126,40 @@ class Trial:
         nested: tuple[int, ...],
         *,
         layer_norm: bool = False,
-        short: Short | None = None,
+        excerpts: Excerpts | None = None,
         pairs: Pairs | None = None,
-    ) -> Trial:
-        """Set some passages aside with their pieces, or if there are pairs, none."""
-        seen, unseen = split(len(full))
+    ) -> HeadTrial:
+        """Hold some passages out with their excerpts; with pairs, hold no passage out.
+
+        Args:
+            full: float32[n, D], full vectors of all passages.
+            nested: Prefix sizes, ascending; the last is the code's dimensions.
+            layer_norm: Whether the head reads centred vectors.
+            excerpts: Excerpts of the passages, or None.
+            pairs: Queries with their documents, or None.
+        """
+        seen, unseen = split_held_out(len(full))
         if pairs is not None:
             seen, unseen = np.arange(len(full)), np.empty(0, np.intp)
-        asked = short if pairs is None else pairs.asked()
+        asked = excerpts if pairs is None else pairs.as_excerpts()
         passages = _passages(full, asked, seen, layer_norm=layer_norm)
-        return cls(full, passages, unseen, short, pairs, nested, layer_norm)
+        return cls(full, passages, unseen, excerpts, pairs, nested, layer_norm)
 
     @property
     def steps(self) -> int:
-        """Of fitting a rotation or a linear head."""
+        """Number of steps of fitting a rotation or a linear head."""
         return sum(steps(self.full.shape[1], self.nested[-1], len(self.passages.vectors)))
 
     @property
     def margin(self) -> float:
-        """By how much a less simple head's score must be better for it to be taken."""
-        count = max(len(self._judges()[0]), len(self.held_out), 1)
+        """By how much a less simple head's score must be better for it to be chosen."""
+        count = max(len(self._held_out_queries()[0]), len(self.held_out), 1)
         return MARGIN * max(1.0, MOST_HELD_OUT / count)
 
     @property
     def measured(self) -> str:
-        """What a score is."""
-        count = len(self._judges()[0])
+        """What the score measures, in words."""
+        count = len(self._held_out_queries()[0])
         if not count:
             return self.measured_agreement
         ranks = f"the full vectors' mean reciprocal rank, at {TOP}, of the"
@@ -158,23 +168,23 @@ class Trial:
             return f"share that int8 codes keep of {ranks} {documents}"
         return (
             f"weighted mean of two shares that int8 codes keep: twice {ranks} own passages of {count:,} "
-            f"held-out pieces, once their top {TOP} for {len(self.held_out):,} held-out passages; among "
-            f"{len(self.full):,}, before the fit on all"
+            f"held-out excerpts, once their top {TOP} for {len(self.held_out):,} held-out passages; "
+            f"among {len(self.full):,}, before the fit on all"
         )
 
     @property
     def measured_agreement(self) -> str:
-        """What the agreement with the full vectors is."""
+        """What the agreement measures, in words."""
         return (
             f"share of the full vectors' top {TOP} that int8 codes find again, for "
             f"{len(self.held_out):,} held-out passages among {len(self.full):,}, before the fit on all"
         )
 
     def fit(self, kind: str, advance: Advance = lambda: None) -> Float:
-        """A head of a kind, "pca", "rotation" or "linear", that has not seen what is held out.
+        """Fit a head without the held-out text.
 
         Args:
-            kind: What to fit.
+            kind: "pca", "rotation" or "linear".
             advance: Called after each of ``steps`` steps; never for "pca".
 
         Returns:
@@ -196,27 +206,31 @@ class Trial:
             advance=advance,
         )
 
-    def on_all(self) -> Trial:
-        """The same to fit on all text, with nothing held out: its scores say nothing any more."""
+    def on_all(self) -> HeadTrial:
+        """The same text with nothing held out, for the last fit; its scores are not meaningful."""
         pairs = self.pairs
         if pairs is not None:
             pairs = replace(pairs, fitted=np.arange(len(pairs.answers)))
-        asked = self.short if pairs is None else pairs.asked()
+        asked = self.excerpts if pairs is None else pairs.as_excerpts()
         rows = np.arange(len(self.full))
         passages = _passages(self.full, asked, rows, layer_norm=self.layer_norm)
         return replace(self, passages=passages, pairs=pairs)
 
     def score(self, matrix: Float | None) -> float:
-        """How well the codes behind a head search, by what no fit has seen; 1 is the full vectors'.
+        """How well a head's codes search, on held-out text; full vectors have the score 1.
 
-        It is how high held-out queries rank their own documents. Pieces rank the passages that they were
-        taken from, and half as much weighs how alike to the full vectors' the codes' rankings are: by the
-        first alone a head could win that has forgotten what the model knows, and by the second alone one
-        never wins that knows the text at hand better. Of cut, PCA, rotation and linear heads, at 64 and
-        128 dimensions on four sets, this chose the one that kept most of nDCG@10 in seven cases of eight,
-        and in the other one that kept 1.4 points less.
+        With pairs, it is the mean reciprocal rank of held-out queries' own documents, divided by that of
+        the full vectors. With excerpts, it is a weighted mean: the same for the passages that excerpts
+        were taken from (weight 2), and the agreement (weight 1). With the first alone, a head could win
+        that has forgotten what the model knows; with the second alone, a head that knows the text better
+        than the model never wins. Among prefix, PCA, rotation and linear heads, at 64 and 128
+        dimensions on four sets, this score chose the head that kept most of nDCG@10 in seven cases of
+        eight, and in the eighth one that kept 1.4 points less.
+
+        Args:
+            matrix: The head, float32[D, dim]; None for the prefix.
         """
-        queries, answers = self._judges()
+        queries, answers = self._held_out_queries()
         if not len(queries):
             return self.agreement(matrix)
         found = _reciprocal_rank(
@@ -227,41 +241,53 @@ class Trial:
         return kept if self.pairs is not None else (2 * kept + self.agreement(matrix)) / 3
 
     def agreement(self, matrix: Float | None) -> float:
-        """Share of the full vectors' top 10 for held-out passages that the codes find, from 0 to 1."""
+        """Share of held-out passages' top 10 by full vectors that the codes find again, from 0 to 1."""
         return agreement(self.full, self._codes(self.full, matrix), self.held_out)
 
-    def _judges(self) -> tuple[Float, Rows]:
+    def _held_out_queries(self) -> tuple[Float, Rows]:
         """Queries that no fit has seen, float32[q, D], and the rows of their own passages, intp[q]."""
         if self.pairs is not None:
             held_out = self.pairs.held_out
             return self.pairs.full[held_out], self.pairs.answers[held_out]
-        if self.short is None:
+        if self.excerpts is None:
             return self.full[:0], np.empty(0, np.intp)
-        unseen = np.isin(self.short.origins, self.held_out)
-        return self.short.full[unseen], self.short.origins[unseen]
+        unseen = np.isin(self.excerpts.origins, self.held_out)
+        return self.excerpts.full[unseen], self.excerpts.origins[unseen]
 
     def _codes(self, full: Float, matrix: Float | None) -> NDArray[np.int8]:
         return derive_codes(full, matrix, dim=self.nested[-1], layer_norm=self.layer_norm)
 
     def facts(self) -> dict[str, Any]:
-        """What was fitted on, for the report."""
+        """How much text was used, as JSON values for a report."""
         count = {"passages_fitted": len(self.full), "nested": list(self.nested)}
         if self.pairs is None:
-            pieces = 0 if self.short is None else len(self.short.full)
-            return {**count, "pieces_fitted": pieces, "passages_held_out": len(self.held_out)}
+            excerpts = 0 if self.excerpts is None else len(self.excerpts.full)
+            return {**count, "excerpts_fitted": excerpts, "passages_held_out": len(self.held_out)}
         fitted, held_out = len(self.pairs.answers), len(self.pairs.held_out)
         return {**count, "pairs_fitted": fitted, "pairs_held_out": held_out}
 
 
-def split(count: int) -> tuple[Rows, Rows]:
-    """Rows to fit on and rows held out, ascending; the same for equal counts."""
+def split_held_out(count: int) -> tuple[Rows, Rows]:
+    """Choose what is held out of so many rows; equal counts give equal choices.
+
+    Args:
+        count: Number of rows.
+
+    Returns:
+        The rows to fit on and the rows held out, intp, each ascending.
+    """
     order = np.random.default_rng(SEED).permutation(count)
     held_out = min(MOST_HELD_OUT, max(int(count * HELD_OUT), 1))
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
 def best_kind(scores: Mapping[str, float], margin: float) -> str:
-    """The first of the kinds, the simplest first, that no later one beats by a margin."""
+    """The kind of head to choose: a later kind only if its score is better by more than a margin.
+
+    Args:
+        scores: The score of each kind, the simplest kind first.
+        margin: By how much a less simple kind must be better.
+    """
     best, *others = scores
     for kind in others:
         if scores[kind] > scores[best] + margin:
@@ -270,7 +296,7 @@ def best_kind(scores: Mapping[str, float], margin: float) -> str:
 
 
 def nested_sizes(dim: int) -> tuple[int, ...]:
-    """Prefix sizes that a head is fitted for by itself: the code's own and its halves, ascending."""
+    """Prefix sizes that a head is fitted for: the code's dimensions and its halves, ascending."""
     sizes = [dim]
     while sizes[-1] % 2 == 0 and sizes[-1] // 2 >= SHORTEST_NESTED:
         sizes.append(sizes[-1] // 2)
@@ -284,13 +310,13 @@ def spread(items: Sequence[Item], count: int) -> list[Item]:
 
 
 def agreement(full: Float, codes: NDArray[np.int8], queries: Rows, *, top: int = TOP) -> float:
-    """Share of the full vectors' nearest that codes find again, from 0 to 1.
+    """Share of the nearest texts by full vectors that codes find again, from 0 to 1.
 
     Args:
         full: float32[n, D], unit length.
         codes: int8[n, dim] of the same texts.
-        queries: Rows that are searched for; each is left out of its own results.
-        top: How many are compared; fewer where there are fewer.
+        queries: intp[q], rows that are searched for; each is left out of its own results.
+        top: How many results are compared, or n - 1 if that is less.
     """
     top = min(top, len(full) - 1)
     return found_again(full[queries], codes[queries], full, codes, own=queries, top=top)
@@ -305,15 +331,15 @@ def found_again(
     own: Rows | None = None,
     top: int = TOP,
 ) -> float:
-    """As ``agreement``, of queries that need not be passages.
+    """Like ``agreement``, for queries that need not be among the passages.
 
     Args:
-        queries: float32[q, D], unit length.
-        query_codes: int8[q, dim] of the same.
-        full: float32[n, D] of the passages.
-        codes: int8[n, dim] of the same.
-        own: intp[q], the row of each query, which is left out.
-        top: How many are compared, at most n.
+        queries: float32[q, D], full vectors of the queries, unit length.
+        query_codes: int8[q, dim], codes of the queries.
+        full: float32[n, D], full vectors of the passages, unit length.
+        codes: int8[n, dim], codes of the passages.
+        own: intp[q], the row of each query among the passages, which is left out; None if they are not.
+        top: How many results are compared, at most n.
     """
     shares = []
     for start in range(0, len(queries), 512):
@@ -325,8 +351,8 @@ def found_again(
     return float(np.concatenate(shares).mean())
 
 
-def _passages(full: Float, asked: Short | None, rows: Rows, *, layer_norm: bool) -> Passages:
-    """Passages of these rows, ascending, with the queries that they answer, as the head reads them."""
+def _passages(full: Float, asked: Excerpts | None, rows: Rows, *, layer_norm: bool) -> Passages:
+    """Passages of ascending rows, with the excerpts of them, as the head reads them."""
     inputs = head_inputs(full[rows], layer_norm=layer_norm)
     if asked is None:
         return Passages.of(inputs)
@@ -336,7 +362,7 @@ def _passages(full: Float, asked: Short | None, rows: Rows, *, layer_norm: bool)
 
 
 def _top(scores: Float, own: Rows | None, count: int) -> NDArray[np.bool_]:
-    """bool[q, n]: which scores are the largest of their row, the first of equal ones; changes them."""
+    """bool[q, n]: the largest scores of each row, the first among equal ones. Overwrites ``scores``."""
     if own is not None:
         scores[np.arange(len(own)), own] = -np.inf
     least = np.partition(scores, -count, axis=1)[:, -count, None]

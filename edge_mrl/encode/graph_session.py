@@ -1,4 +1,4 @@
-"""Runs a bundle's graph: one thread for each batch, several batches side by side."""
+"""A bundle's graph in ONNX Runtime: one thread per batch, several batches at the same time."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edge_mrl.bundle import GRAPH, Manifest, bundle_error
 from edge_mrl.errors import GraphError, UsageError
+from edge_mrl.machine import require_room_for_runtime
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -23,13 +24,13 @@ __all__ = ["GraphSession", "available_threads"]
 Rows: TypeAlias = Sequence[Sequence[int]]
 Outputs: TypeAlias = list[NDArray[Any]]
 
-#: A lone batch of at least so many tokens is worth splitting between threads; below, they cost more
-#: to wake than they save.
+#: A single batch of texts of so many tokens or more is worth splitting between threads. With fewer,
+#: waking the threads costs more than they save.
 WIDE_TOKENS = 128
 
 
 def available_threads() -> int:
-    """Processors that this process may use."""
+    """Number of cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
@@ -37,19 +38,19 @@ def available_threads() -> int:
 class GraphSession:
     """The graph, ready to run. Safe to share between threads.
 
-    A batch runs on one thread, so that threads never wait for each other within it: on two cores that
-    gives 13 % more documents a second than two threads on each batch, and queries wake one thread only.
-    A long batch that has the processor to itself is split, by a second session that is opened when
+    A batch runs on one thread, so that threads never wait for each other within a batch. On two cores
+    that gives 13 % more documents a second than two threads for each batch, and a query wakes one thread
+    only. A single long batch is split between threads by a second session, which is opened when it is
     first needed (48 % faster). ``python -m bench.encode.streams`` measures both.
 
     Args:
         folder: The bundle's folder.
         manifest: Its manifest.
-        threads: Threads to use at most; None for all that the process may use.
-        low_memory: No memory arena: slower, with the smallest RSS.
+        threads: Use at most so many threads; None for one per core.
+        low_memory: Use no memory arena: slower, with the smallest RSS.
 
     Raises:
-        BundleError: The graph cannot be opened, or is not what the manifest says.
+        BundleError: The graph cannot be opened, or differs from what the manifest says.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class GraphSession:
         """Run token ids as one batch, padded on the right.
 
         Returns:
-            coarse int8[n, dim] and, unless the bundle has codes alone, full float32[n, D].
+            coarse int8[n, dim] and, unless the bundle gives codes only, full float32[n, D].
 
         Raises:
             UsageError: The session is closed.
@@ -78,7 +79,7 @@ class GraphSession:
         return self._run(self._session(), rows)
 
     def run_all(self, batches: Sequence[Rows]) -> Iterator[Outputs]:
-        """Run batches, side by side where there are several; outputs in order.
+        """Run batches, several at the same time; the outputs are in the order of the batches.
 
         Raises:
             UsageError: The session is closed.
@@ -93,7 +94,7 @@ class GraphSession:
         return self._workers().map(lambda rows: self._run(narrow, rows), batches)
 
     def close(self) -> None:
-        """Free the weights and end the threads; running afterwards is an error."""
+        """Free the weights and end the threads. Running a closed session is a UsageError."""
         with self._lock:
             pool, self._pool = self._pool, None
             self._narrow = self._wide = None
@@ -129,14 +130,15 @@ class GraphSession:
         return outputs
 
     def _open(self, threads: int) -> ort.InferenceSession:
+        require_room_for_runtime()
         import onnxruntime as ort
 
         options = ort.SessionOptions()
-        # The graph was optimised at export; doing it again at each start would cost more than it gives.
+        # The graph was optimised at export. Optimising it at each start would cost more than it gains.
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
-        # Spinning threads burn battery between batches.
+        # Threads that spin between batches drain the battery.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if self._low_memory:
             options.enable_cpu_mem_arena = False

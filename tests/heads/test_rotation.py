@@ -1,4 +1,4 @@
-"""Directions that are turned for 1-bit codes, and their centre."""
+"""Directions that are rotated for 1-bit codes, and their centre."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl.codes.packing import asymmetric, normalize, quantize
-from edge_mrl.heads.balance import TURNS, balanced, centre_of, turn
+from edge_mrl.heads.rotation import (
+    ROTATION_STEPS,
+    centred_packing,
+    rotate_for_bits,
+    rotation_to_corners,
+)
 
 #: Of a product of float32 rotations.
 ORTHONORMAL = 1e-4
@@ -31,44 +36,46 @@ def neighbours_kept(vectors: NDArray[np.float32], scores: NDArray[np.float32]) -
     return float((best[:, :, None] == found[:, None, :]).any(axis=2).mean())
 
 
-def test_turning_is_a_rotation_and_the_same_each_time() -> None:
+def test_rotation_is_orthonormal_and_the_same_each_time() -> None:
     vectors = clustered()
     steps: list[int] = []
-    rotation = turn(vectors, lambda: steps.append(1))
-    assert len(steps) == TURNS
+    rotation = rotation_to_corners(vectors, lambda: steps.append(1))
+    assert len(steps) == ROTATION_STEPS
     assert rotation.dtype == np.float32
     assert np.abs(rotation.T @ rotation - np.eye(48)).max() < ORTHONORMAL
-    assert (turn(vectors) == rotation).all()
+    assert (rotation_to_corners(vectors) == rotation).all()
 
 
-def test_turned_vectors_lie_nearer_to_corners() -> None:
+def test_rotated_vectors_lie_nearer_to_corners() -> None:
     centred = clustered() - clustered().mean(axis=0)
     # The farther from the axes, the larger the sum of the elements' sizes at the same length.
-    plain, turned = (np.abs(v).sum() for v in (centred, centred @ turn(clustered())))
-    assert turned > 1.05 * plain
+    plain, rotated = (
+        np.abs(v).sum() for v in (centred, centred @ rotation_to_corners(clustered()))
+    )
+    assert rotated > 1.05 * plain
 
 
-def test_balanced_head_keeps_every_cosine_of_whole_vectors() -> None:
+def test_rotated_head_keeps_every_cosine_of_whole_vectors() -> None:
     full = clustered()
     head = np.linalg.qr(np.random.default_rng(0).standard_normal((48, DIM)))[0].astype(np.float32)
     for matrix in (None, head):
         before = normalize(full[:, :DIM] if matrix is None else full @ matrix)
-        after = normalize(full @ balanced(full, matrix, dim=DIM, layer_norm=False))
+        after = normalize(full @ rotate_for_bits(full, matrix, dim=DIM, layer_norm=False))
         np.testing.assert_allclose(after @ after.T, before @ before.T, atol=ORTHONORMAL)
 
 
-def test_bits_keep_more_neighbours_when_turned_and_centred() -> None:
+def test_bits_keep_more_neighbours_when_rotated_and_centred() -> None:
     full = clustered()
     plain = quantize(full)
-    turned = quantize(normalize(full @ balanced(full, None, dim=48, layer_norm=False)))
-    packing = centre_of(turned)
+    rotated = quantize(normalize(full @ rotate_for_bits(full, None, dim=48, layer_norm=False)))
+    packing = centred_packing(rotated)
     assert packing.fits(48)
-    packed = packing.pack(turned)
+    packed = packing.pack(rotated)
     kept = [
         neighbours_kept(full, asymmetric(plain, np.packbits(plain > 0, axis=1), 48, "1bit")),
         neighbours_kept(
             full,
-            asymmetric(turned, packed, 48, "1bit", step=packing.step, centre=packing.centre),
+            asymmetric(rotated, packed, 48, "1bit", step=packing.step, centre=packing.centre),
         ),
     ]
     assert kept[1] > kept[0] + 0.05
@@ -76,7 +83,7 @@ def test_bits_keep_more_neighbours_when_turned_and_centred() -> None:
 
 def test_centre_is_the_mean_code_and_stays_within_a_byte() -> None:
     codes = np.array([[10, -127, 0], [14, -127, 4]], np.int8)
-    packing = centre_of(codes)
+    packing = centred_packing(codes)
     assert packing.step == 1.0  # the mean of 2, 2, 0, 0, 2, 2, rounded
     assert packing.centre == (12, -126, 2)
     assert packing.fits(3)
