@@ -114,8 +114,8 @@ def test_processes_started_again_end_with_their_supervisor_too(tmp_path: Path) -
 
 def test_killed_server_leaves_its_port_to_the_next_one(sqlite_path: Path) -> None:
     with serving(sqlite_path, "--admin-port", "0") as server:
-        assert server.code is not None
-        device = enroll(server.url, server.code)
+        assert server.invitation is not None
+        device = enroll(server.url, server.invitation)
         device.close()
         wait_until(lambda: len(children_of(server.process.pid)) == 2)
         workers = children_of(server.process.pid)
