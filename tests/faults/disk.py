@@ -128,7 +128,7 @@ with Index.open(store, bundle, threads=1, **PASSAGE) as index:
 
 @contextmanager
 def run_device(*arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """The device above: store, bundle, server, invitation, and a limit of bytes for its files (0: none)."""
+    """The device above: store, bundle, server, invitation, and bytes that its files may have (0: any)."""
     process = subprocess.Popen(
         [sys.executable, "-c", DEVICE, *map(str, arguments)],
         stdin=subprocess.PIPE,
