@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edge_mrl.errors import UsageError
 
@@ -35,54 +35,10 @@ exit codes: 0 done, 1 there was no device to revoke, 2 wrong usage or database, 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the sub-command's arguments."""
     parser.epilog = _EPILOG
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--database",
-        default="edge-mrl-server.db",
-        metavar="FILE|URL",
-        help="SQLite file, or postgresql://... (default: edge-mrl-server.db)",
-    )
-    common.add_argument("--json", action="store_true", help="print one JSON object instead of text")
-    subjects = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
-
-    def verb(group: Any, name: str, text: str, *, tenant: bool = True) -> argparse.ArgumentParser:
-        made: argparse.ArgumentParser = group.add_parser(name, help=text, parents=[common])
-        if tenant:
-            made.add_argument("tenant", metavar="TENANT")
-        return made
-
-    def subject(name: str, text: str | None = None) -> Any:
-        made = subjects.add_parser(name, help=text) if text else subjects.add_parser(name)
-        return made.add_subparsers(dest="verb", required=True, metavar="VERB")
-
-    tenants = subject("tenants", "groups of devices that share documents")
-    verb(tenants, "list", "list all tenants", tenant=False)
-    verb(tenants, "create", "make a tenant")
-    limit = verb(tenants, "limit", "limit a tenant's documents, devices or requests")
-    limit.add_argument(
-        "limits",
-        nargs="+",
-        metavar="NAME=N",
-        help="documents, devices, device_requests_per_s or tenant_requests_per_s; NAME= for no limit",
-    )
-    # The old name goes with the next minor version. Without a help text it is not listed.
-    for made in (subject("invitations", "one-time secrets that enroll devices"), subject("codes")):
-        invitation = verb(made, "create", "make an invitation for one device; it is shown once")
-        invitation.add_argument(
-            "--hours",
-            type=float,
-            default=24.0,
-            metavar="N",
-            help="hours for which it is valid (default: 24)",
-        )
-    devices = subject("devices", "devices that a tenant has enrolled")
-    verb(devices, "list", "list a tenant's devices, and how many changes they are behind")
-    tokens = subject("tokens", "secrets that devices identify themselves with")
-    revoke = verb(tokens, "revoke", "revoke a device's tokens for good")
-    revoke.add_argument("device", metavar="DEVICE")
-    purge = subjects.add_parser(
-        "purge", help="forget that documents were deleted long ago", parents=[common]
-    )
+    subjects = _Subjects(parser)
+    _add_tenants(subjects)
+    _add_devices(subjects)
+    purge = subjects.alone("purge", "forget that documents were deleted long ago")
     purge.add_argument("tenant", metavar="TENANT")
     purge.add_argument(
         "--days",
@@ -91,19 +47,94 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="forget deletions that are older than N days",
     )
-    subjects.add_parser(
+    subjects.alone(
         "restored",
-        help="tell the server that its database was restored from a copy: devices send what it lacks",
-        parents=[common],
+        "tell the server that its database was restored from a copy: devices send what it lacks",
     )
-    index = subject("index", "PostgreSQL's index over vectors, for tenants with many of them")
-    verb(index, "create", "make the index (takes minutes; devices can go on)", tenant=False)
-    verb(index, "drop", "drop the index", tenant=False)
+    index = subjects.add("index", "PostgreSQL's index over vectors, for tenants with many of them")
+    index("create", "make the index (takes minutes; devices can go on)", tenant=False)
+    index("drop", "drop the index", tenant=False)
+
+
+class _Verb(Protocol):
+    def __call__(self, name: str, text: str, *, tenant: bool = True) -> argparse.ArgumentParser: ...
+
+
+class _Subjects:
+    """What can be administered, and what can be done with it; each takes the options of all."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self._subjects = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
+        self._common = argparse.ArgumentParser(add_help=False)
+        self._common.add_argument(
+            "--database",
+            default="edge-mrl-server.db",
+            metavar="FILE|URL",
+            help="SQLite file, or postgresql://... (default: edge-mrl-server.db)",
+        )
+        self._common.add_argument(
+            "--json", action="store_true", help="print one JSON object instead of text"
+        )
+
+    def alone(self, name: str, text: str) -> argparse.ArgumentParser:
+        """A subject without verbs."""
+        return self._subjects.add_parser(name, help=text, parents=[self._common])
+
+    def add(self, name: str, text: str | None) -> _Verb:
+        """A subject, listed if it has a text; returns what adds a verb to it."""
+        made = (
+            self._subjects.add_parser(name, help=text) if text else self._subjects.add_parser(name)
+        )
+        verbs = made.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+        def verb(name: str, text: str, *, tenant: bool = True) -> argparse.ArgumentParser:
+            parser = verbs.add_parser(name, help=text, parents=[self._common])
+            if tenant:
+                parser.add_argument("tenant", metavar="TENANT")
+            return parser
+
+        return verb
+
+
+def _add_tenants(subjects: _Subjects) -> None:
+    tenants = subjects.add("tenants", "groups of devices that share documents")
+    tenants("list", "list all tenants", tenant=False)
+    tenants("create", "make a tenant")
+    limit = tenants("limit", "limit a tenant's documents, devices or requests")
+    limit.add_argument(
+        "limits",
+        nargs="+",
+        metavar="NAME=N",
+        help="documents, devices, device_requests_per_s or tenant_requests_per_s; NAME= for no limit",
+    )
+
+
+def _add_devices(subjects: _Subjects) -> None:
+    # The old name goes with the next minor version. Without a help text it is not listed.
+    for name, text in (
+        ("invitations", "one-time secrets that enroll devices"),
+        ("codes", None),
+    ):
+        invitation = subjects.add(name, text)(
+            "create", "make an invitation for one device; it is shown once"
+        )
+        invitation.add_argument(
+            "--hours",
+            type=float,
+            default=24.0,
+            metavar="N",
+            help="hours for which it is valid (default: 24)",
+        )
+    devices = subjects.add("devices", "devices that a tenant has enrolled")
+    devices("list", "list a tenant's devices, and how many changes they are behind")
+    tokens = subjects.add("tokens", "secrets that devices identify themselves with")
+    revoke = tokens("revoke", "revoke a device's tokens for good")
+    revoke.add_argument("device", metavar="DEVICE")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run one action on the database, and print its result."""
-    from edge_mrl.cli.output import print_json
+    from edge_mrl.cli import print_json
     from edge_mrl_server.storage import open_database
 
     if args.subject == "codes":

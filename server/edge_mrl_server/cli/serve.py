@@ -99,19 +99,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="take a client's address from the last entry of X-Forwarded-For, which your proxy sets",
     )
-    limits = parser.add_argument_group("limits")
+    _add_limits(parser.add_argument_group("limits"))
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object when the server is listening"
+    )
+    parser.add_argument("--quiet", action="store_true", help="log only warnings and errors")
+
+
+def _add_limits(group: argparse._ArgumentGroup) -> None:
     for name, default, unit, text in _LIMITS:
-        limits.add_argument(
+        group.add_argument(
             name,
             type=_positive,
             default=default,
             metavar=unit,
             help=f"{text} (default: {default:g})",
         )
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object when the server is listening"
-    )
-    parser.add_argument("--quiet", action="store_true", help="log only warnings and errors")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ from edge_mrl_server.http.refusals import Refusal, refusal_of
 from edge_mrl_server.http.service import Reply, Service, json_reply, sequence
 from edge_mrl_server.logs import LOGGER
 
-__all__ = ["Envelope", "Handler", "endpoint", "http_error", "respond"]
+__all__ = ["Envelope", "Handler", "endpoint", "http_error"]
 
 Handler = Callable[[Service, Request], Awaitable[Reply | Response]]
 #: How long a device waits when the database is away.

@@ -24,7 +24,6 @@ from edge_mrl_server.storage.database import Transaction
 from edge_mrl_server.storage.records import TENANT_COLUMNS, Principal, Tenant, tenant_of
 
 __all__ = [
-    "TENANT_NAME",
     "IssuedToken",
     "authenticate",
     "confirm",

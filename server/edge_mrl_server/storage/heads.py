@@ -12,7 +12,7 @@ from edge_mrl.wire import now_ms
 from edge_mrl_server.errors import InvalidHeadError, LimitReachedError
 from edge_mrl_server.storage.database import Database
 
-__all__ = ["MAX_HEADS", "Head", "find", "register"]
+__all__ = ["Head", "find", "register"]
 
 #: Heads of one tenant at most: one for each kind of device, or each text that one was fitted on.
 MAX_HEADS = 256

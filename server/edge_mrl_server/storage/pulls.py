@@ -16,7 +16,7 @@ from edge_mrl_server.storage.accounts import require_tenant
 from edge_mrl_server.storage.database import Database, Transaction
 from edge_mrl_server.storage.records import Principal, Row, Tenant
 
-__all__ = ["Changes", "PullQuery", "changes_after", "live_pages", "note_pull"]
+__all__ = ["PullQuery", "changes_after", "live_pages", "note_pull"]
 
 #: What a device's row says of when it pulled is this old at most; writing it costs a commit.
 NOTE_MS = 10_000

@@ -26,7 +26,7 @@ from edge_mrl_server.storage.accounts import get_tenant, renew_epochs, require_t
 from edge_mrl_server.storage.database import Database, Transaction
 from edge_mrl_server.storage.records import NewVersion, Principal, Row, Tenant
 
-__all__ = ["Push", "PushOutcome", "Result", "purge", "push"]
+__all__ = ["Push", "purge", "push"]
 
 #: How far ahead of this clock a stamp may be.
 MAX_AHEAD_MS = 5 * 60_000

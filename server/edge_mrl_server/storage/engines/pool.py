@@ -20,7 +20,7 @@ import psycopg.rows
 
 from edge_mrl_server.errors import UnavailableError
 
-__all__ = ["Connection", "Pool"]
+__all__ = ["CONNECT_TIMEOUT_S", "Connection", "Pool"]
 
 #: Rows are dictionaries: columns are named.
 Connection = psycopg.Connection[dict[str, Any]]

@@ -23,7 +23,7 @@ from edge_mrl_server.storage.database import Transaction
 from edge_mrl_server.storage.migrations import MIGRATIONS, statements
 from edge_mrl_server.storage.records import TENANT_COLUMNS, NewVersion, Row, Tenant, tenant_of
 
-__all__ = ["APPLICATION_ID", "SqliteDatabase"]
+__all__ = ["SqliteDatabase"]
 
 #: "eMRS": a server's database, not a device's store.
 APPLICATION_ID = 0x654D5253
