@@ -179,13 +179,13 @@ def _stores(work: Work, server: Serving, where: str, folder: Path) -> dict[str, 
     with Index.open(folder / "a.db", work.bundle, keep_full="until-synced") as index:
         result["put_rows_per_s"] = round(work.documents / work.fill(index))
         start = time.perf_counter()
-        enroll_store(index.store, server.url, server.code or "")
-        result["enrol_s"] = round(time.perf_counter() - start, 2)
+        enroll_store(index.store, server.url, server.invitation or "")
+        result["enroll_s"] = round(time.perf_counter() - start, 2)
         with SyncClient.open(index, push_only=True) as client:
             result["push"] = _push_all(client, work)
             result["rerank"] = _rerank(client, work)
     with Index.open(folder / "b.db", work.bundle) as index:
-        enroll_store(index.store, server.url, _code(where))
+        enroll_store(index.store, server.url, _invitation(where))
         with SyncClient.open(index) as client:
             start = time.perf_counter()
             outcome = client.sync_once()
@@ -246,7 +246,9 @@ def _server_alone(work: Work, server: Serving, where: str) -> dict[str, Any]:
     """Ready bodies, by one device and by several at once, each new documents."""
     rates = {}
     for devices in (1, DEVICES):
-        remotes = [_remote(work, server, _code(where), f"{devices}-{n}") for n in range(devices)]
+        remotes = [
+            _remote(work, server, _invitation(where), f"{devices}-{n}") for n in range(devices)
+        ]
         frames = [_frames(work, f"{devices}-{n}") for n in range(devices)]
         start = time.perf_counter()
         with ThreadPoolExecutor(devices) as pool:
@@ -291,10 +293,10 @@ def _post(remote: Remote, frames: list[bytes]) -> None:
             raise SystemExit("a vector was not applied")
 
 
-def _code(where: str) -> str:
-    made = admin(where, "codes", "create", "default")
-    code: str = made["code"]
-    return code
+def _invitation(where: str) -> str:
+    made = admin(where, "invitations", "create", "default")
+    invitation: str = made["invitation"]
+    return invitation
 
 
 def _peak_rss_mb(server: Serving) -> float:

@@ -1,9 +1,18 @@
-"""What the server says no with.
+"""What the server's storage cannot do, or will not.
 
 EdgeMrlError
-├── UnavailableError          exit 4   the database cannot be reached, is full, or is read-only just now
-└── DatabaseError             exit 2   a database that is not ours, or newer than this server
-Refusal                                an answer to a device: status, code, message (FORMAT.md, "Wire")
+├── UnavailableError               exit 4   the database cannot be reached, is full, or is read-only now
+└── DatabaseError                  exit 2   a database that is not this server's, or a newer server's
+RejectedError                               a device asks for what cannot be done; says why
+├── InvalidTokenError                       a token that is unknown, expired or revoked
+├── InvalidInvitationError                  an invitation that is unknown, used or expired
+├── LimitReachedError                       the tenant has all devices or heads that it may have
+├── InvalidHeadError                        a head that is not what its id says
+├── WrongDimensionsError                    a query of other dimensions than the tenant's vectors
+├── SpaceMismatchError                      vectors of another embedding space
+├── FencedError                             tombstones that the device has not seen are forgotten
+├── RestoredError                           the database is an older copy of what the device knew
+└── SupersededPushError                     a push that comes after a later one
 """
 
 from __future__ import annotations
@@ -13,7 +22,20 @@ from typing import Any
 
 from edge_mrl.errors import EdgeMrlError
 
-__all__ = ["DatabaseError", "Refusal", "UnavailableError"]
+__all__ = [
+    "DatabaseError",
+    "FencedError",
+    "InvalidHeadError",
+    "InvalidInvitationError",
+    "InvalidTokenError",
+    "LimitReachedError",
+    "RejectedError",
+    "RestoredError",
+    "SpaceMismatchError",
+    "SupersededPushError",
+    "UnavailableError",
+    "WrongDimensionsError",
+]
 
 
 class UnavailableError(EdgeMrlError):
@@ -26,28 +48,71 @@ class DatabaseError(EdgeMrlError):
     """A database that this server cannot use, whenever it is tried."""
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
-    """An answer other than success.
+class RejectedError(Exception):
+    """What a device asks for cannot be done. The message is for people: what, why, what to do next.
 
     Args:
-        status: The HTTP status.
-        code: The word that programs go by.
-        message: What people read: what, expected, got, what to do next.
-        retry_after_s: Seconds after which it may be tried again.
-        extra: Further keys of the answer's ``error`` object.
+        message: The message.
+        **details: What a program needs to know beside it, as JSON values.
     """
 
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        message: str,
-        *,
-        retry_after_s: int | None = None,
-        **extra: Any,
-    ) -> None:
+    def __init__(self, message: str, **details: Any) -> None:
         super().__init__(message)
-        self.status = status
-        self.code = code
-        self.retry_after_s = retry_after_s
-        self.extra: Mapping[str, Any] = extra
+        self.details: Mapping[str, Any] = details
+
+
+class InvalidTokenError(RejectedError):
+    """A token that is unknown, expired or revoked, or no token at all."""
+
+
+class InvalidInvitationError(RejectedError):
+    """An invitation that is unknown, used or expired."""
+
+
+class LimitReachedError(RejectedError):
+    """The tenant has as many devices or heads as it may have."""
+
+
+class InvalidHeadError(RejectedError):
+    """A matrix that is not the head of its id, or holds values that are not finite."""
+
+
+class WrongDimensionsError(RejectedError):
+    """A query that has other dimensions than the tenant's vectors."""
+
+
+class SpaceMismatchError(RejectedError):
+    """Vectors of another embedding space than the tenant's; ``space`` is the tenant's."""
+
+    def __init__(self, tenant_space: str, device_space: str) -> None:
+        super().__init__(
+            f"the vectors are of space {device_space[:64]}, this tenant holds space {tenant_space}: "
+            "use a bundle of that space, or another tenant",
+            space=tenant_space,
+        )
+
+
+class FencedError(RejectedError):
+    """Tombstones that the device has not seen are forgotten; ``fence`` is the last of them."""
+
+    def __init__(self, message: str, *, fence: int) -> None:
+        super().__init__(message, fence=fence)
+
+
+class RestoredError(RejectedError):
+    """The database was restored from an older copy, and the device's cursor is of another epoch."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the server was restored from an older copy: pull everything, from 0, and send what it lacks"
+        )
+
+
+class SupersededPushError(RejectedError):
+    """A push that comes after the device was told that it had not arrived; ``push`` is the last one."""
+
+    def __init__(self, number: int, *, last: int) -> None:
+        super().__init__(
+            f"push {number} comes too late, the last one was {last}: ask what became of it",
+            push=last,
+        )

@@ -31,7 +31,7 @@ __all__ = ["HISTORY", "Task", "live"]
 #: Passages are short, so that small texts have several.
 PASSAGE = {"max_tokens": 16, "overlap": 4}
 TIMEOUTS = Timeouts(connect_s=0.7, read_s=0.7, whole_s=2.0)
-ENROL_S = 20.0
+ENROLL_S = 20.0
 #: Written by triggers, in the store's own transactions: every version that a store ever had.
 HISTORY = """
 CREATE TABLE IF NOT EXISTS seen_versions (
@@ -56,7 +56,7 @@ class Task:
         clock_ns: How far its clock is off.
         direct: The server's address.
         proxy: What it is told that the server's address is.
-        codes: Enrollment codes.
+        invitations: Invitations, one of which enrolls it.
         with_text: Whether text is sent.
         forgets: Break it on purpose: it forgets what it has sent before it was acknowledged.
     """
@@ -68,7 +68,7 @@ class Task:
     clock_ns: int
     direct: str
     proxy: str
-    codes: tuple[str, ...]
+    invitations: tuple[str, ...]
     with_text: bool
     forgets: bool = False
 
@@ -110,10 +110,10 @@ class _Device:
     def run(self) -> None:
         """Do what is planned, then what the harness says."""
         steps = self._task.plan.steps
-        if self._task.first > self._task.plan.enrol_at:
+        if self._task.first > self._task.plan.enroll_at:
             self._enroll()
         for number in range(self._task.first, len(steps)):
-            if number == self._task.plan.enrol_at:
+            if number == self._task.plan.enroll_at:
                 self._enroll()
             self._pipe.send(("done", number, self._do(steps[number])))
         if self._client is None:
@@ -161,15 +161,15 @@ class _Device:
     def _enroll(self) -> None:
         task, store = self._task, self._index.store
         started = time.monotonic()
-        codes = iter(task.codes)
+        invitations = iter(task.invitations)
         while not _enrolled(store.path):
             try:
                 enroll(
-                    store, task.direct, next(codes), name=f"device {store.path.stem}",
+                    store, task.direct, next(invitations), name=f"device {store.path.stem}",
                     with_text=task.with_text, max_queue=task.plan.max_queue,
                 )  # fmt: skip
             except NetworkError:
-                if time.monotonic() - started > ENROL_S:
+                if time.monotonic() - started > ENROLL_S:
                     raise
                 time.sleep(0.1)
         move(store, server=task.proxy)

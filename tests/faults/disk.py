@@ -93,11 +93,11 @@ from edge_mrl import Document, Index, SyncClient
 from edge_mrl.errors import StoreError
 from edge_mrl.sync import enroll
 from tests.faults.device import PASSAGE
-store, bundle, url, code, limit = sys.argv[1:5] + [int(sys.argv[5])]
+store, bundle, url, invitation, limit = sys.argv[1:5] + [int(sys.argv[5])]
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails instead
 said = {"acknowledged": [], "errors": []}
 with Index.open(store, bundle, threads=1, **PASSAGE) as index:
-    enroll(index.store, url, code, with_text=True)
+    enroll(index.store, url, invitation, with_text=True)
     with SyncClient.open(index) as client:
         if limit:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
@@ -128,7 +128,7 @@ with Index.open(store, bundle, threads=1, **PASSAGE) as index:
 
 @contextmanager
 def run_device(*arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """The device above: store, bundle, server, code, and a limit of bytes for its files (0: none)."""
+    """The device above: store, bundle, server, invitation, and bytes that its files may have (0: any)."""
     process = subprocess.Popen(
         [sys.executable, "-c", DEVICE, *map(str, arguments)],
         stdin=subprocess.PIPE,

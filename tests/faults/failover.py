@@ -119,8 +119,8 @@ def _rounds(pair: _Pair, server: Serving, rounds: int, rng: random.Random) -> Fa
     report = Failovers()
     loads = []
     for number in range(DEVICES):
-        code = admin(pair.url, "codes", "create", "default")["code"]
-        loads.append(Load(enroll(server.url, code), number))
+        invitation = admin(pair.url, "invitations", "create", "default")["invitation"]
+        loads.append(Load(enroll(server.url, invitation), number))
     for load in loads:
         load.start()
     for _ in range(rounds):

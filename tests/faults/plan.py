@@ -54,7 +54,7 @@ class DevicePlan:
 
     Attributes:
         steps: In order; after a kill it goes on with the first that it has not reported.
-        enrol_at: The step before which it is enrolled; what it wrote before is queued then.
+        enroll_at: The step before which it is enrolled; what it wrote before is queued then.
         clocks_ns: How far its clock is off, for each of its lives in turn.
         keep_full: What its store keeps of full vectors.
         runner: Whether a thread syncs beside the writes, instead of the steps that say so.
@@ -63,7 +63,7 @@ class DevicePlan:
     """
 
     steps: tuple[Step, ...]
-    enrol_at: int
+    enroll_at: int
     clocks_ns: tuple[int, ...]
     keep_full: str | None
     runner: bool

@@ -51,7 +51,8 @@ STALL_S = 0.8
 KILLABLE = {"dynamic_shared_memory_type": "mmap"}
 #: Bytes that a PostgreSQL with some hundred small databases takes.
 ROOM = 3 << 30
-CODES = 4
+#: One for each life of a device: what is lost on the way may spend one.
+INVITATIONS = 4
 #: The exit code of a server that cannot reach its database when it starts.
 EXIT_UNREACHABLE = 4
 FRESH = "fresh"
@@ -147,7 +148,7 @@ class World:
         nothing = DevicePlan((), 0, (0,) * 20, None, False, 1 << 20, 0.0)
         self.fresh = _Device(len(self.devices), nothing, folder / f"{FRESH}.db")
         self.url = database.new(f"seed{seed}")
-        self.codes = self._make_codes()
+        self.invitations = self._make_invitations()
         self.proxy = Proxy(("127.0.0.1", 1), seed=seed, rate=plan.rate, stall_s=STALL_S)
         self.server: Serving | None = None
         self._logs: list[str] = []
@@ -177,11 +178,11 @@ class World:
 
     # --- processes
 
-    def _make_codes(self) -> list[str]:
-        with open_database(self.url, connections=1) as database, database.write() as session:
-            accounts.ensure_tenant(session, TENANT)
-            count = CODES * (len(self.devices) + 1)
-            return [accounts.create_code(session, TENANT) for _ in range(count)]
+    def _make_invitations(self) -> list[str]:
+        with open_database(self.url, connections=1) as database, database.write() as transaction:
+            accounts.ensure_tenant(transaction, TENANT)
+            count = INVITATIONS * (len(self.devices) + 1)
+            return [accounts.create_invitation(transaction, TENANT) for _ in range(count)]
 
     def _serve(self) -> None:
         self.server = Serving(self.url, "--quiet")
@@ -199,7 +200,7 @@ class World:
             one.plan.clocks_ns[one.lives],
             f"http://{host}:{port}",
             self.proxy.url,
-            tuple(self.codes[one.number * CODES : (one.number + 1) * CODES]),
+            tuple(self.invitations[one.number * INVITATIONS : (one.number + 1) * INVITATIONS]),
             self.plan.with_text,
             self.forgets,
         )

@@ -151,7 +151,7 @@ def goes_on(store: Path, arguments: tuple[object, ...], disk: Disk | None) -> No
 def test_device_beyond_its_quota_loses_nothing(limit: int, tmp_path: Path) -> None:
     server = Serving(tmp_path / "server.db", "--quiet")
     try:
-        goes_on(tmp_path / "notes.db", (server.url, server.code, limit), None)
+        goes_on(tmp_path / "notes.db", (server.url, server.invitation, limit), None)
         assert_same(tmp_path / "notes.db", SqliteFiles(tmp_path), server.database)
     finally:
         server.kill()
@@ -162,7 +162,7 @@ def test_device_with_a_full_disk_loses_nothing(disk: Disk, tmp_path: Path) -> No
     server = Serving(tmp_path / "server.db", "--quiet")
     try:
         disk.leave(MIB)
-        goes_on(disk.path / "notes.db", (server.url, server.code, 0), disk)
+        goes_on(disk.path / "notes.db", (server.url, server.invitation, 0), disk)
         assert_same(disk.path / "notes.db", SqliteFiles(tmp_path), server.database)
     finally:
         server.kill()
@@ -195,11 +195,11 @@ def serves_on(database: Database, url: str, disk: Disk, tmp_path: Path) -> None:
     """A server whose database's disk fills up refuses clearly, keeps its word, and goes on."""
     server = Serving(url, "--quiet")
     try:
-        caller = enroll(server.url, str(server.code))
+        caller = enroll(server.url, str(server.invitation))
         admin(url, "tenants", "create", "other")
-        code = admin(url, "codes", "create", "other")["code"]
+        invitation = admin(url, "invitations", "create", "other")["invitation"]
         with Index.open(tmp_path / "notes.db", BUNDLE, threads=1, **PASSAGE) as index:
-            enroll_store(index.store, server.url, code)
+            enroll_store(index.store, server.url, invitation)
             acknowledged, refused, reply = fill(caller)
             assert (reply.status, reply.code) == (503, "busy"), (reply, server.log()[-2000:])
             assert "retry-after" in reply.headers

@@ -27,18 +27,18 @@ class Place:
     def tenant(self) -> str:
         """A new tenant."""
         name = f"t{next(self._numbers)}"
-        with self.database.write() as session:
-            accounts.create_tenant(session, name)
+        with self.database.write() as transaction:
+            accounts.create_tenant(transaction, name)
         return name
 
-    def code(self, tenant: str) -> str:
-        """A new enrollment code."""
-        with self.database.write() as session:
-            return accounts.create_code(session, tenant)
+    def invitation(self, tenant: str) -> str:
+        """A new invitation."""
+        with self.database.write() as transaction:
+            return accounts.create_invitation(transaction, tenant)
 
     def device(self, tenant: str | None = None) -> Caller:
         """A new device, of a new tenant where none is named."""
-        caller = enroll(self.server.url, self.code(tenant or self.tenant()))
+        caller = enroll(self.server.url, self.invitation(tenant or self.tenant()))
         self._callers.append(caller)
         return caller
 

@@ -43,13 +43,13 @@ def _help(capsys: pytest.CaptureFixture[str], command: str) -> str:
 
 def test_empty_database_gets_a_tenant_and_a_line_to_type(sqlite_path: Path) -> None:
     with serving(sqlite_path) as server:
-        assert server.code is not None
-        device = enroll(server.url, server.code)
+        assert server.invitation is not None
+        device = enroll(server.url, server.invitation)
         assert device.statuses(item("a")) == ["applied"]
         device.close()
         assert server.stop() == 0
     with serving(sqlite_path) as server:
-        assert server.code is None
+        assert server.invitation is None
         assert server.stop(signal.SIGINT) == 0
 
 
@@ -66,7 +66,7 @@ def test_served_line_for_people_enrolls(sqlite_path: Path) -> None:
         finally:
             process.kill()
     url = lines[0].split()[-1]
-    assert lines[2].startswith(f"  edge-mrl enroll --server {url} --code default_")
+    assert lines[2].startswith(f"  edge-mrl enroll --server {url} --invitation default_")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_served_line_for_people_enrolls(sqlite_path: Path) -> None:
         (["serve", "--body-timeout", "-1"], 2, "--body-timeout"),
         (["serve", "--database", "no/such/folder.db"], 4, "unable to open"),
         (["admin", "tenants"], 2, "VERB"),
-        (["admin", "codes", "create", "nobody"], 2, "no tenant nobody"),
+        (["admin", "invitations", "create", "nobody"], 2, "no tenant nobody"),
         (["admin", "tenants", "create", "No Good"], 2, "expected 1 to 40"),
         (["admin", "tenants", "limit", "default", "size=1"], 2, "limit size"),
         (["admin", "tenants", "limit", "default", "documents"], 2, "NAME=N"),
@@ -91,9 +91,9 @@ def test_wrong_usage_is_said_and_nothing_else(
 ) -> None:
     with (
         open_database(str(tmp_path / "edge-mrl-server.db")) as database,
-        database.write() as session,
+        database.write() as transaction,
     ):
-        accounts.create_tenant(session, "default")
+        accounts.create_tenant(transaction, "default")
     result = run(*arguments, cwd=tmp_path)
     assert result.returncode == code, result.stderr
     assert message in result.stderr.decode()
@@ -117,12 +117,12 @@ def test_administration_does_what_it_says(
         return json.loads(capsys.readouterr().out)
 
     assert admin("tenants", "create", "acme") == {"tenant": "acme"}
-    code = admin("codes", "create", "acme", "--hours", "1")["code"]
+    invitation = admin("invitations", "create", "acme", "--hours", "1")["invitation"]
     limits = admin("tenants", "limit", "acme", "documents=5", "devices=2")["limits"]
     assert limits == {"documents": 5, "devices": 2}
     assert admin("tenants", "limit", "acme", "devices=")["limits"] == {"documents": 5}
     with serving(sqlite_path) as server:
-        device = enroll(server.url, code, "phone \x1b[2J")
+        device = enroll(server.url, invitation, "phone \x1b[2J")
         gone = item("gone", after=-5_000, deleted=True)
         assert device.statuses(item("a", n=2), gone) == ["applied", "applied"]
         device.call("GET", "/v1/pull?since=1&vectors=none")
@@ -144,8 +144,8 @@ def test_commands_that_are_written_down_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with open_database("edge-mrl-server.db") as database, database.write() as session:
-        accounts.create_tenant(session, "default")
+    with open_database("edge-mrl-server.db") as database, database.write() as transaction:
+        accounts.create_tenant(transaction, "default")
     written = [line.partition("#")[0] for line in SERVER_PAGE.splitlines()]
     lines = [line.split() for line in [*written, *_help(capsys, "admin").splitlines()]]
     commands = dict.fromkeys(tuple(w[2:]) for w in lines if w[:2] == ["edge-mrl", "admin"])
@@ -169,14 +169,16 @@ def test_counts_of_a_tenant_are_those_of_its_rows(place: Place) -> None:
     )
     device.statuses(item("3", after=2, n=2), item("5", after=-9_000), item("x", after=5, n=1))
     device.statuses(item("8", after=1, deleted=True))
-    with place.database.read() as session:
-        found = accounts.require_tenant(session, tenant)
+    with place.database.read() as transaction:
+        found = accounts.require_tenant(transaction, tenant)
         sql = (
-            "SELECT coalesce(sum(CASE WHEN deleted THEN 0 ELSE 1 END), 0), "
-            "coalesce(sum(CASE WHEN deleted THEN 1 ELSE 0 END), 0), sum(passages) "
+            "SELECT coalesce(sum(CASE WHEN deleted THEN 0 ELSE 1 END), 0) AS documents, "
+            "coalesce(sum(CASE WHEN deleted THEN 1 ELSE 0 END), 0) AS tombstones, "
+            "sum(passages) AS passages "
             "FROM documents WHERE tenant = ?"
         )
-        counted = tuple(int(n) for n in session.rows(sql, tenant)[0])
+        (row,) = transaction.rows(sql, tenant)
+        counted = tuple(int(row[name]) for name in ("documents", "tombstones", "passages"))
     assert (found.documents, found.tombstones, found.passages) == counted
 
 
@@ -207,10 +209,10 @@ def test_newer_database_is_refused(sqlite_path: Path) -> None:
 
 
 def test_migrations_are_recorded(place: Place) -> None:
-    with place.database.read() as session:
-        rows = session.rows("SELECT version, name FROM migrations ORDER BY version")
-    names = [name for name, _ in MIGRATIONS[place.kind]]
-    assert rows == list(enumerate(names, 1))
+    with place.database.read() as transaction:
+        rows = transaction.rows("SELECT version, name FROM migrations ORDER BY version")
+    names = [migration.name for migration in MIGRATIONS[place.kind]]
+    assert [(row["version"], row["name"]) for row in rows] == list(enumerate(names, 1))
 
 
 def test_database_of_the_first_version_goes_on(sqlite_path: Path) -> None:
@@ -243,13 +245,13 @@ def test_each_tenant_of_the_first_version_gets_an_epoch(
     url = str(request.getfixturevalue("sqlite_path" if kind == "sqlite" else "pg_url"))
     with monkeypatch.context() as patch:
         patch.setitem(MIGRATIONS, kind, MIGRATIONS[kind][:1])
-        with open_database(url, connections=1) as database, database.write() as session:
+        with open_database(url, connections=1) as database, database.write() as transaction:
             for name in ("a", "b"):
-                session.run("INSERT INTO tenants (tenant, created_ms) VALUES (?, 0)", name)
+                transaction.run("INSERT INTO tenants (tenant, created_ms) VALUES (?, 0)", name)
     seen = []
     for _ in range(2):
-        with open_database(url, connections=1) as database, database.read() as session:
-            seen.append([tenant.epoch for tenant in accounts.list_tenants(session)])
+        with open_database(url, connections=1) as database, database.read() as transaction:
+            seen.append([tenant.epoch for tenant in accounts.list_tenants(transaction)])
     epochs = seen[0]
     assert seen[1] == epochs
     assert len({*epochs}) == 2
@@ -261,8 +263,8 @@ def test_each_tenant_of_the_first_version_gets_an_epoch(
 
 def test_request_that_runs_is_finished_and_new_ones_are_refused(sqlite_path: Path) -> None:
     with serving(sqlite_path) as server:
-        assert server.code is not None
-        device = enroll(server.url, server.code)
+        assert server.invitation is not None
+        device = enroll(server.url, server.invitation)
         body = encode_items({"cursor": 0}, [item("a")], like=units(0))
         head = (
             f"POST /v1/push HTTP/1.1\r\nHost: x\r\nEdge-MRL-Protocol: 1\r\nEdge-MRL-Sequence: 1\r\n"
@@ -300,8 +302,8 @@ def test_workers_share_a_port_are_counted_together_and_come_back(pg_url: str) ->
     arguments = ["--workers", "2", "--admin-port", "0"]
     with serving(pg_url, *arguments) as server:
         assert server.admin_url is not None
-        assert server.code is not None
-        device = enroll(server.url, server.code)
+        assert server.invitation is not None
+        device = enroll(server.url, server.invitation)
         for turn in range(20):
             fresh = Caller(server.url, device.token)
             assert fresh.statuses(item(f"{turn}")) == ["applied"]
@@ -340,11 +342,11 @@ def fetch(url: str | None, path: str, **headers: str) -> tuple[int, str]:
 def test_operators_page_shows_devices_and_runs_nothing(sqlite_path: Path, browser: Browser) -> None:
     with serving(sqlite_path, "--admin-port", "0") as server:
         assert server.admin_url is not None
-        assert server.code is not None
+        assert server.invitation is not None
         evil = "<script>document.title='x'</script><img src=x onerror=alert(1)>\u202e"
-        device = enroll(server.url, server.code, evil)
-        code = admin(sqlite_path, "codes", "create", "default")["code"]
-        other = enroll(server.url, code, "kitchen")
+        device = enroll(server.url, server.invitation, evil)
+        invitation = admin(sqlite_path, "invitations", "create", "default")["invitation"]
+        other = enroll(server.url, invitation, "kitchen")
         device.statuses(*(item(f"{n}") for n in range(1_234 // 4)), cursor=0)
         other.call("GET", "/v1/pull?since=300&vectors=none")
         device.call("GET", "/v1/pull?since=x")
@@ -397,8 +399,8 @@ def test_reading_goes_on_while_someone_writes(sqlite_place: Place) -> None:
     release = threading.Event()
 
     def hold() -> None:
-        with sqlite_place.database.write() as session:
-            session.lock_tenant(tenant)
+        with sqlite_place.database.write() as transaction:
+            transaction.lock_tenant(tenant)
             held.set()
             release.wait(10)
 

@@ -40,9 +40,9 @@ LEVEL_S = 0.1
 class Device:
     """A store of a tenant, with its client."""
 
-    def __init__(self, path: Path, url: str, code: str) -> None:
+    def __init__(self, path: Path, url: str, invitation: str) -> None:
         self.index = Index.open(path, TINY)
-        enroll(self.index.store, url, code, name=path.stem)
+        enroll(self.index.store, url, invitation, name=path.stem)
         self.client = SyncClient.open(self.index)
 
     def put(self, **texts: str) -> None:
@@ -67,9 +67,9 @@ def devices(folder: Path, database: str, tenant: str) -> Iterator[Open]:
     with ExitStack() as stack:
 
         def make(name: str, url: str) -> Device:
-            with open_database(database) as opened, opened.write() as session:
-                code = accounts.create_code(session, tenant)
-            device = Device(folder / f"{name}.db", url, code)
+            with open_database(database) as opened, opened.write() as transaction:
+                invitation = accounts.create_invitation(transaction, tenant)
+            device = Device(folder / f"{name}.db", url, invitation)
             stack.callback(device.close)
             return device
 
@@ -90,8 +90,8 @@ def forget(database: str, tenant: str) -> int:
 
 
 def epoch_of(database: str) -> str:
-    with open_database(database) as opened, opened.read() as session:
-        return accounts.require_tenant(session, "default").epoch
+    with open_database(database) as opened, opened.read() as transaction:
+        return accounts.require_tenant(transaction, "default").epoch
 
 
 @contextmanager
@@ -197,8 +197,8 @@ def test_refused_document_of_a_push_without_an_answer_is_not_taken_for_known(
         other = make("other", place.server.url)
         other.put(base="the cat", gone="a model")
         settle(other, one)
-        with place.database.write() as session:
-            accounts.set_limits(session, tenant, {"documents": 3})
+        with place.database.write() as transaction:
+            accounts.set_limits(transaction, tenant, {"documents": 3})
         relay.cut_after = 0
         one.put(x="a dog", y="testing it")  # there is room for one
         assert one.client.sync_once(attempts=1).cause == "network"
@@ -236,9 +236,9 @@ def test_resend_sends_what_the_server_lacks_and_nothing_else(place: Place, tmp_p
         one, other = make("one", place.server.url), make("other", place.server.url)
         one.put(a="the cat", b="a dog")
         settle(one)
-        with place.database.write() as session:
+        with place.database.write() as transaction:
             for table in ("documents", "vectors" if place.kind == "sqlite" else "passages"):
-                session.run(f"DELETE FROM {table} WHERE tenant = ? AND id = 'b'", tenant)
+                transaction.run(f"DELETE FROM {table} WHERE tenant = ? AND id = 'b'", tenant)
         settle(other, one)
         assert other.ids == {"a"}
         one.client.resend()
@@ -358,9 +358,9 @@ def test_restored_database_gets_back_what_it_lost_and_nothing_that_was_deleted(
             assert "restored from an older copy: 2 queued again" in capsys.readouterr().out
             refused = third.client.sync_once()
             assert (refused.cause, "401" in str(refused.waiting)) == ("refused", True)
-            with open_database(kept.url) as opened, opened.write() as session:
-                code = accounts.create_code(session, "default")
-            enroll(third.index.store, server.url, code, name="third")
+            with open_database(kept.url) as opened, opened.write() as transaction:
+                invitation = accounts.create_invitation(transaction, "default")
+            enroll(third.index.store, server.url, invitation, name="third")
             settle(third, one, other, new)
             numbers = {f"n{n}" for n in range(9)}
             expected = (everything - {"kept"}) | numbers

@@ -14,7 +14,7 @@ from edge_mrl.wire.frames import Item, decode_items, decode_message
 from edge_mrl_server.errors import DatabaseError, UnavailableError
 from edge_mrl_server.storage import accounts, open_database
 from edge_mrl_server.storage.engines import postgres as storage
-from edge_mrl_server.storage.pulls import Wanted, changes_after
+from edge_mrl_server.storage.pulls import PullQuery, changes_after
 from edge_mrl_server.storage.pushes import Push, push
 from edge_mrl_server.storage.records import Principal
 from tests.server.conftest import Place
@@ -39,19 +39,19 @@ def test_puller_never_misses_a_lower_number_that_is_committed_later(postgres_pla
         done.set()
 
     with ThreadPoolExecutor(1) as pool:
-        with database.write() as session:
-            found = session.lock_tenant(tenant)
+        with database.write() as transaction:
+            found = transaction.lock_tenant(tenant)
             assert found is not None
             assert found.change == 0
             second = pool.submit(write_second)
             # Another tenant is not held up by that, the same one is: its number must come later.
             push(database, Principal(other, "c", {}), batch(item("x")))
             assert not done.wait(0.3)
-            assert changes_after(database, tenant, Wanted(0)).cursor == 0
-            session.run("UPDATE tenants SET change = 1 WHERE tenant = ?", tenant)
+            assert changes_after(database, tenant, PullQuery(0)).cursor == 0
+            transaction.run("UPDATE tenants SET change = 1 WHERE tenant = ?", tenant)
         second.result(10)
     push(database, slow, batch(item("third")))
-    changes = changes_after(database, tenant, Wanted(0, vectors=False))
+    changes = changes_after(database, tenant, PullQuery(0, vectors=False))
     assert ([i.id for i in changes.items], changes.cursor) == (["second", "third"], 3)
 
 
@@ -59,15 +59,15 @@ def test_pullers_see_every_change_once_while_several_servers_write(pg: postgres.
     """Two server processes on one database; four devices write, one pulls all the while."""
     url = pg.make_database("two")
     with serving(url) as first, serving(url) as second:
-        assert first.code is not None
-        assert second.code is None
+        assert first.invitation is not None
+        assert second.invitation is None
         with open_database(url) as database:
-            codes = []
+            invitations = []
             for _ in range(5):
-                with database.write() as session:
-                    codes.append(accounts.create_code(session, "default"))
-        writers = [enroll((first, second)[n % 2].url, code) for n, code in enumerate(codes[:4])]
-        reader = enroll(second.url, codes[4])
+                with database.write() as transaction:
+                    invitations.append(accounts.create_invitation(transaction, "default"))
+        writers = [enroll((first, second)[n % 2].url, one) for n, one in enumerate(invitations[:4])]
+        reader = enroll(second.url, invitations[4])
         running = threading.Event()
         running.set()
 
@@ -118,8 +118,8 @@ def test_index_never_returns_too_few_of_a_tenant_with_few_rows(
     with open_database(url) as database:
         assert isinstance(database, storage.PostgresDatabase)
         for name, vectors in (("crowd", crowd), ("mine", mine)):
-            with database.write() as session:
-                accounts.create_tenant(session, name)
+            with database.write() as transaction:
+                accounts.create_tenant(transaction, name)
             for start in range(0, len(vectors), 500):
                 part = vectors[start : start + 500]
                 items = [item(f"{start + n:05}", n=0) for n in range(len(part))]
@@ -130,12 +130,12 @@ def test_index_never_returns_too_few_of_a_tenant_with_few_rows(
         assert len(exact) == 50
         monkeypatch.setattr(storage, "EXACT_PASSAGES", 10)
         # The planner has other ways to so few rows; here it shall take the index.
-        with database.read() as session:
-            session.run("SET LOCAL enable_seqscan = off")
-            session.run("SET LOCAL enable_bitmapscan = off")
-            session.run("SET LOCAL enable_sort = off")
+        with database.read() as transaction:
+            transaction.run("SET LOCAL enable_seqscan = off")
+            transaction.run("SET LOCAL enable_bitmapscan = off")
+            transaction.run("SET LOCAL enable_sort = off")
             prefix = f"subvector(vector, 1, {storage.PREFIX})::halfvec({storage.PREFIX})"
-            plain = session.rows(
+            plain = transaction.rows(
                 "SELECT id FROM passages WHERE tenant = 'mine' "
                 f"AND vector_dims(vector) >= {storage.PREFIX} "
                 f"ORDER BY {prefix} <=> "
@@ -143,12 +143,12 @@ def test_index_never_returns_too_few_of_a_tenant_with_few_rows(
                 storage._as_text(query),
             )
             assert len(plain) < 50, "the trap is not set"
-        with database.read() as session:
-            session.run("SET LOCAL enable_seqscan = off")
-            session.run("SET LOCAL enable_bitmapscan = off")
-            session.run("SET LOCAL enable_sort = off")
-            tenant = accounts.require_tenant(session, "mine")
-            found = session.search(tenant, query, 50)
+        with database.read() as transaction:
+            transaction.run("SET LOCAL enable_seqscan = off")
+            transaction.run("SET LOCAL enable_bitmapscan = off")
+            transaction.run("SET LOCAL enable_sort = off")
+            tenant = accounts.require_tenant(transaction, "mine")
+            found = transaction.search(tenant, query, 50)
         assert [name for name, _ in found][:10] == [name for name, _ in exact][:10]
         assert len(found) == 50
         # Scores are those of the full vectors, best first.
@@ -163,8 +163,8 @@ def _search(
     query: np.ndarray[tuple[int], np.dtype[np.float32]],
     k: int,
 ) -> list[tuple[str, float]]:
-    with database.read() as session:
-        return session.search(accounts.require_tenant(session, tenant), query, k)
+    with database.read() as transaction:
+        return transaction.search(accounts.require_tenant(transaction, tenant), query, k)
 
 
 @pytest.fixture(scope="module")
@@ -183,8 +183,8 @@ def test_killed_database_loses_nothing_acknowledged_and_servers_go_on(
     own: postgres.Postgres,
 ) -> None:
     with serving(own.url) as server:
-        assert server.code is not None
-        device = enroll(server.url, server.code)
+        assert server.invitation is not None
+        device = enroll(server.url, server.invitation)
         for turn in range(2):
             assert device.statuses(item(f"before-{turn}")) == ["applied"]
             own.kill()
@@ -206,8 +206,8 @@ def test_commit_that_no_standby_confirms_is_not_acknowledged(own: postgres.Postg
     url = own.make_database("standby")
     waiting = "FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
     with open_database(url) as database, ThreadPoolExecutor(1) as pool:
-        with database.write() as session:
-            accounts.create_tenant(session, "t")
+        with database.write() as transaction:
+            accounts.create_tenant(transaction, "t")
         device, one = Principal("t", "d", {}), item("a")
         with alone(own):
             # Again: by then it is there, but on one disk alone.
@@ -242,11 +242,11 @@ def test_servers_answer_while_no_standby_confirms_and_go_on_with_one(
     waiting = "FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND datname = 'lonely'"
     pull = "/v1/pull?since=0&vectors=none"
     with serving(url, "--write-timeout", "1.5") as server, ExitStack() as stack:
-        with open_database(url) as database, database.write() as session:
+        with open_database(url) as database, database.write() as transaction:
             for n in range(9):
-                accounts.create_tenant(session, f"t{n}")
-            codes = [accounts.create_code(session, f"t{n}") for n in range(9)]
-        devices = [enroll(server.url, code) for code in codes]
+                accounts.create_tenant(transaction, f"t{n}")
+            invitations = [accounts.create_invitation(transaction, f"t{n}") for n in range(9)]
+        devices = [enroll(server.url, one) for one in invitations]
         for device in devices:
             stack.callback(device.close)
             assert device.statuses(item("before")) == ["applied"]
@@ -294,8 +294,8 @@ def test_database_that_is_away_is_said_clearly() -> None:
 
 def test_database_of_a_newer_server_is_refused(pg: postgres.Postgres) -> None:
     url = pg.make_database("newer")
-    with open_database(url) as database, database.write() as session:
-        session.run("INSERT INTO migrations VALUES (99, 'x', 0)")
+    with open_database(url) as database, database.write() as transaction:
+        transaction.run("INSERT INTO migrations (version, name, applied_ms) VALUES (99, 'x', 0)")
     with pytest.raises(DatabaseError, match="newer"):
         open_database(url)
 
@@ -312,5 +312,6 @@ def test_connections_flush_before_they_acknowledge_whatever_the_cluster_does(
 ) -> None:
     url = pg.make_database("careless")
     pg.query("ALTER DATABASE careless SET synchronous_commit = off")
-    with open_database(url) as database, database.write() as session:
-        assert session.rows("SHOW synchronous_commit") == [("on",)]
+    with open_database(url) as database, database.write() as transaction:
+        (row,) = transaction.rows("SHOW synchronous_commit")
+        assert row["synchronous_commit"] == "on"

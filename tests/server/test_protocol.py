@@ -160,8 +160,8 @@ def test_another_space_is_refused_with_both_ids_and_nothing_stored(place: Place)
 
 def test_tenant_may_have_as_many_documents_as_its_limit(place: Place) -> None:
     device = place.device(tenant := place.tenant())
-    with place.database.write() as session:
-        accounts.set_limits(session, tenant, {"documents": 2})
+    with place.database.write() as transaction:
+        accounts.set_limits(transaction, tenant, {"documents": 2})
     assert device.statuses(item("a"), item("b"), item("c")) == ["applied", "applied", "forbidden"]
     assert device.statuses(item("a", after=1, deleted=True), item("c")) == ["applied", "forbidden"]
     assert device.statuses(item("c")) == ["applied"]
@@ -456,40 +456,40 @@ def test_snapshot_of_an_empty_tenant_is_one_empty_frame(place: Place) -> None:
 # --- devices and tokens
 
 
-def test_code_enrols_one_device(place: Place) -> None:
-    code = place.code(tenant := place.tenant())
-    lost = enroll(place.server.url, code, name="küche \U0001f4f1")
-    # The answer did not arrive: the same code gives the same device, and the lost token ends.
-    first = enroll(place.server.url, code)
+def test_invitation_enrolls_one_device(place: Place) -> None:
+    invitation = place.invitation(tenant := place.tenant())
+    lost = enroll(place.server.url, invitation, name="küche \U0001f4f1")
+    # The answer did not arrive: the same invitation gives the same device, and the lost token ends.
+    first = enroll(place.server.url, invitation)
     assert first.device == lost.device
     assert pull(first).status == 200
     assert pull(lost).status == 401
-    body = json.dumps({"code": code, "name": "x"}).encode()
+    body = json.dumps({"code": invitation, "name": "x"}).encode()
     reply = first.call("POST", "/v1/enroll", body, kind="application/json")
     assert (reply.status, reply.code) == (403, "forbidden")
     assert pull(first).status == 200
-    with place.database.read() as session:
-        assert len(accounts.list_devices(session, tenant)) == 1
+    with place.database.read() as transaction:
+        assert len(accounts.list_devices(transaction, tenant)) == 1
     first.close()
     lost.close()
 
 
-def test_revoked_device_does_not_come_back_by_its_code(place: Place) -> None:
-    code = place.code(tenant := place.tenant())
-    device = enroll(place.server.url, code)
-    with place.database.write() as session:
-        assert accounts.revoke(session, tenant, device.device)
-    body = json.dumps({"code": code, "name": "x"}).encode()
+def test_revoked_device_does_not_come_back_by_its_invitation(place: Place) -> None:
+    invitation = place.invitation(tenant := place.tenant())
+    device = enroll(place.server.url, invitation)
+    with place.database.write() as transaction:
+        assert accounts.revoke(transaction, tenant, device.device)
+    body = json.dumps({"code": invitation, "name": "x"}).encode()
     assert device.call("POST", "/v1/enroll", body, kind="application/json").status == 403
     device.close()
 
 
 def test_tenant_may_have_as_many_devices_as_its_limit(place: Place) -> None:
     place.device(tenant := place.tenant())
-    with place.database.write() as session:
-        accounts.set_limits(session, tenant, {"devices": 1})
+    with place.database.write() as transaction:
+        accounts.set_limits(transaction, tenant, {"devices": 1})
     caller = Caller(place.server.url)
-    body = json.dumps({"code": place.code(tenant), "name": "x"}).encode()
+    body = json.dumps({"code": place.invitation(tenant), "name": "x"}).encode()
     reply = caller.call("POST", "/v1/enroll", body, kind="application/json")
     assert (reply.status, reply.code) == (403, "forbidden")
     assert "may have 1 devices" in reply.json["error"]["message"]
@@ -515,14 +515,14 @@ def test_rotated_token_ends_the_old_one_when_it_is_first_used(place: Place) -> N
 def test_secrets_are_not_in_the_database(sqlite_place: Place) -> None:
     from pathlib import Path
 
-    code = sqlite_place.code(sqlite_place.tenant())
+    invitation = sqlite_place.code(sqlite_place.tenant())
     device = sqlite_place.device()
     assert device.token is not None
     content = b"".join(
         path.read_bytes() for path in Path(sqlite_place.url).parent.iterdir() if path.is_file()
     )
     assert device.device.encode() in content
-    for secret in (code.partition("_")[2], device.token.split("_", 2)[2], device.token):
+    for secret in (invitation.partition("_")[2], device.token.split("_", 2)[2], device.token):
         assert secret.encode() not in content
     assert hashlib.sha256(device.token.encode()).digest() in content
     assert device.token not in sqlite_place.server.log()

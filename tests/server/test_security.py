@@ -21,7 +21,7 @@ from edge_mrl.wire.frames import CONTENT_TYPE, MAX_BODY_BYTES, digest, encode_it
 from edge_mrl_server.storage import accounts
 from tests.server.conftest import Place
 from tests.support.processes import wait_until
-from tests.support.serving import Caller, Serving, enroll, item, serving, units
+from tests.support.serving import Caller, Serving, admin, enroll, item, serving, units
 
 PREFIX = head_id(None, layer_norm=False)
 SNAPSHOT = f"/v1/snapshot/coarse?head={PREFIX}&dim=4"
@@ -112,13 +112,13 @@ def test_revoked_and_expired_tokens_end_at_once(place: Place) -> None:
     device = place.device(tenant := place.tenant())
     path = "/v1/pull?since=0&vectors=none"
     assert device.call("GET", path).status == 200
-    with place.database.write() as session:
-        session.run("UPDATE tokens SET expires_ms = 1 WHERE tenant = ?", tenant)
+    with place.database.write() as transaction:
+        transaction.run("UPDATE tokens SET expires_ms = 1 WHERE tenant = ?", tenant)
     assert device.call("GET", path).status == 401
     other = place.device(tenant)
-    with place.database.write() as session:
-        assert accounts.revoke(session, tenant, other.device)
-        assert not accounts.revoke(session, tenant, other.device)
+    with place.database.write() as transaction:
+        assert accounts.revoke(transaction, tenant, other.device)
+        assert not accounts.revoke(transaction, tenant, other.device)
     for reply in (other.call("GET", path), other.push(item("a")), other.call("POST", "/v1/token")):
         assert (reply.status, reply.code) == (401, "token")
         assert reply.headers["www-authenticate"] == "Bearer"
@@ -148,26 +148,28 @@ def test_malformed_token_is_refused(place: Place, header: str | None) -> None:
     caller.close()
 
 
-@pytest.mark.parametrize("code", ["", "x", "default_", "t1_'--", "\ud800", 7, None, "_" * 3000])
-def test_wrong_invitation_is_refused(sqlite_place: Place, code: object) -> None:
+@pytest.mark.parametrize(
+    "invitation", ["", "x", "default_", "t1_'--", "\ud800", 7, None, "_" * 3000]
+)
+def test_wrong_invitation_is_refused(sqlite_place: Place, invitation: object) -> None:
     caller = Caller(sqlite_place.server.url)
-    body = json.dumps({"code": code, "name": "x"}).encode()
+    body = json.dumps({"code": invitation, "name": "x"}).encode()
     reply = caller.call("POST", "/v1/enroll", body, kind="application/json")
     assert (reply.status, reply.code) in ((403, "forbidden"), (400, "malformed"))
     caller.close()
 
 
-def test_expired_code_enrols_nobody(place: Place) -> None:
-    with place.database.write() as session:
-        code = (
-            accounts.create_code(session, place_tenant := "late-" + place.kind, life_ms=1)
-            if (accounts.ensure_tenant(session, "late-" + place.kind))
+def test_expired_invitation_enrolls_nobody(place: Place) -> None:
+    with place.database.write() as transaction:
+        invitation = (
+            accounts.create_invitation(transaction, place_tenant := "late-" + place.kind, life_ms=1)
+            if (accounts.ensure_tenant(transaction, "late-" + place.kind))
             else ""
         )
-    assert place_tenant in code
+    assert place_tenant in invitation
     time.sleep(0.01)
     caller = Caller(place.server.url)
-    body = json.dumps({"code": code, "name": "x"}).encode()
+    body = json.dumps({"code": invitation, "name": "x"}).encode()
     assert caller.call("POST", "/v1/enroll", body, kind="application/json").status == 403
     caller.close()
 
@@ -498,9 +500,9 @@ def _fuzzer(place: Place) -> Caller:
     """One device for all examples: enrolling takes longer than a request."""
     if place.kind not in _fuzzers:
         tenant = place.tenant()
-        with place.database.write() as session:
-            accounts.set_limits(session, tenant, {"device_requests_per_s": 1e6})
-        _fuzzers[place.kind] = enroll(place.server.url, place.code(tenant))
+        with place.database.write() as transaction:
+            accounts.set_limits(transaction, tenant, {"device_requests_per_s": 1e6})
+        _fuzzers[place.kind] = enroll(place.server.url, place.invitation(tenant))
     return _fuzzers[place.kind]
 
 
@@ -525,8 +527,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
 
 @pytest.fixture(scope="module")
 def device(small: Serving) -> Iterator[Caller]:
-    assert small.code is not None
-    caller = enroll(small.url, small.code)
+    assert small.invitation is not None
+    caller = enroll(small.url, small.invitation)
     yield caller
     caller.close()
 
@@ -540,8 +542,7 @@ def test_device_that_asks_too_often_is_told_to_wait(small: Serving, device: Call
     time.sleep(int(refused[0].headers["retry-after"]))
     assert device.call("GET", path).status == 200
     # Others are not held up by it.
-    code = _admin_code(small)
-    other = enroll(small.url, code)
+    other = enroll(small.url, _new_invitation(small))
     assert other.call("GET", path).status == 200
     other.close()
 
@@ -549,7 +550,7 @@ def test_device_that_asks_too_often_is_told_to_wait(small: Serving, device: Call
 def test_address_that_has_no_valid_token_is_told_to_wait(small: Serving, device: Caller) -> None:
     path = "/v1/pull?since=0&vectors=none"
     assert device.call("GET", path).status == 200
-    other = enroll(small.url, _admin_code(small))
+    other = enroll(small.url, _new_invitation(small))
     guess = Caller(small.url, f"emrl_default_{'x' * 43}")
     # An entry that the client wrote itself does not count: the proxy adds the last one.
     near: dict[str, str | None] = {"X-Forwarded-For": "203.0.113.9"}
@@ -647,11 +648,9 @@ def sockets(server: Serving) -> int:
     return count
 
 
-def _admin_code(server: Serving) -> str:
-    from tests.support.serving import admin
-
-    code: str = admin(server.database, "codes", "create", "default")["code"]
-    return code
+def _new_invitation(server: Serving) -> str:
+    made: str = admin(server.database, "invitations", "create", "default")["invitation"]
+    return made
 
 
 def test_log_has_no_secrets(small: Serving, device: Caller) -> None:
@@ -659,7 +658,7 @@ def test_log_has_no_secrets(small: Serving, device: Caller) -> None:
     device.statuses(item("id-in-no-log", text="text-in-no-log", spans=[(0, 1)]))
     log = small.log()
     assert device.device in log
-    for secret in (device.token, small.code, "id-in-no-log", "text-in-no-log"):
+    for secret in (device.token, small.invitation, "id-in-no-log", "text-in-no-log"):
         assert secret is not None
         assert secret not in log
     assert all(json.loads(line)["event"] for line in log.splitlines())

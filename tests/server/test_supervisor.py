@@ -114,8 +114,8 @@ def test_processes_started_again_end_with_their_supervisor_too(tmp_path: Path) -
 
 def test_killed_server_leaves_its_port_to_the_next_one(sqlite_path: Path) -> None:
     with serving(sqlite_path, "--admin-port", "0") as server:
-        assert server.code is not None
-        device = enroll(server.url, server.code)
+        assert server.invitation is not None
+        device = enroll(server.url, server.invitation)
         device.close()
         wait_until(lambda: len(children_of(server.process.pid)) == 2)
         workers = children_of(server.process.pid)
@@ -157,6 +157,7 @@ def test_server_ends_when_the_tests_are_killed(tmp_path: Path) -> None:
         "from tests.support.serving import Serving\n"
         "from tests.support.children import descendants\n"
         "server = Serving(sys.argv[1], '--admin-port', '0')\n"
+        "while len(descendants(server.process.pid)) < 2: time.sleep(0.01)\n"
         "print(json.dumps([server.process.pid, *descendants(server.process.pid)]), flush=True)\n"
         "time.sleep(60)\n"
     )
@@ -166,7 +167,7 @@ def test_server_ends_when_the_tests_are_killed(tmp_path: Path) -> None:
         try:
             assert run.stdout is not None
             pids = json.loads(run.stdout.readline())
-            assert len(pids) >= 2
+            assert len(pids) == 3
         finally:
             run.kill()
     if not all_end(pids, SOON_S):

@@ -49,7 +49,7 @@ class Serving:
     Attributes:
         url: Where it listens.
         admin_url: Where the operator's page is, if it was asked for.
-        code: An enrollment code of tenant ``default``, where the database was new.
+        invitation: An invitation to tenant ``default``, if the database was new.
     """
 
     def __init__(self, database: str | Path, *arguments: str, port: int = 0) -> None:
@@ -74,7 +74,8 @@ class Serving:
             raise
         self.url: str = said["url"]
         self.admin_url: str | None = said["admin_url"]
-        self.code: str | None = said["code"]
+        self.invitation: str | None = said["invitation"]
+        self.code = self.invitation  # for tests that call it by its old name
 
     @property
     def port(self) -> int:
@@ -223,10 +224,10 @@ class Caller:
         self._connection.close()
 
 
-def enroll(url: str, code: str, name: str = "test", *, space: str = SPACE) -> Caller:
+def enroll(url: str, invitation: str, name: str = "test", *, space: str = SPACE) -> Caller:
     """Enroll a device, and call as that."""
     caller = Caller(url, space=space)
-    body = json.dumps({"code": code, "name": name}).encode()
+    body = json.dumps({"code": invitation, "name": name}).encode()
     reply = caller.call("POST", "/v1/enroll", body, kind="application/json")
     assert reply.status == 200, reply.body
     caller.token, caller.device = reply.json["token"], reply.json["device"]

@@ -62,12 +62,12 @@ def new_code(server: Serving) -> Iterator[NewCode]:
     """Makes enrollment codes of one tenant."""
     with open_database(server.database) as database:
         tenant = f"t{next(_NUMBERS)}"
-        with database.write() as session:
-            accounts.create_tenant(session, tenant)
+        with database.write() as transaction:
+            accounts.create_tenant(transaction, tenant)
 
         def make() -> str:
-            with database.write() as session:
-                return accounts.create_code(session, tenant)
+            with database.write() as transaction:
+                return accounts.create_invitation(transaction, tenant)
 
         yield make
 

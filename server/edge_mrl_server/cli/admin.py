@@ -1,10 +1,11 @@
-"""``edge-mrl admin``: tenants, enrollment codes, devices and tombstones of a server's database."""
+"""``edge-mrl admin``: tenants, invitations, devices and tombstones of a server's database."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edge_mrl.errors import UsageError
 
@@ -19,14 +20,14 @@ _EPILOG = """\
 examples:
   edge-mrl admin tenants create acme
   edge-mrl admin tenants limit acme documents=1000000 devices=50
-  edge-mrl admin codes create acme --hours 2
+  edge-mrl admin invitations create acme --hours 2
   edge-mrl admin devices list acme
   edge-mrl admin tokens revoke acme 1f0c9a7be2d4c853
   edge-mrl admin purge acme --days 90
   edge-mrl admin restored
   edge-mrl admin index create --database postgresql://edge@db.example/edge
 
-exit codes: 0 done, 1 there was nothing to revoke, 2 wrong usage or database, 3 a missing package,
+exit codes: 0 done, 1 there was no device to revoke, 2 wrong usage or database, 3 a missing package,
             4 the database cannot be reached
 """
 
@@ -34,58 +35,114 @@ exit codes: 0 done, 1 there was nothing to revoke, 2 wrong usage or database, 3 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the sub-command's arguments."""
     parser.epilog = _EPILOG
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--database",
-        default="edge-mrl-server.db",
-        metavar="FILE|URL",
-        help="SQLite file, or postgresql://... (default: edge-mrl-server.db)",
-    )
-    common.add_argument("--json", action="store_true", help="print one JSON object")
-    subjects = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
-
-    def verb(group: Any, name: str, text: str, *, tenant: bool = True) -> argparse.ArgumentParser:
-        made: argparse.ArgumentParser = group.add_parser(name, help=text, parents=[common])
-        if tenant:
-            made.add_argument("tenant", metavar="TENANT")
-        return made
-
-    def subject(name: str, text: str) -> Any:
-        made = subjects.add_parser(name, help=text)
-        return made.add_subparsers(dest="verb", required=True, metavar="VERB")
-
-    tenants = subject("tenants", "who shares a server")
-    verb(tenants, "list", "list them", tenant=False)
-    verb(tenants, "create", "make one")
-    limit = verb(tenants, "limit", "change what one may have")
-    limit.add_argument("limits", nargs="+", metavar="NAME=N", help="N; empty for no limit")
-    code = verb(subject("codes", "what enrolls a device"), "create", "make one; it is shown once")
-    code.add_argument("--hours", type=float, default=24.0, metavar="N", help="how long it is good")
-    devices = subject("devices", "what a tenant has enrolled")
-    verb(devices, "list", "list them, with how far they have pulled")
-    tokens = subject("tokens", "what devices sign in with")
-    revoke = verb(tokens, "revoke", "end a device's tokens for good")
-    revoke.add_argument("device", metavar="DEVICE")
-    purge = subjects.add_parser("purge", help="forget old tombstones", parents=[common])
+    subjects = _Subjects(parser)
+    _add_tenants(subjects)
+    _add_devices(subjects)
+    purge = subjects.alone("purge", "forget that documents were deleted long ago")
     purge.add_argument("tenant", metavar="TENANT")
     purge.add_argument(
-        "--days", type=float, required=True, metavar="N", help="those of deletions longer ago"
+        "--days",
+        type=float,
+        required=True,
+        metavar="N",
+        help="forget deletions that are older than N days",
     )
-    subjects.add_parser(
+    subjects.alone(
         "restored",
-        help="say that the database was restored from a copy: devices send what it lacks",
-        parents=[common],
+        "tell the server that its database was restored from a copy: devices send what it lacks",
     )
-    index = subject("index", "PostgreSQL's index over vectors, for tenants with many")
-    verb(index, "create", "make it (minutes, without keeping writers out)", tenant=False)
-    verb(index, "drop", "drop it", tenant=False)
+    index = subjects.add("index", "PostgreSQL's index over vectors, for tenants with many of them")
+    index("create", "make the index (takes minutes; devices can go on)", tenant=False)
+    index("drop", "drop the index", tenant=False)
+
+
+class _Verb(Protocol):
+    def __call__(self, name: str, text: str, *, tenant: bool = True) -> argparse.ArgumentParser: ...
+
+
+class _Subjects:
+    """What can be administered, and what can be done with it; each takes the options of all."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self._subjects = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
+        self._common = argparse.ArgumentParser(add_help=False)
+        self._common.add_argument(
+            "--database",
+            default="edge-mrl-server.db",
+            metavar="FILE|URL",
+            help="SQLite file, or postgresql://... (default: edge-mrl-server.db)",
+        )
+        self._common.add_argument(
+            "--json", action="store_true", help="print one JSON object instead of text"
+        )
+
+    def alone(self, name: str, text: str) -> argparse.ArgumentParser:
+        """A subject without verbs."""
+        return self._subjects.add_parser(name, help=text, parents=[self._common])
+
+    def add(self, name: str, text: str | None) -> _Verb:
+        """A subject, listed if it has a text; returns what adds a verb to it."""
+        made = (
+            self._subjects.add_parser(name, help=text) if text else self._subjects.add_parser(name)
+        )
+        verbs = made.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+        def verb(name: str, text: str, *, tenant: bool = True) -> argparse.ArgumentParser:
+            parser = verbs.add_parser(name, help=text, parents=[self._common])
+            if tenant:
+                parser.add_argument("tenant", metavar="TENANT")
+            return parser
+
+        return verb
+
+
+def _add_tenants(subjects: _Subjects) -> None:
+    tenants = subjects.add("tenants", "groups of devices that share documents")
+    tenants("list", "list all tenants", tenant=False)
+    tenants("create", "make a tenant")
+    limit = tenants("limit", "limit a tenant's documents, devices or requests")
+    limit.add_argument(
+        "limits",
+        nargs="+",
+        metavar="NAME=N",
+        help="documents, devices, device_requests_per_s or tenant_requests_per_s; NAME= for no limit",
+    )
+
+
+def _add_devices(subjects: _Subjects) -> None:
+    # The old name goes with the next minor version. Without a help text it is not listed.
+    for name, text in (
+        ("invitations", "one-time secrets that enroll devices"),
+        ("codes", None),
+    ):
+        invitation = subjects.add(name, text)(
+            "create", "make an invitation for one device; it is shown once"
+        )
+        invitation.add_argument(
+            "--hours",
+            type=float,
+            default=24.0,
+            metavar="N",
+            help="hours for which it is valid (default: 24)",
+        )
+    devices = subjects.add("devices", "devices that a tenant has enrolled")
+    devices("list", "list a tenant's devices, and how many changes they are behind")
+    tokens = subjects.add("tokens", "secrets that devices identify themselves with")
+    revoke = tokens("revoke", "revoke a device's tokens for good")
+    revoke.add_argument("device", metavar="DEVICE")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what was asked, and print what came of it."""
-    from edge_mrl.cli.output import print_json
+    """Run one action on the database, and print its result."""
+    from edge_mrl.cli import print_json
     from edge_mrl_server.storage import open_database
 
+    if args.subject == "codes":
+        print(
+            "edge-mrl: warning: `admin codes` is called `admin invitations` now; the old name goes with "
+            "the next minor version",
+            file=sys.stderr,
+        )
     action = _ACTIONS[args.subject, getattr(args, "verb", None)]
     with open_database(args.database, connections=1) as database:
         code, result, lines = action(database, args)
@@ -104,8 +161,8 @@ def _list_tenants(database: Database, args: argparse.Namespace) -> Outcome:  # n
 
     from edge_mrl_server.storage import accounts
 
-    with database.read() as session:
-        tenants = accounts.list_tenants(session)
+    with database.read() as transaction:
+        tenants = accounts.list_tenants(transaction)
     lines = [
         f"{t.name:<20} {t.documents:>12,} documents {t.passages:>12,} passages  change {t.change:,}"
         + (f"  limits {t.limits}" if t.limits != "{}" else "")
@@ -117,9 +174,9 @@ def _list_tenants(database: Database, args: argparse.Namespace) -> Outcome:  # n
 def _create_tenant(database: Database, args: argparse.Namespace) -> Outcome:
     from edge_mrl_server.storage import accounts
 
-    with database.write() as session:
-        accounts.create_tenant(session, args.tenant)
-    return 0, {"tenant": args.tenant}, [f"tenant {args.tenant} made"]
+    with database.write() as transaction:
+        accounts.create_tenant(transaction, args.tenant)
+    return 0, {"tenant": args.tenant}, [f"made tenant {args.tenant}"]
 
 
 def _limit_tenant(database: Database, args: argparse.Namespace) -> Outcome:
@@ -136,30 +193,35 @@ def _limit_tenant(database: Database, args: argparse.Namespace) -> Outcome:
             equals = ""
         if not equals:
             raise UsageError(f"{text!r}: expected NAME=N, or NAME= for no limit")
-    with database.write() as session:
-        tenant = accounts.set_limits(session, args.tenant, limits)
+    with database.write() as transaction:
+        tenant = accounts.set_limits(transaction, args.tenant, limits)
     now = json.loads(tenant.limits)
     text = ", ".join(f"{name}={value:.15g}" for name, value in now.items())
     return 0, {"tenant": tenant.name, "limits": now}, [f"limits of {tenant.name}: {text or 'none'}"]
 
 
-def _create_code(database: Database, args: argparse.Namespace) -> Outcome:
+def _create_invitation(database: Database, args: argparse.Namespace) -> Outcome:
     from edge_mrl_server.storage import accounts
 
     if not 0 < args.hours <= 24 * 365:
-        raise UsageError(f"--hours {args.hours}: expected above 0, at most a year")
-    with database.write() as session:
-        code = accounts.create_code(session, args.tenant, life_ms=int(args.hours * 3_600_000))
-    lines = [code, f"  edge-mrl enroll --server URL --code {code} --store notes.db"]
-    return 0, {"tenant": args.tenant, "code": code}, lines
+        raise UsageError(f"--hours {args.hours}: expected more than 0, and at most a year (8760)")
+    with database.write() as transaction:
+        life_ms = int(args.hours * 3_600_000)
+        invitation = accounts.create_invitation(transaction, args.tenant, life_ms=life_ms)
+    lines = [
+        invitation,
+        f"  edge-mrl enroll --server URL --invitation {invitation} --store notes.db",
+    ]
+    # "code" is its old name, which goes with the next minor version.
+    return 0, {"tenant": args.tenant, "invitation": invitation, "code": invitation}, lines
 
 
 def _list_devices(database: Database, args: argparse.Namespace) -> Outcome:
     from edge_mrl_server.storage import accounts
 
-    with database.read() as session:
-        tenant = accounts.require_tenant(session, args.tenant)
-        devices = accounts.list_devices(session, args.tenant)
+    with database.read() as transaction:
+        tenant = accounts.require_tenant(transaction, args.tenant)
+        devices = accounts.list_devices(transaction, args.tenant)
     lines = []
     for device in devices:
         device["behind"] = tenant.change - device["pulled"]
@@ -173,10 +235,10 @@ def _list_devices(database: Database, args: argparse.Namespace) -> Outcome:
 def _revoke(database: Database, args: argparse.Namespace) -> Outcome:
     from edge_mrl_server.storage import accounts
 
-    with database.write() as session:
-        done = accounts.revoke(session, args.tenant, args.device)
+    with database.write() as transaction:
+        done = accounts.revoke(transaction, args.tenant, args.device)
     result = {"tenant": args.tenant, "device": args.device, "revoked": done}
-    words = "revoked" if done else "there is no such device, or it was revoked before"
+    words = "revoked" if done else "no such device, or it was revoked before"
     return 0 if done else 1, result, [f"{args.device}: {words}"]
 
 
@@ -195,9 +257,11 @@ def _purge(database: Database, args: argparse.Namespace) -> Outcome:
 def _restored(database: Database, args: argparse.Namespace) -> Outcome:  # noqa: ARG001
     from edge_mrl_server.storage import accounts
 
-    with database.write() as session:
-        count = accounts.renew_epochs(session)
-    words = f"{count:,} tenants: each device will pull everything once, and send what is lacking"
+    with database.write() as transaction:
+        count = accounts.renew_epochs(transaction)
+    words = (
+        f"{count:,} tenants: each device will pull everything once, and send what the server lacks"
+    )
     return 0, {"tenants": count}, [words]
 
 
@@ -205,7 +269,9 @@ def _index(database: Database, args: argparse.Namespace) -> Outcome:
     from edge_mrl_server.storage import PostgresDatabase
 
     if not isinstance(database, PostgresDatabase):
-        raise UsageError("SQLite has no such index: a tenant's bits are kept in memory instead")
+        raise UsageError(
+            "SQLite has no such index: the server keeps one bit of each dimension in memory instead"
+        )
     if args.verb == "create":
         database.make_index()
     else:
@@ -217,7 +283,8 @@ _ACTIONS = {
     ("tenants", "list"): _list_tenants,
     ("tenants", "create"): _create_tenant,
     ("tenants", "limit"): _limit_tenant,
-    ("codes", "create"): _create_code,
+    ("invitations", "create"): _create_invitation,
+    ("codes", "create"): _create_invitation,
     ("devices", "list"): _list_devices,
     ("tokens", "revoke"): _revoke,
     ("purge", None): _purge,

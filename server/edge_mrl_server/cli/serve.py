@@ -30,20 +30,25 @@ examples:
   edge-mrl serve --host 0.0.0.0 --database /var/lib/edge-mrl/server.db
   edge-mrl serve --database postgresql://edge@db.example/edge
 
-An empty database gets the tenant "default", and a code that enrolls the first device. Put a proxy that
-speaks TLS before it: tokens must not travel in the clear (docs/server.md).
+An empty database gets the tenant "default", and an invitation for the first device is printed. Put a
+proxy that speaks TLS in front of the server: tokens must not travel unencrypted (docs/server.md).
 
 exit codes: 0 stopped by a signal, 2 wrong usage or database, 3 a missing package,
             4 the database cannot be reached
 """
 #: Name, default, unit and meaning.
 _LIMITS = (
-    ("--device-rate", 100.0, "N", "requests a second of one device"),
-    ("--tenant-rate", 2_000.0, "N", "requests a second of one tenant"),
-    ("--failure-rate", 20.0, "N", "requests a second of one address without a valid token"),
-    ("--in-flight-mb", 128.0, "MIB", "bodies being received at once"),
-    ("--write-timeout", 20.0, "S", "seconds that a device waits for a commit, of a standby too"),
-    ("--body-timeout", 20.0, "S", "seconds without a byte after which a slow client is left"),
+    ("--device-rate", 100.0, "N", "requests a second from one device"),
+    ("--tenant-rate", 2_000.0, "N", "requests a second from all devices of a tenant"),
+    ("--failure-rate", 20.0, "N", "requests a second without a valid token from one address"),
+    ("--in-flight-mb", 128.0, "MIB", "request bodies in memory at once, in MiB"),
+    ("--write-timeout", 20.0, "S", "seconds that a device waits for a commit, standbys included"),
+    (
+        "--body-timeout",
+        20.0,
+        "S",
+        "seconds without a byte after which a slow client is disconnected",
+    ),
 )
 
 
@@ -57,54 +62,63 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="SQLite file, or postgresql://... (default: edge-mrl-server.db)",
     )
     parser.add_argument(
-        "--host", default="127.0.0.1", metavar="HOST", help="address (default: 127.0.0.1)"
+        "--host",
+        default="127.0.0.1",
+        metavar="HOST",
+        help="address to listen on (default: 127.0.0.1)",
     )
     parser.add_argument(
         "--port",
         type=int,
         default=DEFAULT_PORT,
         metavar="N",
-        help=f"port; 0 takes a free one (default: {DEFAULT_PORT})",
+        help=f"port to listen on; 0 takes a free one (default: {DEFAULT_PORT})",
     )
     parser.add_argument(
         "--admin-port",
         type=int,
         metavar="N",
-        help="port of the operator's page and /metrics, on 127.0.0.1 alone; 0 takes a free one "
-        "(default: none)",
+        help="port of the operator's page and of /metrics, on 127.0.0.1 only; 0 takes a free one "
+        "(default: no such page)",
     )
     parser.add_argument(
         "--workers",
         type=int,
         default=1,
         metavar="N",
-        help="processes; more than one pays with PostgreSQL alone (default: 1)",
+        help="processes that answer requests; more than one helps with PostgreSQL only (default: 1)",
     )
     parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="folder for snapshots (default: a temporary one)"
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="folder for snapshots (default: a temporary folder)",
     )
     parser.add_argument(
         "--behind-proxy",
         action="store_true",
-        help="take clients' addresses from X-Forwarded-For, whose last entry a proxy of yours wrote",
+        help="take a client's address from the last entry of X-Forwarded-For, which your proxy sets",
     )
-    limits = parser.add_argument_group("limits")
+    _add_limits(parser.add_argument_group("limits"))
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object when the server is listening"
+    )
+    parser.add_argument("--quiet", action="store_true", help="log only warnings and errors")
+
+
+def _add_limits(group: argparse._ArgumentGroup) -> None:
     for name, default, unit, text in _LIMITS:
-        limits.add_argument(
+        group.add_argument(
             name,
             type=_positive,
             default=default,
             metavar=unit,
             help=f"{text} (default: {default:g})",
         )
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object when it is listening"
-    )
-    parser.add_argument("--quiet", action="store_true", help="log warnings and errors alone")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until a signal comes."""
+    """Serve until SIGTERM or SIGINT."""
     # Before numpy is loaded: its products are small here, and the threads belong to requests.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _check(args)
@@ -139,7 +153,7 @@ def _run(args: argparse.Namespace) -> int:
 
     configure(quiet=args.quiet)
     settings = _settings(args)
-    code = _first_code(args.database)
+    invitation = _first_invitation(args.database)
     with ExitStack() as stack:
         try:
             sock = stack.enter_context(listen(args.host, args.port, patience_s=args.body_timeout))
@@ -148,7 +162,7 @@ def _run(args: argparse.Namespace) -> int:
                 own = stack.enter_context(listen("127.0.0.1", args.admin_port))
         except OSError as error:
             raise NetworkError(f"cannot listen: {error.strerror or error}") from error
-        _announce(args, sock.getsockname()[1], own.getsockname()[1] if own else None, code)
+        _announce(args, sock.getsockname()[1], own.getsockname()[1] if own else None, invitation)
         jobs = [partial(serve_devices, settings, sock)] * args.workers
         if own is not None:
             jobs.append(partial(serve_operator, settings, own))
@@ -182,43 +196,49 @@ def _positive(text: str) -> float:
     return value
 
 
-def _first_code(url: str) -> str | None:
-    """Make or migrate the database; a code for the first device where there is no tenant yet."""
+def _first_invitation(url: str) -> str | None:
+    """Make or migrate the database; returns an invitation if it had no tenant yet."""
     from edge_mrl_server.storage import accounts, open_database
 
     with open_database(url, connections=1) as database:
-        with database.read() as session:
-            if accounts.list_tenants(session, limit=1):
+        with database.read() as transaction:
+            if accounts.list_tenants(transaction, limit=1):
                 return None
-        with database.write() as session:
+        with database.write() as transaction:
             # Several servers may start at once: one of them makes it.
-            if not accounts.ensure_tenant(session, "default"):
+            if not accounts.ensure_tenant(transaction, "default"):
                 return None
-            return accounts.create_code(session, "default")
+            return accounts.create_invitation(transaction, "default")
 
 
 def _announce(
-    args: argparse.Namespace, port: int, admin_port: int | None, code: str | None
+    args: argparse.Namespace, port: int, admin_port: int | None, invitation: str | None
 ) -> None:
     host = f"[{args.host}]" if ":" in args.host else args.host
     url = f"http://{host}:{port}"
     page = f"http://127.0.0.1:{admin_port}" if admin_port else None
     if args.json:
-        said = {"url": url, "admin_url": page, "tenant": code and "default", "code": code}
+        said = {
+            "url": url,
+            "admin_url": page,
+            "tenant": invitation and "default",
+            "invitation": invitation,
+            "code": invitation,  # its old name, which goes with the next minor version
+        }
         print(json.dumps(said), flush=True)
         return
     print(f"listening on {url}", flush=True)
     if page is not None:
-        print(f"operator's page on {page}, for this machine alone", flush=True)
-    if code is not None:
+        print(f"operator's page on {page}, for this machine only", flush=True)
+    if invitation is not None:
         print(
-            "enroll the first device of tenant default within a day:\n"
-            f"  edge-mrl enroll --server {url} --code {code} --store notes.db",
+            "this enrolls the first device of the tenant default, within a day:\n"
+            f"  edge-mrl enroll --server {url} --invitation {invitation} --store notes.db",
             flush=True,
         )
     if args.host not in ("127.0.0.1", "localhost", "::1"):
         print(
-            "edge-mrl: warning: this address can be reached from elsewhere and speaks no TLS: "
-            "put a proxy before it (docs/server.md)",
+            "edge-mrl: warning: other machines can reach this address, and it speaks no TLS: "
+            "put a proxy that does in front of it (docs/server.md)",
             file=sys.stderr,
         )

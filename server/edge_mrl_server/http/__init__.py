@@ -9,7 +9,7 @@ from edge_mrl.lazy import lazily
 if TYPE_CHECKING:
     from edge_mrl_server.http.app import create_app
     from edge_mrl_server.http.metrics import Metrics
-    from edge_mrl_server.http.operator import create_operator_app
+    from edge_mrl_server.http.operator_page import create_operator_app
     from edge_mrl_server.http.service import Service
 
 __all__ = [
@@ -24,7 +24,7 @@ __getattr__ = lazily(
     {
         "app": ("create_app",),
         "metrics": ("Metrics",),
-        "operator": ("create_operator_app",),
+        "operator_page": ("create_operator_app",),
         "service": ("Service",),
     },
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -13,13 +14,14 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge_mrl.wire import digest
-from edge_mrl_server.errors import Refusal, UnavailableError
-from edge_mrl_server.http.service import Answer, Service, json_answer, sequence
+from edge_mrl_server.errors import RejectedError, UnavailableError
+from edge_mrl_server.http.refusals import Refusal, refusal_of
+from edge_mrl_server.http.service import Reply, Service, json_reply, sequence
 from edge_mrl_server.logs import LOGGER
 
-__all__ = ["Envelope", "Handler", "endpoint", "http_error", "respond"]
+__all__ = ["Envelope", "Handler", "endpoint", "http_error"]
 
-Handler = Callable[[Service, Request], Awaitable[Answer | Response]]
+Handler = Callable[[Service, Request], Awaitable[Reply | Response]]
 #: How long a device waits when the database is away.
 UNAVAILABLE_RETRY_S = 2
 #: Statuses after which a body may still be on its way: the connection ends with the answer.
@@ -32,28 +34,29 @@ def endpoint(service: Service, handler: Handler) -> Callable[[Request], Awaitabl
     async def run(request: Request) -> Response:
         request.state.route = request.scope["route"].path
         try:
-            answer = await handler(service, request)
-        except Refusal as refusal:
-            answer = _refused(refusal)
+            reply = await handler(service, request)
+        except (Refusal, RejectedError) as error:
+            refusal = error if isinstance(error, Refusal) else refusal_of(error)
+            reply = _refused(refusal)
             request.state.code = refusal.code
         except UnavailableError as error:
             LOGGER.error("database unavailable", extra={"fields": {"error": str(error)}})
             request.state.code = "busy"
-            answer = _refused(_BUSY)
-        return respond(request, answer)
+            reply = _refused(_BUSY)
+        return respond(request, reply)
 
     return run
 
 
-def respond(request: Request, answer: Answer | Response) -> Response:
+def respond(request: Request, reply: Reply | Response) -> Response:
     """Add what every answer has: the request's sequence and a digest."""
-    if isinstance(answer, Answer):
-        response = Response(answer.body, answer.status, media_type=answer.media_type)
-        response.headers["Content-Digest"] = digest(answer.body)
-        for name, value in answer.headers.items():
+    if isinstance(reply, Reply):
+        response = Response(reply.body, reply.status, media_type=reply.media_type)
+        response.headers["Content-Digest"] = digest(reply.body)
+        for name, value in reply.headers.items():
             response.headers[name] = value
     else:
-        response = answer
+        response = reply
     number = sequence(request)
     if number is not None:
         response.headers["Edge-MRL-Sequence"] = number
@@ -81,7 +84,7 @@ class Envelope:
         self.service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Reply one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -147,7 +150,7 @@ _BUSY = Refusal(
 )
 
 
-def _refused(refusal: Refusal) -> Answer:
+def _refused(refusal: Refusal) -> Reply:
     error = {"code": refusal.code, "message": str(refusal), **refusal.extra}
     headers = {}
     if refusal.retry_after_s is not None:
@@ -156,5 +159,5 @@ def _refused(refusal: Refusal) -> Answer:
         headers["WWW-Authenticate"] = "Bearer"
     if refusal.status in _UNREAD:
         headers["Connection"] = "close"
-    answer = json_answer({"error": error}, status=refusal.status)
-    return Answer(answer.body, answer.media_type, answer.status, headers)
+    reply = json_reply({"error": error}, status=refusal.status)
+    return replace(reply, headers=headers)

@@ -1,4 +1,4 @@
-"""A snapshot's file as an answer, whole or in part (RFC 9110, ranges of bytes)."""
+"""A snapshot's file as a response, whole or in part (RFC 9110, ranges of bytes)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from starlette.responses import Response, StreamingResponse
 from edge_mrl.wire import CONTENT_TYPE, digest
 from edge_mrl_server.http.snapshot import Snapshot
 
-__all__ = ["file_answer"]
+__all__ = ["file_response"]
 
 _CHUNK = 1 << 18
-#: A part is read at once, so that its digest can stand before it. Longer ones are cut: the device
-#: asks on.
+#: A part is read at once, so that its digest can stand before it. Of a longer one only the beginning is
+#: sent: the device asks for the rest.
 MAX_PART = 8 << 20
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
-def file_answer(snapshot: Snapshot, request: Request) -> Response:
-    """The answer to a GET: 200, 206, 304, 412 or 416. Blocks."""
+def file_response(snapshot: Snapshot, request: Request) -> Response:
+    """The response to a GET: 200, 206, 304, 412 or 416. Blocks."""
     headers = {
         "ETag": snapshot.etag,
         "Repr-Digest": snapshot.digest,

@@ -1,4 +1,4 @@
-"""How much one device, one tenant, and all together may ask for."""
+"""How much one device, one tenant, and all of them together may ask for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from edge_mrl_server.errors import Refusal
+from edge_mrl_server.http.refusals import Refusal
 
 __all__ = ["Buckets", "InFlight"]
 
@@ -21,14 +21,14 @@ class _Bucket:
 
 
 class Buckets:
-    """Token buckets by name: so many requests a second, and a burst of some seconds' worth.
+    """Token buckets by name: a rate of requests, and a burst of some seconds' worth at once.
 
     Args:
-        rate: Requests a second.
-        what: What is counted, for people.
+        rate: Requests a second of each name.
+        what: The noun for what is counted, in the message.
         burst_s: How many seconds' worth may come at once.
-        most: Names that are remembered; the least recently used is forgotten, its bucket full again.
-        clock: Seconds.
+        most: Names that are remembered; the least recently used one is forgotten, and its bucket is full.
+        clock: Gives seconds.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class Buckets:
         """Count a request.
 
         Args:
-            name: Whose.
-            rate: A rate of its own.
-            count: 0 only asks whether there may be another.
+            name: Whose request.
+            rate: Requests a second of that name; None for everyone's rate.
+            count: Requests to count; 0 only checks whether there may be another one.
 
         Raises:
-            Refusal: It is one too many.
+            Refusal: There are too many requests; it says when to try again.
         """
         rate = rate or self._rate
         full, now = max(rate * self._burst_s, 1.0), self._clock()
@@ -77,7 +77,11 @@ class Buckets:
 
 
 class InFlight:
-    """Bytes of bodies that are held at once."""
+    """Bytes of request bodies that are in memory at once.
+
+    Args:
+        most: How many there may be.
+    """
 
     def __init__(self, most: int) -> None:
         self.most = most

@@ -151,10 +151,10 @@ DESCRIPTION: dict[str, Any] = {
         },
         "/v1/enroll": {
             "post": {
-                "summary": "a token for a code",
+                "summary": "a token for an invitation",
                 "security": _OPEN,
                 "parameters": [*_ALWAYS, _DIGEST],
-                "requestBody": _body(_JSON, "code, name"),
+                "requestBody": _body(_JSON, "code: the invitation; name"),
                 "responses": _answers(_JSON, "tenant, device, token, expires_ms, now_ms"),
             }
         },

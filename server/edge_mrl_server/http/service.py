@@ -25,16 +25,17 @@ from edge_mrl.wire import (
     decode_message,
     matches_digest,
 )
-from edge_mrl_server.errors import Refusal
+from edge_mrl_server.errors import InvalidTokenError
 from edge_mrl_server.http.heads import HeadCache
 from edge_mrl_server.http.limits import Buckets, InFlight
 from edge_mrl_server.http.metrics import Metrics
+from edge_mrl_server.http.refusals import Refusal
 from edge_mrl_server.http.snapshot import SnapshotCache
 from edge_mrl_server.http.threads import Threads
 from edge_mrl_server.settings import Settings
 from edge_mrl_server.storage import Database, Principal, accounts
 
-__all__ = ["Answer", "Service", "json_answer"]
+__all__ = ["Reply", "Service", "json_reply", "one_vector", "sequence", "space"]
 
 T = TypeVar("T")
 #: Threads that never write: devices can pull while all others wait for a standby.
@@ -48,8 +49,8 @@ _SEQUENCE = re.compile(r"[0-9A-Za-z]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What goes back: a body that is all there."""
+class Reply:
+    """An answer whose whole body is in memory."""
 
     body: bytes
     media_type: str = "application/json"
@@ -57,10 +58,10 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def json_answer(value: Mapping[str, Any], *, status: int = 200) -> Answer:
-    """An answer of one JSON object."""
+def json_reply(value: Mapping[str, Any], *, status: int = 200) -> Reply:
+    """A reply of one JSON object."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return Answer(text.encode(), status=status)
+    return Reply(text.encode(), status=status)
 
 
 class Service:
@@ -87,16 +88,16 @@ class Service:
     async def work(
         self, function: Callable[..., T], *arguments: Any, writes: bool = False, **options: Any
     ) -> T:
-        """Run what blocks in one of a few threads.
+        """Run a function that blocks in one of a few threads.
 
         Args:
-            function: What.
-            *arguments: Its arguments.
-            writes: Whether it commits: it may wait for a standby as long as there is none.
-            **options: Its further arguments.
+            function: The function.
+            *arguments: Its positional arguments.
+            writes: Whether it commits: it may wait until a standby confirms.
+            **options: Its keyword arguments.
 
         Raises:
-            Refusal: All are busy, and stay so; or a commit is not confirmed in time.
+            Refusal: All threads stay busy, or a commit is not confirmed in time.
         """
         return await self._threads.run(lambda: function(*arguments, **options), writes=writes)
 
@@ -104,7 +105,8 @@ class Service:
         """Check what every request with a token must have.
 
         Raises:
-            Refusal: Protocol, sequence, token, or too many requests.
+            InvalidTokenError: The token is not valid.
+            Refusal: Another protocol, no sequence, or too many requests.
         """
         check_protocol(request)
         principal = await self._authenticate(request)
@@ -124,10 +126,9 @@ class Service:
             if key not in self._known:
                 self._failures.take(address, count=0)
             principal, new = await self.work(_principal, self.database, token)
-        except Refusal as refusal:
-            if refusal.status == 401:
-                self._known.pop(key, None)
-                self._failures.take(address)
+        except InvalidTokenError:
+            self._known.pop(key, None)
+            self._failures.take(address)
             raise
         self._known[key] = None
         self._known.move_to_end(key)
@@ -154,7 +155,11 @@ class Service:
     async def frame(
         self, request: Request, stack: AsyncExitStack, *, most: int = MAX_BODY_BYTES
     ) -> Message:
-        """The body, as a frame."""
+        """The request's body, decoded.
+
+        Raises:
+            Refusal: The body is not a frame, too large, too slow, or not what its digest says.
+        """
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != CONTENT_TYPE:
             raise Refusal(400, "malformed", f"content type {kind[:80]!r}: expected {CONTENT_TYPE}")
@@ -171,11 +176,11 @@ class Service:
 
         Args:
             request: The request.
-            stack: What holds the bytes until the request is done.
-            most: Bytes.
+            stack: Holds the bytes until the request is done.
+            most: Bytes that the body may have.
 
         Raises:
-            Refusal: It is too large, too slow, or not what its digest says.
+            Refusal: The body is too large, too slow, or not what its digest says.
         """
         add = stack.enter_context(self.in_flight.hold())
         data = await self._read(request, add, most)
@@ -221,7 +226,7 @@ class Service:
 def _token(request: Request) -> str:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
-        raise Refusal(401, "token", "expected the header Authorization: Bearer TOKEN")
+        raise InvalidTokenError("expected the header Authorization: Bearer TOKEN")
     return token.strip()
 
 
@@ -241,7 +246,7 @@ def sequence(request: Request) -> str | None:
 
 
 def space(request: Request) -> str:
-    """The space that the vectors of a request are said to be of."""
+    """The embedding space that the vectors of a request are said to be of."""
     value = request.headers.get("edge-mrl-space", "")
     if not _SPACE.fullmatch(value):
         raise Refusal(400, "malformed", "expected Edge-MRL-Space, 64 lower-case hex digits")
@@ -262,13 +267,13 @@ def one_vector(message: Message) -> NDArray[np.float32]:
 
 
 def _principal(database: Database, token: str) -> tuple[Principal, bool]:
-    with database.read() as session:
-        return accounts.authenticate(session, token)
+    with database.read() as transaction:
+        return accounts.authenticate(transaction, token)
 
 
 def _confirm(database: Database, principal: Principal, token: str) -> None:
-    with database.write() as session:
-        accounts.confirm(session, principal, token)
+    with database.write() as transaction:
+        accounts.confirm(transaction, principal, token)
 
 
 def _too_large(size: int, most: int) -> Refusal:

@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 
 from edge_mrl.wire import Item, encode_items
-from edge_mrl_server.http.heads import Code, Head, HeadCache
-from edge_mrl_server.storage import Database, live_pages, require_tenant
+from edge_mrl_server.http.heads import CodeKey, HeadCache
+from edge_mrl_server.storage import Database, Head, live_pages, require_tenant
 
-__all__ = ["Snapshot", "SnapshotCache"]
+__all__ = ["Snapshot", "SnapshotCache", "coded"]
 
 #: A snapshot may be older than the tenant's last change by so many times what making it took: however
 #: often devices come and documents change, making them takes a tenth of one processor.
@@ -65,6 +65,8 @@ class Snapshot:
 
 @dataclass(eq=False)
 class _Kind:
+    """The last snapshot of a tenant, a code and a choice of text; locked while one is made."""
+
     lock: threading.Lock = field(default_factory=threading.Lock)
     last: Snapshot | None = None
 
@@ -79,7 +81,7 @@ class SnapshotCache:
         self._folder = Path(tempfile.mkdtemp(prefix="edge-mrl-snapshots-", dir=folder))
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._kinds: dict[tuple[str, Code, bool], _Kind] = {}
+        self._kinds: dict[tuple[str, CodeKey, bool], _Kind] = {}
         self._files: OrderedDict[tuple[str, str], Snapshot] = OrderedDict()
 
     def get(
@@ -87,7 +89,7 @@ class SnapshotCache:
         database: Database,
         heads: HeadCache,
         tenant: str,
-        code: Code,
+        code: CodeKey,
         *,
         text: bool,
         etag: str | None,
@@ -96,22 +98,22 @@ class SnapshotCache:
 
         Args:
             database: Where the documents are.
-            heads: The heads.
-            tenant: Whose.
-            code: What codes.
+            heads: Where the code's head is looked up.
+            tenant: Whose documents.
+            code: The code to make.
             text: Whether with text and metadata.
             etag: The tag of the one that the device has a part of.
 
         Raises:
-            Refusal: The head is not registered.
+            Refusal: The head is not registered, or does not fit the code.
         """
         with self._lock:
             kind = self._kinds.setdefault((tenant, code, text), _Kind())
             known = self._files.get((tenant, etag or ""))
             if known is not None:
                 self._files.move_to_end((tenant, etag or ""))
-        with database.read() as session:
-            row = require_tenant(session, tenant)
+        with database.read() as transaction:
+            row = require_tenant(transaction, tenant)
         if known is not None and known.change >= row.fence:
             return known
         head = heads.get(database, tenant, code, row.full_dim)
@@ -130,7 +132,7 @@ class SnapshotCache:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _make(
-        self, database: Database, tenant: str, code: Code, head: Head, *, text: bool
+        self, database: Database, tenant: str, code: CodeKey, head: Head, *, text: bool
     ) -> Snapshot:
         began = time.monotonic()
         handle = tempfile.NamedTemporaryFile(dir=self._folder, delete=False)  # noqa: SIM115
@@ -173,7 +175,7 @@ class SnapshotCache:
                 total -= oldest.size_bytes
 
 
-def coded(item: Item, code: Code, head: Head) -> Item:
+def coded(item: Item, code: CodeKey, head: Head) -> Item:
     """A document with coarse codes in place of its full vectors."""
     return Item(
         item.id,
@@ -188,7 +190,7 @@ def coded(item: Item, code: Code, head: Head) -> Item:
 
 
 def _at_least_one(pages: Iterator[list[Item]]) -> Iterator[list[Item]]:
-    """The pages; an empty one where there is none."""
+    """The pages, or a single empty one if there are no pages."""
     page: list[Item] | None = None
     for page in pages:
         yield page

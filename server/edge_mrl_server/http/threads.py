@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from typing import Any, TypeVar
 
-from edge_mrl_server.errors import Refusal
+from edge_mrl_server.http.refusals import Refusal
 from edge_mrl_server.logs import LOGGER
 
 __all__ = ["Threads"]
@@ -27,9 +27,9 @@ class Threads:
     """A few threads that write or read, of which some only read. Used by one event loop.
 
     Args:
-        most: How many there are.
+        most: How many threads there are.
         writers: How many of them may write at once.
-        writes_s: How long one who writes is kept waiting, in seconds.
+        writes_s: Seconds after which a request that writes is answered, whether it has ended or not.
     """
 
     def __init__(self, most: int, *, writers: int, writes_s: float) -> None:
@@ -42,10 +42,10 @@ class Threads:
     async def run(self, function: Callable[[], T], *, writes: bool = False) -> T:
         """What a function returns or raises.
 
-        Where it writes and does not end in time, its thread is left to it until it does.
+        A function that writes and does not end in time keeps its thread until it ends.
 
         Raises:
-            Refusal: All threads are busy, and stay so; or it writes and took too long.
+            Refusal: All threads stay busy, or the function writes and takes too long.
         """
         gates = [self._writers, self._all] if writes else [self._all]
         try:

@@ -7,39 +7,46 @@ from typing import TYPE_CHECKING
 from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
-    from edge_mrl_server.storage.accounts import Enrolled, require_tenant
-    from edge_mrl_server.storage.database import Database, open_database
+    from edge_mrl_server.storage import accounts, heads, ranking
+    from edge_mrl_server.storage.accounts import IssuedToken, require_tenant
+    from edge_mrl_server.storage.database import Database, check, open_database
     from edge_mrl_server.storage.engines.postgres import PostgresDatabase
-    from edge_mrl_server.storage.pulls import Wanted, changes_after, live_pages, note_pull
-    from edge_mrl_server.storage.pushes import Push, purge, push, restored
+    from edge_mrl_server.storage.heads import Head
+    from edge_mrl_server.storage.pulls import PullQuery, changes_after, live_pages, note_pull
+    from edge_mrl_server.storage.pushes import Push, purge, push
     from edge_mrl_server.storage.records import Principal, Tenant
 
 __all__ = [
     "Database",
-    "Enrolled",
+    "Head",
+    "IssuedToken",
     "PostgresDatabase",
     "Principal",
+    "PullQuery",
     "Push",
     "Tenant",
-    "Wanted",
+    "accounts",
     "changes_after",
+    "check",
+    "heads",
     "live_pages",
     "note_pull",
     "open_database",
     "purge",
     "push",
+    "ranking",
     "require_tenant",
-    "restored",
 ]
 
 __getattr__ = lazily(
     __name__,
     {
-        "accounts": ("Enrolled", "require_tenant"),
-        "database": ("Database", "open_database"),
+        "accounts": ("IssuedToken", "require_tenant"),
+        "database": ("Database", "check", "open_database"),
         "engines.postgres": ("PostgresDatabase",),
-        "pulls": ("Wanted", "changes_after", "live_pages", "note_pull"),
-        "pushes": ("Push", "purge", "push", "restored"),
+        "heads": ("Head",),
+        "pulls": ("PullQuery", "changes_after", "live_pages", "note_pull"),
+        "pushes": ("Push", "purge", "push"),
         "records": ("Principal", "Tenant"),
     },
 )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl_server.storage.database import Session
+from edge_mrl_server.storage.database import Transaction
 from edge_mrl_server.storage.records import Tenant
 
 __all__ = ["BitCache"]
@@ -52,15 +52,15 @@ class BitCache:
         self._tenants: OrderedDict[str, _Bits] = OrderedDict()
 
     def shortlist(
-        self, session: Session, tenant: Tenant, query: NDArray[np.float32], k: int
+        self, transaction: Transaction, tenant: Tenant, query: NDArray[np.float32], k: int
     ) -> list[str]:
-        """Names of the documents whose signs are nearest to the query's.
+        """Ids of the documents whose signs are nearest to the query's.
 
         Args:
-            session: A transaction, to read what is new since the last search.
+            transaction: A transaction, to read what is new since the last search.
             tenant: Whose, as this transaction sees it.
             query: float32[full_dim].
-            k: How many are wanted in the end.
+            k: How many documents are wanted in the end.
         """
         with self._lock:
             entry = self._tenants.setdefault(tenant.name, _Bits())
@@ -68,7 +68,7 @@ class BitCache:
         with entry.lock:
             if entry.change > tenant.change or entry.dead * 2 > max(entry.used, PAGE):
                 _reset(entry)  # a transaction from before the cache, or one half of it is useless
-            _catch_up(entry, session, tenant.name, tenant.change)
+            _catch_up(entry, transaction, tenant.name, tenant.change)
             names = _nearest(entry, query, max(SHORTLIST, 10 * k))
         self._evict(tenant.name)
         return names
@@ -86,20 +86,21 @@ def _reset(entry: _Bits) -> None:
     entry.names, entry.rows, entry.bits = [], {}, None
 
 
-def _catch_up(entry: _Bits, session: Session, tenant: str, change: int) -> None:
+def _catch_up(entry: _Bits, transaction: Transaction, tenant: str, change: int) -> None:
     while entry.change < change:
-        rows = session.rows(
+        rows = transaction.rows(
             "SELECT id, change, deleted FROM documents WHERE tenant = ? AND change > ? "
             "ORDER BY change LIMIT ?",
             tenant,
             entry.change,
             PAGE,
         )
-        arrays = session.vectors(tenant, [row[0] for row in rows if not row[2]])
-        for name, _, _ in rows:
-            _forget(entry, name)
+        live = [row["id"] for row in rows if not row["deleted"]]
+        arrays = transaction.vectors(tenant, live)
+        for row in rows:
+            _forget(entry, row["id"])
         _append(entry, arrays)
-        entry.change = rows[-1][1] if len(rows) == PAGE else change
+        entry.change = rows[-1]["change"] if len(rows) == PAGE else change
 
 
 def _forget(entry: _Bits, name: str) -> None:

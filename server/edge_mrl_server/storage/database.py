@@ -1,8 +1,17 @@
-"""The interface to a database: transactions, plain SQL that both understand, and vectors.
+"""The seam between what the server stores and the database that it is stored in.
 
-Everything that is the same in SQLite and PostgreSQL is written once, over ``Session`` (``accounts``,
-``documents``). What differs is here: how transactions begin, how many rows go in at once, how vectors
-are kept, and how the nearest are found.
+What is the same in every database is written once, as SQL over a ``Transaction``: ``accounts``,
+``heads``, ``pushes``, ``pulls`` and ``ranking``. An engine (``engines/sqlite.py``,
+``engines/postgres.py``) adds what differs: how a transaction begins, how a tenant's row is locked,
+how many rows go in at once, how vectors are kept, and how the nearest ones are found.
+
+So an engine has to speak the SQL that PostgreSQL and SQLite have in common: ``INSERT ... ON
+CONFLICT ... DO UPDATE ... WHERE``, comparisons of row values, ``coalesce``, ``LIMIT``, and ``?``
+for a parameter, which the engine may rewrite. This is a decision, and its price is known. Each
+statement stands where it is used and can be read there. What speaks PostgreSQL's SQL can become an
+engine: ``tenant`` is the first column of every key, so Citus, SPQR and the like can distribute the
+tables by it. A database without this SQL cannot: those five modules would have to be written again
+for it.
 """
 
 from __future__ import annotations
@@ -15,34 +24,34 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl_server.storage.records import Row, Tenant, Written
+from edge_mrl_server.storage.records import NewVersion, Row, Tenant
 
-__all__ = ["Database", "Session", "open_database"]
+__all__ = ["Database", "Transaction", "check", "open_database"]
 
 
-class Session(Protocol):
-    """One transaction. SQL has ``?`` for parameters, in both databases."""
+class Transaction(Protocol):
+    """One transaction. SQL has ``?`` for parameters; columns of results are named."""
 
-    #: The condition behind a column that holds where the value is in ``pack(values)``.
+    #: The condition behind a column that is true where the column's value is among ``pack(values)``.
     among: str
 
     def rows(self, sql: str, *arguments: object) -> list[Row]:
         """All rows of a query."""
 
     def run(self, sql: str, *arguments: object) -> int:
-        """Change something; returns the number of rows."""
+        """Run a statement that changes rows; returns how many it changed."""
 
     def pack(self, values: Sequence[str]) -> object:
         """The parameter for ``among``."""
 
     def lock_tenant(self, name: str) -> Tenant | None:
-        """A tenant, its row locked until the transaction ends."""
+        """A tenant, or None; its row is locked until the transaction ends."""
 
-    def upsert(self, tenant: str, device: str, versions: Sequence[Written]) -> int:
-        """Write versions that are above what is there; returns how many were."""
+    def upsert(self, tenant: str, device: str, versions: Sequence[NewVersion]) -> int:
+        """Write the versions that are newer than what is there; returns how many were."""
 
     def replace_vectors(
-        self, tenant: str, versions: Sequence[Written], drop: Sequence[str]
+        self, tenant: str, versions: Sequence[NewVersion], drop: Sequence[str]
     ) -> None:
         """Forget the vectors of the documents ``drop``, and add those of the versions."""
 
@@ -56,7 +65,7 @@ class Session(Protocol):
 
         Args:
             tenant: Whose.
-            ids: Names of documents.
+            ids: Ids of documents.
             query: float32[full_dim].
         """
 
@@ -66,20 +75,20 @@ class Session(Protocol):
         Args:
             tenant: Whose, as this transaction sees it.
             query: float32[full_dim], unit length.
-            k: How many at most.
+            k: How many documents at most.
         """
 
 
 class Database(Protocol):
     """A database with the server's tables. Thread-safe."""
 
-    #: What it is, for people, without passwords.
+    #: Its name for people: a path, or an address without its password.
     name: str
 
-    def read(self) -> AbstractContextManager[Session]:
+    def read(self) -> AbstractContextManager[Transaction]:
         """A transaction that sees one state of everything, and changes nothing."""
 
-    def write(self, *, lazily: bool = False) -> AbstractContextManager[Session]:
+    def write(self, *, lazily: bool = False) -> AbstractContextManager[Transaction]:
         """A transaction; durable when the context is left without an error.
 
         Args:
@@ -107,8 +116,8 @@ def open_database(url: str, *, connections: int = 8) -> Database:
         connections: How many are used at once at most (PostgreSQL).
 
     Raises:
-        DatabaseError: It is another program's, or a newer server's.
-        UnavailableError: It cannot be reached.
+        DatabaseError: The database is another program's, or a newer server's.
+        UnavailableError: The database cannot be reached.
         MissingDependencyError: PostgreSQL's driver is not installed.
     """
     if url.startswith(("postgresql://", "postgres://")):
@@ -118,3 +127,13 @@ def open_database(url: str, *, connections: int = 8) -> Database:
     from edge_mrl_server.storage.engines.sqlite import SqliteDatabase
 
     return SqliteDatabase(Path(url))
+
+
+def check(database: Database) -> None:
+    """Read something small, to see that the database answers.
+
+    Raises:
+        UnavailableError: It does not.
+    """
+    with database.read() as transaction:
+        transaction.rows("SELECT tenant FROM tenants LIMIT 1")

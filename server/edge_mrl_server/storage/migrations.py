@@ -6,7 +6,23 @@ but ``migrations`` can be distributed by that column unchanged.
 
 from __future__ import annotations
 
-__all__ = ["MIGRATIONS", "TYPES"]
+from dataclasses import dataclass
+
+__all__ = ["MIGRATIONS", "Migration", "statements"]
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step from a version of the tables to the next.
+
+    Attributes:
+        name: What the table ``migrations`` says of it.
+        statements: SQL, with ``TYPES`` in braces.
+    """
+
+    name: str
+    statements: tuple[str, ...]
+
 
 #: What stands in the statements below for each database.
 TYPES = {
@@ -124,14 +140,14 @@ _SECOND = (
     "ALTER TABLE devices ADD COLUMN kept {long} NOT NULL DEFAULT 0",
 )
 
-#: Names and statements, in order. A released migration never changes; a new one goes at the end.
-MIGRATIONS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
+#: In order, for each kind of database. A released migration never changes; a new one goes at the end.
+MIGRATIONS: dict[str, tuple[Migration, ...]] = {
     "sqlite": (
-        ("0001-tenants-documents-vectors", (*_FIRST, _SQLITE_VECTORS)),
-        ("0002-epochs-numbered-pushes", _SECOND),
+        Migration("0001-tenants-documents-vectors", (*_FIRST, _SQLITE_VECTORS)),
+        Migration("0002-epochs-numbered-pushes", _SECOND),
     ),
     "postgres": (
-        (
+        Migration(
             "0001-tenants-documents-vectors",
             (
                 *_FIRST,
@@ -139,11 +155,11 @@ MIGRATIONS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
                 "ALTER TABLE passages ALTER COLUMN vector SET STORAGE PLAIN",
             ),
         ),
-        ("0002-epochs-numbered-pushes", _SECOND),
+        Migration("0002-epochs-numbered-pushes", _SECOND),
     ),
 }
 
 
 def statements(kind: str, version: int) -> list[str]:
     """The statements of migration ``version`` (from 0) for ``sqlite`` or ``postgres``."""
-    return [sql.format(**TYPES[kind]) for sql in MIGRATIONS[kind][version][1]]
+    return [sql.format(**TYPES[kind]) for sql in MIGRATIONS[kind][version].statements]

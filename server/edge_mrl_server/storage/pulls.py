@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, fields
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_mrl.wire import MAX_BODY_BYTES, MAX_ITEMS, Item, now_ms
-from edge_mrl_server.errors import Refusal, UnavailableError
+from edge_mrl_server.errors import FencedError, RestoredError, UnavailableError
 from edge_mrl_server.storage.accounts import require_tenant
-from edge_mrl_server.storage.database import Database, Session
-from edge_mrl_server.storage.pushes import restored
+from edge_mrl_server.storage.database import Database, Transaction
 from edge_mrl_server.storage.records import Principal, Row, Tenant
 
-__all__ = ["Changes", "Wanted", "changes_after", "live_pages", "note_pull"]
+__all__ = ["PullQuery", "changes_after", "live_pages", "note_pull"]
 
 #: What a device's row says of when it pulled is this old at most; writing it costs a commit.
 NOTE_MS = 10_000
@@ -45,7 +44,7 @@ class Changes:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class PullQuery:
     """What a device asks for.
 
     Attributes:
@@ -65,30 +64,29 @@ class Wanted:
     epoch: str | None = None
 
 
-def changes_after(database: Database, tenant_name: str, wanted: Wanted) -> Changes:
+def changes_after(database: Database, tenant_name: str, wanted: PullQuery) -> Changes:
     """The next changes: as many as are wanted, and about a megabyte at most.
 
     Raises:
-        Refusal: Tombstones after ``wanted.since`` are forgotten, or it is of another epoch.
+        FencedError: Tombstones after ``wanted.since`` are forgotten.
+        RestoredError: ``wanted.since`` is of another epoch.
     """
     since = wanted.since
-    with database.read() as session:
-        tenant = require_tenant(session, tenant_name)
+    with database.read() as transaction:
+        tenant = require_tenant(transaction, tenant_name)
         if wanted.epoch is not None:
             same = wanted.epoch in ("", tenant.epoch)
             if not same or since > tenant.change:
-                raise restored()
+                raise RestoredError
         if 0 < since < tenant.fence and wanted.fence != tenant.fence:
-            raise Refusal(
-                409,
-                "fenced",
+            raise FencedError(
                 "deletions after this change are forgotten: pull everything, from 0",
                 fence=tenant.fence,
             )
-        rows = _outlines(session, tenant_name, since, wanted.limit + 1, text=wanted.text)
+        rows = _outlines(transaction, tenant_name, since, wanted.limit + 1, text=wanted.text)
         passage_bytes = 2 * (tenant.full_dim or 0) if wanted.vectors else 0
         taken = _within_budget(rows[: wanted.limit], passage_bytes)
-        items = _load(session, tenant, taken, vectors=wanted.vectors, text=wanted.text)
+        items = _load(transaction, tenant, taken, vectors=wanted.vectors, text=wanted.text)
         more = len(taken) < len(rows)
         cursor = taken[-1].change if more else tenant.change
         return Changes(items, cursor, more, tenant.fence, tenant.epoch, tenant.full_dim)
@@ -99,19 +97,19 @@ def live_pages(
     database: Database, tenant_name: str, *, text: bool
 ) -> Iterator[tuple[Tenant, Iterator[list[Item]]]]:
     """All live documents with their vectors, in pages, as one state of the database has them."""
-    with database.read() as session:
-        tenant = require_tenant(session, tenant_name)
-        yield tenant, _pages(session, tenant, text=text)
+    with database.read() as transaction:
+        tenant = require_tenant(transaction, tenant_name)
+        yield tenant, _pages(transaction, tenant, text=text)
 
 
-def _pages(session: Session, tenant: Tenant, *, text: bool) -> Iterator[list[Item]]:
+def _pages(transaction: Transaction, tenant: Tenant, *, text: bool) -> Iterator[list[Item]]:
     since = 0
     while True:
-        rows = _outlines(session, tenant.name, since, MAX_ITEMS, text=text, live=True)
+        rows = _outlines(transaction, tenant.name, since, MAX_ITEMS, text=text, live=True)
         if not rows:
             return
         rows = _within_budget(rows, 2 * (tenant.full_dim or 0))
-        yield _load(session, tenant, rows, vectors=True, text=text)
+        yield _load(transaction, tenant, rows, vectors=True, text=text)
         since = rows[-1].change
 
 
@@ -119,17 +117,18 @@ def note_pull(database: Database, principal: Principal, since: int) -> None:
     """Remember how far a device has pulled, for the operator."""
     now = now_ms()
     where = "WHERE tenant = ? AND device = ?"
-    with database.read() as session:
-        rows = session.rows(
-            f"SELECT pulled, pulled_ms FROM devices {where}",  # noqa: S608
+    with database.read() as transaction:
+        rows = transaction.rows(
+            f"SELECT pulled_ms FROM devices {where}",  # noqa: S608
             principal.tenant,
             principal.device,
         )
-    if not rows or (rows[0][1] is not None and now - rows[0][1] < NOTE_MS):
+    pulled_ms = rows[0]["pulled_ms"] if rows else now
+    if pulled_ms is not None and now - pulled_ms < NOTE_MS:
         return
     # Its row may be held by a push that waits for a standby: pulls must not wait for that too.
-    with suppress(UnavailableError), database.write(lazily=True) as session:
-        session.run(
+    with suppress(UnavailableError), database.write(lazily=True) as transaction:
+        transaction.run(
             f"UPDATE devices SET pulled = ?, pulled_ms = ? {where}",  # noqa: S608
             since,
             now,
@@ -138,7 +137,8 @@ def note_pull(database: Database, principal: Principal, since: int) -> None:
         )
 
 
-class _Outline(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Outline:
     """A document without its text and vectors."""
 
     id: str
@@ -151,7 +151,7 @@ class _Outline(NamedTuple):
 
 
 def _outlines(
-    session: Session, tenant: str, since: int, limit: int, *, text: bool, live: bool = False
+    transaction: Transaction, tenant: str, since: int, limit: int, *, text: bool, live: bool = False
 ) -> list[_Outline]:
     size = (
         "coalesce(length(text), 0) + coalesce(length(metadata), 0) + coalesce(length(spans), 0)"
@@ -159,11 +159,13 @@ def _outlines(
         else "0"
     )
     sql = (
-        f"SELECT id, stamp, device, change, deleted, passages, {size} FROM documents "  # noqa: S608
+        f"SELECT id, stamp, device, change, deleted, passages, {size} AS text_bytes FROM documents "  # noqa: S608
         f"WHERE tenant = ? AND change > ? {'AND NOT deleted' if live else ''} "
         "ORDER BY change LIMIT ?"
     )
-    return [_Outline(*row) for row in session.rows(sql, tenant, since, limit)]
+    names = [field.name for field in fields(_Outline)]
+    rows = transaction.rows(sql, tenant, since, limit)
+    return [_Outline(**{name: row[name] for name in names}) for row in rows]
 
 
 def _within_budget(rows: Sequence[_Outline], passage_bytes: int) -> list[_Outline]:
@@ -179,34 +181,41 @@ def _within_budget(rows: Sequence[_Outline], passage_bytes: int) -> list[_Outlin
 
 
 def _load(
-    session: Session, tenant: Tenant, rows: Sequence[_Outline], *, vectors: bool, text: bool
+    transaction: Transaction, tenant: Tenant, rows: Sequence[_Outline], *, vectors: bool, text: bool
 ) -> list[Item]:
     live = [row.id for row in rows if not row.deleted]
-    none = np.zeros((0, tenant.full_dim or 1), np.float16)
-    arrays = session.vectors(tenant.name, live) if vectors and live else {}
+    no_vectors = np.zeros((0, tenant.full_dim or 1), np.float16)
+    arrays = transaction.vectors(tenant.name, live) if vectors and live else {}
     contents: dict[str, Row] = {}
     if text and live:
         sql = (
             "SELECT id, text, spans, metadata FROM documents "  # noqa: S608
-            f"WHERE tenant = ? AND id {session.among}"
+            f"WHERE tenant = ? AND id {transaction.among}"
         )
-        found = session.rows(sql, tenant.name, session.pack(live))
-        contents = {row[0]: row[1:] for row in found}
-    items = []
-    for row in rows:
-        body, spans, metadata = contents.get(row.id, (None, None, None))
-        item = Item(
-            row.id,
-            row.stamp,
-            arrays.get(row.id, none),
-            bool(row.deleted),
-            row.device,
-            None if body is None else bytes(body).decode(),
-            None if metadata is None else json.loads(bytes(metadata)),
-            _spans(spans) if vectors else (),
-        )
-        items.append(item)
-    return items
+        found = transaction.rows(sql, tenant.name, transaction.pack(live))
+        contents = {content["id"]: content for content in found}
+    return [
+        _item(row, arrays.get(row.id, no_vectors), contents.get(row.id), with_spans=vectors)
+        for row in rows
+    ]
+
+
+def _item(
+    row: _Outline, vectors: NDArray[np.float16], content: Row | None, *, with_spans: bool
+) -> Item:
+    text, spans, metadata = None, None, None
+    if content is not None:
+        text, spans, metadata = content["text"], content["spans"], content["metadata"]
+    return Item(
+        row.id,
+        row.stamp,
+        vectors,
+        bool(row.deleted),
+        row.device,
+        None if text is None else bytes(text).decode(),
+        None if metadata is None else json.loads(bytes(metadata)),
+        _spans(spans) if with_spans else (),
+    )
 
 
 def _spans(data: bytes | None) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Documents in: of two versions the newer stays, and what is answered is durable.
+"""Documents in: of two versions the newer one stays, and what is acknowledged is durable.
 
 Whoever writes holds the tenant's row until the commit. So change numbers are given out in the order in
 which transactions end, and whoever has seen a number has seen every lower one.
@@ -15,13 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl.wire import COUNTER_BITS, Item, Version, format_stamp, now_ms
-from edge_mrl_server.errors import Refusal
+from edge_mrl_server.errors import (
+    FencedError,
+    RestoredError,
+    SpaceMismatchError,
+    SupersededPushError,
+)
 from edge_mrl_server.logs import LOGGER
 from edge_mrl_server.storage.accounts import get_tenant, renew_epochs, require_tenant
-from edge_mrl_server.storage.database import Database, Session
-from edge_mrl_server.storage.records import Principal, Row, Tenant, Written
+from edge_mrl_server.storage.database import Database, Transaction
+from edge_mrl_server.storage.records import NewVersion, Principal, Row, Tenant
 
-__all__ = ["Push", "Pushed", "Result", "purge", "push", "restored", "wrong_space"]
+__all__ = ["Push", "purge", "push"]
 
 #: How far ahead of this clock a stamp may be.
 MAX_AHEAD_MS = 5 * 60_000
@@ -37,10 +42,11 @@ class Push:
 
     Attributes:
         space_id: The space of its vectors.
-        items: Documents; none to ask what became of the push of this number.
+        items: Documents; empty to ask what became of the push of this number.
         dim: The dimensions of their vectors.
         cursor: How far it has pulled.
-        number: One more than that of its last push of which it knows what became; 0 where it counts none.
+        number: One more than that of the last push that it knows the outcome of; 0 if it does not number
+            its pushes.
         epoch: In which the cursor counts; empty where it does not say.
     """
 
@@ -54,7 +60,7 @@ class Push:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of an item: its status, and the server's stamp where that is newer."""
+    """What became of an item: its status, and the server's stamp if that is newer."""
 
     status: str
     stamp: int | None = None
@@ -65,49 +71,56 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Pushed:
-    """What became of a push: of each item; and ids refused, None where that push never arrived."""
+class PushOutcome:
+    """What became of a push.
+
+    Attributes:
+        results: Of each item, in the order of the push.
+        refused: Ids of the documents that were refused; None if a push of that number never arrived.
+    """
 
     results: Sequence[Result]
     refused: Sequence[str] | None
 
 
 @dataclass(frozen=True, slots=True)
-class _Last:
+class _LastPush:
     """A device's last push: its number, and ids refused as a list in JSON; None if it never arrived."""
 
     number: int
     refused: str | None
 
 
-def push(database: Database, principal: Principal, batch: Push) -> Pushed:
+def push(database: Database, principal: Principal, batch: Push) -> PushOutcome:
     """Apply what is newer than what is there; durable when this returns.
 
     Raises:
-        Refusal: Another space, documents that may have been deleted and forgotten, a push that comes too
-            late, or a device that has not seen that the database was restored.
+        SpaceMismatchError: The vectors are of another space.
+        FencedError: A document may have been deleted, and its tombstone forgotten.
+        SupersededPushError: The push comes after a later one.
+        RestoredError: The device has not seen that the database was restored.
     """
     judged = _judge(batch)  # before anything is locked
-    with database.write() as session:
-        tenant = session.lock_tenant(principal.tenant)
+    with database.write() as transaction:
+        tenant = transaction.lock_tenant(principal.tenant)
         assert tenant is not None  # its token was found, and tenants are never deleted
-        last = _last_push(session, principal)
+        last = _last_push(transaction, principal)
         if _is_behind(tenant, batch, last):
             LOGGER.warning(
                 "restored",
                 extra={"fields": {"tenant": tenant.name, "device": principal.device}},
             )
-            renew_epochs(session, tenant.name)
-            tenant = get_tenant(session, tenant.name) or tenant
-            last = _Last(max(batch.number - 1, last.number), last.refused)
-            _note_push(session, tenant.name, principal.device, last)
+            renew_epochs(transaction, tenant.name)
+            tenant = get_tenant(transaction, tenant.name) or tenant
+            last = _LastPush(max(batch.number - 1, last.number), last.refused)
+            _note_push(transaction, tenant.name, principal.device, last)
         if not batch.items or batch.epoch in ("", tenant.epoch):
-            return _take(session, (tenant, principal.device), batch, last, judged)
+            return _take(transaction, (tenant, principal.device), batch, last, judged)
     # Only now: the new epoch is to stay.
-    raise restored()
+    raise RestoredError
 
 
-def _is_behind(tenant: Tenant, batch: Push, last: _Last) -> bool:
+def _is_behind(tenant: Tenant, batch: Push, last: _LastPush) -> bool:
     """Whether a device has seen what is not here, so that this is an older copy of what it knew.
 
     One of another epoch tells nothing new: that epoch has ended.
@@ -117,53 +130,44 @@ def _is_behind(tenant: Tenant, batch: Push, last: _Last) -> bool:
     return batch.cursor > tenant.change or batch.number > last.number + 1
 
 
-def restored() -> Refusal:
-    """The refusal of a device whose cursor is of another epoch."""
-    return Refusal(
-        409,
-        "restored",
-        "the server was restored from an older copy: pull everything, from 0, and send what it lacks",
-    )
-
-
-def _last_push(session: Session, principal: Principal) -> _Last:
+def _last_push(transaction: Transaction, principal: Principal) -> _LastPush:
     sql = "SELECT push, refused FROM devices WHERE tenant = ? AND device = ?"
-    rows = session.rows(sql, principal.tenant, principal.device)
-    return _Last(*rows[0]) if rows else _Last(0, None)
+    rows = transaction.rows(sql, principal.tenant, principal.device)
+    return _LastPush(rows[0]["push"], rows[0]["refused"]) if rows else _LastPush(0, None)
 
 
 def _take(
-    session: Session,
+    transaction: Transaction,
     sender: tuple[Tenant, str],
     batch: Push,
-    last: _Last,
+    last: _LastPush,
     judged: tuple[dict[int, Item], dict[int, Result]],
-) -> Pushed:
+) -> PushOutcome:
     """Apply a push that belongs to this database, and remember its number."""
     (tenant, device), (items, results) = sender, judged
     _check_space(tenant, batch)
     _check_number(batch, last)
     _check_dimensions(tenant, batch, items, results)
-    known = _known(session, tenant.name, [item.id for item in items.values()])
+    known = _known(transaction, tenant.name, [item.id for item in items.values()])
     _check_fence(tenant, device, batch, items, known)
     written = _plan(tenant, device, items, known, results)
     if written:
-        _write(session, tenant, device, batch, written, known)
+        _write(transaction, tenant, device, batch, written, known)
     ordered = [results[place] for place in range(len(batch.items))]
     if batch.items and batch.number:
         pairs = zip(batch.items, ordered, strict=True)
         refused = [item.id for item, result in pairs if result.status not in _KNOWN]
-        last = _Last(batch.number, json.dumps(refused))
+        last = _LastPush(batch.number, json.dumps(refused))
     elif batch.number > last.number:
-        last = _Last(batch.number, None)
+        last = _LastPush(batch.number, None)
     # Also where nothing was new: so this commit waits for standbys, and with it what an earlier one,
     # whose wait was cut short, has written.
-    _note_push(session, tenant.name, device, last)
-    return Pushed(ordered, None if last.refused is None else json.loads(last.refused))
+    _note_push(transaction, tenant.name, device, last)
+    return PushOutcome(ordered, None if last.refused is None else json.loads(last.refused))
 
 
-def _note_push(session: Session, tenant: str, device: str, last: _Last) -> None:
-    session.run(
+def _note_push(transaction: Transaction, tenant: str, device: str, last: _LastPush) -> None:
+    transaction.run(
         "UPDATE devices SET pushed_ms = ?, push = ?, refused = ? WHERE tenant = ? AND device = ?",
         now_ms(),
         last.number,
@@ -173,16 +177,11 @@ def _note_push(session: Session, tenant: str, device: str, last: _Last) -> None:
     )
 
 
-def _check_number(batch: Push, last: _Last) -> None:
+def _check_number(batch: Push, last: _LastPush) -> None:
     """Refuse what comes after the device was told that it had not arrived, or what is older still."""
     closed = bool(batch.items) and last.refused is None
     if batch.number and (batch.number < last.number or (batch.number == last.number and closed)):
-        raise Refusal(
-            409,
-            "superseded",
-            f"push {batch.number} comes too late, the last one was {last.number}: ask what became of it",
-            push=last.number,
-        )
+        raise SupersededPushError(batch.number, last=last.number)
 
 
 def purge(database: Database, tenant_name: str, *, before_ms: int) -> tuple[int, int]:
@@ -191,22 +190,22 @@ def purge(database: Database, tenant_name: str, *, before_ms: int) -> tuple[int,
     Returns:
         How many were forgotten, and the fence.
     """
-    with database.write() as session:
-        session.lock_tenant(tenant_name)
-        tenant = require_tenant(session, tenant_name)
+    with database.write() as transaction:
+        transaction.lock_tenant(tenant_name)
+        tenant = require_tenant(transaction, tenant_name)
         where = "WHERE tenant = ? AND deleted AND stamp < ?"
         args = (tenant_name, max(before_ms, 0) << COUNTER_BITS)
-        rows = session.rows(
+        rows = transaction.rows(
             f"SELECT change, stamp, device FROM documents {where}",  # noqa: S608
             *args,
         )
         if not rows:
             return 0, tenant.fence
-        session.run(f"DELETE FROM documents {where}", *args)  # noqa: S608
-        fence = max(tenant.fence, *(change for change, _, _ in rows))
-        newest = max((stamp, device) for _, stamp, device in rows)
+        transaction.run(f"DELETE FROM documents {where}", *args)  # noqa: S608
+        fence = max(tenant.fence, *(row["change"] for row in rows))
+        newest = max((row["stamp"], row["device"]) for row in rows)
         newest = max(newest, (tenant.fence_stamp, tenant.fence_device))
-        session.run(
+        transaction.run(
             "UPDATE tenants SET fence = ?, fence_stamp = ?, fence_device = ?, "
             "tombstones = tombstones - ? WHERE tenant = ?",
             fence,
@@ -218,9 +217,9 @@ def purge(database: Database, tenant_name: str, *, before_ms: int) -> tuple[int,
 
 
 def _judge(batch: Push) -> tuple[dict[int, Item], dict[int, Result]]:
-    """What can be said of the items by themselves: those to go on with, and results of the others."""
+    """Check the items by themselves: those to go on with by place, and the results of the others."""
     limit = (now_ms() + MAX_AHEAD_MS) << COUNTER_BITS
-    sound = _sound(batch)
+    valid = _valid_vectors(batch)
     items: dict[int, Item] = {}
     results: dict[int, Result] = {}
     at = 0
@@ -228,7 +227,7 @@ def _judge(batch: Push) -> tuple[dict[int, Item], dict[int, Result]]:
         end = at + len(item.vectors)
         if item.stamp > limit:
             results[place] = Result("clock_ahead")
-        elif not sound[at:end].all():
+        elif not valid[at:end].all():
             results[place] = Result("invalid")
         else:
             items[place] = item
@@ -236,7 +235,7 @@ def _judge(batch: Push) -> tuple[dict[int, Item], dict[int, Result]]:
     return items, results
 
 
-def _sound(batch: Push) -> NDArray[np.bool_]:
+def _valid_vectors(batch: Push) -> NDArray[np.bool_]:
     """Which vectors are finite and of unit length."""
     parts = [item.vectors for item in batch.items if len(item.vectors)]
     if not parts:
@@ -245,24 +244,13 @@ def _sound(batch: Push) -> NDArray[np.bool_]:
     with np.errstate(over="ignore", invalid="ignore"):
         lengths = np.sqrt(np.einsum("ij,ij->i", whole, whole))
     # A comparison with what is not finite is False.
-    sound: NDArray[np.bool_] = np.abs(lengths - 1) <= LENGTH_TOLERANCE
-    return sound
+    valid: NDArray[np.bool_] = np.abs(lengths - 1) <= LENGTH_TOLERANCE
+    return valid
 
 
 def _check_space(tenant: Tenant, batch: Push) -> None:
     if tenant.space_id is not None and tenant.space_id != batch.space_id:
-        raise wrong_space(tenant.space_id, batch.space_id)
-
-
-def wrong_space(server: str, device: str) -> Refusal:
-    """The refusal of vectors of another space."""
-    return Refusal(
-        409,
-        "space",
-        f"the vectors are of space {device[:64]}, this tenant holds space {server}: "
-        "use a bundle of that space, or another tenant",
-        space=server,
-    )
+        raise SpaceMismatchError(tenant.space_id, batch.space_id)
 
 
 def _check_dimensions(
@@ -275,13 +263,13 @@ def _check_dimensions(
         del items[place]
 
 
-def _known(session: Session, tenant: str, ids: Sequence[str]) -> dict[str, Row]:
+def _known(transaction: Transaction, tenant: str, ids: Sequence[str]) -> dict[str, Row]:
     """Stamp, device, whether deleted, and passages of the documents that are there, by id."""
     sql = (
         "SELECT id, stamp, device, deleted, passages FROM documents "  # noqa: S608
-        f"WHERE tenant = ? AND id {session.among}"
+        f"WHERE tenant = ? AND id {transaction.among}"
     )
-    return {row[0]: row[1:] for row in session.rows(sql, tenant, session.pack(ids))}
+    return {row["id"]: row for row in transaction.rows(sql, tenant, transaction.pack(ids))}
 
 
 def _check_fence(
@@ -292,9 +280,7 @@ def _check_fence(
     forgotten = (tenant.fence_stamp, tenant.fence_device)
     for item in items.values():
         if item.id not in known and (item.stamp, device) <= forgotten:
-            raise Refusal(
-                409,
-                "fenced",
+            raise FencedError(
                 "a document that may have been deleted: pull everything, from 0, then push again",
                 fence=tenant.fence,
             )
@@ -306,9 +292,11 @@ def _plan(
     items: Mapping[int, Item],
     known: Mapping[str, Row],
     results: dict[int, Result],
-) -> list[Written]:
+) -> list[NewVersion]:
     """Decide for each item; a batch may hold several versions of a document."""
-    newest: dict[str, Version] = {name: Version(row[0], row[1]) for name, row in known.items()}
+    newest: dict[str, Version] = {
+        name: Version(row["stamp"], row["device"]) for name, row in known.items()
+    }
     first: dict[str, int] = {}
     quota = tenant.limit("documents")
     live = tenant.documents
@@ -337,11 +325,11 @@ def _plan(
     return written
 
 
-def _written(item: Item, change: int) -> Written:
+def _written(item: Item, change: int) -> NewVersion:
     spans = None
     if item.text is not None:
         spans = np.array([n for span in item.spans for n in span], "<u4").tobytes()
-    return Written(
+    return NewVersion(
         item.id,
         item.stamp,
         change,
@@ -358,31 +346,31 @@ def _dump(value: Mapping[str, Any]) -> bytes:
 
 
 def _write(
-    session: Session,
+    transaction: Transaction,
     tenant: Tenant,
     device: str,
     batch: Push,
-    written: Sequence[Written],
+    written: Sequence[NewVersion],
     known: Mapping[str, Row],
 ) -> None:
-    count = session.upsert(tenant.name, device, written)
+    count = transaction.upsert(tenant.name, device, written)
     # The statement compares versions once more; under the tenant's lock both must agree.
     if count != len(written):
         raise RuntimeError(f"{count} of {len(written)} versions were written")
     before = [known[item.id] for item in written if item.id in known]
-    drop = [item.id for item in written if item.id in known and known[item.id][3]]
-    session.replace_vectors(tenant.name, written, drop)
-    dead_before = sum(bool(row[2]) for row in before)
+    drop = [item.id for item in written if item.id in known and known[item.id]["passages"]]
+    transaction.replace_vectors(tenant.name, written, drop)
+    dead_before = sum(bool(row["deleted"]) for row in before)
     dead = sum(item.deleted for item in written)
     with_vectors = any(len(item.vectors) for item in written)
-    session.run(
+    transaction.run(
         "UPDATE tenants SET change = ?, documents = documents + ?, tombstones = tombstones + ?, "
         "passages = passages + ?, space_id = coalesce(space_id, ?), full_dim = coalesce(full_dim, ?) "
         "WHERE tenant = ?",
         written[-1].change,
         (len(written) - dead) - (len(before) - dead_before),
         dead - dead_before,
-        sum(len(item.vectors) for item in written) - sum(row[3] for row in before),
+        sum(len(item.vectors) for item in written) - sum(row["passages"] for row in before),
         batch.space_id if with_vectors else None,
         batch.dim if with_vectors else None,
         tenant.name,

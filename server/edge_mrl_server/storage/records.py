@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["COLUMNS", "Principal", "Row", "Tenant", "Written"]
+__all__ = ["TENANT_COLUMNS", "NewVersion", "Principal", "Row", "Tenant", "tenant_of"]
 
-Row = tuple[Any, ...]
-#: In the order of ``Tenant``'s attributes.
-COLUMNS = (
-    "tenant, space_id, full_dim, change, fence, fence_stamp, fence_device, documents, tombstones, "
-    "passages, limits, created_ms, epoch"
-)
+
+class Row(Protocol):
+    """A row of a query's result. Columns are named, never counted."""
+
+    def __getitem__(self, column: str, /) -> Any:
+        """The value of a column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,17 @@ class Tenant:
         return value
 
 
+#: What a query for ``tenant_of`` selects.
+TENANT_COLUMNS = ", ".join(
+    "tenant AS name" if field.name == "name" else field.name for field in fields(Tenant)
+)
+
+
+def tenant_of(row: Row) -> Tenant:
+    """A tenant from a row with ``TENANT_COLUMNS``."""
+    return Tenant(**{field.name: row[field.name] for field in fields(Tenant)})
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     """Who sent a request, as its token says.
@@ -80,7 +91,7 @@ class Principal:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Written:
+class NewVersion:
     """A version of a document on its way into the database.
 
     Attributes:

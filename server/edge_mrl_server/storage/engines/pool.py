@@ -12,16 +12,18 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 import psycopg.conninfo
+import psycopg.rows
 
 from edge_mrl_server.errors import UnavailableError
-from edge_mrl_server.storage.records import Row
 
-__all__ = ["Connection", "Pool"]
+__all__ = ["CONNECT_TIMEOUT_S", "Connection", "Pool"]
 
-Connection = psycopg.Connection[Row]
+#: Rows are dictionaries: columns are named.
+Connection = psycopg.Connection[dict[str, Any]]
 CONNECT_TIMEOUT_S = 5
 #: How long a request waits for another to give its connection back.
 WAIT_S = 5.0
@@ -91,7 +93,7 @@ class Pool:
         more = {"connect_timeout": CONNECT_TIMEOUT_S, "tcp_user_timeout": DEAD_MS}
         options = {name: value for name, value in more.items() if name not in given}
         connection: Connection = psycopg.connect(
-            psycopg.conninfo.make_conninfo(self._url, **options)
+            psycopg.conninfo.make_conninfo(self._url, **options), row_factory=psycopg.rows.dict_row
         )
         connection.add_notice_handler(self._notice)
         try:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from edge_mrl.errors import MissingDependencyError, reason
 from edge_mrl.wire import now_ms
 from edge_mrl_server.errors import DatabaseError, UnavailableError
-from edge_mrl_server.storage.database import Session
+from edge_mrl_server.storage.database import Transaction
 from edge_mrl_server.storage.migrations import MIGRATIONS, statements
-from edge_mrl_server.storage.records import COLUMNS, Row, Tenant, Written
+from edge_mrl_server.storage.records import TENANT_COLUMNS, NewVersion, Row, Tenant, tenant_of
 
 try:
     import psycopg
@@ -49,11 +49,14 @@ EXACT_PASSAGES = 20_000
 #: Passages that the index is asked for, to be scored with their full vectors.
 SHORTLIST = 200
 
+#: A connection that is used before there is a pool; its rows are tuples.
+_Plain = psycopg.Connection[tuple[Any, ...]]
+
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">II", 0, 0)
 _COPY_END = struct.pack(">h", -1)
 
 
-class PostgresSession:
+class PostgresTransaction:
     """A transaction of PostgreSQL."""
 
     among = "= ANY(?)"
@@ -63,7 +66,7 @@ class PostgresSession:
 
     def rows(self, sql: str, *arguments: object) -> list[Row]:
         """All rows of a query."""
-        return self._execute(sql, arguments).fetchall()
+        return [*self._execute(sql, arguments)]
 
     def run(self, sql: str, *arguments: object) -> int:
         """Change something."""
@@ -76,12 +79,12 @@ class PostgresSession:
     def lock_tenant(self, name: str) -> Tenant | None:
         """A tenant's row, locked."""
         rows = self.rows(
-            f"SELECT {COLUMNS} FROM tenants WHERE tenant = ? FOR NO KEY UPDATE",  # noqa: S608
+            f"SELECT {TENANT_COLUMNS} FROM tenants WHERE tenant = ? FOR NO KEY UPDATE",  # noqa: S608
             name,
         )
-        return Tenant(*rows[0]) if rows else None
+        return tenant_of(rows[0]) if rows else None
 
-    def upsert(self, tenant: str, device: str, versions: Sequence[Written]) -> int:
+    def upsert(self, tenant: str, device: str, versions: Sequence[NewVersion]) -> int:
         """Write what is newer."""
         return self._connection.execute(
             "INSERT INTO documents (tenant, device, id, stamp, change, deleted, passages, text, "
@@ -107,7 +110,7 @@ class PostgresSession:
         ).rowcount
 
     def replace_vectors(
-        self, tenant: str, versions: Sequence[Written], drop: Sequence[str]
+        self, tenant: str, versions: Sequence[NewVersion], drop: Sequence[str]
     ) -> None:
         """Forget some documents' vectors, and add others."""
         if drop:
@@ -123,25 +126,25 @@ class PostgresSession:
         # One value for each document, as the network carries it: a header of 4 bytes, then big-endian
         # float16 for each passage.
         sql = (
-            "SELECT id, string_agg(halfvec_send(vector), ''::bytea ORDER BY position), count(*) "
-            "FROM passages WHERE tenant = %s AND id = ANY(%b) GROUP BY id"
+            "SELECT id, string_agg(halfvec_send(vector), ''::bytea ORDER BY position) AS vectors, "
+            "count(*) AS n FROM passages WHERE tenant = %s AND id = ANY(%b) GROUP BY id"
         )
         with self._connection.cursor(binary=True) as cursor:
             cursor.execute(sql, (tenant, list(ids)))
-            return {name: _from_network(data, count) for name, data, count in cursor}
+            return {row["id"]: _from_network(row["vectors"], row["n"]) for row in cursor}
 
     def scores(
         self, tenant: str, ids: Sequence[str], query: NDArray[np.float32]
     ) -> Mapping[str, float]:
         """Computed where the vectors are: fetching them takes half as long again."""
         rows = self.rows(
-            "SELECT id, max(1 - (vector <=> ?::halfvec)) FROM passages "
+            "SELECT id, max(1 - (vector <=> ?::halfvec)) AS score FROM passages "
             "WHERE tenant = ? AND id = ANY(?) GROUP BY id",
             _as_text(query),
             tenant,
             list(ids),
         )
-        return dict(rows)
+        return {row["id"]: row["score"] for row in rows}
 
     def search(self, tenant: Tenant, query: NDArray[np.float32], k: int) -> list[tuple[str, float]]:
         """All vectors of a small tenant; a larger one's by the index over prefixes, if there is one."""
@@ -158,7 +161,7 @@ class PostgresSession:
             tenant.name,
             k,
         )
-        return [(name, float(score)) for name, score in rows]
+        return [(row["id"], float(row["score"])) for row in rows]
 
     def _has_index(self) -> bool:
         return bool(
@@ -187,9 +190,9 @@ class PostgresSession:
             text,
             k,
         )
-        return [(name, float(score)) for name, score in rows]
+        return [(row["id"], float(row["score"])) for row in rows]
 
-    def _execute(self, sql: str, arguments: Sequence[object]) -> psycopg.Cursor[Row]:
+    def _execute(self, sql: str, arguments: Sequence[object]) -> psycopg.Cursor[dict[str, Any]]:
         # Statements are constants of this package; values are always parameters.
         return self._connection.execute(sql.replace("?", "%s"), arguments or None)
 
@@ -206,15 +209,15 @@ class PostgresDatabase:
         self._pool = Pool(url, connections, _configure)
 
     @contextmanager
-    def read(self) -> Iterator[Session]:
+    def read(self) -> Iterator[Transaction]:
         """One state of the database."""
         with _translated(), self._pool.connection() as connection:
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             connection.read_only = True
-            yield PostgresSession(connection)
+            yield PostgresTransaction(connection)
 
     @contextmanager
-    def write(self, *, lazily: bool = False) -> Iterator[Session]:
+    def write(self, *, lazily: bool = False) -> Iterator[Transaction]:
         """A transaction that sees what others commit while it waits for a tenant's row."""
         with _translated(), self._pool.connection() as connection:
             connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
@@ -225,16 +228,16 @@ class PostgresDatabase:
                     "set_config('lock_timeout', %s, true)",
                     (str(LAZY_MS),),
                 )
-            yield PostgresSession(connection)
+            yield PostgresTransaction(connection)
 
     def sizes(self) -> Mapping[str, int]:
         """Bytes of each table with its indexes."""
-        with self.read() as session:
-            rows = session.rows(
-                "SELECT relname, pg_total_relation_size(oid) FROM pg_class "
+        with self.read() as transaction:
+            rows = transaction.rows(
+                "SELECT relname AS name, pg_total_relation_size(oid) AS size FROM pg_class "
                 "WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace"
             )
-        return dict(rows)
+        return {row["name"]: row["size"] for row in rows}
 
     def make_index(self) -> None:
         """Make the index over prefixes, without keeping writers out."""
@@ -286,23 +289,23 @@ def _configure(connection: Connection) -> None:
     connection.commit()
 
 
-def _check_server(connection: Connection) -> None:
+def _check_server(connection: _Plain) -> None:
     version = connection.info.server_version
     if version < LEAST_SERVER:
         raise DatabaseError(f"PostgreSQL {version // 10_000}: expected 16 or newer")
-    (encoding,) = _one(connection, "SHOW server_encoding")
+    encoding = _value(connection, "SHOW server_encoding")
     if encoding != "UTF8":
         raise DatabaseError(f"the database is encoded in {encoding}: make one in UTF8")
 
 
-def _migrate(connection: Connection) -> None:
+def _migrate(connection: _Plain) -> None:
     connection.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
     _need_pgvector(connection)
     connection.execute(
         "CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, name TEXT NOT NULL, "
         "applied_ms BIGINT NOT NULL)"
     )
-    (version,) = _one(connection, "SELECT coalesce(max(version), 0) FROM migrations")
+    version = _value(connection, "SELECT coalesce(max(version), 0) FROM migrations")
     steps = MIGRATIONS["postgres"]
     if version > len(steps):
         raise DatabaseError("the database was written by a newer edge-mrl: update this one")
@@ -310,12 +313,13 @@ def _migrate(connection: Connection) -> None:
         for sql in statements("postgres", number):
             connection.execute(sql)
         connection.execute(
-            "INSERT INTO migrations VALUES (%s, %s, %s)", (number + 1, steps[number][0], now_ms())
+            "INSERT INTO migrations (version, name, applied_ms) VALUES (%s, %s, %s)",
+            (number + 1, steps[number].name, now_ms()),
         )
     connection.commit()
 
 
-def _need_pgvector(connection: Connection) -> None:
+def _need_pgvector(connection: _Plain) -> None:
     found = connection.execute(
         "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
     ).fetchone()
@@ -327,7 +331,7 @@ def _need_pgvector(connection: Connection) -> None:
                 f"pgvector: {reason(error)}; install pgvector, and let an administrator run "
                 "CREATE EXTENSION vector in this database"
             ) from error
-        (text,) = _one(connection, "SELECT extversion FROM pg_extension WHERE extname = 'vector'")
+        text = _value(connection, "SELECT extversion FROM pg_extension WHERE extname = 'vector'")
     else:
         (text,) = found
     if tuple(int(part) for part in text.split(".")[:2]) < LEAST_PGVECTOR:
@@ -336,13 +340,15 @@ def _need_pgvector(connection: Connection) -> None:
         )
 
 
-def _one(connection: Connection, sql: LiteralString) -> Row:
+def _value(connection: _Plain, sql: LiteralString) -> Any:
+    """The only value of a query's only row."""
     row = connection.execute(sql).fetchone()
     assert row is not None
-    return row
+    (value,) = row
+    return value
 
 
-def _copy_rows(tenant: bytes, item: Written) -> bytes:
+def _copy_rows(tenant: bytes, item: NewVersion) -> bytes:
     """A document's rows of ``passages`` in the format of COPY BINARY."""
     if not len(item.vectors):
         return b""

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from edge_mrl.wire import now_ms
 from edge_mrl_server.errors import DatabaseError, UnavailableError
 from edge_mrl_server.storage.bits import BitCache
-from edge_mrl_server.storage.database import Session
+from edge_mrl_server.storage.database import Transaction
 from edge_mrl_server.storage.migrations import MIGRATIONS, statements
-from edge_mrl_server.storage.records import COLUMNS, Row, Tenant, Written
+from edge_mrl_server.storage.records import TENANT_COLUMNS, NewVersion, Row, Tenant, tenant_of
 
-__all__ = ["APPLICATION_ID", "SqliteDatabase"]
+__all__ = ["SqliteDatabase"]
 
 #: "eMRS": a server's database, not a device's store.
 APPLICATION_ID = 0x654D5253
@@ -35,7 +35,7 @@ CACHE_KIB = 16_384
 LOOKUP = 500
 
 
-class SqliteSession:
+class SqliteTransaction:
     """A transaction of SQLite."""
 
     among = "IN (SELECT value FROM json_each(?))"
@@ -46,7 +46,8 @@ class SqliteSession:
 
     def rows(self, sql: str, *arguments: object) -> list[Row]:
         """All rows of a query."""
-        return self._connection.execute(sql, arguments).fetchall()
+        rows: list[Row] = self._connection.execute(sql, arguments).fetchall()
+        return rows
 
     def run(self, sql: str, *arguments: object) -> int:
         """Change something."""
@@ -58,10 +59,10 @@ class SqliteSession:
 
     def lock_tenant(self, name: str) -> Tenant | None:
         """A tenant's row; the transaction has the whole file locked."""
-        rows = self.rows(f"SELECT {COLUMNS} FROM tenants WHERE tenant = ?", name)  # noqa: S608
-        return Tenant(*rows[0]) if rows else None
+        rows = self.rows(f"SELECT {TENANT_COLUMNS} FROM tenants WHERE tenant = ?", name)  # noqa: S608
+        return tenant_of(rows[0]) if rows else None
 
-    def upsert(self, tenant: str, device: str, versions: Sequence[Written]) -> int:
+    def upsert(self, tenant: str, device: str, versions: Sequence[NewVersion]) -> int:
         """Write what is newer."""
         return self._connection.executemany(
             "INSERT INTO documents (tenant, id, stamp, change, device, deleted, passages, text, "
@@ -89,7 +90,7 @@ class SqliteSession:
         ).rowcount
 
     def replace_vectors(
-        self, tenant: str, versions: Sequence[Written], drop: Sequence[str]
+        self, tenant: str, versions: Sequence[NewVersion], drop: Sequence[str]
     ) -> None:
         """Forget some documents' vectors, and add others."""
         self._connection.executemany(
@@ -111,8 +112,8 @@ class SqliteSession:
             f"ON d.tenant = v.tenant AND d.id = v.id WHERE v.tenant = ? AND v.id {self.among}"
         )
         return {
-            name: np.frombuffer(data, "<f2").reshape(count, -1)
-            for name, data, count in self.rows(sql, tenant, self.pack(ids))
+            row["id"]: np.frombuffer(row["vectors"], "<f2").reshape(row["passages"], -1)
+            for row in self.rows(sql, tenant, self.pack(ids))
         }
 
     def scores(
@@ -156,7 +157,7 @@ class SqliteDatabase:
                 raise
 
     @contextmanager
-    def read(self) -> Iterator[Session]:
+    def read(self) -> Iterator[Transaction]:
         """One state of the database."""
         with _translated():
             try:
@@ -166,7 +167,7 @@ class SqliteDatabase:
         try:
             with _translated():
                 connection.execute("BEGIN")
-                yield SqliteSession(connection, self._bits)
+                yield SqliteTransaction(connection, self._bits)
         finally:
             # Nothing was changed: this only ends the transaction.
             connection.rollback()
@@ -176,7 +177,7 @@ class SqliteDatabase:
                 self._readers.put(connection)
 
     @contextmanager
-    def write(self, *, lazily: bool = False) -> Iterator[Session]:  # noqa: ARG002
+    def write(self, *, lazily: bool = False) -> Iterator[Transaction]:  # noqa: ARG002
         """The only transaction that writes."""
         with self._writing, _translated():
             if self._closed:
@@ -184,7 +185,7 @@ class SqliteDatabase:
             connection = self._writer
             connection.execute("BEGIN IMMEDIATE")
             try:
-                yield SqliteSession(connection, self._bits)
+                yield SqliteTransaction(connection, self._bits)
                 connection.execute("COMMIT")
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):
@@ -215,6 +216,7 @@ class SqliteDatabase:
         connection = sqlite3.connect(
             self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
+        connection.row_factory = sqlite3.Row
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         return connection
 
@@ -238,7 +240,9 @@ def _check_ours(connection: sqlite3.Connection, path: Path) -> None:
     (found,) = connection.execute("PRAGMA application_id").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if found != APPLICATION_ID and (found or tables):
-        raise DatabaseError(f"{path} is no database of this server: it was left as it is")
+        raise DatabaseError(
+            f"{path} is not a database of this server, and was not changed: name another file"
+        )
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
@@ -255,7 +259,8 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         for sql in statements("sqlite", number):
             connection.execute(sql)
         connection.execute(
-            "INSERT INTO migrations VALUES (?, ?, ?)", (number + 1, steps[number][0], now_ms())
+            "INSERT INTO migrations (version, name, applied_ms) VALUES (?, ?, ?)",
+            (number + 1, steps[number].name, now_ms()),
         )
     connection.execute(f"PRAGMA user_version = {len(steps)}")
 
@@ -269,5 +274,5 @@ def _translated() -> Iterator[None]:
         if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
             raise
         if "not a database" in str(error):
-            raise DatabaseError(f"the file is no database: {error}") from error
+            raise DatabaseError(f"the file is not a database: {error}") from error
         raise UnavailableError(f"SQLite: {error}") from error

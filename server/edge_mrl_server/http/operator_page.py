@@ -1,7 +1,7 @@
 """The operator's page: tenants, devices and how far behind they are, counts, errors; and /metrics.
 
-Read-only, without scripts, and served on a port of its own that is bound to loopback: whoever may not log
-in to the machine cannot reach it, and there is no password to lose. ``ssh -L`` brings it to a desk.
+It is read-only, has no scripts, and is served on a port of its own that is bound to loopback: only who
+may log in to the machine can reach it, and there is no password to lose. ``ssh -L`` brings it to a desk.
 """
 
 from __future__ import annotations
@@ -107,13 +107,13 @@ def _respond(body: bytes, kind: str) -> Response:
 
 
 def _page(database: Database, registry: CollectorRegistry, name: str | None) -> bytes:
-    with database.read() as session:
-        tenants = accounts.list_tenants(session, limit=MOST)
-        totals = accounts.totals(session)
-        chosen = accounts.get_tenant(session, name) if name else None
+    with database.read() as transaction:
+        tenants = accounts.list_tenants(transaction, limit=MOST)
+        totals = accounts.totals(transaction)
+        chosen = accounts.get_tenant(transaction, name) if name else None
         if chosen is None and len(tenants) == 1:
             chosen = tenants[0]
-        devices = accounts.list_devices(session, chosen.name, limit=MOST) if chosen else []
+        devices = accounts.list_devices(transaction, chosen.name, limit=MOST) if chosen else []
     parts = [_counts(totals, database), _tenants(tenants, totals["tenants"])]
     if chosen is not None:
         parts.append(_devices(chosen, devices))
@@ -242,5 +242,5 @@ def _ago(ms: object) -> str:
 
 
 def _plain(text: str) -> str:
-    """A name without what would turn the page's text around."""
+    """A name without characters that control how the page's text is shown."""
     return "".join(c if c.isprintable() else "?" for c in text)

@@ -1,0 +1,303 @@
+"""The handlers: what each route reads from a request, has done, and answers."""
+
+from __future__ import annotations
+
+import json
+from contextlib import AsyncExitStack
+from typing import Any, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
+from starlette.requests import Request
+from starlette.responses import Response
+
+from edge_mrl.errors import WireError
+from edge_mrl.wire import (
+    CONTENT_TYPE,
+    MAX_IDS,
+    MAX_ITEMS,
+    MAX_PASSAGES,
+    Item,
+    Message,
+    check_id,
+    decode_items,
+    encode_items,
+    now_ms,
+)
+from edge_mrl_server.errors import RestoredError
+from edge_mrl_server.http.files import file_response
+from edge_mrl_server.http.heads import CodeKey
+from edge_mrl_server.http.openapi import DESCRIPTION
+from edge_mrl_server.http.refusals import Refusal
+from edge_mrl_server.http.service import Reply, Service, json_reply, one_vector, space
+from edge_mrl_server.http.snapshot import coded
+from edge_mrl_server.storage import (
+    IssuedToken,
+    PullQuery,
+    Push,
+    accounts,
+    changes_after,
+    check,
+    heads,
+    note_pull,
+    ranking,
+)
+from edge_mrl_server.storage import push as apply
+
+__all__ = [
+    "enroll",
+    "healthz",
+    "openapi",
+    "pull",
+    "push",
+    "readyz",
+    "register_head",
+    "rerank",
+    "rotate",
+    "search",
+    "snapshot",
+]
+
+#: An enrollment is an invitation and a name.
+MAX_ENROLL_BYTES = 4_096
+MAX_HEAD_BYTES = 16 << 20
+MAX_HITS = 1_000
+MAX_LONG = 2**63 - 1
+
+
+async def push(service: Service, request: Request) -> Reply:
+    """POST /v1/push: store documents; a status for each."""
+    principal = await service.admit(request)
+    space_id = space(request)
+    async with AsyncExitStack() as stack:
+        message = await service.frame(request, stack)
+        if message.vectors.dtype != np.float16:
+            raise Refusal(400, "malformed", "expected vectors of float16")
+        header = message.header
+        cursor, number, epoch = header.get("cursor"), header.get("push", 0), header.get("epoch", "")
+        if not _is_long(cursor):
+            raise Refusal(400, "malformed", "cursor: expected the change pulled to, 0 for none")
+        if not _is_long(number) or not isinstance(epoch, str):
+            raise Refusal(400, "malformed", "push, epoch: expected a number and text")
+        batch = Push(space_id, _items(message), message.vectors.shape[1], cursor, number, epoch)
+        done = await service.work(apply, service.database, principal, batch, writes=True)
+    for result in done.results:
+        service.metrics.items.labels(result.status).inc()
+    service.metrics.vectors.inc(len(message.vectors))
+    reply: dict[str, Any] = {
+        "now_ms": now_ms(),
+        "results": [result.as_json() for result in done.results],
+    }
+    if number and not batch.items:
+        reply["refused"] = done.refused
+    return json_reply(reply)
+
+
+async def pull(service: Service, request: Request) -> Reply:
+    """GET /v1/pull: the documents that changed after a change."""
+    principal = await service.admit(request)
+    query = request.query_params
+    since = _number(query.get("since"), "since", 0, MAX_LONG)
+    limit = _number(query.get("limit", str(MAX_ITEMS)), "limit", 1, MAX_ITEMS)
+    fence = _number(query["fence"], "fence", 0, MAX_LONG) if "fence" in query else None
+    vectors = query.get("vectors", "coarse")
+    if vectors not in ("coarse", "full", "none"):
+        raise Refusal(400, "malformed", "vectors: expected coarse, full or none")
+    code = _code(request) if vectors == "coarse" else None
+    epoch = query.get("epoch")
+    wanted = PullQuery(since, limit, vectors != "none", query.get("text") == "1", fence, epoch)
+    if _number(query.get("push", "0"), "push", 0, MAX_LONG) > principal.push:
+        raise RestoredError
+
+    def load() -> Reply:
+        changes = changes_after(service.database, principal.tenant, wanted)
+        items = changes.items
+        like: NDArray[Any] = np.zeros((0, changes.full_dim or 1), np.float16)
+        if code is not None:
+            head = service.heads.get(service.database, principal.tenant, code, changes.full_dim)
+            items = [coded(item, code, head) for item in items]
+            like = np.zeros((0, code.dim), np.int8)
+        header = {
+            "since": since,
+            "cursor": changes.cursor,
+            "more": changes.more,
+            "fence": changes.fence,
+            "epoch": changes.epoch,
+            "kept": principal.kept,
+            "now_ms": now_ms(),
+        }
+        note_pull(service.database, principal, since)
+        return Reply(encode_items(header, items, like=like), CONTENT_TYPE)
+
+    return await service.work(load)
+
+
+async def snapshot(service: Service, request: Request) -> Response:
+    """GET /v1/snapshot/coarse: all live documents in one file, whole or in part."""
+    principal = await service.admit(request)
+    found = await service.work(
+        service.snapshots.get,
+        service.database,
+        service.heads,
+        principal.tenant,
+        _code(request),
+        text=request.query_params.get("text") == "1",
+        etag=request.headers.get("if-range") or request.headers.get("if-match"),
+    )
+    return await service.work(file_response, found, request)
+
+
+async def rerank(service: Service, request: Request) -> Reply:
+    """POST /v1/rerank: the cosines of documents that the device names."""
+    principal = await service.admit(request)
+    space_id = space(request)
+    async with AsyncExitStack() as stack:
+        message = await service.frame(request, stack)
+        ids = message.header.get("ids")
+        if not isinstance(ids, list) or len(ids) > MAX_IDS:
+            raise Refusal(400, "malformed", f"ids: expected a list of at most {MAX_IDS}")
+        try:
+            names = [check_id(name) for name in ids]
+        except WireError as error:
+            raise Refusal(400, "malformed", str(error)) from error
+        query = one_vector(message)
+        scores = await service.work(
+            ranking.rerank, service.database, principal.tenant, space_id, names, query
+        )
+    missing = [name for name, score in zip(names, scores, strict=True) if score is None]
+    return json_reply({"scores": scores, "missing": missing})
+
+
+async def search(service: Service, request: Request) -> Reply:
+    """POST /v1/search: the nearest documents of the tenant."""
+    principal = await service.admit(request)
+    space_id = space(request)
+    async with AsyncExitStack() as stack:
+        message = await service.frame(request, stack)
+        k, text = message.header.get("k", 10), message.header.get("text", False)
+        if not isinstance(k, int) or isinstance(k, bool) or not 0 < k <= MAX_HITS:
+            raise Refusal(400, "malformed", f"k: expected a number from 1 to {MAX_HITS}")
+        if not isinstance(text, bool):
+            raise Refusal(400, "malformed", "text: expected true or false")
+        query = one_vector(message)
+        hits = await service.work(
+            ranking.search, service.database, principal.tenant, space_id, query, k, text=text
+        )
+    return json_reply({"hits": hits})
+
+
+async def register_head(service: Service, request: Request) -> Reply:
+    """PUT /v1/heads/ID: register the matrix that makes a code."""
+    principal = await service.admit(request)
+    name = request.path_params["head"]
+    async with AsyncExitStack() as stack:
+        message = await service.frame(request, stack, most=MAX_HEAD_BYTES)
+        layer_norm = message.header.get("layer_norm")
+        if not isinstance(layer_norm, bool):
+            raise Refusal(400, "malformed", "layer_norm: expected true or false")
+        if message.vectors.dtype != np.float32:
+            raise Refusal(400, "malformed", "expected a matrix of float32")
+        new = await service.work(
+            heads.register,
+            service.database,
+            principal.tenant,
+            name,
+            message.vectors,
+            layer_norm=layer_norm,
+            writes=True,
+        )
+    return json_reply({"head": name}, status=201 if new else 200)
+
+
+async def enroll(service: Service, request: Request) -> Reply:
+    """POST /v1/enroll: a device and its first token for an invitation."""
+    service.admit_stranger(request)
+    async with AsyncExitStack() as stack:
+        body = await service.body(request, stack, most=MAX_ENROLL_BYTES)
+        try:
+            given = json.loads(body)
+            invitation, name = given["code"], given["name"]
+            name.encode()
+        except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+            raise Refusal(400, "malformed", "expected a JSON object with code and name") from error
+        if not isinstance(invitation, str) or not isinstance(name, str) or "\0" in name:
+            raise Refusal(400, "malformed", "code, name: expected text")
+
+        def add() -> IssuedToken:
+            with service.database.write() as transaction:
+                return accounts.enroll(transaction, invitation, name)
+
+        made = await service.work(add, writes=True)
+    return json_reply(
+        {
+            "tenant": made.tenant,
+            "device": made.device,
+            "token": made.token,
+            "expires_ms": made.expires_ms,
+            "now_ms": now_ms(),
+        }
+    )
+
+
+async def rotate(service: Service, request: Request) -> Reply:
+    """POST /v1/token: another token for the device."""
+    principal = await service.admit(request)
+
+    def add() -> IssuedToken:
+        with service.database.write() as transaction:
+            return accounts.rotate(transaction, principal)
+
+    made = await service.work(add, writes=True)
+    return json_reply({"token": made.token, "expires_ms": made.expires_ms, "now_ms": now_ms()})
+
+
+async def healthz(service: Service, request: Request) -> Reply:  # noqa: ARG001
+    """GET /healthz: the process runs."""
+    return json_reply({"status": "ok", "now_ms": now_ms()})
+
+
+async def readyz(service: Service, request: Request) -> Reply:  # noqa: ARG001
+    """GET /readyz: the database answers."""
+    await service.work(check, service.database)
+    return json_reply({"status": "ok"})
+
+
+async def openapi(service: Service, request: Request) -> Reply:  # noqa: ARG001
+    """GET /openapi.json: the description of the routes."""
+    return json_reply(DESCRIPTION)
+
+
+def _items(message: Message) -> list[Item]:
+    try:
+        return decode_items(message)
+    except WireError as error:
+        raise Refusal(400, "malformed", str(error)) from error
+
+
+def _is_long(value: object) -> TypeGuard[int]:
+    """Whether a value of JSON is a number that a database can hold."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_LONG
+
+
+def _number(text: str | None, name: str, least: int, most: int) -> int:
+    if text is None or not text.isascii() or not text.isdigit() or len(text) > 19:
+        raise Refusal(400, "malformed", f"{name}: expected a number from {least} to {most}")
+    value = int(text)
+    if not least <= value <= most:
+        raise Refusal(400, "malformed", f"{name}: expected a number from {least} to {most}")
+    return value
+
+
+def _code(request: Request) -> CodeKey:
+    query: Any = request.query_params
+    head = query.get("head", "")
+    dim = _number(query.get("dim"), "dim", 1, MAX_PASSAGES)
+    try:
+        scale = float(query.get("scale", "1"))
+    except ValueError as error:
+        raise Refusal(400, "malformed", "scale: expected a number") from error
+    if not 1e-6 <= scale <= 1e6:
+        raise Refusal(400, "malformed", "scale: expected a number above 0")
+    if "\0" in head:
+        raise Refusal(400, "malformed", "head: expected 64 hex digits")
+    return CodeKey(head, dim, scale)

@@ -1,0 +1,67 @@
+"""Answers other than success: a status, a word for programs, a message for people (FORMAT.md, "Wire")."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edge_mrl_server.errors import (
+    FencedError,
+    InvalidHeadError,
+    InvalidInvitationError,
+    InvalidTokenError,
+    LimitReachedError,
+    RejectedError,
+    RestoredError,
+    SpaceMismatchError,
+    SupersededPushError,
+    WrongDimensionsError,
+)
+
+__all__ = ["Refusal", "refusal_of"]
+
+#: What storage rejects, as it goes over the wire.
+_ANSWERS: Mapping[type[RejectedError], tuple[int, str]] = {
+    InvalidTokenError: (401, "token"),
+    InvalidInvitationError: (403, "forbidden"),
+    LimitReachedError: (403, "forbidden"),
+    InvalidHeadError: (400, "malformed"),
+    WrongDimensionsError: (400, "malformed"),
+    SpaceMismatchError: (409, "space"),
+    FencedError: (409, "fenced"),
+    RestoredError: (409, "restored"),
+    SupersededPushError: (409, "superseded"),
+}
+
+
+class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
+    """An answer other than success.
+
+    Args:
+        status: The HTTP status.
+        code: The word that programs go by.
+        message: What people read: what, expected, got, what to do next.
+        retry_after_s: Seconds after which it may be tried again.
+        **extra: Further keys of the answer's ``error`` object.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        retry_after_s: int | None = None,
+        **extra: Any,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.retry_after_s = retry_after_s
+        self.extra: Mapping[str, Any] = extra
+
+
+def refusal_of(error: RejectedError) -> Refusal:
+    """The answer to a request that storage has rejected."""
+    status, code = _ANSWERS[type(error)]
+    return Refusal(status, code, str(error), **error.details)
