@@ -111,7 +111,7 @@ def sentence(text: str) -> str:
 
 def needs(name: str) -> str:
     extra = EXTRA_OF.get(name, name) if name in EXTRAS else ""
-    return f'Needs `pip install "edge-mrl[{extra}]"`.' if extra else ""
+    return f"It comes with the extra `{extra}`." if extra else ""
 
 
 def reference() -> str:
