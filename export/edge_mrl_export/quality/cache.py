@@ -84,7 +84,8 @@ class Cache:
             for start in range(0, len(names), ASKED):
                 some = names[start : start + ASKED]
                 marks = ",".join("?" * len(some))
-                rows = database.execute(f"SELECT * FROM vectors WHERE name IN ({marks})", some)  # noqa: S608
+                query = f"SELECT name, vector FROM vectors WHERE name IN ({marks})"  # noqa: S608 - marks only
+                rows = database.execute(query, some)
                 found |= {name: np.frombuffer(data, "<f4") for name, data in rows}
         return {name: vector for name, vector in found.items() if len(vector) == width}
 
@@ -94,7 +95,9 @@ class Cache:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         rows = [(name, vector.astype("<f4").tobytes()) for name, vector in fresh.items()]
         with closing(self._connect()) as database, database:
-            database.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
+            database.executemany(
+                "INSERT OR REPLACE INTO vectors (name, vector) VALUES (?, ?)", rows
+            )
 
     def _connect(self) -> sqlite3.Connection:
         database = sqlite3.connect(str(self._path), timeout=60)

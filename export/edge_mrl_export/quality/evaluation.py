@@ -29,7 +29,17 @@ from edge_mrl_export.quality.metrics import Interval, QueryMetrics, judge, ratio
 from edge_mrl_export.quality.subject import Encoded, Subject
 from edge_mrl_export.texts import Retrieval
 
-__all__ = ["KINDS", "WIDTHS", "Evaluation", "Row", "SetVectors", "evaluate", "usual_dims"]
+__all__ = [
+    "FUNNEL_LEAST",
+    "FUNNEL_SHARE",
+    "KINDS",
+    "WIDTHS",
+    "Evaluation",
+    "Row",
+    "SetVectors",
+    "evaluate",
+    "usual_dims",
+]
 
 Float = NDArray[np.float32]
 Rows = NDArray[np.intp]
