@@ -83,7 +83,7 @@ from edge_mrl_export.source import Source, load_source
 from edge_mrl_export.stages import Silent, Stages
 from edge_mrl_export.texts import Vocabulary, calibration_texts, choose_vocabulary, read_corpus
 
-__all__ = ["CALIBRATION_TEXTS", "GATE_TEXTS", "Export", "export"]
+__all__ = ["Export", "export"]
 
 #: Texts to calibrate on (at most half of the corpus), and texts to measure fidelity on: at least half of
 #: the latter were not calibrated on.

@@ -10,7 +10,7 @@ from edge_mrl.errors import UsageError
 from edge_mrl.heads import nested_sizes
 from edge_mrl_export.source import Source
 
-__all__ = ["DEFAULT_DIM", "FITTED_HEADS", "PRECISIONS", "TARGETS", "Recipe"]
+__all__ = ["FITTED_HEADS", "TARGETS", "Recipe"]
 
 DEFAULT_DIM = 128
 PRECISIONS = ("int8", "int4", "fp32")

@@ -29,8 +29,8 @@ HEAVY = {"torch", "onnx", "onnx_ir", "transformers", "optimum", "sentence_transf
 MODELS = {"onnxruntime", "tokenizers"}
 #: Rooms of the runtime that a server may use: what both sides must agree on.
 SHARED = {"bundle", "cli", "codes", "errors", "lazy", "wire", ""}
-#: Where SQL may stand.
-SQL_ROOMS = {("edge_mrl", "store"), ("edge_mrl_server", "storage")}
+#: Where SQL may stand. The exporter's cache of vectors is a file of its own.
+SQL_ROOMS = {("edge_mrl", "store"), ("edge_mrl_server", "storage"), ("edge_mrl_export", "quality")}
 SQL = re.compile(
     r"^\s*(SELECT\b|INSERT (INTO|OR)\b|UPDATE \w+ SET\b|DELETE FROM\b|CREATE (TABLE|INDEX|UNIQUE|VIRTUAL)"
     r"\b|ALTER TABLE\b|DROP (TABLE|INDEX)\b|PRAGMA \w+|WITH \w+ AS \()"

@@ -15,13 +15,14 @@ from edge_mrl.codes.packing import Packing, normalize, quantize, similarity
 from edge_mrl.encode.encoder import Encoder
 from edge_mrl.errors import UsageError
 from edge_mrl_export.quality.advice import Advice, Question, advise, decide
+from edge_mrl_export.quality.cache import Cache
 from edge_mrl_export.quality.coding import levels
 from edge_mrl_export.quality.costs import code_table, cost
 from edge_mrl_export.quality.evaluation import SetVectors, evaluate
 from edge_mrl_export.quality.metrics import judge
 from edge_mrl_export.quality.similarity import evaluate_pairs
+from edge_mrl_export.quality.subject import Encoded, FullModel, Subject, open_bundle
 from edge_mrl_export.quality.tuning import tune, tuned_funnel
-from edge_mrl_export.quality.vectors import Cache, Encoded, FullModel, Subject, open_bundle
 from edge_mrl_export.texts.datasets import Retrieval, Similarity, read_data, read_passages
 from tests.support.bundles import TINY, TINY_COARSE
 from tests.support.pages import look

@@ -148,7 +148,7 @@ def test_missing_path_is_no_hub_id(name: str, tmp_path: Path) -> None:
 
 def test_other_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").write_bytes(b"abc")
-    refused(tmp_path / "weights.bin", tmp_path, "no .onnx")
+    refused(tmp_path / "weights.bin", tmp_path, "not an .onnx file")
 
 
 def test_unreachable_hub_is_a_network_error(

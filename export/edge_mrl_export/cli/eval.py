@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edge_mrl_export.quality import Assessment
 
-__all__ = ["HELP", "add_arguments", "add_text_arguments", "run"]
+__all__ = ["HELP", "add_arguments", "add_text_arguments", "run", "sizes"]
 
 HELP = "measure how much retrieval quality short codes keep, on your data"
 _EPILOG = """\

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edge_mrl.encode import available_threads
 
-__all__ = ["CALIBRATION_ROWS", "record_inputs"]
+__all__ = ["record_inputs"]
 
 #: Rows kept for each product. 512 tokens of different texts give a channel's peak to a few per cent;
 #: more of them changed no plan for MiniLM.

@@ -15,14 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "GELU_MINIMUM",
-    "ProductPlan",
-    "choose_plan",
-    "quantize_blocks",
-    "quantize_columns",
-    "quantize_rows",
-]
+__all__ = ["ProductPlan", "choose_plan", "quantize_blocks", "quantize_columns", "quantize_rows"]
 
 Float = NDArray[np.float32]
 

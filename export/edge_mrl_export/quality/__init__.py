@@ -9,8 +9,8 @@ from edge_mrl.lazy import lazily
 if TYPE_CHECKING:
     from edge_mrl_export.quality.advice import Question, advise
     from edge_mrl_export.quality.assessment import Assessment, assess, opened
+    from edge_mrl_export.quality.cache import Cache
     from edge_mrl_export.quality.tuning import tune
-    from edge_mrl_export.quality.vectors import Cache
 
 __all__ = [
     "Assessment",
@@ -28,6 +28,6 @@ __getattr__ = lazily(
         "advice": ("Question", "advise"),
         "assessment": ("Assessment", "assess", "opened"),
         "tuning": ("tune",),
-        "vectors": ("Cache",),
+        "cache": ("Cache",),
     },
 )

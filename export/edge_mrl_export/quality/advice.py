@@ -19,12 +19,13 @@ from edge_mrl.cli import Progress, duration, size
 from edge_mrl.codes import CODE_KINDS, INT8
 from edge_mrl.errors import UsageError
 from edge_mrl_export.pages import Page, svg
+from edge_mrl_export.quality.cache import Cache
 from edge_mrl_export.quality.choices import Choice, measure_choices
 from edge_mrl_export.quality.costs import MEASURED_ROWS
 from edge_mrl_export.quality.evaluation import WIDTHS, Evaluation, SetVectors, evaluate, usual_dims
 from edge_mrl_export.quality.figures import columns, kept_panels, kept_share
 from edge_mrl_export.quality.fitting import fit_codings
-from edge_mrl_export.quality.vectors import Cache, Subject
+from edge_mrl_export.quality.subject import Subject
 from edge_mrl_export.texts import Retrieval
 
 __all__ = ["Advice", "Question", "advise", "decide"]

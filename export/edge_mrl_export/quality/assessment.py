@@ -12,6 +12,7 @@ from typing import Any
 from edge_mrl.cli import Progress
 from edge_mrl.encode import Encoder
 from edge_mrl_export.pages import Page, svg
+from edge_mrl_export.quality.cache import Cache
 from edge_mrl_export.quality.evaluation import (
     FUNNEL_LEAST,
     FUNNEL_SHARE,
@@ -26,7 +27,7 @@ from edge_mrl_export.quality.evaluation import (
 from edge_mrl_export.quality.figures import columns, kept_panels, kept_share
 from edge_mrl_export.quality.metrics import BOOTSTRAP_ROUNDS
 from edge_mrl_export.quality.similarity import evaluate_pairs
-from edge_mrl_export.quality.vectors import Cache, Subject, is_bundle, open_bundle, open_source
+from edge_mrl_export.quality.subject import Subject, is_bundle, open_bundle, open_source
 from edge_mrl_export.texts import Retrieval, Similarity, read_data, read_passages
 
 __all__ = ["Assessment", "assess", "opened"]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edge_mrl.bundle import derive_codes
 from edge_mrl.codes import INT8, Packing, int4_step, normalize
 from edge_mrl.errors import UsageError
-from edge_mrl_export.quality.vectors import Encoded, Subject
+from edge_mrl_export.quality.subject import Encoded, Subject
 
 __all__ = ["Coding", "check_dim", "codes_of", "levels", "own_coding", "truncated"]
 

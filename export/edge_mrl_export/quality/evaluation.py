@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edge_mrl.codes import CODE_KINDS, code_bytes, normalize
 from edge_mrl.errors import UsageError
+from edge_mrl_export.quality.cache import Cache
 from edge_mrl_export.quality.coding import (
     Coding,
     check_dim,
@@ -25,10 +26,20 @@ from edge_mrl_export.quality.coding import (
     truncated,
 )
 from edge_mrl_export.quality.metrics import Interval, QueryMetrics, judge, ratio
-from edge_mrl_export.quality.vectors import Cache, Encoded, Subject
+from edge_mrl_export.quality.subject import Encoded, Subject
 from edge_mrl_export.texts import Retrieval
 
-__all__ = ["KINDS", "WIDTHS", "Evaluation", "Row", "SetVectors", "evaluate", "usual_dims"]
+__all__ = [
+    "FUNNEL_LEAST",
+    "FUNNEL_SHARE",
+    "KINDS",
+    "WIDTHS",
+    "Evaluation",
+    "Row",
+    "SetVectors",
+    "evaluate",
+    "usual_dims",
+]
 
 Float = NDArray[np.float32]
 Rows = NDArray[np.intp]

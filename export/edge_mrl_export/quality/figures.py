@@ -9,7 +9,7 @@ from edge_mrl_export.pages import Axis, Line, Panel
 from edge_mrl_export.quality.evaluation import KINDS, WIDTHS, Row
 from edge_mrl_export.quality.metrics import Interval
 
-__all__ = ["columns", "kept_panels", "kept_share", "percent_axis"]
+__all__ = ["columns", "kept_panels", "kept_share"]
 
 #: Labels on an axis: more of them would run into each other on a phone.
 MOST_STEPS = 5

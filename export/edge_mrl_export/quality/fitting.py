@@ -22,11 +22,12 @@ from edge_mrl.heads import (
     spread,
     take_excerpts,
 )
+from edge_mrl_export.quality.cache import Cache
 from edge_mrl_export.quality.coding import Coding, own_coding
-from edge_mrl_export.quality.vectors import Cache, Subject
+from edge_mrl_export.quality.subject import Subject
 from edge_mrl_export.texts import Retrieval
 
-__all__ = ["FittedCodings", "fit_codings"]
+__all__ = ["fit_codings"]
 
 Float = NDArray[np.float32]
 

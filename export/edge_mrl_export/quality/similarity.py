@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mrl_export.quality.cache import Cache
 from edge_mrl_export.quality.coding import Coding, codes_of, levels, own_coding, truncated
 from edge_mrl_export.quality.evaluation import KINDS
-from edge_mrl_export.quality.vectors import Cache, Encoded, Subject
+from edge_mrl_export.quality.subject import Encoded, Subject
 from edge_mrl_export.texts import Similarity
 
 __all__ = ["evaluate_pairs"]

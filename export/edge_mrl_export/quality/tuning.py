@@ -17,7 +17,7 @@ from edge_mrl.search import DEFAULT_WIDTH, EXACT_BELOW, WORD_DIMS, Funnel, Stage
 from edge_mrl.search import tune as set_funnel
 from edge_mrl.store import CodeTable, Store
 
-__all__ = ["RECALL", "Tuned", "tune", "tuned_funnel"]
+__all__ = ["tune", "tuned_funnel"]
 
 #: Share of an exhaustive search's ten best that a funnel must find.
 RECALL = 0.99

@@ -12,7 +12,7 @@ import torch
 from edge_mrl.errors import UsageError, reason
 from edge_mrl_export.source.json_files import read_json
 
-__all__ = ["POOLING_MODES", "OnnxTransformer"]
+__all__ = ["OnnxTransformer"]
 
 POOLING_MODES = ("cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 INPUTS = {"input_ids", "attention_mask", "token_type_ids", "position_ids"}

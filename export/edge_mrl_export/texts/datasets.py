@@ -17,7 +17,7 @@ from edge_mrl.errors import UsageError
 from edge_mrl.sources import LINES_SUFFIXES, find_sources, read_documents
 from edge_mrl_export.texts.corpus import FEWEST_TEXTS, paragraphs
 
-__all__ = ["MOST_QUERIES", "Retrieval", "Similarity", "read_data", "read_passages"]
+__all__ = ["Retrieval", "Similarity", "read_data", "read_passages"]
 
 #: Passages that queries are made from, evenly spaced: they give the agreement to about a percent.
 MOST_QUERIES = 500

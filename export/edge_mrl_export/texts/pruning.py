@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 
 from edge_mrl.errors import UsageError
 
-__all__ = ["Pruned", "keep_tokens", "prune", "unreachable"]
+__all__ = ["keep_tokens", "prune", "unreachable"]
 
 #: Every fifth text is held out, to measure what pruning costs.
 HELD_OUT = 5

@@ -27,3 +27,7 @@ are checked when a pass runs.
 
 ONNX Runtime's own optimiser runs before SplitFusions and before ShortenNames (``graph/optimizer.py``).
 """
+
+from __future__ import annotations
+
+__all__: list[str] = []

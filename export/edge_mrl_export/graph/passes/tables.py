@@ -8,7 +8,7 @@ import onnx_ir as ir
 from edge_mrl_export.graph.passes.pen import Pen, constant, replace, tidy
 from edge_mrl_export.graph.quantization import quantize_rows
 
-__all__ = ["SMALLEST_TABLE", "QuantizeTables", "count_int8_tables", "find_tables"]
+__all__ = ["QuantizeTables", "count_int8_tables", "find_tables"]
 
 #: Tables with fewer values stay fp32 (token types, relative position buckets).
 SMALLEST_TABLE = 32_768

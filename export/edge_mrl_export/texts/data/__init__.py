@@ -5,3 +5,7 @@ of activations are measured on it. ``passages.txt`` holds some seven hundred Eng
 quarters of them paragraphs on as many subjects and the rest notes, claims, commands, letters and the
 like: a Matryoshka head is fitted on it when an export is given no corpus.
 """
+
+from __future__ import annotations
+
+__all__: list[str] = []
