@@ -8,30 +8,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from edge_mrl.bundle import read_manifest
 from edge_mrl.documents import PassageRule
 from edge_mrl.encode import Encoder, passage_rule
-from edge_mrl.errors import BindingError, EdgeMrlError, UsageError
+from edge_mrl.errors import BindingError, UsageError
 from edge_mrl.ingest import batches, embed, embed_again, rule_for
 from edge_mrl.lazy import moved
 from edge_mrl.search import (
     DEFAULT_MARGIN,
     RESCORE_DEPTH,
-    Answer,
     Funnel,
-    Mode,
-    Options,
-    Reranker,
-    Scorer,
-    Vectors,
+    QueryVectors,
+    Results,
+    SearchOptions,
     answer,
-    doubt,
-    merge,
+    exact_scores,
+    reorder,
     tune,
     tuned_funnel,
 )
@@ -49,13 +43,10 @@ from edge_mrl.store import (
     stats,
     text_hash,
 )
-from edge_mrl.wire import MAX_IDS
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from edge_mrl.documents import Document
-    from edge_mrl.search import Hit
+    from edge_mrl.search import Hit, Reranker, Scorer, SearchKeywords
     from edge_mrl.store import Compaction, Health, Stats
 
 __all__ = ["Index", "Stored"]
@@ -246,83 +237,91 @@ class Index:
         """Count documents and passages."""
         return self._store.count()
 
-    def search(  # noqa: PLR0913 - what may be chosen for one search
+    def search(
         self,
         query: str,
-        k: int = 10,
+        k: int | None = None,
         *,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002 - what users of other stores know
-        mode: Mode = "vector",
-        exact: bool = False,
-        width: int | None = None,
-        stages: Funnel | str | None = None,
+        options: SearchOptions | None = None,
         rerank: Scorer | Literal["auto", "always"] | None = None,
         deadline_ms: float = RERANK_MS,
-    ) -> Answer[Hit]:
-        """Find the k documents that answer a query best: ``search_many`` for one.
+        **keywords: Unpack[SearchKeywords],
+    ) -> Results:
+        """Find the k documents that answer a query best.
+
+        A document of several passages counts by its best one and is found once.
 
         Args:
-            query: See ``search_many``, as for all others but the last two.
-            k: Most documents.
-            filter: Which documents count.
-            mode: How to rank.
-            exact: Score every code.
-            width: Rows that the 1-bit stage passes on.
-            stages: Which codes are compared.
-            rerank: Who orders the best 100 by full vectors: a ``SyncClient``, or the server that the
-                store is enrolled with, "always" or, with "auto", where the local scores leave the order
-                in doubt (see ``edge_mrl.search.rerank.calibrate_margin``). In mode "vector" alone.
-            deadline_ms: How long the server has; then the local order is the answer.
+            query: In the user's words; the bundle's prompt for queries is added.
+            k: The number of documents to return at most (default: 10).
+            options: How to search (see ``SearchOptions``). Keyword arguments override its fields.
+            rerank: Who reranks the best 100 by full vectors: a ``SyncClient``, or the server that the
+                store is enrolled with. "always" asks that server each time, "auto" only if the local
+                scores leave the order in doubt (see ``edge_mrl.search.calibrate_margin``). Needs mode
+                "vector". None asks nobody.
+            deadline_ms: How long the server may take, in milliseconds. Without an answer by then, the
+                local order is returned.
+            **keywords: Fields of ``SearchOptions``: ``filter``, ``mode``, ``exact``, ``width``,
+                ``stages``.
 
         Returns:
-            The hits. ``ranked_by`` says whose order it is, ``reason`` why it is the local one.
+            The hits, from the best. ``ranked_by`` says who ordered them; if the server did not,
+            ``reason`` says why.
+
+        Raises:
+            TypeError: There is no search option of that name.
+            UsageError: An option has a wrong value, or the store cannot be searched that way.
+            DamagedError: What was found is not what was stored.
         """
-        options = Options(k, mode, filter, exact, width, _funnel(stages))
+        chosen = SearchOptions.of(options, k, **keywords)
         if rerank is None:
-            return Answer(self._search([query], options)[0][0])
-        return self._search_with(rerank, query, options, deadline_ms / 1000)
+            return Results(tuple(self._find([query], chosen)[0][0]))
+        if chosen.mode != "vector":
+            raise UsageError(f'rerank needs mode "vector", not {chosen.mode!r}')
+        if isinstance(rerank, str) and rerank not in ("auto", "always"):
+            raise UsageError(f'rerank is {rerank!r}, expected "auto", "always" or a SyncClient')
+        wider = replace(chosen, k=max(chosen.k, RESCORE_DEPTH))
+        found, vectors = self._find([query], wider)
+        full = None if vectors[0] is None else vectors[0].full
+        if full is None:
+            reason = "the bundle gives no full vectors" if found[0] else None
+            return Results(tuple(found[0][: chosen.k]), reason=reason)
+        return reorder(
+            found[0],
+            k=chosen.k,
+            margin=self._margin() if rerank == "auto" else None,
+            ask=lambda ids: self._scorer(rerank).rerank(ids, full, deadline_s=deadline_ms / 1000),
+            own=lambda ids: exact_scores(self._store, ids, full),
+        )
 
     def search_many(
         self,
         queries: Sequence[str],
         *,
-        k: int = 10,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002 - what users of other stores know
-        mode: Mode = "vector",
-        exact: bool = False,
-        width: int | None = None,
-        stages: Funnel | str | None = None,
-    ) -> list[list[Hit]]:
-        """Find the documents that answer each query best.
-
-        A document of several passages counts by its best one and comes once.
+        k: int | None = None,
+        options: SearchOptions | None = None,
+        **keywords: Unpack[SearchKeywords],
+    ) -> list[Results]:
+        """Find the documents that answer each of several queries best.
 
         Args:
-            queries: In the user's words; the bundle's prompt for queries is added.
-            k: Most documents for each.
-            filter: Which documents count, by their metadata: ``{"lang": "en", "year": {"$gte": 2020}}``;
-                see ``edge_mrl.store.filters.compile_filter``. Chosen before the search, so that
-                k come back where k match.
-            mode: "vector" by meaning; "keyword" by words (BM25; no model is loaded); "hybrid" by both.
-            exact: Score every code. The default scores those that the 1-bit stage passes on.
-            width: Rows that the 1-bit stage passes on (default: 5,000, or what the store was tuned
-                to); more never finds worse.
-            stages: Which codes are compared, of how many rows, instead (see ``edge_mrl.search.funnel``):
-                "64x1:20000,128x1:5000,128x8".
+            queries: As for ``search``.
+            k: The number of documents to return at most for each query (default: 10).
+            options: How to search (see ``SearchOptions``). Keyword arguments override its fields.
+            **keywords: Fields of ``SearchOptions``, as for ``search``.
 
         Returns:
-            For each query at most k hits by score, equals by id. The hits of one call come from
-            one state of the store.
+            For each query its hits. All come from one state of the store.
 
         Raises:
-            TypeError: ``queries`` is a single string.
-            UsageError: k or width is below 1, or the filter or the stages are none.
+            TypeError: ``queries`` is a single string, or there is no search option of that name.
+            UsageError: An option has a wrong value, or the store cannot be searched that way.
             DamagedError: What was found is not what was stored.
         """
         if isinstance(queries, str | bytes):
             raise TypeError("queries is a single string: pass a list of strings, e.g. [query]")
-        options = Options(k, mode, filter, exact, width, _funnel(stages))
-        return self._search(queries, options)[0]
+        found, _ = self._find(queries, SearchOptions.of(options, k, **keywords))
+        return [Results(tuple(hits)) for hits in found]
 
     def tune(self, stages: Funnel | str | None) -> None:
         """Remember stages for all searches that name none, until the bundle is changed.
@@ -334,7 +333,7 @@ class Index:
         Raises:
             UsageError: The store's codes cannot be searched so.
         """
-        tune(self._store, _funnel(stages))
+        tune(self._store, Funnel.of(stages) if isinstance(stages, str) else stages)
 
     @property
     def tuned(self) -> Funnel | None:
@@ -413,12 +412,7 @@ class Index:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _put_batch(self, batch: list[Document]) -> Stored:
@@ -453,80 +447,38 @@ class Index:
                     raise
         raise AssertionError("unreachable")
 
-    def _search(
-        self, queries: Sequence[str], options: Options
-    ) -> tuple[list[list[Hit]], list[Vectors | None]]:
+    def _find(
+        self, queries: Sequence[str], options: SearchOptions
+    ) -> tuple[list[list[Hit]], list[QueryVectors | None]]:
         """Hits for each query, and the queries' vectors."""
         for _ in range(MOST_CHANGES):
             vectors, code = self._encode_queries(queries, options)
             with self._store.reading() as view:
                 if code not in (None, self._store.binding.code):
-                    continue  # another process has changed the bundle in this moment
+                    continue  # another process has just changed the bundle
                 return answer(view, queries, vectors, options), vectors
-        raise BindingError(f"{self.path} changes its bundle again and again: try later")
-
-    def _search_with(
-        self, rerank: Scorer | str, query: str, options: Options, deadline_s: float
-    ) -> Answer[Hit]:
-        """Search, and have the best ordered by somebody who has the full vectors."""
-        if options.mode != "vector":
-            raise UsageError(f'rerank goes with mode "vector", not {options.mode!r}')
-        if isinstance(rerank, str) and rerank not in ("auto", "always"):
-            raise UsageError(f'rerank is {rerank!r}, expected "auto", "always" or a SyncClient')
-        found, vectors = self._search([query], replace(options, k=max(options.k, RESCORE_DEPTH)))
-        hits = found[0]
-        full = None if vectors[0] is None else vectors[0].full
-        local: Answer[Hit] = Answer(hits[: options.k])
-        if not hits:
-            return local
-        if full is None:
-            local.reason = "the bundle gives no full vectors"
-            return local
-        if rerank == "auto" and doubt([hit.score for hit in hits]) <= self._margin():
-            local.reason = "the local order is not in doubt"
-            return local
-        scorer = self._own_reranker() if isinstance(rerank, str) else rerank
-        try:
-            ids = [hit.id for hit in hits[:MAX_IDS]]
-            theirs = scorer.rerank(ids, full, deadline_s=deadline_s)
-        except EdgeMrlError as error:
-            local.reason = str(error)
-            return local
-        scores = merge(
-            [(hit.id, hit.score) for hit in hits],
-            theirs,
-            lambda names: self._own_scores(names, full),
+        raise BindingError(
+            f"other processes change the bundle of {self.path} again and again: try again later"
         )
-        if scores is None:
-            local.reason = "the server knows too few of these documents"
-            return local
-        ordered = [replace(hit, score=scores[hit.id]) for hit in hits]
-        ordered.sort(key=lambda hit: -hit.score)  # equal scores stay in the local order
-        return Answer(ordered[: options.k], ranked_by="server")
-
-    def _own_scores(self, names: Sequence[str], query: NDArray[np.float32]) -> dict[str, float]:
-        """Exact scores of documents whose full vectors are here: those that wait to be sent."""
-        scores: dict[str, float] = {}
-        with self._store.reading() as view:
-            keys = self._store.keys(names)
-            for key, rows in view.fulls(list(keys)).items():
-                lengths = np.maximum(np.linalg.norm(rows, axis=1), 1e-12)
-                scores[keys[key]] = float((rows @ query / lengths).max())
-        return scores
 
     def _margin(self) -> float:
         found = replica.enrollment_of(self._store)
         return DEFAULT_MARGIN if found is None or found.margin is None else found.margin
 
-    def _own_reranker(self) -> Reranker:
+    def _scorer(self, rerank: Scorer | str) -> Scorer:
+        """Who is asked for scores: what was given, or the server that the store is enrolled with."""
+        if not isinstance(rerank, str):
+            return rerank
+        from edge_mrl.search import Reranker  # loads ssl, which a search alone does not need
+
         with self._lock:
             if self._reranker is None:
                 self._reranker = Reranker(self.path, self._store.binding.space_id)
             return self._reranker
 
     def _encode_queries(
-        self, queries: Sequence[str], options: Options
-    ) -> tuple[list[Vectors | None], tuple[str, str] | None]:
+        self, queries: Sequence[str], options: SearchOptions
+    ) -> tuple[list[QueryVectors | None], tuple[str, str] | None]:
         """Vectors for each query, and the code they are of; None where no vector is needed."""
         if options.mode == "keyword":
             return [None] * len(queries), None
@@ -534,11 +486,7 @@ class Index:
         encoding = encoder.encode(queries, kind="query")
         fulls = [None] * len(queries) if encoding.full is None else list(encoding.full)
         pairs = zip(encoding.coarse, fulls, strict=True)
-        return [Vectors(coarse, full) for coarse, full in pairs], _code(encoder)
-
-
-def _funnel(stages: Funnel | str | None) -> Funnel | None:
-    return Funnel.of(stages) if isinstance(stages, str) else stages
+        return [QueryVectors(coarse, full) for coarse, full in pairs], _code(encoder)
 
 
 def _code(encoder: Encoder) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from edge_mrl.errors import UsageError
 
 if TYPE_CHECKING:
     from edge_mrl.index import Index
-    from edge_mrl.search import Answer, Hit
+    from edge_mrl.search import Results
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -166,7 +166,7 @@ def _answer(index: Index, args: argparse.Namespace, query: str, started: float) 
             print(f"{hits.ranked_by} order{why}", file=sys.stderr)
 
 
-def _print_json(query: str, hits: Answer[Hit], seconds: float, *, reranked: bool) -> None:
+def _print_json(query: str, hits: Results, seconds: float, *, reranked: bool) -> None:
     from edge_mrl.cli.output import print_json
 
     rows = [{"rank": rank, **dataclasses.asdict(hit)} for rank, hit in enumerate(hits, start=1)]
@@ -176,7 +176,7 @@ def _print_json(query: str, hits: Answer[Hit], seconds: float, *, reranked: bool
     print_json(facts)
 
 
-def _print_text(hits: list[Hit]) -> None:
+def _print_text(hits: Results) -> None:
     from edge_mrl.cli.output import snippet
 
     width = shutil.get_terminal_size().columns

@@ -122,13 +122,13 @@ def documents(job: dict[str, Any]) -> dict[str, Any]:
 
 def search(job: dict[str, Any]) -> dict[str, Any]:
     """Milliseconds of searches by a ready vector, and from the words; peak memory."""
-    from edge_mrl.search import Options, Vectors, answer
+    from edge_mrl.search import QueryVectors, SearchOptions, answer
 
-    options = Options(K)
+    options = SearchOptions(K)
     with _encoder(job) as encoder, _index(job, encoder) as index:
         encoded = encoder.encode(job["queries"], kind="query")
         fulls = [None] * len(encoded) if encoded.full is None else list(encoded.full)
-        pairs = [Vectors(*pair) for pair in zip(encoded.coarse, fulls, strict=True)]
+        pairs = [QueryVectors(*pair) for pair in zip(encoded.coarse, fulls, strict=True)]
         by_text = dict(zip(job["queries"], pairs, strict=True))
 
         def ready(text: str) -> None:
