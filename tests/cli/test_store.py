@@ -79,7 +79,7 @@ def test_delete_by_id_and_by_filter(store: Path) -> None:
     for wrong in ([], ["y", "--filter", "a=1"]):
         result = run("delete", *wrong, "--store", store)
         assert result.returncode == 2
-        assert b"not both" in result.stderr
+        assert b"either ids or --filter" in result.stderr
     assert good("delete", "y", "--store", store).stdout == b"1 document deleted\n"
 
 
