@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
@@ -14,7 +14,7 @@ from edge_mrl.bundle import read_manifest
 from edge_mrl.documents import PassageRule
 from edge_mrl.encode import Encoder, passage_rule
 from edge_mrl.errors import BindingError, UsageError
-from edge_mrl.ingest import batches, embed, embed_again, rule_for
+from edge_mrl.ingest import Stored, batches, embed, embed_again, rule_for
 from edge_mrl.lazy import moved
 from edge_mrl.search import (
     DEFAULT_MARGIN,
@@ -49,43 +49,13 @@ if TYPE_CHECKING:
     from edge_mrl.search import Hit, Reranker, Scorer, SearchKeywords
     from edge_mrl.store import Compaction, Health, Stats
 
-__all__ = ["Index", "Stored"]
+__all__ = ["Index"]
 
 #: How long a server has to order a shortlist, in milliseconds: above what a good link takes, below
 #: what a person notices.
 RERANK_MS = 150.0
 #: How often another process may change the bundle while one call is under way.
 MOST_CHANGES = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What a put did.
-
-    Attributes:
-        added: New documents.
-        updated: Documents whose text was replaced.
-        unchanged: Documents whose text was stored already: not embedded again.
-        passages: Passages embedded.
-    """
-
-    added: int = 0
-    updated: int = 0
-    unchanged: int = 0
-    passages: int = 0
-
-    @property
-    def documents(self) -> int:
-        """Documents put, unchanged ones included."""
-        return self.added + self.updated + self.unchanged
-
-    def __add__(self, other: Stored) -> Stored:
-        return Stored(
-            self.added + other.added,
-            self.updated + other.updated,
-            self.unchanged + other.unchanged,
-            self.passages + other.passages,
-        )
 
 
 class Index:
@@ -280,19 +250,7 @@ class Index:
             raise UsageError(f'rerank needs mode "vector", not {chosen.mode!r}')
         if isinstance(rerank, str) and rerank not in ("auto", "always"):
             raise UsageError(f'rerank is {rerank!r}, expected "auto", "always" or a SyncClient')
-        wider = replace(chosen, k=max(chosen.k, RESCORE_DEPTH))
-        found, vectors = self._find([query], wider)
-        full = None if vectors[0] is None else vectors[0].full
-        if full is None:
-            reason = "the bundle gives no full vectors" if found[0] else None
-            return Results(tuple(found[0][: chosen.k]), reason=reason)
-        return reorder(
-            found[0],
-            k=chosen.k,
-            margin=self._margin() if rerank == "auto" else None,
-            ask=lambda ids: self._scorer(rerank).rerank(ids, full, deadline_s=deadline_ms / 1000),
-            own=lambda ids: exact_scores(self._store, ids, full),
-        )
+        return self._rerank(query, chosen, rerank, deadline_ms / 1000)
 
     def search_many(
         self,
@@ -461,6 +419,23 @@ class Index:
             f"other processes change the bundle of {self.path} again and again: try again later"
         )
 
+    def _rerank(
+        self, query: str, options: SearchOptions, rerank: Scorer | str, deadline_s: float
+    ) -> Results:
+        shortlist = replace(options, k=max(options.k, RESCORE_DEPTH))
+        (hits,), (vectors,) = self._find([query], shortlist)
+        full = None if vectors is None else vectors.full
+        if full is None:
+            reason = "the bundle gives no full vectors" if hits else None
+            return Results(tuple(hits[: options.k]), reason=reason)
+        return reorder(
+            hits,
+            k=options.k,
+            margin=self._margin() if rerank == "auto" else None,
+            ask=lambda ids: self._scorer(rerank).rerank(ids, full, deadline_s=deadline_s),
+            own=lambda ids: exact_scores(self._store, ids, full),
+        )
+
     def _margin(self) -> float:
         found = replica.enrollment_of(self._store)
         return DEFAULT_MARGIN if found is None or found.margin is None else found.margin
@@ -509,4 +484,4 @@ def _require_rule(
         )
 
 
-__getattr__ = moved(__name__, {"edge_mrl.search": ("Hit",), "edge_mrl.ingest": ("embed",)})
+__getattr__ = moved(__name__, {"edge_mrl.search": ("Hit",)})

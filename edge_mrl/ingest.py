@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edge_mrl.documents import PassageRule
@@ -15,14 +16,45 @@ if TYPE_CHECKING:
     from edge_mrl.encode import Encoder
     from edge_mrl.store import Store
 
-__all__ = ["REINDEX_DOCUMENTS", "batches", "embed", "embed_again", "rule_for"]
+__all__ = ["REINDEX_DOCUMENTS", "Stored", "batches", "embed", "embed_again", "rule_for"]
 
-#: Documents, or characters, that are embedded and committed together. An interruption loses one
-#: such batch: some 100 passages, a second or two on a laptop, ten or twenty on a small ARM board.
+#: The most documents, and about the most characters, that are embedded and committed together. An
+#: interruption loses one such batch: some 100 passages, a second or two on a laptop, ten or twenty on
+#: a small ARM board.
 BATCH_DOCUMENTS = 256
 BATCH_CHARS = 100_000
 #: Documents that reindexing commits together.
 REINDEX_DOCUMENTS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a put did.
+
+    Attributes:
+        added: New documents.
+        updated: Documents whose text was replaced.
+        unchanged: Documents whose text was stored already, and was not embedded again.
+        passages: Passages that were embedded.
+    """
+
+    added: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    passages: int = 0
+
+    @property
+    def documents(self) -> int:
+        """All documents that were put, including unchanged ones."""
+        return self.added + self.updated + self.unchanged
+
+    def __add__(self, other: Stored) -> Stored:
+        return Stored(
+            self.added + other.added,
+            self.updated + other.updated,
+            self.unchanged + other.unchanged,
+            self.passages + other.passages,
+        )
 
 
 def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
@@ -71,7 +103,21 @@ def embed(
 def rule_for(
     encoder: Encoder, now: PassageRule, max_tokens: int | None, overlap: int | None
 ) -> PassageRule:
-    """The passages of a store after reindexing: as asked for, else as now where that fits."""
+    """The passage rule for a store after reindexing.
+
+    Args:
+        encoder: The new bundle's.
+        now: The store's present rule.
+        max_tokens: The longest passage, in tokens; None if not asked for.
+        overlap: The overlap of neighbouring passages, in tokens; None if not asked for.
+
+    Returns:
+        The present rule if nothing is asked for and the new model can read such passages; else what is
+        asked for, and the new model's defaults for the rest.
+
+    Raises:
+        UsageError: The new model cannot read passages of that length.
+    """
     if max_tokens is None and overlap is None:
         try:
             return passage_rule(encoder, max_tokens=now.max_tokens, overlap=now.overlap)
@@ -109,7 +155,7 @@ def embed_again(
         if not batch:
             if reindex.finish(store):
                 return embedded
-            last = 0  # some were changed meanwhile, behind us
+            last = 0  # documents before this one were changed in the meantime
             continue
         entries = embed(encoder, [document for _, document in batch], wanted.rule, wanted.keep_full)
         rows = [(key, entry) for (key, _), entry in zip(batch, entries, strict=True)]

@@ -18,7 +18,8 @@ from edge_mrl.errors import UsageError
 
 if TYPE_CHECKING:
     from edge_mrl.documents import Document
-    from edge_mrl.index import Index, Stored
+    from edge_mrl.index import Index
+    from edge_mrl.ingest import Stored
     from edge_mrl.sources import SourceFile
 
 __all__ = ["HELP", "add_arguments", "run"]
