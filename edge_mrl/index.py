@@ -1,4 +1,4 @@
-"""The face of the store: documents in, answers out."""
+"""The index: a store and its bundle, documents in and answers out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edge_mrl.bundle import read_manifest
 from edge_mrl.documents import PassageRule
 from edge_mrl.encode import Encoder, passage_rule
 from edge_mrl.errors import BindingError, UsageError
-from edge_mrl.ingest import Stored, batches, embed, embed_again, rule_for
+from edge_mrl.ingest import MOST_CHANGES, embed_again, put_documents, rule_for
 from edge_mrl.lazy import moved
 from edge_mrl.search import (
     DEFAULT_MARGIN,
@@ -32,7 +32,6 @@ from edge_mrl.search import (
 from edge_mrl.store import (
     Binding,
     Counts,
-    Entry,
     Store,
     binding_of,
     check,
@@ -41,11 +40,11 @@ from edge_mrl.store import (
     reindex,
     replica,
     stats,
-    text_hash,
 )
 
 if TYPE_CHECKING:
     from edge_mrl.documents import Document
+    from edge_mrl.ingest import Stored
     from edge_mrl.search import Hit, Reranker, Scorer, SearchKeywords
     from edge_mrl.store import Compaction, Health, Stats
 
@@ -54,12 +53,10 @@ __all__ = ["Index"]
 #: How long a server has to order a shortlist, in milliseconds: above what a good link takes, below
 #: what a person notices.
 RERANK_MS = 150.0
-#: How often another process may change the bundle while one call is under way.
-MOST_CHANGES = 3
 
 
 class Index:
-    """A store together with the bundle it was made with. Safe to share between threads."""
+    """A store together with its bundle. Threads may share an index."""
 
     def __init__(
         self, store: Store, encoder: Encoder | None, *, open_encoder: Callable[[Path], Encoder]
@@ -82,26 +79,27 @@ class Index:
         threads: int | None = None,
         low_memory: bool = False,
     ) -> Index:
-        """Open a store, or make one if a bundle is given.
+        """Open a store; if there is none and a bundle is given, create it.
 
         Args:
             path: The store's file.
-            bundle: The bundle's folder. Needed to make a store and, later, only if the bundle has
-                moved: a store remembers it, both in itself and seen from the store's folder.
-            max_tokens: Most tokens in a passage. Fixed when the store is made (default: what the
-                model reads, at most some 250).
-            overlap: Tokens that passages next to each other share. Fixed when the store is made
+            bundle: The bundle's folder. Needed to create a store and, later, only if the bundle has
+                moved: a store remembers the absolute path and the path from the store's folder.
+            max_tokens: The longest passage, in tokens. Fixed when the store is created (default: what
+                the model reads, at most about 250).
+            overlap: Tokens that neighbouring passages share. Fixed when the store is created
                 (default: an eighth of ``max_tokens``).
-            keep_full: What is kept of full vectors, to score the best again offline: "fp16" (768 B
-                a passage at 384 dimensions), "int8" (388 B), "until-synced" (fp16, until a server has
-                them), or None. Fixed when the store is made.
-            threads: Threads for embedding; None is one per core.
-            low_memory: Embed with the smallest memory, slower.
+            keep_full: How full vectors are kept, to rescore the best hits offline: "fp16" (768 B a
+                passage at 384 dimensions), "int8" (388 B), "until-synced" (fp16, until a server has
+                them), or None for not at all. Fixed when the store is created.
+            threads: Threads for embedding; None for one per core.
+            low_memory: Use less memory for embedding; slower.
 
         Raises:
-            UsageError: No store and no bundle, or passage options unlike the store's.
+            UsageError: There is no store and no bundle is given, or the options for passages or full
+                vectors differ from the store's.
             BundleError: The bundle cannot be trusted or opened.
-            StoreError: The store cannot be used; BindingError if it belongs to another bundle.
+            StoreError: The store cannot be used; a BindingError if it belongs to another bundle.
         """
         open_encoder = partial(Encoder.open, threads=threads, low_memory=low_memory)
         opened: list[Encoder] = []
@@ -135,31 +133,31 @@ class Index:
 
     @property
     def rule(self) -> PassageRule:
-        """How documents are cut into passages."""
+        """How documents are split into passages."""
         return self._store.rule
 
     @property
     def binding(self) -> Binding:
-        """The space and code that the store holds, and its bundle's path."""
+        """The embedding space and the code of the store's vectors, and the path of its bundle."""
         return self._store.binding
 
     @property
     def keep_full(self) -> str | None:
-        """What the store keeps of full vectors."""
+        """How the store keeps full vectors; None if it does not."""
         return self._store.keep_full
 
     @property
     def store(self) -> Store:
-        """The store itself, for vectors that are made elsewhere."""
+        """The store itself, to put vectors that were computed elsewhere."""
         return self._store
 
     @property
     def encoder(self) -> Encoder:
-        """The bundle, opened when first needed, and again after another process's reindexing.
+        """The bundle's encoder. Opened on first use, and again if another process has reindexed.
 
         Raises:
-            UsageError: It is not where it was.
-            BindingError: What is there now is of another space or code.
+            UsageError: The bundle is not where it was.
+            BindingError: Another bundle, of another embedding space or code, is in its place.
         """
         with self._lock:
             code = self._store.binding.code
@@ -175,32 +173,30 @@ class Index:
         *,
         committed: Callable[[Stored], None] | None = None,
     ) -> Stored:
-        """Store documents: each replaces that of its id; unchanged text is not embedded again.
+        """Store documents. Each replaces the one with its id; unchanged text is not embedded again.
 
-        Documents are read, embedded and committed in batches, in order, with bounded memory. A
-        document is stored whole or not at all, and is durable once its batch is committed.
+        Documents are read, embedded and committed in batches, in order, in bounded memory. A document is
+        stored completely or not at all, and is durable once its batch is committed.
 
         Args:
             documents: Any iterable.
-            committed: Called after each commit with all that was stored so far.
+            committed: Called after each commit with the totals so far.
+
+        Returns:
+            How many documents were added, updated and unchanged.
 
         Raises:
-            UsageError: Metadata that JSON cannot carry.
+            UsageError: JSON cannot hold a document's metadata.
             StoreError: The current batch was not stored.
         """
-        total = Stored()
-        for batch in batches(documents):
-            total += self._put_batch(batch)
-            if committed is not None:
-                committed(total)
-        return total
+        return put_documents(self._store, lambda: self.encoder, documents, committed=committed)
 
     def delete(self, ids: Iterable[str]) -> int:
-        """Delete documents; returns how many were there."""
+        """Delete documents; returns how many there were."""
         return self._store.delete(ids)
 
     def get(self, ids: Iterable[str]) -> dict[str, Document]:
-        """Those of the documents that are there, by id."""
+        """The documents with these ids, by id; ids without a document are left out."""
         return self._store.get(ids)
 
     def count(self) -> Counts:
@@ -282,35 +278,34 @@ class Index:
         return [Results(tuple(hits)) for hits in found]
 
     def tune(self, stages: Funnel | str | None) -> None:
-        """Remember stages for all searches that name none, until the bundle is changed.
+        """Set the stages of all searches that give none, until the bundle is changed.
 
         Args:
-            stages: A funnel, or how one is written: "64x1:20000,128x1:5000,128x8"; None for the
-                default.
+            stages: A funnel, or its text, such as "64x1:20000,128x1:5000,128x8"; None for the default.
 
         Raises:
-            UsageError: The store's codes cannot be searched so.
+            UsageError: The store's codes cannot be searched with these stages.
         """
         tune(self._store, Funnel.of(stages) if isinstance(stages, str) else stages)
 
     @property
     def tuned(self) -> Funnel | None:
-        """The stages that the store was tuned to; None for the default ones."""
+        """The stages that ``tune`` has set; None for the default ones."""
         with self._store.reading() as view:
             return tuned_funnel(view)
 
     def select(self, filter: Mapping[str, Any]) -> list[str]:  # noqa: A002 - see search
-        """Ids of the documents that a filter selects, in order."""
+        """Ids of the documents that match a filter, sorted."""
         with self._store.reading() as view:
             keys = [int(key) for key in view.select(filter)]
             return sorted(self._store.ids(keys).values())
 
     def ids_of_sources(self) -> Iterator[tuple[str, str]]:
-        """Ids and sources of all documents that were read from files."""
+        """The id and the source of each document that was read from a file."""
         return self._store.ids_of_sources()
 
     def stats(self) -> Stats:
-        """What the store holds and takes, for people and for programs; sizes in bytes."""
+        """What the store holds and the space it takes; sizes in bytes."""
         return stats(self._store)
 
     def check(
@@ -320,7 +315,7 @@ class Index:
         return check(self._store, repair=repair, advance=advance)
 
     def compact(self) -> Compaction:
-        """Give the space of deleted documents back; see ``edge_mrl.store.compact``."""
+        """Free the space of deleted documents; see ``edge_mrl.store.compact``."""
         return compact(self._store)
 
     def reindex(
@@ -333,20 +328,20 @@ class Index:
     ) -> int:
         """Embed all texts with another bundle, then change to it in one transaction.
 
-        The store serves searches and takes documents with the old bundle until then. An interrupted
-        call goes on where it was when it is called again with the same bundle.
+        Until then, the store can be searched and takes documents with the old bundle. If a call is
+        interrupted, the next one with the same bundle goes on from there.
 
         Args:
             bundle: The new bundle's folder.
-            max_tokens: Most tokens in a passage (default: as now, or what the new model reads).
-            overlap: Tokens that passages share (default: as now, or an eighth).
-            progress: Called with documents done and documents in all.
+            max_tokens: The longest passage, in tokens (default: as now, or what the new model reads).
+            overlap: Tokens that neighbouring passages share (default: as now, or an eighth).
+            progress: Called with the number of documents done and of all documents.
 
         Returns:
-            Documents embedded by this call.
+            The number of documents that this call embedded.
 
         Raises:
-            UsageError: The store keeps full vectors and the new bundle gives none.
+            UsageError: The store keeps full vectors, but the new bundle gives none.
             BundleError: The new bundle cannot be trusted.
         """
         folder = Path(bundle).resolve()
@@ -372,38 +367,6 @@ class Index:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _put_batch(self, batch: list[Document]) -> Stored:
-        known = self._store.hashes([document.id for document in batch])
-        same: list[Document] = []
-        fresh: list[Document] = []
-        for document in batch:
-            unchanged = known.get(document.id) == text_hash(document.text)
-            (same if unchanged else fresh).append(document)
-        entries, stale = self._store_all(fresh, same)
-        if stale:
-            again, _ = self._store_all(stale, [])
-            entries += again
-        return Stored(
-            added=sum(entry.document.id not in known for entry in entries),
-            updated=sum(entry.document.id in known for entry in entries),
-            unchanged=len(same) - len(stale),
-            passages=sum(len(entry.spans) for entry in entries),
-        )
-
-    def _store_all(
-        self, fresh: list[Document], same: list[Document]
-    ) -> tuple[list[Entry], list[Document]]:
-        """Embed and store, once more if another process changes the bundle meanwhile."""
-        for left in reversed(range(MOST_CHANGES)):
-            rule = self._store.rule
-            entries = embed(self.encoder, fresh, rule, self._store.keep_full) if fresh else []
-            try:
-                return entries, self._store.put(entries, unchanged=same)
-            except BindingError:
-                if not left:
-                    raise
-        raise AssertionError("unreachable")
 
     def _find(
         self, queries: Sequence[str], options: SearchOptions
@@ -458,10 +421,8 @@ class Index:
         if options.mode == "keyword":
             return [None] * len(queries), None
         encoder = self.encoder
-        encoding = encoder.encode(queries, kind="query")
-        fulls = [None] * len(queries) if encoding.full is None else list(encoding.full)
-        pairs = zip(encoding.coarse, fulls, strict=True)
-        return [QueryVectors(coarse, full) for coarse, full in pairs], _code(encoder)
+        vectors = QueryVectors.of(encoder.encode(queries, kind="query"))
+        return [*vectors], _code(encoder)
 
 
 def _code(encoder: Encoder) -> tuple[str, str]:
@@ -474,13 +435,13 @@ def _require_rule(
     rule = store.rule
     if keep_full not in (None, store.keep_full):
         raise UsageError(
-            f"{store.path} keeps {store.keep_full or 'nothing'} of full vectors, not {keep_full}: "
-            "leave this option out, or make another store"
+            f"{store.path} keeps {store.keep_full or 'no'} full vectors, not {keep_full}: leave out "
+            "this option, or create another store"
         )
     if max_tokens not in (None, rule.max_tokens) or overlap not in (None, rule.overlap):
         raise UsageError(
-            f"{store.path} has passages of up to {rule.max_tokens} tokens, overlap {rule.overlap}, "
-            "and keeps them so: leave these options out, or make another store"
+            f"{store.path} has passages of up to {rule.max_tokens} tokens with an overlap of "
+            f"{rule.overlap}, which cannot be changed: leave out these options, or create another store"
         )
 
 

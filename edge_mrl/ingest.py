@@ -8,15 +8,24 @@ from typing import TYPE_CHECKING
 
 from edge_mrl.documents import PassageRule
 from edge_mrl.encode import passage_rule, split
-from edge_mrl.errors import UsageError
-from edge_mrl.store import Entry, reindex
+from edge_mrl.errors import BindingError, UsageError
+from edge_mrl.store import Entry, reindex, text_hash
 
 if TYPE_CHECKING:
     from edge_mrl.documents import Document
     from edge_mrl.encode import Encoder
     from edge_mrl.store import Store
 
-__all__ = ["REINDEX_DOCUMENTS", "Stored", "batches", "embed", "embed_again", "rule_for"]
+__all__ = [
+    "MOST_CHANGES",
+    "REINDEX_DOCUMENTS",
+    "Stored",
+    "batches",
+    "embed",
+    "embed_again",
+    "put_documents",
+    "rule_for",
+]
 
 #: The most documents, and about the most characters, that are embedded and committed together. An
 #: interruption loses one such batch: some 100 passages, a second or two on a laptop, ten or twenty on
@@ -25,6 +34,8 @@ BATCH_DOCUMENTS = 256
 BATCH_CHARS = 100_000
 #: Documents that reindexing commits together.
 REINDEX_DOCUMENTS = 64
+#: How often other processes may change the bundle during one call.
+MOST_CHANGES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +109,75 @@ def embed(
         entries.append(Entry(document, spans, encoding.coarse[rows], full))
         first += len(spans)
     return entries
+
+
+def put_documents(
+    store: Store,
+    encoder: Callable[[], Encoder],
+    documents: Iterable[Document],
+    *,
+    committed: Callable[[Stored], None] | None = None,
+) -> Stored:
+    """Embed documents whose text is new, and store all of them, batch by batch.
+
+    Args:
+        store: The store.
+        encoder: Gives the encoder of the store's present bundle; asked again if another process changes
+            the bundle.
+        documents: Any iterable; read as it is needed.
+        committed: Called after each commit with the totals so far.
+
+    Returns:
+        How many documents were added, updated and unchanged.
+
+    Raises:
+        UsageError: JSON cannot hold a document's metadata.
+        StoreError: The current batch was not stored.
+    """
+    total = Stored()
+    for batch in batches(documents):
+        total += _put_batch(store, encoder, batch)
+        if committed is not None:
+            committed(total)
+    return total
+
+
+def _put_batch(store: Store, encoder: Callable[[], Encoder], batch: list[Document]) -> Stored:
+    known = store.hashes([document.id for document in batch])
+    same: list[Document] = []
+    fresh: list[Document] = []
+    for document in batch:
+        unchanged = known.get(document.id) == text_hash(document.text)
+        (same if unchanged else fresh).append(document)
+    entries, stale = _store_all(store, encoder, fresh, same)
+    if stale:
+        again, _ = _store_all(store, encoder, stale, [])
+        entries += again
+    return Stored(
+        added=sum(entry.document.id not in known for entry in entries),
+        updated=sum(entry.document.id in known for entry in entries),
+        unchanged=len(same) - len(stale),
+        passages=sum(len(entry.spans) for entry in entries),
+    )
+
+
+def _store_all(
+    store: Store, encoder: Callable[[], Encoder], fresh: list[Document], same: list[Document]
+) -> tuple[list[Entry], list[Document]]:
+    """Embed and store, and do so again if another process changes the bundle meanwhile.
+
+    Returns:
+        The entries of ``fresh``, and those of ``same`` whose text another process has changed.
+    """
+    for left in reversed(range(MOST_CHANGES)):
+        rule = store.rule
+        entries = embed(encoder(), fresh, rule, store.keep_full) if fresh else []
+        try:
+            return entries, store.put(entries, unchanged=same)
+        except BindingError:
+            if not left:
+                raise
+    raise AssertionError("unreachable")
 
 
 def rule_for(

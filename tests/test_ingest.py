@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from edge_mrl import ingest
-from edge_mrl.documents import Document
+from edge_mrl.documents import Document, PassageRule
 from edge_mrl.encode.encoder import Encoder
-from edge_mrl.encode.passages import PassageRule
 from edge_mrl.errors import UsageError
 from edge_mrl.index import Index
 from edge_mrl.ingest import Stored, batches, embed, rule_for

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from edge_mrl.cli.output import count, duration, print_json, size
 from edge_mrl.cli.progress import Progress
+from edge_mrl.cli.stores import add_threads
 from edge_mrl.cli.vectors import JsonLines, Npy, replacing
 from edge_mrl.errors import UsageError
 
@@ -69,10 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("coarse", "full"),
         help="write only these vectors (default: coarse for .npy, else all that the bundle gives)",
     )
-    parser.add_argument(
-        "--threads", type=int, metavar="N", help="use N threads (default: one per core)"
-    )
-    parser.add_argument("--low-memory", action="store_true", help="use less memory; slower")
+    add_threads(parser)
     parser.add_argument(
         "--json",
         action="store_true",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_mrl.cli.output import count, duration, print_json, size, table
 from edge_mrl.cli.progress import Progress
+from edge_mrl.cli.stores import add_threads
 from edge_mrl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,10 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prune", action="store_true", help="delete documents that are gone from PATHS"
     )
-    parser.add_argument(
-        "--threads", type=int, metavar="N", help="use N threads (default: one per core)"
-    )
-    parser.add_argument("--low-memory", action="store_true", help="use less memory; slower")
+    add_threads(parser)
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
     parser.add_argument(
         "--quiet", action="store_true", help="print no progress, warnings or summary"

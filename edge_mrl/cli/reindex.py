@@ -8,7 +8,7 @@ from typing import Any
 
 from edge_mrl.cli.output import count, duration, print_json
 from edge_mrl.cli.progress import Progress
-from edge_mrl.cli.stores import add_store
+from edge_mrl.cli.stores import add_store, add_threads
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -39,10 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="tokens that neighbouring passages share (default: as now)",
     )
-    parser.add_argument(
-        "--threads", type=int, metavar="N", help="use N threads (default: one per core)"
-    )
-    parser.add_argument("--low-memory", action="store_true", help="use less memory; slower")
+    add_threads(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--quiet", action="store_true", help="print no progress or summary")
 

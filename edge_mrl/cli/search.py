@@ -12,7 +12,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from edge_mrl.cli.output import count, duration, print_json, snippet
-from edge_mrl.cli.stores import FILTER_HELP, add_filter, add_store, open_existing, parse_filter
+from edge_mrl.cli.stores import (
+    FILTER_HELP,
+    add_filter,
+    add_store,
+    add_threads,
+    open_existing,
+    parse_filter,
+)
 from edge_mrl.documents import clean
 from edge_mrl.errors import UsageError
 
@@ -63,6 +70,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="rank by meaning, by words, or by both (default: vector)",
     )
     add_filter(parser)
+    _add_ranking(parser)
+    add_threads(parser)
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object a question, with whole passages"
+    )
+    parser.add_argument("--quiet", action="store_true", help="print only the hits")
+
+
+def _add_ranking(parser: argparse.ArgumentParser) -> None:
+    """Add the options that trade time for a better ranking."""
     parser.add_argument(
         "--exact",
         action="store_true",
@@ -96,14 +113,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MS",
         help="with --rerank, wait at most MS milliseconds for the server (default: 150)",
     )
-    parser.add_argument(
-        "--threads", type=int, metavar="N", help="use N threads (default: one per core)"
-    )
-    parser.add_argument("--low-memory", action="store_true", help="use less memory; slower")
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object a question, with whole passages"
-    )
-    parser.add_argument("--quiet", action="store_true", help="print only the hits")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Options and functions that the commands on a store share."""
+"""Options and functions that the commands on texts and stores share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from edge_mrl.errors import UsageError
 if TYPE_CHECKING:
     from edge_mrl.index import Index
 
-__all__ = ["FILTER_HELP", "add_filter", "add_store", "existing", "open_existing", "parse_filter"]
+__all__ = [
+    "FILTER_HELP",
+    "add_filter",
+    "add_store",
+    "add_threads",
+    "existing",
+    "open_existing",
+    "parse_filter",
+]
 
 FILTER_HELP = """\
 --filter takes NAME=VALUE, or !=, <, <=, >, >= (numbers are compared as numbers), or a JSON object with
@@ -39,6 +47,14 @@ def add_filter(parser: argparse.ArgumentParser) -> None:
         metavar="EXPR",
         help="only documents whose metadata match; may be given several times",
     )
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """Add --threads and --low-memory, for commands that embed text."""
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="use N threads (default: one per core)"
+    )
+    parser.add_argument("--low-memory", action="store_true", help="use less memory; slower")
 
 
 def parse_filter(expressions: list[str] | None) -> dict[str, Any] | None:

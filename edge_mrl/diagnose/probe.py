@@ -127,9 +127,7 @@ def search(job: dict[str, Any]) -> dict[str, Any]:
     options = SearchOptions(K)
     with _encoder(job) as encoder, _index(job, encoder) as index:
         encoded = encoder.encode(job["queries"], kind="query")
-        fulls = [None] * len(encoded) if encoded.full is None else list(encoded.full)
-        pairs = [QueryVectors(*pair) for pair in zip(encoded.coarse, fulls, strict=True)]
-        by_text = dict(zip(job["queries"], pairs, strict=True))
+        by_text = dict(zip(job["queries"], QueryVectors.of(encoded), strict=True))
 
         def ready(text: str) -> None:
             with index.store.reading() as view:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from edge_mrl.search.scan import Match, nearest
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from edge_mrl.encode import Encoding
     from edge_mrl.search.options import SearchOptions
     from edge_mrl.store import View
 
@@ -29,10 +30,16 @@ RESCORE_DEPTH = 100
 
 @dataclass(frozen=True, slots=True)
 class QueryVectors:
-    """A query's vectors: int8[dim], and float32[D] where the bundle gives full vectors."""
+    """A query's vectors: int8[dim], and float32[D] if the bundle gives full vectors."""
 
     coarse: NDArray[np.int8]
     full: NDArray[np.float32] | None
+
+    @classmethod
+    def of(cls, encoding: Encoding) -> list[Self]:
+        """The vectors of each query, from the encoding of all."""
+        fulls = [None] * len(encoding) if encoding.full is None else list(encoding.full)
+        return [cls(*pair) for pair in zip(encoding.coarse, fulls, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

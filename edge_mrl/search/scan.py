@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from edge_mrl.store import CodeTable
 
-__all__ = ["DEFAULT_WIDTH", "Match", "nearest"]
+__all__ = ["EXACT_BELOW", "Match", "nearest"]
 
 #: Up to so many times the width, all rows are scored: the first stage would save a millisecond, and
 #: pass on a quarter of the rows, by bits that miss more of them than at a million.
