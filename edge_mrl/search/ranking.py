@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["RESCORE_DEPTH", "QueryVectors", "Ranked", "rank"]
 
-#: Documents of each ranking that a hybrid search fuses: a document below takes less than 1/160.
+#: Documents of each ranking that a hybrid search fuses; a lower rank adds less than 1/160.
 HYBRID_DEPTH = 100
-#: Documents that are scored again by full vectors. With 128 dimensions the best 100 of the codes
-#: hold what a full search finds to 99.5 % of nDCG@10 or more (docs/benchmarks.md).
+#: Documents that are rescored by full vectors. The best 100 by codes of 128 dimensions keep 99.5 % or
+#: more of the nDCG@10 of a search by full vectors alone (docs/benchmarks.md).
 RESCORE_DEPTH = 100
 
 
@@ -67,6 +67,12 @@ def rank(
         query: The words.
         vectors: The query's vectors; None only in mode "keyword".
         options: How to search.
+
+    Returns:
+        At most ``options.k`` documents, from the best.
+
+    Raises:
+        UsageError: The filter cannot be understood, or the store cannot be searched with the stages.
     """
     if options.mode == "keyword" or vectors is None:
         return _by_keyword(view, query, options.k, options)
@@ -104,7 +110,7 @@ def _by_vector(view: View, vectors: QueryVectors, k: int, options: SearchOptions
 
 
 def _funnel(view: View, options: SearchOptions) -> Funnel:
-    """The stages that were asked for, or else those that the store was tuned to, or the default."""
+    """The stages that were asked for; else those that the store is tuned to; else the default ones."""
     funnel = options.funnel
     if funnel is not None and funnel.rescored is not None and not view.keeps_full:
         raise UsageError(f"the funnel {funnel} ends with full vectors, but the store keeps none")
@@ -114,9 +120,9 @@ def _funnel(view: View, options: SearchOptions) -> Funnel:
 
 
 def _rescored(view: View, vectors: QueryVectors, matches: list[Match]) -> list[Match]:
-    """The matches by the cosine of full vectors; unchanged unless all of them have theirs.
+    """The matches by the cosine of their full vectors; unchanged if one of them has none.
 
-    Cosines of codes and of full vectors are on different scales: a mixed order would be wrong.
+    Cosines of codes and of full vectors are on different scales, so they must not be mixed.
     """
     keys = [match.key for match in matches]
     fulls = view.fulls(keys)
