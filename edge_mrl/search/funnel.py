@@ -87,11 +87,11 @@ class Funnel:
                 )
             if after.width is not None and after.width > before.width:
                 raise UsageError(
-                    f"a stage of a funnel cannot be wider than the one before: {after} comes after {before}"
+                    f"a stage cannot be wider than the one before it: {after} comes after {before}"
                 )
             if after.bits < before.bits:
                 raise UsageError(
-                    f"a stage of a funnel cannot have fewer bits than the one before: {after} comes after {before}"
+                    f"a stage cannot have fewer bits than the one before it: {after} comes after {before}"
                 )
 
     @classmethod
@@ -109,8 +109,8 @@ class Funnel:
             match = _STAGE.fullmatch(part)
             if match is None:
                 raise UsageError(
-                    f"the funnel has a stage {part!r}, expected DIMSxBITS:WIDTH such as 128x1:5000, with 1, 4 "
-                    "or 8 bits; the last stage has no width, or is followed by full"
+                    f"the funnel has a stage {part!r}, expected DIMSxBITS:WIDTH such as 128x1:5000, with "
+                    "1, 4 or 8 bits; the last stage has no width, or is followed by full"
                 )
             dims, bits, width = match.groups()
             stages.append(Stage(int(dims), int(bits), None if width is None else int(width)))
@@ -164,8 +164,8 @@ class Funnel:
         for stage in self.coarse:
             if stage.bits not in (1, whole):
                 raise UsageError(
-                    f"the funnel {self} compares {stage.bits}-bit codes, but the store keeps {kind} codes: "
-                    f"use 1 or {whole} bits"
+                    f"the funnel {self} compares {stage.bits}-bit codes, but the store keeps {kind} "
+                    f"codes: use 1 or {whole} bits"
                 )
             if stage.bits == 1 and stage.dims % WORD_DIMS and stage.dims != layout.dim:
                 raise UsageError(
