@@ -1,44 +1,37 @@
-"""The face of the store: documents in, answers out."""
+"""The index: a store and its bundle, documents in and answers out."""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from edge_mrl.bundle import read_manifest
 from edge_mrl.documents import PassageRule
 from edge_mrl.encode import Encoder, passage_rule
-from edge_mrl.errors import BindingError, EdgeMrlError, NoStoreError, UsageError
-from edge_mrl.ingest import batches, embed, embed_again, rule_for
+from edge_mrl.errors import BindingError, NoStoreError, UsageError
+from edge_mrl.ingest import MOST_CHANGES, embed_again, put_documents, rule_for
 from edge_mrl.lazy import moved
 from edge_mrl.search import (
     DEFAULT_MARGIN,
     RESCORE_DEPTH,
-    Answer,
     Funnel,
-    Mode,
-    Options,
-    Reranker,
-    Scorer,
-    Vectors,
+    QueryVectors,
+    Results,
+    SearchOptions,
     answer,
-    doubt,
-    merge,
+    exact_scores,
+    reorder,
     tune,
     tuned_funnel,
 )
 from edge_mrl.store import (
     Binding,
     Counts,
-    Entry,
     Store,
     binding_of,
     check,
@@ -47,58 +40,23 @@ from edge_mrl.store import (
     reindex,
     replica,
     stats,
-    text_hash,
 )
-from edge_mrl.wire import MAX_IDS
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from edge_mrl.documents import Document
-    from edge_mrl.search import Hit
+    from edge_mrl.ingest import Stored
+    from edge_mrl.search import Hit, Reranker, Scorer, SearchKeywords
     from edge_mrl.store import Compaction, Health, Stats
 
-__all__ = ["Index", "Stored"]
+__all__ = ["Index"]
 
 #: How long a server has to order a shortlist, in milliseconds: above what a good link takes, below
 #: what a person notices.
 RERANK_MS = 150.0
-#: How often another process may change the bundle while one call is under way.
-MOST_CHANGES = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What a put did.
-
-    Attributes:
-        added: New documents.
-        updated: Documents whose text was replaced.
-        unchanged: Documents whose text was stored already: not embedded again.
-        passages: Passages embedded.
-    """
-
-    added: int = 0
-    updated: int = 0
-    unchanged: int = 0
-    passages: int = 0
-
-    @property
-    def documents(self) -> int:
-        """Documents put, unchanged ones included."""
-        return self.added + self.updated + self.unchanged
-
-    def __add__(self, other: Stored) -> Stored:
-        return Stored(
-            self.added + other.added,
-            self.updated + other.updated,
-            self.unchanged + other.unchanged,
-            self.passages + other.passages,
-        )
 
 
 class Index:
-    """A store together with the bundle it was made with. Safe to share between threads."""
+    """A store together with its bundle. Threads may share an index."""
 
     def __init__(
         self, store: Store, encoder: Encoder | None, *, open_encoder: Callable[[Path], Encoder]
@@ -121,26 +79,27 @@ class Index:
         threads: int | None = None,
         low_memory: bool = False,
     ) -> Index:
-        """Open a store, or make one if a bundle is given.
+        """Open a store; if there is none and a bundle is given, create it.
 
         Args:
             path: The store's file.
-            bundle: The bundle's folder. Needed to make a store and, later, only if the bundle has
-                moved: a store remembers it, both in itself and seen from the store's folder.
-            max_tokens: Most tokens in a passage. Fixed when the store is made (default: what the
-                model reads, at most some 250).
-            overlap: Tokens that passages next to each other share. Fixed when the store is made
+            bundle: The bundle's folder. Needed to create a store and, later, only if the bundle has
+                moved: a store remembers the absolute path and the path from the store's folder.
+            max_tokens: The longest passage, in tokens. Fixed when the store is created (default: what
+                the model reads, at most about 250).
+            overlap: Tokens that neighbouring passages share. Fixed when the store is created
                 (default: an eighth of ``max_tokens``).
-            keep_full: What is kept of full vectors, to score the best again offline: "fp16" (768 B
-                a passage at 384 dimensions), "int8" (388 B), "until-synced" (fp16, until a server has
-                them), or None. Fixed when the store is made.
-            threads: Threads for embedding; None is one per core.
-            low_memory: Embed with the smallest memory, slower.
+            keep_full: How full vectors are kept, to rescore the best hits offline: "fp16" (768 B a
+                passage at 384 dimensions), "int8" (388 B), "until-synced" (fp16, until a server has
+                them), or None for not at all. Fixed when the store is created.
+            threads: Threads for embedding; None for one per core.
+            low_memory: Use less memory for embedding; slower.
 
         Raises:
-            UsageError: No store and no bundle, or passage options unlike the store's.
+            UsageError: There is no store and no bundle is given, or the options for passages or full
+                vectors differ from the store's.
             BundleError: The bundle cannot be trusted or opened.
-            StoreError: The store cannot be used; BindingError if it belongs to another bundle.
+            StoreError: The store cannot be used; a BindingError if it belongs to another bundle.
         """
         open_encoder = partial(Encoder.open, threads=threads, low_memory=low_memory)
         encoder: Encoder | None = None
@@ -173,31 +132,31 @@ class Index:
 
     @property
     def rule(self) -> PassageRule:
-        """How documents are cut into passages."""
+        """How documents are split into passages."""
         return self._store.rule
 
     @property
     def binding(self) -> Binding:
-        """The space and code that the store holds, and its bundle's path."""
+        """The embedding space and the code of the store's vectors, and the path of its bundle."""
         return self._store.binding
 
     @property
     def keep_full(self) -> str | None:
-        """What the store keeps of full vectors."""
+        """How the store keeps full vectors; None if it does not."""
         return self._store.keep_full
 
     @property
     def store(self) -> Store:
-        """The store itself, for vectors that are made elsewhere."""
+        """The store itself, to put vectors that were computed elsewhere."""
         return self._store
 
     @property
     def encoder(self) -> Encoder:
-        """The bundle, opened when first needed, and again after another process's reindexing.
+        """The bundle's encoder. Opened on first use, and again if another process has reindexed.
 
         Raises:
-            UsageError: It is not where it was.
-            BindingError: What is there now is of another space or code.
+            UsageError: The bundle is not where it was.
+            BindingError: Another bundle, of another embedding space or code, is in its place.
         """
         with self._lock:
             code = self._store.binding.code
@@ -213,146 +172,139 @@ class Index:
         *,
         committed: Callable[[Stored], None] | None = None,
     ) -> Stored:
-        """Store documents: each replaces that of its id; unchanged text is not embedded again.
+        """Store documents. Each replaces the one with its id; unchanged text is not embedded again.
 
-        Documents are read, embedded and committed in batches, in order, with bounded memory. A
-        document is stored whole or not at all, and is durable once its batch is committed.
+        Documents are read, embedded and committed in batches, in order, in bounded memory. A document is
+        stored completely or not at all, and is durable once its batch is committed.
 
         Args:
             documents: Any iterable.
-            committed: Called after each commit with all that was stored so far.
+            committed: Called after each commit with the totals so far.
+
+        Returns:
+            How many documents were added, updated and unchanged.
 
         Raises:
-            UsageError: Metadata that JSON cannot carry.
+            UsageError: JSON cannot hold a document's metadata.
             StoreError: The current batch was not stored.
         """
-        total = Stored()
-        for batch in batches(documents):
-            total += self._put_batch(batch)
-            if committed is not None:
-                committed(total)
-        return total
+        return put_documents(self._store, lambda: self.encoder, documents, committed=committed)
 
     def delete(self, ids: Iterable[str]) -> int:
-        """Delete documents; returns how many were there."""
+        """Delete documents; returns how many there were."""
         return self._store.delete(ids)
 
     def get(self, ids: Iterable[str]) -> dict[str, Document]:
-        """Those of the documents that are there, by id."""
+        """The documents with these ids, by id; ids without a document are left out."""
         return self._store.get(ids)
 
     def count(self) -> Counts:
         """Count documents and passages."""
         return self._store.count()
 
-    def search(  # noqa: PLR0913 - what may be chosen for one search
+    def search(
         self,
         query: str,
-        k: int = 10,
+        k: int | None = None,
         *,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002 - what users of other stores know
-        mode: Mode = "vector",
-        exact: bool = False,
-        width: int | None = None,
-        stages: Funnel | str | None = None,
+        options: SearchOptions | None = None,
         rerank: Scorer | Literal["auto", "always"] | None = None,
         deadline_ms: float = RERANK_MS,
-    ) -> Answer[Hit]:
-        """Find the k documents that answer a query best: ``search_many`` for one.
+        **keywords: Unpack[SearchKeywords],
+    ) -> Results:
+        """Find the k documents that answer a query best.
+
+        A document of several passages counts by its best one and is found once.
 
         Args:
-            query: See ``search_many``, as for all others but the last two.
-            k: Most documents.
-            filter: Which documents count.
-            mode: How to rank.
-            exact: Score every code.
-            width: Rows that the 1-bit stage passes on.
-            stages: Which codes are compared.
-            rerank: Who orders the best 100 by full vectors: a ``SyncClient``, or the server that the
-                store is enrolled with, "always" or, with "auto", where the local scores leave the order
-                in doubt (see ``edge_mrl.search.rerank.calibrate_margin``). In mode "vector" alone.
-            deadline_ms: How long the server has; then the local order is the answer.
+            query: In the user's words; the bundle's prompt for queries is added.
+            k: The number of documents to return at most (default: 10).
+            options: How to search (see ``SearchOptions``). Keyword arguments override its fields.
+            rerank: Who reranks the best 100 by full vectors: a ``SyncClient``, or the server that the
+                store is enrolled with. "always" asks that server each time, "auto" only if the local
+                scores leave the order in doubt (see ``edge_mrl.search.calibrate_margin``). Needs mode
+                "vector". None asks nobody.
+            deadline_ms: How long the server may take, in milliseconds. Without an answer by then, the
+                local order is returned.
+            **keywords: Fields of ``SearchOptions``: ``filter``, ``mode``, ``exact``, ``width``,
+                ``stages``.
 
         Returns:
-            The hits. ``ranked_by`` says whose order it is, ``reason`` why it is the local one.
+            The hits, from the best. ``ranked_by`` says who ordered them; if the server did not,
+            ``reason`` says why.
+
+        Raises:
+            TypeError: There is no search option of that name.
+            UsageError: An option has a wrong value, or the store cannot be searched that way.
+            DamagedError: What was found is not what was stored.
         """
-        options = Options(k, mode, filter, exact, width, _funnel(stages))
+        chosen = SearchOptions.of(options, k, **keywords)
         if rerank is None:
-            return Answer(self._search([query], options)[0][0])
-        return self._search_with(rerank, query, options, deadline_ms / 1000)
+            return Results(tuple(self._find([query], chosen)[0][0]))
+        if chosen.mode != "vector":
+            raise UsageError(f'rerank needs mode "vector", not {chosen.mode!r}')
+        if isinstance(rerank, str) and rerank not in ("auto", "always"):
+            raise UsageError(f'rerank is {rerank!r}, expected "auto", "always" or a SyncClient')
+        return self._rerank(query, chosen, rerank, deadline_ms / 1000)
 
     def search_many(
         self,
         queries: Sequence[str],
         *,
-        k: int = 10,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002 - what users of other stores know
-        mode: Mode = "vector",
-        exact: bool = False,
-        width: int | None = None,
-        stages: Funnel | str | None = None,
-    ) -> list[list[Hit]]:
-        """Find the documents that answer each query best.
-
-        A document of several passages counts by its best one and comes once.
+        k: int | None = None,
+        options: SearchOptions | None = None,
+        **keywords: Unpack[SearchKeywords],
+    ) -> list[Results]:
+        """Find the documents that answer each of several queries best.
 
         Args:
-            queries: In the user's words; the bundle's prompt for queries is added.
-            k: Most documents for each.
-            filter: Which documents count, by their metadata: ``{"lang": "en", "year": {"$gte": 2020}}``;
-                see ``edge_mrl.store.filters.compile_filter``. Chosen before the search, so that
-                k come back where k match.
-            mode: "vector" by meaning; "keyword" by words (BM25; no model is loaded); "hybrid" by both.
-            exact: Score every code. The default scores those that the 1-bit stage passes on.
-            width: Rows that the 1-bit stage passes on (default: 5,000, or what the store was tuned
-                to); more never finds worse.
-            stages: Which codes are compared, of how many rows, instead (see ``edge_mrl.search.funnel``):
-                "64x1:20000,128x1:5000,128x8".
+            queries: As for ``search``.
+            k: The number of documents to return at most for each query (default: 10).
+            options: How to search (see ``SearchOptions``). Keyword arguments override its fields.
+            **keywords: Fields of ``SearchOptions``, as for ``search``.
 
         Returns:
-            For each query at most k hits by score, equals by id. The hits of one call come from
-            one state of the store.
+            For each query its hits. All come from one state of the store.
 
         Raises:
-            TypeError: ``queries`` is a single string.
-            UsageError: k or width is below 1, or the filter or the stages are none.
+            TypeError: ``queries`` is a single string, or there is no search option of that name.
+            UsageError: An option has a wrong value, or the store cannot be searched that way.
             DamagedError: What was found is not what was stored.
         """
         if isinstance(queries, str | bytes):
             raise TypeError("queries is a single string: pass a list of strings, e.g. [query]")
-        options = Options(k, mode, filter, exact, width, _funnel(stages))
-        return self._search(queries, options)[0]
+        found, _ = self._find(queries, SearchOptions.of(options, k, **keywords))
+        return [Results(tuple(hits)) for hits in found]
 
     def tune(self, stages: Funnel | str | None) -> None:
-        """Remember stages for all searches that name none, until the bundle is changed.
+        """Set the stages of all searches that give none, until the bundle is changed.
 
         Args:
-            stages: A funnel, or how one is written: "64x1:20000,128x1:5000,128x8"; None for the
-                default.
+            stages: A funnel, or its text, such as "64x1:20000,128x1:5000,128x8"; None for the default.
 
         Raises:
-            UsageError: The store's codes cannot be searched so.
+            UsageError: The store's codes cannot be searched with these stages.
         """
-        tune(self._store, _funnel(stages))
+        tune(self._store, Funnel.of(stages) if isinstance(stages, str) else stages)
 
     @property
     def tuned(self) -> Funnel | None:
-        """The stages that the store was tuned to; None for the default ones."""
+        """The stages that ``tune`` has set; None for the default ones."""
         with self._store.reading() as view:
             return tuned_funnel(view)
 
     def select(self, filter: Mapping[str, Any]) -> list[str]:  # noqa: A002 - see search
-        """Ids of the documents that a filter selects, in order."""
+        """Ids of the documents that match a filter, sorted."""
         with self._store.reading() as view:
             keys = [int(key) for key in view.select(filter)]
             return sorted(self._store.ids(keys).values())
 
     def ids_of_sources(self) -> Iterator[tuple[str, str]]:
-        """Ids and sources of all documents that were read from files."""
+        """The id and the source of each document that was read from a file."""
         return self._store.ids_of_sources()
 
     def stats(self) -> Stats:
-        """What the store holds and takes, for people and for programs; sizes in bytes."""
+        """What the store holds and the space it takes; sizes in bytes."""
         return stats(self._store)
 
     def check(
@@ -362,7 +314,7 @@ class Index:
         return check(self._store, repair=repair, advance=advance)
 
     def compact(self) -> Compaction:
-        """Give the space of deleted documents back; see ``edge_mrl.store.compact``."""
+        """Free the space of deleted documents; see ``edge_mrl.store.compact``."""
         return compact(self._store)
 
     def reindex(
@@ -375,20 +327,20 @@ class Index:
     ) -> int:
         """Embed all texts with another bundle, then change to it in one transaction.
 
-        The store serves searches and takes documents with the old bundle until then. An interrupted
-        call goes on where it was when it is called again with the same bundle.
+        Until then, the store can be searched and takes documents with the old bundle. If a call is
+        interrupted, the next one with the same bundle goes on from there.
 
         Args:
             bundle: The new bundle's folder.
-            max_tokens: Most tokens in a passage (default: as now, or what the new model reads).
-            overlap: Tokens that passages share (default: as now, or an eighth).
-            progress: Called with documents done and documents in all.
+            max_tokens: The longest passage, in tokens (default: as now, or what the new model reads).
+            overlap: Tokens that neighbouring passages share (default: as now, or an eighth).
+            progress: Called with the number of documents done and of all documents.
 
         Returns:
-            Documents embedded by this call.
+            The number of documents that this call embedded.
 
         Raises:
-            UsageError: The store keeps full vectors and the new bundle gives none.
+            UsageError: The store keeps full vectors, but the new bundle gives none.
             BundleError: The new bundle cannot be trusted.
         """
         folder = Path(bundle).resolve()
@@ -412,132 +364,64 @@ class Index:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _put_batch(self, batch: list[Document]) -> Stored:
-        known = self._store.hashes([document.id for document in batch])
-        same: list[Document] = []
-        fresh: list[Document] = []
-        for document in batch:
-            unchanged = known.get(document.id) == text_hash(document.text)
-            (same if unchanged else fresh).append(document)
-        entries, stale = self._store_all(fresh, same)
-        if stale:
-            again, _ = self._store_all(stale, [])
-            entries += again
-        return Stored(
-            added=sum(entry.document.id not in known for entry in entries),
-            updated=sum(entry.document.id in known for entry in entries),
-            unchanged=len(same) - len(stale),
-            passages=sum(len(entry.spans) for entry in entries),
-        )
-
-    def _store_all(
-        self, fresh: list[Document], same: list[Document]
-    ) -> tuple[list[Entry], list[Document]]:
-        """Embed and store, once more if another process changes the bundle meanwhile."""
-        for left in reversed(range(MOST_CHANGES)):
-            rule = self._store.rule
-            entries = embed(self.encoder, fresh, rule, self._store.keep_full) if fresh else []
-            try:
-                return entries, self._store.put(entries, unchanged=same)
-            except BindingError:
-                if not left:
-                    raise
-        raise AssertionError("unreachable")
-
-    def _search(
-        self, queries: Sequence[str], options: Options
-    ) -> tuple[list[list[Hit]], list[Vectors | None]]:
+    def _find(
+        self, queries: Sequence[str], options: SearchOptions
+    ) -> tuple[list[list[Hit]], list[QueryVectors | None]]:
         """Hits for each query, and the queries' vectors."""
         for _ in range(MOST_CHANGES):
             vectors, code = self._encode_queries(queries, options)
             with self._store.reading() as view:
                 if code not in (None, self._store.binding.code):
-                    continue  # another process has changed the bundle in this moment
+                    continue  # another process has just changed the bundle
                 return answer(view, queries, vectors, options), vectors
-        raise BindingError(f"{self.path} changes its bundle again and again: try later")
-
-    def _search_with(
-        self, rerank: Scorer | str, query: str, options: Options, deadline_s: float
-    ) -> Answer[Hit]:
-        """Search, and have the best ordered by somebody who has the full vectors."""
-        if options.mode != "vector":
-            raise UsageError(f'rerank goes with mode "vector", not {options.mode!r}')
-        if isinstance(rerank, str) and rerank not in ("auto", "always"):
-            raise UsageError(f'rerank is {rerank!r}, expected "auto", "always" or a SyncClient')
-        found, vectors = self._search([query], replace(options, k=max(options.k, RESCORE_DEPTH)))
-        hits = found[0]
-        full = None if vectors[0] is None else vectors[0].full
-        local: Answer[Hit] = Answer(hits[: options.k])
-        if not hits:
-            return local
-        if full is None:
-            local.reason = "the bundle gives no full vectors"
-            return local
-        if rerank == "auto" and doubt([hit.score for hit in hits]) <= self._margin():
-            local.reason = "the local order is not in doubt"
-            return local
-        scorer = self._own_reranker() if isinstance(rerank, str) else rerank
-        try:
-            ids = [hit.id for hit in hits[:MAX_IDS]]
-            theirs = scorer.rerank(ids, full, deadline_s=deadline_s)
-        except EdgeMrlError as error:
-            local.reason = str(error)
-            return local
-        scores = merge(
-            [(hit.id, hit.score) for hit in hits],
-            theirs,
-            lambda names: self._own_scores(names, full),
+        raise BindingError(
+            f"other processes change the bundle of {self.path} again and again: try again later"
         )
-        if scores is None:
-            local.reason = "the server knows too few of these documents"
-            return local
-        ordered = [replace(hit, score=scores[hit.id]) for hit in hits]
-        ordered.sort(key=lambda hit: -hit.score)  # equal scores stay in the local order
-        return Answer(ordered[: options.k], ranked_by="server")
 
-    def _own_scores(self, names: Sequence[str], query: NDArray[np.float32]) -> dict[str, float]:
-        """Exact scores of documents whose full vectors are here: those that wait to be sent."""
-        scores: dict[str, float] = {}
-        with self._store.reading() as view:
-            keys = self._store.keys(names)
-            for key, rows in view.fulls(list(keys)).items():
-                lengths = np.maximum(np.linalg.norm(rows, axis=1), 1e-12)
-                scores[keys[key]] = float((rows @ query / lengths).max())
-        return scores
+    def _rerank(
+        self, query: str, options: SearchOptions, rerank: Scorer | str, deadline_s: float
+    ) -> Results:
+        shortlist = replace(options, k=max(options.k, RESCORE_DEPTH))
+        (hits,), (vectors,) = self._find([query], shortlist)
+        full = None if vectors is None else vectors.full
+        if full is None:
+            reason = "the bundle gives no full vectors" if hits else None
+            return Results(tuple(hits[: options.k]), reason=reason)
+        return reorder(
+            hits,
+            k=options.k,
+            margin=self._margin() if rerank == "auto" else None,
+            ask=lambda ids: self._scorer(rerank).rerank(ids, full, deadline_s=deadline_s),
+            own=lambda ids: exact_scores(self._store, ids, full),
+        )
 
     def _margin(self) -> float:
         found = replica.enrollment_of(self._store)
         return DEFAULT_MARGIN if found is None or found.margin is None else found.margin
 
-    def _own_reranker(self) -> Reranker:
+    def _scorer(self, rerank: Scorer | str) -> Scorer:
+        """Who is asked for scores: what was given, or the server that the store is enrolled with."""
+        if not isinstance(rerank, str):
+            return rerank
+        from edge_mrl.search import Reranker  # loads ssl, which a search alone does not need
+
         with self._lock:
             if self._reranker is None:
                 self._reranker = Reranker(self.path, self._store.binding.space_id)
             return self._reranker
 
     def _encode_queries(
-        self, queries: Sequence[str], options: Options
-    ) -> tuple[list[Vectors | None], tuple[str, str] | None]:
+        self, queries: Sequence[str], options: SearchOptions
+    ) -> tuple[list[QueryVectors | None], tuple[str, str] | None]:
         """Vectors for each query, and the code they are of; None where no vector is needed."""
         if options.mode == "keyword":
             return [None] * len(queries), None
         encoder = self.encoder
-        encoding = encoder.encode(queries, kind="query")
-        fulls = [None] * len(queries) if encoding.full is None else list(encoding.full)
-        pairs = zip(encoding.coarse, fulls, strict=True)
-        return [Vectors(coarse, full) for coarse, full in pairs], _code(encoder)
-
-
-def _funnel(stages: Funnel | str | None) -> Funnel | None:
-    return Funnel.of(stages) if isinstance(stages, str) else stages
+        vectors = QueryVectors.of(encoder.encode(queries, kind="query"))
+        return [*vectors], _code(encoder)
 
 
 def _code(encoder: Encoder) -> tuple[str, str]:
@@ -550,14 +434,14 @@ def _require_rule(
     rule = store.rule
     if keep_full not in (None, store.keep_full):
         raise UsageError(
-            f"{store.path} keeps {store.keep_full or 'nothing'} of full vectors, not {keep_full}: "
-            "leave this option out, or make another store"
+            f"{store.path} keeps {store.keep_full or 'no'} full vectors, not {keep_full}: leave out "
+            "this option, or create another store"
         )
     if max_tokens not in (None, rule.max_tokens) or overlap not in (None, rule.overlap):
         raise UsageError(
-            f"{store.path} has passages of up to {rule.max_tokens} tokens, overlap {rule.overlap}, "
-            "and keeps them so: leave these options out, or make another store"
+            f"{store.path} has passages of up to {rule.max_tokens} tokens with an overlap of "
+            f"{rule.overlap}, which cannot be changed: leave out these options, or create another store"
         )
 
 
-__getattr__ = moved(__name__, {"edge_mrl.search": ("Hit",), "edge_mrl.ingest": ("embed",)})
+__getattr__ = moved(__name__, {"edge_mrl.search": ("Hit",)})

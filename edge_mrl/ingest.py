@@ -3,26 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edge_mrl.documents import PassageRule
 from edge_mrl.encode import passage_rule, split_passages
-from edge_mrl.errors import UsageError
-from edge_mrl.store import Entry, reindex
+from edge_mrl.errors import BindingError, UsageError
+from edge_mrl.store import Entry, reindex, text_hash
 
 if TYPE_CHECKING:
     from edge_mrl.documents import Document
     from edge_mrl.encode import Encoder
     from edge_mrl.store import Store
 
-__all__ = ["REINDEX_DOCUMENTS", "batches", "embed", "embed_again", "rule_for"]
+__all__ = [
+    "MOST_CHANGES",
+    "REINDEX_DOCUMENTS",
+    "Stored",
+    "batches",
+    "embed",
+    "embed_again",
+    "put_documents",
+    "rule_for",
+]
 
-#: Documents, or characters, that are embedded and committed together. An interruption loses one
-#: such batch: some 100 passages, a second or two on a laptop, ten or twenty on a small ARM board.
+#: The most documents, and about the most characters, that are embedded and committed together. An
+#: interruption loses one such batch: some 100 passages, a second or two on a laptop, ten or twenty on
+#: a small ARM board.
 BATCH_DOCUMENTS = 256
 BATCH_CHARS = 100_000
 #: Documents that reindexing commits together.
 REINDEX_DOCUMENTS = 64
+#: How often other processes may change the bundle during one call.
+MOST_CHANGES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a put did.
+
+    Attributes:
+        added: New documents.
+        updated: Documents whose text was replaced.
+        unchanged: Documents whose text was stored already, and was not embedded again.
+        passages: Passages that were embedded.
+    """
+
+    added: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    passages: int = 0
+
+    @property
+    def documents(self) -> int:
+        """All documents that were put, including unchanged ones."""
+        return self.added + self.updated + self.unchanged
+
+    def __add__(self, other: Stored) -> Stored:
+        return Stored(
+            self.added + other.added,
+            self.updated + other.updated,
+            self.unchanged + other.unchanged,
+            self.passages + other.passages,
+        )
 
 
 def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
@@ -68,10 +111,93 @@ def embed(
     return entries
 
 
+def put_documents(
+    store: Store,
+    encoder: Callable[[], Encoder],
+    documents: Iterable[Document],
+    *,
+    committed: Callable[[Stored], None] | None = None,
+) -> Stored:
+    """Embed documents whose text is new, and store all of them, batch by batch.
+
+    Args:
+        store: The store.
+        encoder: Gives the encoder of the store's present bundle; asked again if another process changes
+            the bundle.
+        documents: Any iterable; read as it is needed.
+        committed: Called after each commit with the totals so far.
+
+    Returns:
+        How many documents were added, updated and unchanged.
+
+    Raises:
+        UsageError: JSON cannot hold a document's metadata.
+        StoreError: The current batch was not stored.
+    """
+    total = Stored()
+    for batch in batches(documents):
+        total += _put_batch(store, encoder, batch)
+        if committed is not None:
+            committed(total)
+    return total
+
+
+def _put_batch(store: Store, encoder: Callable[[], Encoder], batch: list[Document]) -> Stored:
+    known = store.hashes([document.id for document in batch])
+    same: list[Document] = []
+    fresh: list[Document] = []
+    for document in batch:
+        unchanged = known.get(document.id) == text_hash(document.text)
+        (same if unchanged else fresh).append(document)
+    entries, stale = _store_all(store, encoder, fresh, same)
+    if stale:
+        again, _ = _store_all(store, encoder, stale, [])
+        entries += again
+    return Stored(
+        added=sum(entry.document.id not in known for entry in entries),
+        updated=sum(entry.document.id in known for entry in entries),
+        unchanged=len(same) - len(stale),
+        passages=sum(len(entry.spans) for entry in entries),
+    )
+
+
+def _store_all(
+    store: Store, encoder: Callable[[], Encoder], fresh: list[Document], same: list[Document]
+) -> tuple[list[Entry], list[Document]]:
+    """Embed and store, and do so again if another process changes the bundle meanwhile.
+
+    Returns:
+        The entries of ``fresh``, and those of ``same`` whose text another process has changed.
+    """
+    for left in reversed(range(MOST_CHANGES)):
+        rule = store.rule
+        entries = embed(encoder(), fresh, rule, store.keep_full) if fresh else []
+        try:
+            return entries, store.put(entries, unchanged=same)
+        except BindingError:
+            if not left:
+                raise
+    raise AssertionError("unreachable")
+
+
 def rule_for(
     encoder: Encoder, now: PassageRule, max_tokens: int | None, overlap: int | None
 ) -> PassageRule:
-    """The passages of a store after reindexing: as asked for, else as now where that fits."""
+    """The passage rule for a store after reindexing.
+
+    Args:
+        encoder: The new bundle's.
+        now: The store's present rule.
+        max_tokens: The longest passage, in tokens; None if not asked for.
+        overlap: The overlap of neighbouring passages, in tokens; None if not asked for.
+
+    Returns:
+        The present rule if nothing is asked for and the new model can read such passages; else what is
+        asked for, and the new model's defaults for the rest.
+
+    Raises:
+        UsageError: The new model cannot read passages of that length.
+    """
     if max_tokens is None and overlap is None:
         try:
             return passage_rule(encoder, max_tokens=now.max_tokens, overlap=now.overlap)
@@ -109,7 +235,7 @@ def embed_again(
         if not batch:
             if reindex.finish(store):
                 return embedded
-            last = 0  # some were changed meanwhile, behind us
+            last = 0  # documents before this one were changed in the meantime
             continue
         entries = embed(encoder, [document for _, document in batch], wanted.rule, wanted.keep_full)
         rows = [(key, entry) for (key, _), entry in zip(batch, entries, strict=True)]

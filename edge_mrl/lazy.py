@@ -10,13 +10,16 @@ from typing import Any
 __all__ = ["lazily", "moved"]
 
 
-def lazily(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
+def lazily(
+    package: str, homes: Mapping[str, Sequence[str]], *, renamed: Mapping[str, str] | None = None
+) -> Callable[[str], Any]:
     """The ``__getattr__`` of a package (PEP 562), so that importing the package loads nothing else.
 
     Args:
         package: The package's ``__name__``.
         homes: Modules of the package, relative to it, and the names that each of them gives. Under ""
             stand modules that the package gives as a whole.
+        renamed: Former names and what they are called now; using one gives a DeprecationWarning.
 
     Returns:
         A function of a name that gives what the name stands for, and raises AttributeError where the
@@ -25,6 +28,10 @@ def lazily(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], 
     home_of = {name: home for home, names in homes.items() for name in names}
 
     def get(name: str) -> Any:
+        if renamed and name in renamed:
+            text = f"{package}.{name} is called {renamed[name]} now"
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
+            name = renamed[name]
         if name not in home_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         if not home_of[name]:

@@ -27,20 +27,23 @@ _BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file to read documents from; ``path`` "-" is standard input, of size 0."""
+    """A file to read documents from. The path "-" is standard input; its size counts as 0."""
 
     path: str
     size_bytes: int
 
 
 def find_sources(paths: Iterable[str | os.PathLike[str]]) -> list[SourceFile]:
-    """Resolve files, folders, patterns and "-" into files, sorted within each, each file once.
+    """Find the files that paths stand for: files, folders, patterns, and "-".
 
-    Folders are read recursively, without what is hidden and without following linked folders; a
-    pattern (``notes/**/*.md``) counts only where no file has that name.
+    Folders are read recursively, without hidden files and without following links to folders. A path such
+    as ``notes/**/*.md`` is a pattern, unless a file has that name.
+
+    Returns:
+        Each file once, in the order of the paths; sorted within a folder or pattern.
 
     Raises:
-        UsageError: A path that is not there, or a pattern without a match.
+        UsageError: A path does not exist, or a pattern matches no file.
     """
     found: dict[str, None] = {}
     for path in paths:
@@ -56,19 +59,19 @@ def read_documents(
 ) -> Iterator[Document]:
     """Read documents, one at a time.
 
-    A text or Markdown file is one document, its id the path as given, its text the whole file
-    (without a byte order mark, with its line ends), so that offsets are those of the file. A JSON
-    Lines file, or standard input, holds one object a line: ``text``; ``id`` or ``_id`` (else
-    ``PATH:LINE``); ``title``, which goes in front of the text; ``metadata``. Other keys join the
+    A text or Markdown file is one document. Its id is the path as given; its text is the whole file,
+    without a byte order mark and with its line ends, so that offsets are those of the file. A JSON Lines
+    file, or standard input, has one object a line, with the keys ``text``; ``id`` or ``_id`` (default:
+    ``PATH:LINE``); ``title``, which is put before the text; and ``metadata``. Other keys are added to the
     metadata.
 
     Args:
         sources: As found by ``find_sources``.
-        skipped: Called with source and reason for each file that cannot be read or is not UTF-8 text.
-        advance: Called with the bytes read since the last call.
+        skipped: Called with the source and the reason for each file that cannot be read or is not UTF-8.
+        advance: Called with the number of bytes read since the last call.
 
     Raises:
-        UsageError: A line of a JSON Lines file is no document; the message says file and line.
+        UsageError: A line of a JSON Lines file is not a document; the message names file and line.
     """
     for source in sources:
         if source.path == STDIN or Path(source.path).suffix.lower() in LINES_SUFFIXES:
@@ -123,7 +126,7 @@ def _read_text(source: SourceFile, skipped: Callable[[str, str], None]) -> Docum
 
 
 def _file_id(path: str) -> str:
-    """The path with forward slashes; a byte that is not UTF-8 is spelled out, as in Python."""
+    """The path with forward slashes; bytes that are not UTF-8 are escaped as in Python."""
     return os.fsencode(path).decode("utf-8", "backslashreplace").replace(os.sep, "/")
 
 
@@ -165,7 +168,7 @@ def _parse_line(line: bytes, where: str, source: str) -> Document:
     text, title = values.pop("text", None), values.get("title", "")
     metadata = values.pop("metadata", {})
     if not isinstance(text, str) or not isinstance(title, str):
-        raise UsageError(f'{where}: expected "text" and, if there is one, "title" to be strings')
+        raise UsageError(f'{where}: expected strings as "text" and, if given, "title"')
     if not isinstance(metadata, dict):
         raise UsageError(f'{where}: "metadata" is {type(metadata).__name__}, expected an object')
     if type(names[0]) not in (str, int):

@@ -16,7 +16,7 @@ from edge_mrl.codes.packing import similarity
 from edge_mrl.documents import PassageRule
 from edge_mrl.encode.passages import split_passages
 from edge_mrl.errors import BindingError, DamagedError, UsageError
-from edge_mrl.index import Stored
+from edge_mrl.ingest import Stored
 from edge_mrl.search import scan as search
 from edge_mrl.search.funnel import Funnel
 from edge_mrl.store import Counts

@@ -21,7 +21,8 @@ from bench.quality.retrieval import ROOT, SETS, DataSet, encode, read_set
 from bench.support.machine import save
 from edge_mrl.documents import Document, PassageRule
 from edge_mrl.encode.encoder import Encoder, Encoding
-from edge_mrl.search.ranking import Mode, Options, Vectors, rank
+from edge_mrl.search.options import Mode, SearchOptions
+from edge_mrl.search.ranking import QueryVectors, rank
 from edge_mrl.store import Binding, Entry, Store
 
 DEPTH = 100
@@ -105,9 +106,9 @@ def ask(store: Store, data: DataSet, queries: Encoding, mode: Mode) -> dict[str,
     times = []
     with store.reading() as view:
         for row, query in enumerate(data.queries):
-            vectors = Vectors(queries.coarse[row], queries.full[row])
+            vectors = QueryVectors(queries.coarse[row], queries.full[row])
             started = time.perf_counter()
-            ranking = rank(view, query, vectors, Options(k=DEPTH, mode=mode))
+            ranking = rank(view, query, vectors, SearchOptions(k=DEPTH, mode=mode))
             times.append(time.perf_counter() - started)
             for place, found in enumerate(ranking):
                 scores[row, found.key - 1] = -place

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from edge_mrl.cli.stores import FILTER_HELP, add_filter, add_store
+from edge_mrl.cli.output import count, print_json
+from edge_mrl.cli.stores import FILTER_HELP, add_filter, add_store, open_existing, parse_filter
 from edge_mrl.errors import UsageError
 
 __all__ = ["HELP", "add_arguments", "run"]
@@ -16,9 +17,9 @@ examples:
   edge-mrl delete notes/old.md --store notes.db
   edge-mrl delete --filter 'year<2010' --store notes.db
 
-`edge-mrl compact` gives the space back.
+The file keeps its size until `edge-mrl compact` frees the space.
 
-exit codes: 0 done, also when nothing was there; 2 wrong usage, or an unusable store
+exit codes: 0 done, even if nothing was found; 2 wrong usage, or the store cannot be used
 """
 
 
@@ -29,16 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_filter(parser)
     add_store(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--quiet", action="store_true", help="no summary")
+    parser.add_argument("--quiet", action="store_true", help="print no summary")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Delete and print how many there were."""
-    from edge_mrl.cli.output import count, print_json
-    from edge_mrl.cli.stores import open_existing, parse_filter
-
+    """Delete documents and print how many there were."""
     if bool(args.ids) == bool(args.filter):
-        raise UsageError("expected ids, or --filter, and not both (see `edge-mrl delete --help`)")
+        raise UsageError("expected either ids or --filter (see `edge-mrl delete --help`)")
     with open_existing(args) as index:
         where = parse_filter(args.filter)
         ids = args.ids if where is None else index.select(where)

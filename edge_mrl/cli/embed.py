@@ -10,6 +10,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_mrl.cli.output import count, duration, print_json, size
+from edge_mrl.cli.progress import Progress
+from edge_mrl.cli.stores import add_threads
+from edge_mrl.cli.vectors import JsonLines, Npy, replacing
 from edge_mrl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,22 +26,22 @@ HELP = "encode lines of text as vectors"
 STANDARD = "-"
 _BOM = b"\xef\xbb\xbf"
 _EPILOG = """\
-Each line is one text, an empty line too, and gives one row, in order. Lines end at LF or CR LF and
-are UTF-8; what is not becomes U+FFFD, with a warning. Memory stays bounded whatever the input.
+Each line is one text (an empty line too) and gives one row, in the order of the input. Lines end at LF
+or CR LF. Bytes that are not UTF-8 become U+FFFD, with a warning. Input of any size takes bounded memory.
 
 output:
   -           JSON Lines on standard output (default), one object a text:
               {"index": 0, "coarse": [...], "full": [...]}
   FILE.jsonl  the same in a file
-  FILE.npy    one array for numpy.load: --which coarse is int8[n, dim], full is float32[n, D]
-A file appears when it is complete, never half-written.
+  FILE.npy    one array for numpy.load: int8[n, dim] (--which coarse) or float32[n, D] (--which full)
+The file appears once it is complete.
 
 examples:
   echo "hello there" | edge-mrl embed --bundle minilm
   edge-mrl embed --bundle minilm notes.txt -o notes.npy --which full
   edge-mrl embed --bundle minilm --kind query questions.txt -o questions.jsonl
 
-exit codes: 0 done, 2 wrong usage or input, or a bundle that cannot be used
+exit codes: 0 done; 2 wrong usage or input, or the bundle cannot be used
 """
 
 
@@ -52,29 +56,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--kind",
         choices=("document", "query"),
         default="document",
-        help="what the texts are: the model's prompt for it is added (default: document)",
+        help="what the texts are; the model's prompt for this kind is added (default: document)",
     )
     parser.add_argument(
-        "-o", "--output", default=STANDARD, metavar="FILE", help="where to (default: -)"
+        "-o",
+        "--output",
+        default=STANDARD,
+        metavar="FILE",
+        help="where to write the vectors (default: -, standard output)",
     )
     parser.add_argument(
         "--which",
         choices=("coarse", "full"),
-        help="only these vectors (default: coarse into .npy, else all that the bundle gives)",
+        help="write only these vectors (default: coarse for .npy, else all that the bundle gives)",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="threads (default: one per core)")
-    parser.add_argument("--low-memory", action="store_true", help="smallest memory, slower")
+    add_threads(parser)
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print the summary as one JSON object, unless output is -",
+        help="print the summary as one JSON object (not if the vectors go to standard output)",
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress, warnings or summary")
+    parser.add_argument(
+        "--quiet", action="store_true", help="print no progress, warnings or summary"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Embed; the summary goes to standard output unless the vectors do."""
-    from edge_mrl.cli.progress import Progress
+    """Embed texts. The summary goes to standard output unless the vectors do."""
     from edge_mrl.encode import Encoder
 
     started = time.monotonic()
@@ -107,11 +115,9 @@ def _checked_files(files: list[str]) -> list[str]:
 
 
 def _open_writer(args: argparse.Namespace, encoder: Encoder, stack: ExitStack) -> Writer:
-    from edge_mrl.cli.vectors import JsonLines, Npy, replacing
-
     manifest = encoder.manifest
     if args.which == "full" and manifest.full_dim is None:
-        raise UsageError(f"{args.bundle} gives coarse codes alone: leave --which full out")
+        raise UsageError(f"{args.bundle} gives no full vectors: leave out --which full")
     if args.output == STANDARD:
         return JsonLines(sys.stdout.buffer, which=args.which)
     path = Path(args.output)
@@ -145,7 +151,7 @@ def _read_lines(files: list[str], *, warn: Callable[[str], None]) -> Iterator[tu
         if broken:
             shown = "standard input" if name == STANDARD else name
             lines = "1 line is" if broken == 1 else f"{broken:,} lines are"
-            warn(f"{shown}: {lines} not UTF-8; what cannot be read became U+FFFD")
+            warn(f"{shown}: {lines} not UTF-8; invalid bytes became U+FFFD")
 
 
 def _stream(
@@ -177,8 +183,6 @@ def _stream(
 def _summarise(
     args: argparse.Namespace, texts: int, seconds: float, dims: dict[str, int | None]
 ) -> None:
-    from edge_mrl.cli.output import count, duration, print_json, size
-
     if args.output == STANDARD:
         if not args.quiet:
             print(f"{count(texts, 'text')} in {duration(seconds)}", file=sys.stderr)

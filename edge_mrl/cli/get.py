@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edge_mrl.cli.stores import add_store
+from edge_mrl.cli.output import print_json
+from edge_mrl.cli.stores import add_store, open_existing
+
+if TYPE_CHECKING:
+    from edge_mrl.documents import Document
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -16,7 +20,7 @@ examples:
   edge-mrl get notes/garden.md --store notes.db
   edge-mrl get a b c --store notes.db --json
 
-exit codes: 0 all found; 1 some are not there; 2 wrong usage, or an unusable store
+exit codes: 0 all found; 1 some not found; 2 wrong usage, or the store cannot be used
 """
 
 
@@ -29,10 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the documents in the order asked for."""
-    from edge_mrl.cli.output import print_json
-    from edge_mrl.cli.stores import open_existing
-
+    """Print the documents in the order of their ids on the command line."""
     with open_existing(args) as index:
         found = index.get(args.ids)
     for name in dict.fromkeys(args.ids):
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if all(name in found for name in args.ids) else 1
 
 
-def _facts(document: Any) -> dict[str, Any]:
+def _facts(document: Document) -> dict[str, Any]:
     return {
         "id": document.id,
         "text": document.text,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import hashlib
 import os
 import time
@@ -11,32 +12,38 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_mrl.cli.output import count, duration, print_json, size, table
+from edge_mrl.cli.progress import Progress
+from edge_mrl.cli.stores import add_threads
 from edge_mrl.errors import UsageError
 
 if TYPE_CHECKING:
     from edge_mrl.documents import Document
-    from edge_mrl.index import Index, Stored
+    from edge_mrl.index import Index
+    from edge_mrl.ingest import Stored
     from edge_mrl.sources import SourceFile
 
 __all__ = ["HELP", "add_arguments", "run"]
 
 HELP = "add documents to a store"
 _EPILOG = """\
-PATHS are files, folders (read recursively: .txt, .md, .jsonl), quoted patterns ("notes/**/*.md"),
-or - for JSON Lines on standard input. A text file is one document, its id the path as given. A JSON
-Lines file holds one object a line: "text"; "id" or "_id"; "title" and "metadata" if you like.
+PATHS are files, folders (read recursively: .txt, .md, .jsonl), patterns in quotes ("notes/**/*.md"),
+or - for JSON Lines on standard input. A text file is one document; its id is its path, as given. A JSON
+Lines file has one object a line, with the keys "text" and, optionally, "id" or "_id", "title", and
+"metadata".
 
-A document replaces the one of its id; unchanged text is not embedded again, so the same command
-brings a store up to date; with --prune, documents that were read from PATHS before and are not there
-any more are deleted. Documents are committed in batches: interrupt it at any time and run it
-again to go on. A store remembers its bundle: --bundle is needed to make it, or if the bundle moved.
+A document replaces the stored one with the same id, and unchanged text is not embedded again. So run the
+same command again to bring a store up to date; with --prune it also deletes documents that an earlier run
+read from PATHS and that are gone now. Documents are saved in batches: you can interrupt the command at
+any time and run it again to go on. A store remembers its bundle: --bundle is only needed to create a
+store, or if the bundle has moved.
 
 examples:
   edge-mrl index notes/ --bundle minilm --store notes.db
   edge-mrl index notes/ --store notes.db --prune
   grep -v '"draft"' all.jsonl | edge-mrl index - --store notes.db --json
 
-exit codes: 0 done; 2 wrong usage or input, or an unusable bundle or store; 130 interrupted
+exit codes: 0 done; 2 wrong usage or input, or the bundle or store cannot be used; 130 interrupted
 """
 
 
@@ -45,34 +52,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     parser.add_argument("paths", nargs="+", metavar="PATHS", help="files, folders, patterns, or -")
     parser.add_argument(
-        "--store", required=True, metavar="FILE", help="the store; made if not there"
+        "--store", required=True, metavar="FILE", help="the store; created if it does not exist"
     )
-    parser.add_argument("--bundle", metavar="DIR", help="the bundle's folder")
+    parser.add_argument(
+        "--bundle", metavar="DIR", help="the bundle's folder; needed to create a store"
+    )
     parser.add_argument(
         "--max-tokens",
         type=int,
         metavar="N",
-        help="most tokens in a passage (default: by the model, <= 247)",
+        help="longest passage, in tokens (default: what the model reads, at most 247)",
     )
     parser.add_argument(
-        "--overlap", type=int, metavar="N", help="tokens that passages share (default: an eighth)"
+        "--overlap",
+        type=int,
+        metavar="N",
+        help="tokens that neighbouring passages share (default: an eighth of the longest passage)",
     )
     parser.add_argument(
         "--keep-full",
         choices=("until-synced", "fp16", "int8"),
-        help="keep full vectors on disk too, to rank the best by them (fixed when the store is made)",
+        help="also keep full vectors on disk, to rescore the best hits with them (fixed when the store "
+        "is created)",
     )
     parser.add_argument(
-        "--prune", action="store_true", help="delete documents that vanished from PATHS"
+        "--prune", action="store_true", help="delete documents that are gone from PATHS"
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="threads (default: one per core)")
-    parser.add_argument("--low-memory", action="store_true", help="smallest memory, slower")
+    add_threads(parser)
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
-    parser.add_argument("--quiet", action="store_true", help="no progress, warnings or summary")
+    parser.add_argument(
+        "--quiet", action="store_true", help="print no progress, warnings or summary"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Index and print a summary."""
+    """Index documents and print a summary."""
     from edge_mrl.index import Index
     from edge_mrl.sources import find_sources
 
@@ -129,9 +143,7 @@ def _hash(name: str) -> int:
 
 
 def _put(index: Index, sources: list[SourceFile], *, quiet: bool) -> tuple[Stored, _Run]:
-    """Put everything; returns what was stored and what was read."""
-    from edge_mrl.cli.output import count
-    from edge_mrl.cli.progress import Progress
+    """Put all documents; returns what was stored and what was read."""
     from edge_mrl.sources import read_documents
 
     run_ = _Run()
@@ -158,15 +170,13 @@ def _put(index: Index, sources: list[SourceFile], *, quiet: bool) -> tuple[Store
 
 
 def _require_no_pattern(paths: list[str]) -> None:
-    import glob
-
     for path in paths:
         if glob.has_magic(path) and not Path(path).exists():
-            raise UsageError(f"--prune wants files or folders, not the pattern {path}")
+            raise UsageError(f"--prune works with files and folders, not with the pattern {path}")
 
 
 def _prune(index: Index, paths: list[str], run_: _Run) -> int:
-    """Delete what was read from the paths before, and is not there any more."""
+    """Delete documents that an earlier run read from the paths and that are gone now."""
     whole = {os.path.normpath(path).replace(os.sep, "/") for path in paths}
     folders = tuple("" if path == "." else f"{path.rstrip('/')}/" for path in whole)
 
@@ -201,8 +211,6 @@ def _facts(index: Index, stored: Stored, skipped: int, pruned: int | None) -> di
 
 
 def _print(args: argparse.Namespace, facts: dict[str, Any]) -> None:
-    from edge_mrl.cli.output import count, duration, print_json, size, table
-
     if args.json:
         print_json(facts)
         return

@@ -6,20 +6,22 @@ import argparse
 import time
 from typing import Any
 
-from edge_mrl.cli.stores import add_store
+from edge_mrl.cli.output import count, duration, print_json
+from edge_mrl.cli.progress import Progress
+from edge_mrl.cli.stores import add_store, add_threads
 
 __all__ = ["HELP", "add_arguments", "run"]
 
 HELP = "change a store to another bundle"
 _EPILOG = """\
-All texts are embedded with the new bundle. The store answers, and takes documents, with the old one
-until the new codes are complete; then it changes in one moment. Interrupt it at any time and run it
-again to go on.
+Embeds all texts with the new bundle. Until the new codes are complete, the store can be searched and
+takes documents with the old bundle; then it changes to the new one in a single step. You can interrupt
+the command at any time and run it again to go on.
 
 example:
   edge-mrl reindex --bundle minilm-64 --store notes.db
 
-exit codes: 0 done; 2 wrong usage, or an unusable bundle or store; 130 interrupted
+exit codes: 0 done; 2 wrong usage, or the bundle or store cannot be used; 130 interrupted
 """
 
 
@@ -29,21 +31,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
     parser.add_argument("--bundle", required=True, metavar="DIR", help="the new bundle's folder")
     parser.add_argument(
-        "--max-tokens", type=int, metavar="N", help="most tokens in a passage (default: as now)"
+        "--max-tokens", type=int, metavar="N", help="longest passage, in tokens (default: as now)"
     )
     parser.add_argument(
-        "--overlap", type=int, metavar="N", help="tokens that passages share (default: as now)"
+        "--overlap",
+        type=int,
+        metavar="N",
+        help="tokens that neighbouring passages share (default: as now)",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="threads (default: one per core)")
-    parser.add_argument("--low-memory", action="store_true", help="smallest memory, slower")
+    add_threads(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--quiet", action="store_true", help="no progress or summary")
+    parser.add_argument("--quiet", action="store_true", help="print no progress or summary")
 
 
 def run(args: argparse.Namespace) -> int:
     """Reindex and print a summary."""
-    from edge_mrl.cli.output import count, duration, print_json
-    from edge_mrl.cli.progress import Progress
     from edge_mrl.index import Index
 
     started = time.monotonic()

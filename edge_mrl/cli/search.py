@@ -11,12 +11,21 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from edge_mrl.cli.stores import FILTER_HELP, add_filter, add_store
+from edge_mrl.cli.output import count, duration, print_json, snippet
+from edge_mrl.cli.stores import (
+    FILTER_HELP,
+    add_filter,
+    add_store,
+    add_threads,
+    open_existing,
+    parse_filter,
+)
+from edge_mrl.documents import clean
 from edge_mrl.errors import UsageError
 
 if TYPE_CHECKING:
     from edge_mrl.index import Index
-    from edge_mrl.search import Answer, Hit
+    from edge_mrl.search import Results
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -24,12 +33,12 @@ HELP = "find the documents that answer a question"
 SNIPPET_LINES = 2
 MODES = ("vector", "keyword", "hybrid")
 _EPILOG = f"""\
-Documents come by their best passage, which is shown. Everything happens on this machine, unless
---rerank asks the server that the store is enrolled with. Quote the question, so that it is one argument;
-without one, questions are read line by line, from the keyboard or from a pipe.
+Each document is ranked by its best passage, and that passage is printed. Everything happens on this
+machine, unless you ask the store's server with --rerank. Put the question in quotes. Without a question,
+the command reads questions from the keyboard or a pipe, one a line.
 
---mode vector ranks by meaning (the score is a cosine), keyword by words (BM25; "phrases" and prefix*
-are understood; no model is loaded), hybrid by both (reciprocal rank fusion).
+--mode vector ranks by meaning (the score is a cosine); keyword ranks by words (BM25; understands
+"phrases" and prefix*; loads no model); hybrid ranks by both (reciprocal rank fusion).
 {FILTER_HELP}
 examples:
   edge-mrl search "how do I undo a commit?" --store notes.db
@@ -37,7 +46,7 @@ examples:
   edge-mrl search --store notes.db
   cat questions.txt | edge-mrl search --store notes.db --json > answers.jsonl
 
-exit codes: 0 done, also when nothing is found; 2 wrong usage, or an unusable store or bundle
+exit codes: 0 done, even if nothing is found; 2 wrong usage, or the store or bundle cannot be used
 """
 
 
@@ -45,60 +54,69 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the sub-command's arguments."""
     parser.epilog = _EPILOG
     parser.add_argument(
-        "query", nargs="?", metavar="QUERY", help="the question; without it, one a line is read"
+        "query",
+        nargs="?",
+        metavar="QUERY",
+        help="the question (default: read questions, one a line)",
     )
     add_store(parser, bundle=True)
     parser.add_argument(
-        "-k", type=int, default=10, metavar="N", help="most documents (default: 10)"
+        "-k", type=int, default=10, metavar="N", help="return at most N documents (default: 10)"
     )
     parser.add_argument(
-        "--mode", choices=MODES, default="vector", help="how to rank (default: vector)"
+        "--mode",
+        choices=MODES,
+        default="vector",
+        help="rank by meaning, by words, or by both (default: vector)",
     )
     add_filter(parser)
+    _add_ranking(parser)
+    add_threads(parser)
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object a question, with whole passages"
+    )
+    parser.add_argument("--quiet", action="store_true", help="print only the hits")
+
+
+def _add_ranking(parser: argparse.ArgumentParser) -> None:
+    """Add the options that trade time for a better ranking."""
     parser.add_argument(
         "--exact",
         action="store_true",
-        help="score every passage, instead of the 1-bit stage's best",
+        help="score every passage, not only those that the 1-bit stage passes on",
     )
     parser.add_argument(
         "--width",
         type=int,
         metavar="N",
-        help="passages that the 1-bit stage passes on (default: 5000)",
+        help="number of passages that the 1-bit stage passes on; more is slower and never worse "
+        "(default: 5000, or the stages that the store is tuned to)",
     )
     parser.add_argument(
         "--stages",
         metavar="DIMSxBITS:N,...",
-        help="which codes are compared, of how many passages: 64x1:20000,128x1:5000,128x8 (default: "
-        "what the store was tuned to)",
+        help="which codes to compare, and how many passages each stage passes on, as in "
+        "64x1:20000,128x1:5000,128x8 (default: the stages that the store is tuned to)",
     )
     parser.add_argument(
         "--rerank",
         nargs="?",
         choices=("auto", "always"),
         const="auto",
-        help="have the server order the best by full vectors: always, or (auto, the default) where "
-        "the local order is in doubt; without an answer in time the local order stands",
+        help="let the server rerank the best hits by full vectors: always, or only if the local order "
+        "is in doubt (auto, the default); if the server does not answer in time, the local order is kept",
     )
     parser.add_argument(
         "--deadline",
         type=float,
         default=150.0,
         metavar="MS",
-        help="with --rerank, how long the server has (default: 150)",
+        help="with --rerank, wait at most MS milliseconds for the server (default: 150)",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="threads (default: one per core)")
-    parser.add_argument("--low-memory", action="store_true", help="smallest memory, slower")
-    parser.add_argument(
-        "--json", action="store_true", help="print a JSON object a question, passages whole"
-    )
-    parser.add_argument("--quiet", action="store_true", help="only the hits")
 
 
 def run(args: argparse.Namespace) -> int:
     """Search and print the hits."""
-    from edge_mrl.cli.stores import open_existing
-
     started = time.monotonic()
     if args.query is not None:
         _require_words(args.query)
@@ -117,12 +135,12 @@ def _require_words(query: str) -> None:
 
 
 def _questions(args: argparse.Namespace) -> Iterator[str]:
-    """Questions from the keyboard or a pipe, one a line, until the end or an empty line typed."""
+    """Questions from the keyboard or a pipe, one a line, until the end or an empty line."""
     if not sys.stdin.isatty():
         yield from (line.strip() for line in sys.stdin if line.strip())
         return
     if not args.quiet:
-        print("one question a line; an empty line ends", file=sys.stderr)
+        print("type one question a line; an empty line ends", file=sys.stderr)
     with contextlib.suppress(EOFError):
         while query := _ask():
             yield query
@@ -134,10 +152,6 @@ def _ask() -> str:
 
 
 def _answer(index: Index, args: argparse.Namespace, query: str, started: float) -> None:
-    from edge_mrl.cli.output import count, duration
-    from edge_mrl.cli.stores import parse_filter
-    from edge_mrl.documents import clean
-
     query = clean(query)
     hits = index.search(
         query,
@@ -166,9 +180,7 @@ def _answer(index: Index, args: argparse.Namespace, query: str, started: float) 
             print(f"{hits.ranked_by} order{why}", file=sys.stderr)
 
 
-def _print_json(query: str, hits: Answer[Hit], seconds: float, *, reranked: bool) -> None:
-    from edge_mrl.cli.output import print_json
-
+def _print_json(query: str, hits: Results, seconds: float, *, reranked: bool) -> None:
     rows = [{"rank": rank, **dataclasses.asdict(hit)} for rank, hit in enumerate(hits, start=1)]
     facts: dict[str, Any] = {"query": query, "hits": rows, "seconds": round(seconds, 3)}
     if reranked:
@@ -176,9 +188,7 @@ def _print_json(query: str, hits: Answer[Hit], seconds: float, *, reranked: bool
     print_json(facts)
 
 
-def _print_text(hits: list[Hit]) -> None:
-    from edge_mrl.cli.output import snippet
-
+def _print_text(hits: Results) -> None:
     width = shutil.get_terminal_size().columns
     for rank, hit in enumerate(hits, start=1):
         print(f"{rank:>3}  {hit.score:.3f}  {snippet(hit.id, chars=width)}")

@@ -1,4 +1,4 @@
-"""What the commands that work on a store share."""
+"""Options and functions that the commands on texts and stores share."""
 
 from __future__ import annotations
 
@@ -12,11 +12,19 @@ from edge_mrl.errors import UsageError
 if TYPE_CHECKING:
     from edge_mrl.index import Index
 
-__all__ = ["FILTER_HELP", "add_filter", "add_store", "existing", "open_existing", "parse_filter"]
+__all__ = [
+    "FILTER_HELP",
+    "add_filter",
+    "add_store",
+    "add_threads",
+    "existing",
+    "open_existing",
+    "parse_filter",
+]
 
 FILTER_HELP = """\
---filter takes NAME=VALUE, or !=, <, <=, >, >= (numbers compare as numbers; several --filter must all
-hold), or a JSON object as MongoDB and Chroma have it:
+--filter takes NAME=VALUE, or !=, <, <=, >, >= (numbers are compared as numbers), or a JSON object with
+the operators of MongoDB and Chroma. Given several times, all of them must match:
   --filter lang=en --filter 'year>=2020'
   --filter '{"$or": [{"lang": "en"}, {"tags": {"$in": ["a", "b"]}}]}'
 """
@@ -25,12 +33,10 @@ _OPERATORS = {"!=": "$ne", "<": "$lt", "<=": "$lte", ">": "$gt", ">=": "$gte"}
 
 
 def add_store(parser: argparse.ArgumentParser, *, bundle: bool = False) -> None:
-    """Add --store, and perhaps --bundle for a bundle that has moved."""
+    """Add --store and, if asked for, --bundle for a bundle that has moved."""
     parser.add_argument("--store", required=True, metavar="FILE", help="the store")
     if bundle:
-        parser.add_argument(
-            "--bundle", metavar="DIR", help="where the store's bundle is, if it has moved"
-        )
+        parser.add_argument("--bundle", metavar="DIR", help="the bundle's folder, if it has moved")
 
 
 def add_filter(parser: argparse.ArgumentParser) -> None:
@@ -39,12 +45,20 @@ def add_filter(parser: argparse.ArgumentParser) -> None:
         "--filter",
         action="append",
         metavar="EXPR",
-        help="only documents with such metadata; may be given several times",
+        help="only documents whose metadata match; may be given several times",
     )
 
 
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """Add --threads and --low-memory, for commands that embed text."""
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="use N threads (default: one per core)"
+    )
+    parser.add_argument("--low-memory", action="store_true", help="use less memory; slower")
+
+
 def parse_filter(expressions: list[str] | None) -> dict[str, Any] | None:
-    """Turn --filter options into one filter; None without any.
+    """Combine the --filter options into one filter; None if there are none.
 
     Raises:
         UsageError: An expression is neither a comparison nor a JSON object.
@@ -56,11 +70,14 @@ def parse_filter(expressions: list[str] | None) -> dict[str, Any] | None:
 
 
 def existing(path: str) -> str:
-    """The path of a store that is there: what only looks at a store never makes one.
+    """Check that a store exists; commands that only read a store never create one.
+
+    Returns:
+        The path.
 
     Raises:
-        UsageError: There is none.
-        StoreError: It is none, or cannot be used.
+        UsageError: There is no file at the path.
+        StoreError: The file is not a store, or the store cannot be used.
     """
     from edge_mrl.store import Store
 
@@ -69,7 +86,7 @@ def existing(path: str) -> str:
 
 
 def open_existing(args: argparse.Namespace, **options: Any) -> Index:
-    """Open the store of --store, which must be there."""
+    """Open the store that --store names; it must exist."""
     from edge_mrl.index import Index
 
     bundle = getattr(args, "bundle", None)
@@ -97,7 +114,7 @@ def _parse(expression: str) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """A JSON string, number, true, false or null, else the text itself."""
+    """The value of a JSON string, number, true, false or null; any other text stays as it is."""
     try:
         value = json.loads(text)
     except ValueError:

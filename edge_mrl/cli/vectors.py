@@ -1,4 +1,4 @@
-"""Vectors written as they come: .npy or JSON Lines, whole or not at all."""
+"""Vectors written chunk by chunk: as .npy or as JSON Lines; a file appears once it is complete."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class Writer(Protocol):
         """Write the vectors of some more texts."""
 
     def finish(self) -> None:
-        """Write what can be known only at the end."""
+        """Complete the output once all vectors are written."""
 
 
 class Npy:
-    """One array, int8[n, dim] or float32[n, D], readable with ``numpy.load``, mapped too.
+    """One array, int8[n, dim] or float32[n, D], for ``numpy.load``; it can be memory-mapped.
 
     Args:
-        file: Seekable, at its start.
+        file: A seekable file, at its start.
         which: "coarse" or "full".
-        width: Dimensions.
+        width: Dimensions of a vector.
     """
 
     def __init__(self, file: BinaryIO, *, which: str, width: int) -> None:
@@ -70,11 +70,11 @@ class Npy:
 
 
 class JsonLines:
-    """One object a line: ``index`` of the text from 0, ``coarse`` integers, ``full`` floats.
+    """One object a line: ``index`` (of the text, from 0), ``coarse`` (integers), ``full`` (floats).
 
     Args:
         file: Where to write.
-        which: "coarse" or "full" for one of them, None for all that the bundle gives.
+        which: "coarse" or "full" for one of them; None for all that the bundle gives.
     """
 
     def __init__(self, file: BinaryIO, *, which: str | None) -> None:
@@ -83,7 +83,7 @@ class JsonLines:
         self._rows = 0
 
     def write(self, encoding: Encoding) -> None:
-        """Write lines and hand them on at once."""
+        """Write lines and flush them."""
         for row in range(len(encoding)):
             parts = [f'"index": {self._rows}']
             if self._which != "full":
@@ -95,7 +95,7 @@ class JsonLines:
         self._file.flush()
 
     def finish(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing: each line is complete."""
 
 
 def _floats(vector: NDArray[np.float32]) -> str:
@@ -105,7 +105,7 @@ def _floats(vector: NDArray[np.float32]) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Write a file under another name beside it, and rename it into place if all went well."""
+    """Write a file under a temporary name beside it, and rename it into place if no error occurs."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

@@ -138,14 +138,12 @@ def search(job: dict[str, Any]) -> dict[str, Any]:
     Returns:
         "vector_ms" and "text_ms", milliseconds of each search; "passages" of the store; "peak_rss".
     """
-    from edge_mrl.search import Options, Vectors, answer
+    from edge_mrl.search import QueryVectors, SearchOptions, answer
 
-    options = Options(K)
+    options = SearchOptions(K)
     with _encoder(job) as encoder, _index(job, encoder) as index:
         encoded = encoder.encode(job["queries"], kind="query")
-        fulls = [None] * len(encoded) if encoded.full is None else list(encoded.full)
-        pairs = [Vectors(*pair) for pair in zip(encoded.coarse, fulls, strict=True)]
-        by_text = dict(zip(job["queries"], pairs, strict=True))
+        by_text = dict(zip(job["queries"], QueryVectors.of(encoded), strict=True))
 
         def ready(text: str) -> None:
             with index.store.reading() as view:

@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING
 from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
-    from edge_mrl.search.answers import Hit, answer
+    from edge_mrl.search.answers import Hit, Results, answer
     from edge_mrl.search.funnel import DEFAULT_WIDTH, WORD_DIMS, Funnel, Stage, tune, tuned_funnel
-    from edge_mrl.search.ranking import RESCORE_DEPTH, Mode, Options, Ranked, Vectors, rank
-    from edge_mrl.search.rerank import DEFAULT_MARGIN, Answer, Reranker, Scorer, doubt, merge
+    from edge_mrl.search.options import Mode, SearchKeywords, SearchOptions
+    from edge_mrl.search.ranking import RESCORE_DEPTH, QueryVectors
+    from edge_mrl.search.rerank import (
+        DEFAULT_MARGIN,
+        Margin,
+        Reranker,
+        Scorer,
+        calibrate_margin,
+    )
     from edge_mrl.search.scan import EXACT_BELOW, nearest
+    from edge_mrl.search.shortlist import exact_scores, reorder
 
 __all__ = [
     "DEFAULT_MARGIN",
@@ -19,21 +27,22 @@ __all__ = [
     "EXACT_BELOW",
     "RESCORE_DEPTH",
     "WORD_DIMS",
-    "Answer",
     "Funnel",
     "Hit",
+    "Margin",
     "Mode",
-    "Options",
-    "Ranked",
+    "QueryVectors",
     "Reranker",
+    "Results",
     "Scorer",
+    "SearchKeywords",
+    "SearchOptions",
     "Stage",
-    "Vectors",
     "answer",
-    "doubt",
-    "merge",
+    "calibrate_margin",
+    "exact_scores",
     "nearest",
-    "rank",
+    "reorder",
     "tune",
     "tuned_funnel",
 ]
@@ -41,10 +50,13 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "answers": ("Hit", "answer"),
+        "answers": ("Hit", "Results", "answer"),
         "funnel": ("DEFAULT_WIDTH", "WORD_DIMS", "Funnel", "Stage", "tune", "tuned_funnel"),
-        "ranking": ("RESCORE_DEPTH", "Mode", "Options", "Ranked", "Vectors", "rank"),
-        "rerank": ("DEFAULT_MARGIN", "Answer", "Reranker", "Scorer", "doubt", "merge"),
+        "options": ("Mode", "SearchKeywords", "SearchOptions"),
+        "ranking": ("RESCORE_DEPTH", "QueryVectors"),
+        "rerank": ("DEFAULT_MARGIN", "Margin", "Reranker", "Scorer", "calibrate_margin"),
         "scan": ("EXACT_BELOW", "nearest"),
+        "shortlist": ("exact_scores", "reorder"),
     },
+    renamed={"Answer": "Results"},
 )

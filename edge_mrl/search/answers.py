@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from edge_mrl.errors import DamagedError
 from edge_mrl.search.fusion import best_passage
-from edge_mrl.search.ranking import Options, Ranked, Vectors, rank
+from edge_mrl.search.ranking import rank
 
 if TYPE_CHECKING:
     from edge_mrl.documents import Document
+    from edge_mrl.search.options import SearchOptions
+    from edge_mrl.search.ranking import QueryVectors, Ranked
     from edge_mrl.store import Place, View
 
-__all__ = ["Hit", "answer"]
+__all__ = ["Hit", "Results", "answer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +26,10 @@ class Hit:
     Attributes:
         id: The document's id.
         text: The passage.
-        start: Where it starts in the document's text, in characters.
-        end: Where it ends.
-        score: By vector, the cosine of query and passage, in [-1, 1], of their codes, or of the
-            full vectors where the store keeps them; by keyword, BM25; hybrid, the sum of
+        start: The passage's start in the document's text, in characters.
+        end: Its end.
+        score: In mode "vector", the cosine of query and passage, in [-1, 1]: of their codes, or of their
+            full vectors if the store keeps those. In mode "keyword", BM25. In mode "hybrid", the sum of
             1 / (60 + rank) over both rankings.
         metadata: The document's metadata.
     """
@@ -40,10 +42,67 @@ class Hit:
     metadata: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Results(Sequence[Hit]):
+    """The hits of one search, from the best: a sequence of ``Hit``, and who ordered them.
+
+    Equal to other results that are the same in all fields, and to a list or tuple of the same hits.
+
+    Attributes:
+        hits: The hits. Equal scores come in the order of their ids.
+        ranked_by: "server" if the server ordered them by full vectors, else "local".
+        reason: Why the order is the local one, if the server could have been asked: a sentence for
+            people. None if nobody was to be asked, or if the server ordered the hits.
+    """
+
+    hits: tuple[Hit, ...] = ()
+    ranked_by: Literal["local", "server"] = "local"
+    reason: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    @overload
+    def __getitem__(self, index: int) -> Hit: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Hit, ...]: ...
+    def __getitem__(self, index: int | slice) -> Hit | tuple[Hit, ...]:
+        return self.hits[index]
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Results):
+            return (self.hits, self.ranked_by, self.reason) == (
+                other.hits,
+                other.ranked_by,
+                other.reason,
+            )
+        return tuple(other) == self.hits if isinstance(other, list | tuple) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.hits)
+
+
 def answer(
-    view: View, queries: Sequence[str], vectors: Sequence[Vectors | None], options: Options
+    view: View,
+    queries: Sequence[str],
+    vectors: Sequence[QueryVectors | None],
+    options: SearchOptions,
 ) -> list[list[Hit]]:
-    """Answer queries from one state of a store, given their vectors: ``search_many`` without a model."""
+    """Answer queries from one state of a store, given their vectors.
+
+    Args:
+        view: The state.
+        queries: The words.
+        vectors: For each query its vectors; None in mode "keyword".
+        options: How to search.
+
+    Returns:
+        For each query its hits, from the best.
+
+    Raises:
+        UsageError: The filter cannot be understood, or the store cannot be searched by the stages.
+        DamagedError: What was found is not what was stored.
+    """
     pairs = zip(queries, vectors, strict=True)
     rankings = [rank(view, query, vector, options) for query, vector in pairs]
     keys = sorted({found.key for ranking in rankings for found in ranking})
@@ -58,6 +117,7 @@ def answer(
 
 
 def _hit(found: Ranked, query: str, document: Document, place: Place | None) -> Hit:
+    """A document with its best passage; with its whole text if it has no passages."""
     start, end = 0, len(document.text)
     if place is not None:
         first, spans = place

@@ -1,10 +1,10 @@
-"""Adaptive retrieval: which codes a search compares, of how many rows, stage by stage.
+"""Adaptive retrieval: which codes a search compares, and for how many rows, stage by stage.
 
 A funnel starts with few bits of every row and ends with the whole code of a few (Kusupati et al.,
 Matryoshka Representation Learning, arXiv 2205.13147, section 4.3: funnel retrieval). It is written
 ``64x1:20000,128x1:5000,128x8``: the first 64 dimensions of the 1-bit codes of all rows; the best 20,000
-of them by 128; the best 5,000 of those by their int8 codes of 128 dimensions. A last ``:100,full`` has
-the best 100 scored again by full vectors, where the store keeps them.
+of them by 128; the best 5,000 of those by their int8 codes of 128 dimensions. With ``:100,full`` at the
+end, the best 100 are rescored by full vectors, if the store keeps them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["DEFAULT_WIDTH", "WORD_DIMS", "Funnel", "Stage", "tune", "tuned_funne
 #: Rows that the 1-bit stage passes on. At 1M clustered vectors 5,000 find what a full int8 scan
 #: finds, and cost 0.3 ms more than 1,000.
 DEFAULT_WIDTH = 5_000
-#: Dimensions of a column of bits: what a 1-bit stage can look at is so many, or all.
+#: Dimensions of a column of bits. A 1-bit stage compares a multiple of them, or all dimensions.
 WORD_DIMS = 64
 _STAGE = re.compile(r"(\d{1,6})x(1|4|8)(?::(\d{1,9}))?")
 _FULL = "full"
@@ -34,14 +34,14 @@ _FULL = "full"
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A comparison, and what it passes on.
+    """One stage of a funnel: a comparison, and how many of the best it passes on.
 
     Attributes:
-        dims: Leading dimensions that are compared.
+        dims: The number of leading dimensions that are compared.
         bits: 1 compares bits with the query's bits, by Hamming distance; 4 and 8, and 1 in the last
             stage, compare stored codes with the query's int8 code, by cosine.
-        width: Rows, or behind the last comparison of codes documents, that are passed on; None at the
-            end.
+        width: The number of rows that are passed on; in the last stage, the number of documents that
+            are rescored by full vectors, or None.
     """
 
     dims: int
@@ -55,47 +55,51 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Funnel:
-    """Stages in order. The last one's width, if it has any, is how many documents full vectors rank.
+    """Stages in order. The width of the last one, if any, is the number of documents to rescore.
 
     Raises:
-        UsageError: They are no funnel; the message says why.
+        UsageError: The stages do not fit together; the message says why.
     """
 
     stages: tuple[Stage, ...]
 
     def __post_init__(self) -> None:
         if not self.stages:
-            raise UsageError("a funnel has no stages, expected some like 128x1:5000,128x8")
+            raise UsageError("the funnel has no stages, expected for example 128x1:5000,128x8")
         for stage in self.stages:
             if stage.dims < 1 or stage.bits not in CODE_BITS.values():
                 raise UsageError(
-                    f"a funnel's stage is {stage}, expected dimensions from 1 on, and 1, 4 or 8 bits"
+                    f"the funnel has a stage {stage}: expected at least 1 dimension, and 1, 4 or 8 bits"
                 )
             if stage.width is not None and stage.width < 1:
                 raise UsageError(
-                    f"a funnel's stage passes on {stage.width} rows, expected 1 or more"
+                    f"the funnel has a stage that passes on {stage.width} rows, expected at least 1"
                 )
         if self.stages[1:] and self.stages[0].bits != 1:
-            raise UsageError(f"a funnel's first stage is {self.stages[0]}, expected one of 1 bit")
+            raise UsageError(
+                f"the funnel's first stage is {self.stages[0]}, expected a stage of 1 bit"
+            )
         for before, after in pairwise(self.stages):
             if before.width is None:
                 raise UsageError(
-                    f"only a funnel's last stage passes on nothing: {before} needs a width, as in "
+                    f"the stage {before} is not the funnel's last and needs a width, for example "
                     f"{before}:{DEFAULT_WIDTH}"
                 )
             if after.width is not None and after.width > before.width:
-                raise UsageError(f"a funnel cannot widen: {after} comes after {before}")
+                raise UsageError(
+                    f"a stage cannot be wider than the one before it: {after} comes after {before}"
+                )
             if after.bits < before.bits:
                 raise UsageError(
-                    f"a funnel goes from few bits to more: {after} comes after {before}"
+                    f"a stage cannot have fewer bits than the one before it: {after} comes after {before}"
                 )
 
     @classmethod
     def of(cls, text: str) -> Self:
-        """Read a funnel as people write it; see above.
+        """Read a funnel from its text, such as "64x1:20000,128x1:5000,128x8".
 
         Raises:
-            UsageError: It is none; the message says why.
+            UsageError: The text is not a funnel; the message says why.
         """
         *parts, last = (part.strip() for part in text.split(","))
         if last != _FULL:
@@ -105,20 +109,20 @@ class Funnel:
             match = _STAGE.fullmatch(part)
             if match is None:
                 raise UsageError(
-                    f"a funnel's stage is {part!r}, expected DIMSxBITS:WIDTH like 128x1:5000, bits being "
-                    "1, 4 or 8, the last stage without a width or followed by full"
+                    f"the funnel has a stage {part!r}, expected DIMSxBITS:WIDTH such as 128x1:5000, with "
+                    "1, 4 or 8 bits; the last stage has no width, or is followed by full"
                 )
             dims, bits, width = match.groups()
             stages.append(Stage(int(dims), int(bits), None if width is None else int(width)))
         if stages and (last == _FULL) != (stages[-1].width is not None):
             raise UsageError(
-                f"a funnel's last stage is {stages[-1]}, expected no width, or one followed by full"
+                f"the funnel's last stage is {stages[-1]}, expected no width, or a width followed by full"
             )
         return cls(tuple(stages))
 
     @classmethod
     def default(cls, layout: Layout, width: int = DEFAULT_WIDTH) -> Self:
-        """The bits of all rows, then the whole codes of the best."""
+        """Compare the bits of all rows, then the whole codes of the best."""
         whole = CODE_BITS[layout.packing.kind]
         return cls((Stage(layout.dim, 1, width), Stage(layout.dim, whole)))
 
@@ -128,22 +132,22 @@ class Funnel:
 
     @property
     def coarse(self) -> tuple[Stage, ...]:
-        """The stages that pass rows on to another comparison of codes."""
+        """All stages but the last."""
         return self.stages[:-1]
 
     @property
     def shortlist(self) -> int:
-        """Rows whose codes are read: what the last of the Hamming stages passes on."""
+        """The number of rows whose codes are read: those that the last Hamming stage passes on."""
         widths = [stage.width for stage in self.coarse if stage.bits == 1]
         return (widths[-1] if widths else None) or 0
 
     @property
     def rescored(self) -> int | None:
-        """Documents that are ranked by full vectors; None for the store's own choice."""
+        """The number of documents that are rescored by full vectors; None if the funnel does not say."""
         return self.stages[-1].width
 
     def check(self, layout: Layout) -> None:
-        """Raise UsageError unless codes of this layout can be searched so."""
+        """Raise UsageError unless codes of this layout can be searched with these stages."""
         kind, last = layout.packing.kind, self.stages[-1]
         whole = CODE_BITS[kind]
         if (last.dims, last.bits) != (layout.dim, whole):
@@ -154,14 +158,14 @@ class Funnel:
         for stage in self.stages:
             if stage.dims > layout.dim:
                 raise UsageError(
-                    f"the funnel {self} looks at {stage.dims} dimensions, more than the store's "
+                    f"the funnel {self} compares {stage.dims} dimensions, but the store's codes have "
                     f"{layout.dim}"
                 )
         for stage in self.coarse:
             if stage.bits not in (1, whole):
                 raise UsageError(
-                    f"the funnel {self} looks at {stage.bits}-bit codes, but the store keeps {kind}: "
-                    f"use 1 or {whole} bits"
+                    f"the funnel {self} compares {stage.bits}-bit codes, but the store keeps {kind} "
+                    f"codes: use 1 or {whole} bits"
                 )
             if stage.bits == 1 and stage.dims % WORD_DIMS and stage.dims != layout.dim:
                 raise UsageError(

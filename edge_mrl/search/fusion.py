@@ -1,4 +1,4 @@
-"""Rankings fused into one, and the passage that shows a document found by its words."""
+"""Fusing rankings, and choosing the passage that is shown of a document found by its words."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 
 __all__ = ["best_passage", "fuse"]
 
-#: The constant of reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009).
+#: The constant of reciprocal rank fusion, as in the paper.
 RRF_K = 60
 _WORD = re.compile(r"\w+")
 
 
 def fuse(rankings: Iterable[Sequence[int]]) -> dict[int, float]:
-    """Reciprocal rank fusion.
+    """Reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009).
 
     Args:
         rankings: Document keys, each from the best.
@@ -29,7 +29,13 @@ def fuse(rankings: Iterable[Sequence[int]]) -> dict[int, float]:
 
 
 def best_passage(text: str, spans: Sequence[tuple[int, int]], query: str) -> int:
-    """The passage that has the most of the query's words; the first of equals."""
+    """The index of the passage that has most of the query's words; of equals, the first.
+
+    Args:
+        text: The document's text.
+        spans: Start and end of each passage in characters; at least one.
+        query: The words.
+    """
     wanted = _words(query)
     found = [len(wanted & _words(text[start:end])) for start, end in spans]
     return found.index(max(found))

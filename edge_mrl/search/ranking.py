@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -16,65 +15,41 @@ from edge_mrl.search.scan import Match, nearest
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from edge_mrl.encode import Encoding
+    from edge_mrl.search.options import SearchOptions
     from edge_mrl.store import View
 
-__all__ = ["MODES", "Mode", "Options", "Ranked", "Vectors", "rank"]
+__all__ = ["RESCORE_DEPTH", "QueryVectors", "Ranked", "rank"]
 
-Mode = Literal["vector", "keyword", "hybrid"]
-MODES: tuple[Mode, ...] = ("vector", "keyword", "hybrid")
-#: Documents of each ranking that a hybrid search fuses: a document below takes less than 1/160.
+#: Documents of each ranking that a hybrid search fuses; a lower rank adds less than 1/160.
 HYBRID_DEPTH = 100
-#: Documents that are scored again by full vectors. With 128 dimensions the best 100 of the codes
-#: hold what a full search finds to 99.5 % of nDCG@10 or more (docs/benchmarks.md).
+#: Documents that are rescored by full vectors. The best 100 by codes of 128 dimensions keep 99.5 % or
+#: more of the nDCG@10 of a search by full vectors alone (docs/benchmarks.md).
 RESCORE_DEPTH = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """How to search.
-
-    Attributes:
-        k: Most documents.
-        mode: By vector, by keyword, or both fused.
-        where: Which documents count (see ``edge_mrl.store.filters``); None for all.
-        exact: Score every code instead of those that the 1-bit stage passes on.
-        width: Rows that the 1-bit stage passes on; None for the store's own stages.
-        stages: Which codes are compared, of how many rows; None for the store's own.
-    """
-
-    k: int = 10
-    mode: Mode = "vector"
-    where: Mapping[str, Any] | None = None
-    exact: bool = False
-    width: int | None = None
-    stages: Funnel | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in (("k", self.k), ("width", self.width)):
-            if value is not None and value < 1:
-                raise UsageError(f"{name} is {value}, expected at least 1")
-        if self.width is not None and self.stages is not None:
-            raise UsageError("width and stages are both given: stages have widths of their own")
-        if self.mode not in MODES:
-            raise UsageError(f"mode is {self.mode!r}, expected one of {', '.join(MODES)}")
-
-
-@dataclass(frozen=True, slots=True)
-class Vectors:
-    """A query's vectors: int8[dim], and float32[D] where the bundle gives full vectors."""
+class QueryVectors:
+    """A query's vectors: int8[dim], and float32[D] if the bundle gives full vectors."""
 
     coarse: NDArray[np.int8]
     full: NDArray[np.float32] | None
 
+    @classmethod
+    def of(cls, encoding: Encoding) -> list[Self]:
+        """The vectors of each query, from the encoding of all."""
+        fulls = [None] * len(encoding) if encoding.full is None else list(encoding.full)
+        return [cls(*pair) for pair in zip(encoding.coarse, fulls, strict=True)]
+
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A document that answers.
+    """A document that was found.
 
     Attributes:
         key: The document's key.
-        row: The row of the passage that answers best; None if only its words were looked at.
-        score: Cosine, BM25, or the fused score, by the mode.
+        row: The row of its best passage; None if it was found by its words alone.
+        score: A cosine, BM25, or the fused score, depending on the mode.
     """
 
     key: int
@@ -82,7 +57,9 @@ class Ranked:
     score: float
 
 
-def rank(view: View, query: str, vectors: Vectors | None, options: Options) -> list[Ranked]:
+def rank(
+    view: View, query: str, vectors: QueryVectors | None, options: SearchOptions
+) -> list[Ranked]:
     """Rank the documents that answer a query, from the best.
 
     Args:
@@ -90,6 +67,12 @@ def rank(view: View, query: str, vectors: Vectors | None, options: Options) -> l
         query: The words.
         vectors: The query's vectors; None only in mode "keyword".
         options: How to search.
+
+    Returns:
+        At most ``options.k`` documents, from the best.
+
+    Raises:
+        UsageError: The filter cannot be understood, or the store cannot be searched with the stages.
     """
     if options.mode == "keyword" or vectors is None:
         return _by_keyword(view, query, options.k, options)
@@ -104,13 +87,13 @@ def rank(view: View, query: str, vectors: Vectors | None, options: Options) -> l
     return [Ranked(key, rows.get(key), score) for key, score in best]
 
 
-def _by_keyword(view: View, query: str, k: int, options: Options) -> list[Ranked]:
-    matches = view.keyword_matches(query, k=k, where=options.where)
+def _by_keyword(view: View, query: str, k: int, options: SearchOptions) -> list[Ranked]:
+    matches = view.keyword_matches(query, k=k, where=options.filter)
     return [Ranked(key, None, score) for key, score in matches]
 
 
-def _by_vector(view: View, vectors: Vectors, k: int, options: Options) -> list[Ranked]:
-    keys = None if options.where is None else view.select(options.where)
+def _by_vector(view: View, vectors: QueryVectors, k: int, options: SearchOptions) -> list[Ranked]:
+    keys = None if options.filter is None else view.select(options.filter)
     funnel = _funnel(view, options)
     rescore = view.keeps_full and vectors.full is not None
     matches = nearest(
@@ -126,9 +109,9 @@ def _by_vector(view: View, vectors: Vectors, k: int, options: Options) -> list[R
     return [Ranked(match.key, match.row, match.score) for match in matches[:k]]
 
 
-def _funnel(view: View, options: Options) -> Funnel:
-    """The stages that were asked for, or else those that the store was tuned to, or the default."""
-    funnel = options.stages
+def _funnel(view: View, options: SearchOptions) -> Funnel:
+    """The stages that were asked for; else those that the store is tuned to; else the default ones."""
+    funnel = options.funnel
     if funnel is not None and funnel.rescored is not None and not view.keeps_full:
         raise UsageError(f"the funnel {funnel} ends with full vectors, but the store keeps none")
     if funnel is None and options.width is None:
@@ -136,10 +119,10 @@ def _funnel(view: View, options: Options) -> Funnel:
     return funnel or Funnel.default(view.codes.layout, options.width or DEFAULT_WIDTH)
 
 
-def _rescored(view: View, vectors: Vectors, matches: list[Match]) -> list[Match]:
-    """The matches by the cosine of full vectors; unchanged unless all of them have theirs.
+def _rescored(view: View, vectors: QueryVectors, matches: list[Match]) -> list[Match]:
+    """The matches by the cosine of their full vectors; unchanged if one of them has none.
 
-    Cosines of codes and of full vectors are on different scales: a mixed order would be wrong.
+    Cosines of codes and of full vectors are on different scales, so they must not be mixed.
     """
     keys = [match.key for match in matches]
     fulls = view.fulls(keys)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_MARGIN",
-    "Answer",
     "Margin",
     "Reranker",
     "Scorer",
@@ -37,7 +36,6 @@ __all__ = [
     "merge",
 ]
 
-T = TypeVar("T")
 #: How far the scores of 128-dimensional codes are from those of full vectors, as a standard deviation
 #: after a linear fit over the best 100: 0.042 to 0.062 on four sets of data.
 NOISE = 0.05
@@ -49,26 +47,6 @@ DEFAULT_MARGIN = 0.25
 LEAST_COMMON = 5
 #: How long a request may go on behind its search, so that its connection stays usable, in seconds.
 PATIENCE_S = 2.0
-
-
-class Answer(list[T]):
-    """Hits, and whose order they are in.
-
-    Attributes:
-        ranked_by: "server", or "local".
-        reason: Why the order is local: in plain words; None where nobody was to be asked.
-    """
-
-    def __init__(
-        self,
-        hits: Sequence[T] = (),
-        *,
-        ranked_by: Literal["local", "server"] = "local",
-        reason: str | None = None,
-    ) -> None:
-        super().__init__(hits)
-        self.ranked_by = ranked_by
-        self.reason = reason
 
 
 class Scorer(Protocol):

@@ -1,7 +1,7 @@
-"""The funnel: 1-bit codes of all rows, then whole codes of the best, exhaustive at each stage.
+"""The scan: 1-bit codes of all rows, then whole codes of the best, exhaustive at each stage.
 
-There is no graph index that could be damaged or miss a row; what the first stage may cost is measured
-in docs/benchmarks.md, and ``exact=True`` is the twin that it is measured against.
+There is no graph index that could be damaged or miss a row. docs/benchmarks.md measures what the 1-bit
+stage loses, compared with ``exact=True``.
 """
 
 from __future__ import annotations
@@ -23,27 +23,28 @@ if TYPE_CHECKING:
 
     from edge_mrl.store import CodeTable
 
-__all__ = ["DEFAULT_WIDTH", "Match", "nearest"]
+__all__ = ["EXACT_BELOW", "Match", "nearest"]
 
-#: Up to so many times the width, all rows are scored: the first stage would save a millisecond, and
-#: pass on a quarter of the rows, by bits that miss more of them than at a million.
+#: Up to this many times the width, all rows are scored: the 1-bit stage would save a millisecond at
+#: most, and would miss more of the best rows than it does among a million.
 EXACT_BELOW = 4
-#: Codes turned into floats at a time: 8 MB, which small devices have and large caches hold.
+#: Values that are turned into floats at a time: 8 MB, which small devices have and large caches hold.
 CHUNK_VALUES = 2**21
-#: Up to here a product of two codes is below 2**24: exact in float32, in any order of the sum.
+#: Up to this many dimensions, the product of two codes is below 2**24: exact in float32, in any order of
+#: the sum.
 FLOAT32_EXACT_DIM = 1040
-#: Rows at the limiting distance that are taken beyond the width, in widths: codes that are all equal
-#: must not make every row a candidate.
+#: Candidates are at most this many times the width, however many rows have the same distance: if all
+#: codes are equal, not every row may become a candidate.
 TIES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A document that answers a query.
+    """A document that was found by its codes.
 
     Attributes:
         key: The document's key.
-        row: The row of its best passage; the first of equals.
+        row: The row of its best passage; of equals, the first.
         score: Cosine of that passage's code and the query's, in [-1, 1].
     """
 
@@ -64,25 +65,25 @@ def nearest(
 ) -> list[list[Match]]:
     """Find the documents whose best passage is nearest to each query.
 
-    The result is the same on every machine: distances and dot products of codes are whole numbers.
+    The result is the same on every machine, because distances and dot products of codes are integers.
 
     Args:
         queries: int8[q, dim].
         table: The store's codes.
-        k: Most documents for each query.
+        k: The number of documents to return at most for each query.
         exact: Score every row by its whole code.
-        width: Rows that the 1-bit stage passes on at least; a wider one never finds worse.
-        keys: int64, the documents to search; None for all. Selected before the scan, so that k
-            documents come back where there are k.
-        funnel: Stages instead of the default ones, all bits and then whole codes; ``width`` is left out
-            of account. Of several stages before the last, only a wider last one never finds worse, and
-            only stages as wide as the store are sure to find what ``exact`` finds.
+        width: The least number of rows that the 1-bit stage passes on; a wider stage never finds worse.
+        keys: int64[n], the documents to search; None for all. They are selected before the scan, so that
+            k documents are found if there are k.
+        funnel: The stages; ``width`` is not used then. None compares all bits and then whole codes. If
+            there are several stages before the last, widening any but the last of them may also find
+            worse; only stages as wide as the store are certain to find what ``exact`` finds.
 
     Returns:
-        For each query at most k matches, by score from the best, equals by the documents' ids.
+        For each query at most k matches, from the best; equal scores in the order of the ids.
 
     Raises:
-        UsageError: k or width is below 1, or the codes cannot be searched by the funnel.
+        UsageError: k or width is below 1, or the codes cannot be searched with the funnel.
         OutOfMemoryError: There is not enough memory.
     """
     for name, value in (("k", k), ("width", width)):
@@ -147,7 +148,7 @@ def _funnel(
                 rows = rows[_highest(_cosines(query[None, : stage.dims], levels)[0], width)]
         codes, keys = table.gather(rows)
         matches = _best(rows, keys, _cosines(query[None], codes)[0], table, k)
-        # Documents of many passages may fill the shortlist: widen it until there are k.
+        # Documents of many passages may fill the candidates: widen the stages until k are found.
         if len(matches) == k or widths[-1] == candidates:
             return matches
         widths = [4 * width for width in widths]
@@ -182,7 +183,7 @@ def _distances(query: NDArray[np.int8], table: CodeTable, dims: int) -> NDArray[
 def _distances_of(
     query: NDArray[np.int8], table: CodeTable, rows: NDArray[np.int64], dims: int
 ) -> NDArray[np.int64]:
-    """int64[n]: Hamming distances of some rows' 1-bit codes."""
+    """int64[n]: Hamming distances of the 1-bit codes of some rows."""
     words = _words(query, table, dims)
     bits = table.gather_bits(rows, len(words))
     distances: NDArray[np.int64] = np.bitwise_count(bits ^ words[:, None]).sum(
@@ -192,7 +193,7 @@ def _distances_of(
 
 
 def _highest(scores: NDArray[np.float64], width: int) -> NDArray[np.int64]:
-    """Places of the ``width`` highest scores, ascending; the first of equals."""
+    """Indices of the ``width`` highest scores, ascending; of equals, the first."""
     if width >= len(scores):
         return np.arange(len(scores))
     least = np.partition(scores, -width)[-width]
@@ -202,10 +203,10 @@ def _highest(scores: NDArray[np.float64], width: int) -> NDArray[np.int64]:
 
 
 def _closest(distances: NDArray[Any], dim: int, width: int) -> NDArray[np.int64]:
-    """Rows within the least distance that has ``width`` of them, ascending.
+    """The rows within the least distance that at least ``width`` rows have, ascending.
 
-    Counting below a limit is so fast that bisecting the limit beats a histogram (0.5 against 1.1 ms
-    at 1M rows).
+    The distance is found by bisection. Counting rows below a limit is so fast that this beats a histogram
+    (0.5 ms against 1.1 ms at 1M rows).
     """
     low, high = 0, dim
     while low < high:
@@ -223,7 +224,7 @@ def _closest(distances: NDArray[Any], dim: int, width: int) -> NDArray[np.int64]
 
 
 def _cosines(queries: NDArray[np.int8], codes: NDArray[np.int8]) -> NDArray[np.float64]:
-    """float64[q, n]; 0 for a code of zeros."""
+    """float64[q, n]: cosines; 0 for a code of zeros."""
     exact = codes.shape[1] <= FLOAT32_EXACT_DIM
     kind: Any = np.float32 if exact else np.float64
     left, right = queries.astype(kind), codes.astype(kind)
@@ -231,7 +232,7 @@ def _cosines(queries: NDArray[np.int8], codes: NDArray[np.int8]) -> NDArray[np.f
     lengths = np.sqrt(np.einsum("nd,nd->n", right, right).astype(np.float64))
     own = np.sqrt(np.einsum("nd,nd->n", left, left).astype(np.float64))
     dots /= np.maximum(own[:, None] * lengths, 1.0)
-    return np.clip(dots, -1.0, 1.0, out=dots)  # rounding may pass 1 by its last bit
+    return np.clip(dots, -1.0, 1.0, out=dots)  # rounding may exceed 1 by the last bit
 
 
 def _best(
@@ -241,10 +242,10 @@ def _best(
     table: CodeTable,
     k: int,
 ) -> list[Match]:
-    """The k best documents among some rows; rows of one document follow each other."""
+    """The k best documents among some rows; the rows of one document are adjacent."""
     starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
     best = np.maximum.reduceat(scores, starts)
-    # Everything level with the k-th stays in, so that ids decide between equals.
+    # Everything with the score of the k-th stays, so that ids decide between equals.
     least = np.partition(best, -k)[-k] if k < len(best) else -np.inf
     chosen = np.flatnonzero(best >= least)
     chosen = chosen[_order(best[chosen], keys[starts[chosen]].tolist(), table)][:k]
@@ -253,7 +254,7 @@ def _best(
 
 
 def _order(scores: NDArray[np.float64], keys: Sequence[int], table: CodeTable) -> NDArray[np.int64]:
-    """Places by score from the best; ids are read only where scores are equal."""
+    """Indices by score, from the best; ids are read only if scores are equal."""
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
     if not (ranked[1:] == ranked[:-1]).any():

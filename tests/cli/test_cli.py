@@ -129,7 +129,7 @@ def test_no_command_shows_help_as_an_error() -> None:
         (["embed", "--bundle", str(TINY), "-o", "x.csv"], ".npy or .jsonl"),
         (["embed", "--bundle", str(TINY), "-o", "no/x.npy"], "there is no folder no"),
         (["embed", "--bundle", str(TINY), "--threads", "0"], "threads is 0"),
-        (["embed", "--bundle", str(TINY_COARSE), "--which", "full"], "coarse codes alone"),
+        (["embed", "--bundle", str(TINY_COARSE), "--which", "full"], "gives no full vectors"),
     ],
 )
 def test_usage_error_says_what_is_wrong_and_leaves_nothing(

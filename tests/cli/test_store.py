@@ -79,7 +79,7 @@ def test_delete_by_id_and_by_filter(store: Path) -> None:
     for wrong in ([], ["y", "--filter", "a=1"]):
         result = run("delete", *wrong, "--store", store)
         assert result.returncode == 2
-        assert b"not both" in result.stderr
+        assert b"either ids or --filter" in result.stderr
     assert good("delete", "y", "--store", store).stdout == b"1 document deleted\n"
 
 
@@ -194,7 +194,7 @@ def test_prune_of_the_current_folder_covers_what_is_below(store: Path, tmp_path:
 def test_prune_wants_no_pattern(store: Path, tmp_path: Path) -> None:
     result = run("index", "notes/*.md", "--store", store, "--prune", cwd=tmp_path)
     assert result.returncode == 2
-    assert b"not the pattern" in result.stderr
+    assert b"not with the pattern" in result.stderr
 
 
 # --- search

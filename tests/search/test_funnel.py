@@ -1,4 +1,4 @@
-"""How funnels are written, and what is no funnel."""
+"""How funnels are written, and what is not a funnel."""
 
 from __future__ import annotations
 
@@ -41,23 +41,26 @@ def test_every_funnel_round_trips(data: st.DataObject) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "stage is ''"),
+        ("", "a stage ''"),
         ("full", "no stages"),
-        ("128", "stage is '128'"),
-        ("128x2:5,128x8", "stage is '128x2:5'"),
-        ("128x1:-5,128x8", "stage is '128x1:-5'"),
-        ("0x1:5,128x8", "dimensions from 1 on"),
+        ("128", "a stage '128'"),
+        ("128x2:5,128x8", "a stage '128x2:5'"),
+        ("128x1:-5,128x8", "a stage '128x1:-5'"),
+        ("0x1:5,128x8", "at least 1 dimension"),
         ("128x1:0,128x8", "passes on 0 rows"),
-        ("128x1,128x8", "128x1 needs a width"),
-        ("128x1:5000,128x8:10", "no width, or one followed by full"),
-        ("128x1:5000,128x8,full", "no width, or one followed by full"),
-        ("64x1:100,128x1:200,128x8", "cannot widen: 128x1:200 comes after 64x1:100"),
-        ("64x1:100,128x8:50,128x1", "few bits to more"),
+        ("128x1,128x8", "128x1 is not the funnel's last and needs a width"),
+        ("128x1:5000,128x8:10", "no width, or a width followed by full"),
+        ("128x1:5000,128x8,full", "no width, or a width followed by full"),
+        (
+            "64x1:100,128x1:200,128x8",
+            "cannot be wider than the one before it: 128x1:200 comes",
+        ),
+        ("64x1:100,128x8:50,128x1", "cannot have fewer bits"),
         ("64x8:100,128x8", "first stage is 64x8:100"),
-        ("128x1:5000,full,128x8", "stage is 'full'"),
+        ("128x1:5000,full,128x8", "a stage 'full'"),
     ],
 )
-def test_what_is_no_funnel_is_told(text: str, message: str) -> None:
+def test_text_that_is_not_a_funnel_is_refused_with_the_reason(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Funnel.of(text)
 
@@ -68,12 +71,14 @@ def test_what_is_no_funnel_is_told(text: str, message: str) -> None:
         ("128x1:9,128x4", "int8", "ends with 128x4, but the store keeps int8 codes of 128"),
         ("128x1:9,64x8", "int8", "end with 128x8"),
         ("128x1:9,128x8", "1bit", "end with 128x1"),
-        ("128x1:9,128x4:5,128x8", "int8", "looks at 4-bit codes"),
-        ("256x1:9,128x8", "int8", "256 dimensions, more than the store's 128"),
+        ("128x1:9,128x4:5,128x8", "int8", "compares 4-bit codes"),
+        ("256x1:9,128x8", "int8", "256 dimensions, but the store's codes have 128"),
         ("65x1:9,128x8", "int8", "compares 65 bits, expected a multiple of 64, or all 128"),
     ],
 )
-def test_funnel_that_does_not_suit_a_store_is_told(text: str, kind: str, message: str) -> None:
+def test_funnel_that_does_not_suit_a_store_is_refused_with_the_reason(
+    text: str, kind: str, message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         Funnel.of(text).check(Layout(128, 64, packing(kind, 128)))
 

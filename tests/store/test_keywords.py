@@ -1,4 +1,4 @@
-"""Keyword search and the fusion of rankings."""
+"""Keyword search."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_mrl.search.fusion import best_passage, fuse
 from edge_mrl.store.keywords import match_expression
 from tests.support.stores import entry, open_store
 
@@ -88,16 +87,3 @@ def test_operators_of_fts5_are_words() -> None:
         '"cats" OR "NOT" OR "(dogs)" OR "text:x" OR "-y"'
     )
     assert match_expression('say "two words" pre*') == '"say" OR "two words" OR "pre"*'
-
-
-def test_fusion_sums_reciprocal_ranks() -> None:
-    fused = fuse([[1, 2], [2, 3]])
-    assert fused == {1: 1 / 61, 2: 1 / 62 + 1 / 61, 3: 1 / 62}
-    assert max(fused, key=fused.__getitem__) == 2
-
-
-def test_best_passage_has_most_of_the_words() -> None:
-    text = "one two three four five"
-    spans = [(0, 7), (8, 18), (14, 23)]
-    assert best_passage(text, spans, "Four five") == 2
-    assert best_passage(text, spans, "absent") == 0

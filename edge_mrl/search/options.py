@@ -1,0 +1,81 @@
+"""What may be chosen for a search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self, TypedDict, Unpack
+
+from edge_mrl.errors import UsageError
+from edge_mrl.search.funnel import Funnel
+
+__all__ = ["Mode", "SearchKeywords", "SearchOptions"]
+
+Mode = Literal["vector", "keyword", "hybrid"]
+MODES: tuple[Mode, ...] = ("vector", "keyword", "hybrid")
+
+
+class SearchKeywords(TypedDict, total=False):
+    """The fields of ``SearchOptions`` that ``Index.search`` takes as keyword arguments, besides ``k``."""
+
+    filter: Mapping[str, Any] | None
+    mode: Mode
+    exact: bool
+    width: int | None
+    stages: Funnel | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """How to search.
+
+    Attributes:
+        k: The number of documents to return at most.
+        filter: Which documents are searched, by their metadata:
+            ``{"lang": "en", "year": {"$gte": 2020}}``; see ``edge_mrl.store.filters.compile_filter``.
+            The filter is applied before the search, so k documents are found if k match it. None
+            searches all documents.
+        mode: "vector" ranks by meaning; "keyword" by words (BM25; no model is loaded); "hybrid" by both.
+        exact: Score every code. By default, only the rows that the 1-bit stage passes on are scored.
+        width: The number of rows that the 1-bit stage passes on. More rows take longer and never give a
+            worse result. None takes the store's own stages (see ``Index.tune``), or else 5,000.
+        stages: Which codes are compared, and for how many rows: a funnel, or its text, such as
+            "64x1:20000,128x1:5000,128x8" (see ``edge_mrl.search.funnel``). None takes the store's own.
+
+    Raises:
+        UsageError: A value is out of its range, or ``width`` and ``stages`` are both given.
+    """
+
+    k: int = 10
+    filter: Mapping[str, Any] | None = None
+    mode: Mode = "vector"
+    exact: bool = False
+    width: int | None = None
+    stages: Funnel | str | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("k", self.k), ("width", self.width)):
+            if value is not None and value < 1:
+                raise UsageError(f"{name} is {value}, expected at least 1")
+        if self.width is not None and self.stages is not None:
+            raise UsageError("width and stages are both given: stages have widths of their own")
+        if self.mode not in MODES:
+            raise UsageError(f"mode is {self.mode!r}, expected one of {', '.join(MODES)}")
+        if isinstance(self.stages, str):
+            Funnel.of(self.stages)
+
+    @property
+    def funnel(self) -> Funnel | None:
+        """The stages as a funnel."""
+        return Funnel.of(self.stages) if isinstance(self.stages, str) else self.stages
+
+    @classmethod
+    def of(cls, options: Self | None, k: int | None, **keywords: Unpack[SearchKeywords]) -> Self:
+        """Options with some fields replaced: those that are named, and ``k`` if it is not None.
+
+        Raises:
+            TypeError: There is no option of that name.
+            UsageError: See the class.
+        """
+        base = cls() if options is None else options
+        return replace(base, k=base.k if k is None else k, **keywords)
