@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from edge_mrl.errors import EdgeMrlError, NetworkError, UsageError
+from edge_mrl.errors import EdgeMrlError, NetworkError, NotEnrolledError, UsageError
 from edge_mrl.store import replica
 from edge_mrl.sync import Backoff, Credentials, Remote, Timeouts
 
@@ -127,7 +127,7 @@ class Reranker:
             try:
                 found = Credentials.read(self._path)
                 if found is None:
-                    raise UsageError(f"{self._path} is not enrolled")
+                    raise NotEnrolledError(self._path)
                 if remote is None or found != known:
                     timeouts = Timeouts(connect_s=PATIENCE_S, read_s=PATIENCE_S)
                     remote, known = Remote(found, self._space_id, timeouts=timeouts), found

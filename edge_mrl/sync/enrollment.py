@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_mrl.bundle import read_manifest
-from edge_mrl.errors import UsageError
-from edge_mrl.store import MAX_QUEUE_BYTES, Enrollment, Queue, find_bundle, replica
+from edge_mrl.errors import NotEnrolledError, UsageError
+from edge_mrl.index import find_bundle
+from edge_mrl.store import MAX_QUEUE_BYTES, Enrollment, Queue, replica
 from edge_mrl.sync.credentials import Credentials
 from edge_mrl.sync.remote import Remote
 from edge_mrl.sync.remote import enroll as ask_to_enroll
@@ -125,7 +126,7 @@ def move(store: Store, *, server: str | None = None, ca: str | None = None) -> N
     """
     found = Credentials.read(store.path)
     if found is None:
-        raise UsageError(f"{store.path} is not enrolled: `edge-mrl enroll` does that")
+        raise NotEnrolledError(store.path)
     if server is not None:
         found = replace(found, server=server_address(server, insecure=found.insecure))
     if ca is not None:
@@ -157,10 +158,10 @@ class Link:
         found = Credentials.read(self._store.path)
         enrollment = replica.enrollment_of(self._store)
         where = self._store.path
-        again = f"`edge-mrl enroll --server URL --code CODE --store {where}`"
+        again = f"`edge-mrl enroll --server URL --invitation INVITATION --store {where}`"
         if found is None:
             if enrollment is None:
-                raise UsageError(f"{where} is not enrolled: {again}")
+                raise NotEnrolledError(where)
             raise UsageError(
                 f"{where} is a copy, or its file {where.name}-sync.json is gone: two stores must not "
                 f"be one device; enroll this one, {again}"
@@ -210,10 +211,7 @@ def status_of(store: Store, waiting: str | None = None) -> Status:
     """
     found = replica.enrollment_of(store)
     if found is None:
-        raise UsageError(
-            f"{store.path} is not enrolled: `edge-mrl enroll --server URL --code CODE --store "
-            f"{store.path}`"
-        )
+        raise NotEnrolledError(store.path)
     return Status(
         found.server,
         found.tenant,

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 import numpy as np
 
 from edge_mrl.bundle import read_manifest
-from edge_mrl.errors import NetworkError, ServerError, UsageError
-from edge_mrl.store import Outgoing, Verdict, find_bundle, replica
+from edge_mrl.errors import NetworkError, NotEnrolledError, ServerError, UsageError
+from edge_mrl.index import find_bundle
+from edge_mrl.store import Outgoing, Verdict, replica
 from edge_mrl.sync.policy import Backoff, Policy
 from edge_mrl.sync.pull import Puller
 from edge_mrl.wire import MAX_BODY_BYTES, MAX_ITEMS, Item, encode_items
@@ -223,7 +224,7 @@ class Run:
     def _enrollment(self) -> Enrollment:
         found = replica.enrollment_of(self._store)
         if found is None:
-            raise UsageError(f"{self._store.path} is not enrolled any more")
+            raise NotEnrolledError(self._store.path)
         return found
 
     def _puller(self, remote: Remote) -> Puller:
@@ -297,7 +298,7 @@ class Run:
     def _with_text(self, remote: Remote | None) -> bool:
         found = replica.enrollment_of(self._store)
         if found is None and remote is not None:
-            raise UsageError(f"{self._store.path} is not enrolled any more")
+            raise NotEnrolledError(self._store.path)
         return found is not None and found.with_text
 
     def _items(
