@@ -18,18 +18,21 @@ if TYPE_CHECKING:
         status_of,
     )
     from edge_mrl.sync.credentials import Credentials
-    from edge_mrl.sync.policy import Backoff, Policy
+    from edge_mrl.sync.policy import Backoff, Conditions, Policy
     from edge_mrl.sync.remote import Page, Remote
+    from edge_mrl.sync.reranker import Reranker
     from edge_mrl.sync.targets.qdrant import open_target
     from edge_mrl.sync.transport import Timeouts
 
 __all__ = [
     "Backoff",
+    "Conditions",
     "Credentials",
     "Outcome",
     "Page",
     "Policy",
     "Remote",
+    "Reranker",
     "Status",
     "SyncClient",
     "Target",
@@ -55,8 +58,9 @@ __getattr__ = lazily(
             "status_of",
         ),
         "credentials": ("Credentials",),
-        "policy": ("Backoff", "Policy"),
+        "policy": ("Backoff", "Conditions", "Policy"),
         "remote": ("Page", "Remote"),
+        "reranker": ("Reranker",),
         "targets.qdrant": ("open_target",),
         "transport": ("Timeouts",),
     },

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Self
 from edge_mrl.encode import Encoder
 from edge_mrl.errors import EdgeMrlError, UsageError
 from edge_mrl.index import Index
-from edge_mrl.search import Reranker
 from edge_mrl.store import Store, replica
 from edge_mrl.sync.background import Runner
 from edge_mrl.sync.enrollment import Link, Status, enroll, move, retry_letters, status_of
 from edge_mrl.sync.policy import MAX_WAIT_S, Backoff, Conditions, Policy
+from edge_mrl.sync.reranker import Reranker
 from edge_mrl.sync.run import ATTEMPTS, BodySize, Cause, Means, Outcome, Run, Target
 
 if TYPE_CHECKING:
@@ -246,12 +246,24 @@ class SyncClient:
         """Choose whether text and metadata are sent; everything is then sent once more with them."""
         replica.set_with_text(self._store, with_text=with_text)
 
+    def set_margin(self, margin: float | None) -> None:
+        """Remember when ``Index.search(rerank="auto")`` asks the server.
+
+        Args:
+            margin: The doubt up to which the local order is kept, as ``edge_mrl.search.calibrate_margin``
+                finds it; None for the default.
+
+        Raises:
+            NotEnrolledError: The store is not enrolled.
+        """
+        replica.set_margin(self._store, margin)
+
     def rerank(
         self, ids: Sequence[str], query: NDArray[np.float32], *, deadline_s: float
     ) -> Mapping[str, float]:
         """Scores of documents by the server's full vectors: what ``Index.search(rerank=client)`` asks.
 
-        Does not wait for a sync that is going on. See ``edge_mrl.search.rerank.Reranker``.
+        Does not wait for a sync that is going on. See ``edge_mrl.sync.Reranker``.
         """
         with self._rerank_lock:
             if self._reranker is None:
