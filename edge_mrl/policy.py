@@ -6,4 +6,4 @@ from edge_mrl.lazy import moved
 
 __all__: list[str] = []
 
-__getattr__ = moved(__name__, {"edge_mrl.sync": ("Backoff", "Conditions", "Policy")})
+__getattr__ = moved(__name__, {"edge_mrl.sync": ("Conditions", "Policy")})

@@ -107,7 +107,7 @@ class Reranker:
                 if remote is None or found != known:
                     timeouts = Timeouts(connect_s=PATIENCE_S, read_s=PATIENCE_S)
                     remote, known = Remote(found, self._space_id, timeouts=timeouts), found
-                job.scores = remote.rerank(job.ids, job.query, whole_s=PATIENCE_S)
+                job.scores = remote.rerank(job.ids, job.query, total_s=PATIENCE_S)
             except EdgeMrlError as error:
                 job.error = error
             with self._lock:

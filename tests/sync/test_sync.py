@@ -22,10 +22,12 @@ from edge_mrl.errors import NetworkError, ServerError, UsageError
 from edge_mrl.index import Index
 from edge_mrl.search.rerank import calibrate_margin, doubt, merge
 from edge_mrl.store import replica
+from edge_mrl.sync.address import server_address
 from edge_mrl.sync.client import SyncClient
 from edge_mrl.sync.credentials import Credentials, credentials_path
 from edge_mrl.sync.policy import Backoff, Conditions, Policy
-from edge_mrl.sync.transport import Timeouts, Transport, server_address
+from edge_mrl.sync.targets.target import PushBatch
+from edge_mrl.sync.transport import Timeouts, Transport
 from edge_mrl.wire.clock import now_ms
 from edge_mrl.wire.frames import encode_items
 from edge_mrl_server.storage import open_database
@@ -149,9 +151,8 @@ def test_acknowledgement_that_was_lost_does_no_harm(new_device: NewDevice) -> No
     from edge_mrl.wire.frames import Item
 
     items = [Item(one.id, one.stamp, one.vectors) for one in sent if one.vectors is not None]
-    remote.push(
-        encode_items({"cursor": 0}, items, like=items[0].vectors), 2
-    )  # and the answer is lost
+    frame = encode_items({"cursor": 0}, items, like=items[0].vectors)
+    remote.push(PushBatch(items, frame))  # and the answer is lost
     device.index.put([Document("b", "0 1 2")])  # written between the sending and the answer
     verdicts = [replica.Verdict(one.id, one.stamp, "applied") for one in sent]
     replica.acknowledge(device.index.store, verdicts, offset_ms=0)
@@ -426,7 +427,7 @@ def test_answer_that_is_not_whole_is_no_answer(data: bytes, kind: type[NetworkEr
     listening, url = answering(data)
     with (
         listening,
-        Transport(url, timeouts=Timeouts(whole_s=5)) as transport,
+        Transport(url, timeouts=Timeouts(total_s=5)) as transport,
         pytest.raises(NetworkError) as caught,
     ):
         transport.request("GET", "/healthz")
