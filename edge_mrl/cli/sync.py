@@ -79,6 +79,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--collection", metavar="NAME", help="with --qdrant, the name of the collection"
     )
+    _add_actions(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object per run")
+    parser.add_argument("--quiet", action="store_true", help="print no progress and no summary")
+
+
+def _add_actions(parser: argparse.ArgumentParser) -> None:
+    """Add the options that do something else than, or more than, a sync."""
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--status", action="store_true", help="show what waits; send nothing")
     what.add_argument(
@@ -101,8 +108,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ID",
         help="delete dead letters: those of these documents, or all",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object per run")
-    parser.add_argument("--quiet", action="store_true", help="print no progress and no summary")
 
 
 def run(args: argparse.Namespace) -> int:

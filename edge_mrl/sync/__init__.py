@@ -9,8 +9,8 @@ from edge_mrl.lazy import lazily
 if TYPE_CHECKING:
     from edge_mrl.sync.client import SyncClient, retry_dead_letters
     from edge_mrl.sync.credentials import Credentials
-    from edge_mrl.sync.enrollment import enroll, move
-    from edge_mrl.sync.outcome import Outcome
+    from edge_mrl.sync.enrollment import EnrollmentOptions, enroll, move
+    from edge_mrl.sync.outcome import Cause, Outcome
     from edge_mrl.sync.policy import Conditions, Policy
     from edge_mrl.sync.remote import ChangePage, Remote
     from edge_mrl.sync.reranker import Reranker
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from edge_mrl.sync.transport import Timeouts
 
 __all__ = [
+    "Cause",
     "ChangePage",
     "Conditions",
     "Credentials",
+    "EnrollmentOptions",
     "Outcome",
     "Policy",
     "PushBatch",
@@ -45,8 +47,8 @@ __getattr__ = lazily(
     {
         "client": ("SyncClient", "retry_dead_letters"),
         "credentials": ("Credentials",),
-        "enrollment": ("enroll", "move"),
-        "outcome": ("Outcome",),
+        "enrollment": ("EnrollmentOptions", "enroll", "move"),
+        "outcome": ("Cause", "Outcome"),
         "policy": ("Conditions", "Policy"),
         "remote": ("ChangePage", "Remote"),
         "reranker": ("Reranker",),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edge_mrl.sync.outcome import Outcome
     from edge_mrl.sync.policy import Backoff
 
-__all__ = ["BackgroundSync", "Listener", "Syncing"]
+__all__ = ["BackgroundSync", "Listener"]
 
 #: Seconds between two looks for what was written here. Each look reads one row of the store.
 LOOK_S = 1.0

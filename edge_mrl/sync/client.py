@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from edge_mrl.sync.targets.target import PushTarget
     from edge_mrl.sync.transport import Timeouts
 
-__all__ = ["SyncClient", "WithStore", "retry_dead_letters"]
+__all__ = ["SyncClient", "retry_dead_letters"]
 
 #: Seconds between two looks for what other devices wrote.
 INTERVAL_S = 60.0

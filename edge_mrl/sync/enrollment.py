@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from edge_mrl.bundle import read_manifest
 from edge_mrl.errors import NotEnrolledError, UsageError
@@ -19,20 +19,35 @@ from edge_mrl.sync.transport import Transport
 if TYPE_CHECKING:
     from edge_mrl.store import Store
 
-__all__ = ["enroll", "move"]
+__all__ = ["EnrollmentOptions", "enroll", "move"]
 
 
-def enroll(  # noqa: PLR0913 - each is a choice of its own, made once
+class EnrollmentOptions(TypedDict, total=False):
+    """What may be chosen when a store is enrolled.
+
+    Attributes:
+        name: A name of the device for people (default: this machine's host name).
+        ca: A file of certificates to trust instead of the system's.
+        insecure: Allow http:// to other machines.
+        with_text: Send text and metadata too.
+        max_queue: Most bytes of vectors that wait in the store (default: 256 MiB). Further documents wait
+            without their vectors, and are embedded again when they are sent.
+    """
+
+    name: str | None
+    ca: str | None
+    insecure: bool
+    with_text: bool
+    max_queue: int
+
+
+def enroll(
     store: Store,
     server: str,
     invitation: str | None = None,
     *,
-    name: str | None = None,
-    ca: str | None = None,
-    insecure: bool = False,
-    with_text: bool = False,
-    max_queue: int = MAX_QUEUE_BYTES,
     code: str | None = None,
+    **options: Unpack[EnrollmentOptions],
 ) -> Status:
     """Make a store a device of a tenant, and queue all its documents.
 
@@ -40,13 +55,8 @@ def enroll(  # noqa: PLR0913 - each is a choice of its own, made once
         store: An open store.
         server: The server's address.
         invitation: The one-time secret from the server's administrator.
-        name: A name of the device for people; None for this machine's name.
-        ca: A file of certificates to trust instead of the system's.
-        insecure: Allow http:// to other machines.
-        with_text: Send text and metadata too.
-        max_queue: Most bytes of vectors that wait in the store. Further documents wait without their
-            vectors, and are embedded again when they are sent.
         code: The former name of ``invitation``; it goes with the next minor version.
+        **options: See ``EnrollmentOptions``.
 
     Returns:
         Where the store's sync stands now.
@@ -57,6 +67,7 @@ def enroll(  # noqa: PLR0913 - each is a choice of its own, made once
     """
     invitation = _invitation(invitation, code)
     full_dim = _require_full_dim(store)
+    name, ca, insecure = options.get("name"), options.get("ca"), options.get("insecure", False)
     if name is None:
         import socket
 
@@ -81,8 +92,8 @@ def enroll(  # noqa: PLR0913 - each is a choice of its own, made once
         tenant=grant.tenant,
         device=grant.device,
         offset_ms=grant.offset_ms,
-        with_text=with_text,
-        max_queue=max_queue,
+        with_text=options.get("with_text", False),
+        max_queue=options.get("max_queue", MAX_QUEUE_BYTES),
     )
     replica.enroll(store, wanted, full_dim=full_dim)
     return status_of(store)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from edge_mrl.bundle import Manifest
     from edge_mrl.sync.credentials import Credentials
 
-__all__ = ["ChangePage", "CodeKey", "Grant", "Remote", "SnapshotPart", "request_enrollment"]
+__all__ = ["ChangePage", "CodeKey", "Remote", "request_enrollment"]
 
 #: Documents in a page of a pull.
 PAGE_ITEMS = 512

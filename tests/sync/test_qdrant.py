@@ -18,6 +18,7 @@ from edge_mrl.index import Index
 from edge_mrl.sync.client import SyncClient
 from edge_mrl.sync.targets.qdrant import QdrantTarget, open_target, point_id
 from edge_mrl.sync.targets.target import PushBatch
+from edge_mrl.sync.transport import Transport
 from edge_mrl.wire.clock import now_ms
 from edge_mrl.wire.frames import Item
 from tests.support.bundles import TINY
@@ -108,7 +109,7 @@ def bridge() -> Iterator[Bridge]:
 
 def target(bridge: Bridge, **other: Any) -> QdrantTarget:
     options = {"space_id": SPACE, "dim": 2, "tenant": "t", **other}
-    bridge.targets.append(QdrantTarget(bridge.url, "notes", **options))
+    bridge.targets.append(QdrantTarget(Transport(bridge.url, plain=True), "notes", **options))
     return bridge.targets[-1]
 
 

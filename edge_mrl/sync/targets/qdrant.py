@@ -19,7 +19,7 @@ from edge_mrl.bundle import read_manifest
 from edge_mrl.errors import NetworkError, ServerError, UsageError
 from edge_mrl.store import Enrollment, Store, find_bundle, replica
 from edge_mrl.sync.targets.target import PushBatch, PushResult
-from edge_mrl.sync.transport import Timeouts, Transport
+from edge_mrl.sync.transport import Transport
 from edge_mrl.wire import COUNTER_BITS, Item
 
 __all__ = ["QdrantTarget", "open_target", "point_id"]
@@ -38,36 +38,27 @@ class QdrantTarget:
     (``version_ms``, ``version_n``) and ``space``, and ``text`` and ``metadata`` if they are sent.
 
     Args:
-        url: The server's address.
+        transport: A plain connection to the server, which is closed with this.
         collection: The collection; it is created if it does not exist.
         space_id: The embedding space of the vectors.
         dim: Dimensions of the vectors.
         tenant: Keeps equal document ids of several stores apart.
         api_key: Qdrant's API key; None if it needs none.
-        ca: A file of certificates to trust instead of the system's.
-        insecure: Allow http:// to other machines.
-        timeouts: How long to wait.
-
-    Raises:
-        UsageError: The address is not one.
     """
 
     numbered = False
 
-    def __init__(  # noqa: PLR0913 - each is a fact about the collection
+    def __init__(
         self,
-        url: str,
+        transport: Transport,
         collection: str,
         *,
         space_id: str,
         dim: int,
         tenant: str,
         api_key: str | None = None,
-        ca: str | None = None,
-        insecure: bool = False,
-        timeouts: Timeouts | None = None,
     ) -> None:
-        self._transport = Transport(url, ca=ca, insecure=insecure, timeouts=timeouts, plain=True)
+        self._transport = transport
         self._path = f"/collections/{quote(collection, safe='')}"
         self._collection = collection
         self._space_id = space_id
@@ -231,13 +222,12 @@ def open_target(
     with Store.open(path) as store:
         full_dim = read_manifest(find_bundle(store)).full_dim
         target = QdrantTarget(
-            url,
+            Transport(url, ca=ca, plain=True),
             collection,
             space_id=store.binding.space_id,
             dim=full_dim or 1,
             tenant=collection,
             api_key=os.environ.get("QDRANT_API_KEY"),
-            ca=ca,
         )
         found = replica.enrollment_of(store)
         if found is None:
