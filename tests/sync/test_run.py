@@ -103,9 +103,9 @@ def test_server_that_is_away_leaves_the_queue_as_it_was(new_device: NewDevice) -
 def test_run_ends_where_its_bytes_are_used_up_and_the_next_goes_on(new_device: NewDevice) -> None:
     device = new_device("one")
     put(device, *(str(number) for number in range(9)))
-    outcomes = [run(device.index, max_bytes=1_500) for _ in range(12)]
+    outcomes = [run(device.index, max_bytes=400) for _ in range(20)]
     assert outcomes[0].cause == "policy"
-    assert outcomes[0].waiting == "this run's 1,500 bytes are used up"
+    assert outcomes[0].waiting == "this run's 400 bytes are used up"
     assert sum(outcome.pushed for outcome in outcomes) == 9
     assert device.client.status().queue.items == 0
 
