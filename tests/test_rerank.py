@@ -8,7 +8,7 @@ import edge_mrl.rerank
 from edge_mrl import search, sync
 
 
-@pytest.mark.parametrize("name", ["DEFAULT_MARGIN", "Margin", "Scorer", "doubt", "merge"])
+@pytest.mark.parametrize("name", ["DEFAULT_MARGIN", "Margin", "Scorer"])
 def test_names_of_search_are_given_with_a_warning(name: str) -> None:
     with pytest.warns(
         DeprecationWarning, match=f"{name} has moved: import it from edge_mrl.search"

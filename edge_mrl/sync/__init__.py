@@ -57,4 +57,5 @@ __getattr__ = lazily(
         "targets.target": ("PushBatch", "PushResult", "PushTarget"),
         "transport": ("Timeouts",),
     },
+    renamed={"Target": "PushTarget", "retry_letters": "retry_dead_letters"},
 )

@@ -59,10 +59,10 @@ def test_invitation_works_once_and_a_refused_one_changes_nothing(
         assert not credentials_path(path).exists()
         with pytest.raises(NotEnrolledError):
             status_of(index.store)
-        enroll(index.store, server.url, invitation)
+        enroll(index.store, server.url, invitation, name="first")
     with Index.open(tmp_path / "second.db", TINY) as second:
         with pytest.raises(ServerError):
-            enroll(second.store, server.url, invitation)
+            enroll(second.store, server.url, invitation, name="second")
         with pytest.raises(NotEnrolledError):
             Link(second.store, None).follow()
 

@@ -114,7 +114,7 @@ def test_document_without_text_and_vectors_becomes_a_dead_letter(
     with open_database(server.database) as database, database.write() as session:
         tenant = f"second-{enrollment_of(other.index.store).tenant}"
         accounts.create_tenant(session, tenant)
-        invitation = accounts.create_code(session, tenant)
+        invitation = accounts.create_invitation(session, tenant)
     enroll(other.index.store, server.url, invitation)
     other.index.put([Document("b", "a dog")])
     with SyncClient.open(other.index) as client:
