@@ -104,14 +104,13 @@ class Run:
             except ServerError as error:
                 if error.code not in OUT_OF_STEP:
                     raise
-                # What became of the last push must be known before everything is pulled: it could arrive
-                # meanwhile.
-                if (
-                    error.code == "superseded"
-                ):  # another process pushes from this store: let it finish
+                another_pushes = error.code == "superseded"
+                if another_pushes:  # from this store: let it finish
                     time.sleep(backoff.failed())
+                # What became of the last push must be known before everything is pulled: otherwise it
+                # could arrive meanwhile.
                 pusher.settle()
-                if error.code != "superseded":
+                if not another_pushes:
                     # Deletions were forgotten, or the server was restored from an older copy.
                     tally.agreed((puller or self._puller(remote, tally)).everything())
             else:
