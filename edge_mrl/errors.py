@@ -1,32 +1,34 @@
-"""Every error that edge-mrl raises on purpose.
+"""Every error that edge-mrl raises on purpose, and the command line's exit code for it.
 
 EdgeMrlError
 ├── UsageError                exit 2   wrong usage or input
-│   └── NoStoreError                   there is no store at this path
-├── GateError                 exit 1   a check or a quality gate said no
+│   ├── NoStoreError                   there is no store at this path
+│   └── NotEnrolledError               a store that belongs to no server yet
+├── GateError                 exit 1   a check or a quality gate failed
 ├── BundleError               exit 2   a bundle that cannot be trusted
-│   ├── MissingFileError               a file that the manifest names is not there
-│   ├── TruncatedError                 a file is shorter or longer than the manifest says
-│   ├── HashError                      a file's bytes are not those that were written
-│   ├── FormatError                    a format or version that this reader does not know
-│   ├── ManifestError                  a missing, unknown or wrongly typed key
-│   └── GraphError                     the graph's inputs or outputs are not those promised
+│   ├── MissingFileError               a file that the manifest lists is missing
+│   ├── TruncatedError                 a file's size differs from the manifest's
+│   ├── HashError                      a file's SHA-256 differs from the manifest's
+│   ├── FormatError                    a format or version that this release cannot read
+│   ├── ManifestError                  a manifest with a missing, unknown or wrongly typed key
+│   └── GraphError                     a graph with other inputs or outputs than FORMAT.md says
 ├── StoreError                exit 2   a store that cannot be used
-│   ├── NotAStoreError                 a file that is not ours (it is left untouched)
-│   ├── BindingError                   a store made with another embedding space or code
-│   ├── StoreVersionError              a store written by a newer edge-mrl
-│   ├── DamagedError                   bytes in a store that are not those that were written
+│   ├── NotAStoreError                 a file that edge-mrl did not write (it is left untouched)
+│   ├── BindingError                   a store of another embedding space or code
+│   ├── StoreVersionError              a store that a newer edge-mrl wrote
+│   ├── DamagedError                   stored bytes that do not match their checksum
 │   └── StoreBusyError                 another process is writing
-├── OutOfMemoryError          exit 2   memory ran out; nothing that was committed is lost
-├── StepError                 exit 2   a process that was started to measure died
+├── OutOfMemoryError          exit 2   memory ran out; everything that was committed is kept
+├── StepError                 exit 2   a process that took a measurement ended without a result
 ├── MissingDependencyError    exit 3   an optional package is not installed
-├── WireError                 exit 4   bytes from another machine that are no message of ours
-└── NetworkError              exit 4   a server or hub could not be reached
-    └── ServerError                    a server was reached, and said no
+├── WireError                 exit 4   bytes from another machine that are not a valid message
+└── NetworkError              exit 4   a server or model hub could not be reached
+    └── ServerError                    a server was reached and refused the request
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -45,6 +47,7 @@ __all__ = [
     "NetworkError",
     "NoStoreError",
     "NotAStoreError",
+    "NotEnrolledError",
     "OutOfMemoryError",
     "ServerError",
     "StepError",
@@ -65,7 +68,22 @@ class EdgeMrlError(Exception):
 
 
 class UsageError(EdgeMrlError):
-    """Wrong usage or input: the message says what was expected and what came."""
+    """Wrong usage or input: the message says what was expected and what was given."""
+
+
+class NotEnrolledError(UsageError):
+    """A store that is not enrolled with a server.
+
+    Args:
+        store: The store's file.
+    """
+
+    def __init__(self, store: str | os.PathLike[str]) -> None:
+        path = os.fspath(store)
+        super().__init__(
+            f"{path} is not enrolled: run `edge-mrl enroll --server URL --invitation INVITATION "
+            f"--store {path}` first"
+        )
 
 
 class NoStoreError(UsageError):
@@ -73,7 +91,7 @@ class NoStoreError(UsageError):
 
 
 class GateError(EdgeMrlError):
-    """A check or a quality gate said no."""
+    """A check or a quality gate failed."""
 
     exit_code = 1
 
@@ -83,27 +101,27 @@ class BundleError(EdgeMrlError):
 
 
 class MissingFileError(BundleError):
-    """A file that the manifest names is not there."""
+    """A file that the manifest lists is missing."""
 
 
 class TruncatedError(BundleError):
-    """A file's size is not the one in the manifest."""
+    """A file's size differs from the one in the manifest."""
 
 
 class HashError(BundleError):
-    """A file's SHA-256 is not the one in the manifest."""
+    """A file's SHA-256 differs from the one in the manifest."""
 
 
 class FormatError(BundleError):
-    """A format or a version that this reader does not know."""
+    """A format or version that this release cannot read."""
 
 
 class ManifestError(BundleError):
-    """A manifest with a missing, an unknown or a wrongly typed key."""
+    """A manifest with a missing, unknown or wrongly typed key."""
 
 
 class GraphError(BundleError):
-    """A graph whose inputs or outputs are not those that FORMAT.md promises."""
+    """A graph with other inputs or outputs than FORMAT.md describes."""
 
 
 class StoreError(EdgeMrlError):
@@ -123,7 +141,7 @@ class StoreVersionError(StoreError):
 
 
 class DamagedError(StoreError):
-    """Bytes in a store are not those that were written; ``edge-mrl check`` says which."""
+    """Stored bytes do not match their checksum; ``edge-mrl check`` says which."""
 
 
 class StoreBusyError(StoreError):
@@ -131,21 +149,21 @@ class StoreBusyError(StoreError):
 
 
 class OutOfMemoryError(EdgeMrlError):
-    """Memory ran out, or would. Nothing that was committed is lost."""
+    """Memory ran out, or would have. Everything that was committed is kept."""
 
 
 class StepError(EdgeMrlError):
-    """A process that was started to measure ended without an answer."""
+    """A process that took a measurement ended without a result."""
 
 
 class MissingDependencyError(EdgeMrlError):
-    """An optional package is not installed; the message carries the line to type."""
+    """An optional package is not installed; the message says how to install it."""
 
     exit_code = 3
 
 
 class WireError(EdgeMrlError):
-    """Bytes from another machine that are no message of this protocol (FORMAT.md, "Wire")."""
+    """Bytes from another machine that are not a message of the protocol (FORMAT.md, "Wire")."""
 
     exit_code = 4
 
@@ -154,7 +172,7 @@ class NetworkError(EdgeMrlError):
     """A server or a model hub could not be reached.
 
     Attributes:
-        retry_after_s: How long it asks to be left alone, in seconds; None if it said nothing.
+        retry_after_s: Seconds to wait before the next request, if the server asked for that; else None.
     """
 
     exit_code = 4
@@ -165,12 +183,12 @@ class NetworkError(EdgeMrlError):
 
 
 class ServerError(NetworkError):
-    """A server was reached, and said no.
+    """A server was reached and refused the request.
 
     Attributes:
         status: The HTTP status.
-        code: The server's word for it (FORMAT.md, "Wire").
-        details: What else it said, by name.
+        code: The kind of refusal, as FORMAT.md, "Wire", lists them.
+        details: Everything the server said about it, by name.
     """
 
     def __init__(
@@ -189,6 +207,6 @@ class ServerError(NetworkError):
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what another library says of an error, or its name if it says nothing."""
+    """The first line of another library's error message, or the error's class if it has no message."""
     text = str(error).strip()
     return text.splitlines()[0].rstrip(".") if text else type(error).__name__

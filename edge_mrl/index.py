@@ -45,8 +45,9 @@ from edge_mrl.store import (
 if TYPE_CHECKING:
     from edge_mrl.documents import Document
     from edge_mrl.ingest import Stored
-    from edge_mrl.search import Hit, Reranker, Scorer, SearchKeywords
+    from edge_mrl.search import Hit, Scorer, SearchKeywords
     from edge_mrl.store import Compaction, Health, Stats
+    from edge_mrl.sync import Reranker
 
 __all__ = ["Index"]
 
@@ -406,7 +407,7 @@ class Index:
         """Who is asked for scores: what was given, or the server that the store is enrolled with."""
         if not isinstance(rerank, str):
             return rerank
-        from edge_mrl.search import Reranker  # loads ssl, which a search alone does not need
+        from edge_mrl.sync import Reranker  # loads ssl, which a search alone does not need
 
         with self._lock:
             if self._reranker is None:

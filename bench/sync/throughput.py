@@ -43,9 +43,10 @@ from edge_mrl.documents import Document
 from edge_mrl.index import Index
 from edge_mrl.store import Entry
 from edge_mrl.sync.client import SyncClient
-from edge_mrl.sync.client import enroll as enroll_store
 from edge_mrl.sync.credentials import Credentials
-from edge_mrl.sync.remote import Remote, enroll
+from edge_mrl.sync.enrollment import enroll as enroll_store
+from edge_mrl.sync.remote import Remote, request_enrollment
+from edge_mrl.sync.targets.target import PushBatch
 from edge_mrl.sync.transport import Transport
 from edge_mrl.wire.clock import next_stamp
 from edge_mrl.wire.frames import MAX_ITEMS, Item, encode_items
@@ -249,10 +250,10 @@ def _server_alone(work: Work, server: Serving, where: str) -> dict[str, Any]:
         remotes = [
             _remote(work, server, _invitation(where), f"{devices}-{n}") for n in range(devices)
         ]
-        frames = [_frames(work, f"{devices}-{n}") for n in range(devices)]
+        batches = [_batches(work, f"{devices}-{n}") for n in range(devices)]
         start = time.perf_counter()
         with ThreadPoolExecutor(devices) as pool:
-            list(pool.map(_post, remotes, frames))
+            list(pool.map(_post, remotes, batches))
         took = time.perf_counter() - start
         for remote in remotes:
             remote.close()
@@ -262,7 +263,7 @@ def _server_alone(work: Work, server: Serving, where: str) -> dict[str, Any]:
 
 def _remote(work: Work, server: Serving, code: str, name: str) -> Remote:
     with Transport(server.url) as transport:
-        grant = enroll(transport, code, name)
+        grant = request_enrollment(transport, code, name)
     mine = Credentials(
         server.url,
         grant.tenant,
@@ -275,20 +276,20 @@ def _remote(work: Work, server: Serving, code: str, name: str) -> Remote:
     return Remote(mine, work.space_id)
 
 
-def _frames(work: Work, prefix: str) -> list[bytes]:
+def _batches(work: Work, prefix: str) -> list[PushBatch]:
     vectors = work.vectors(MAX_ITEMS, 99).astype(np.float16)
     stamp = next_stamp(0)
     like = np.empty((0, work.dim), np.float16)
-    frames = []
+    batches = []
     for body in range(BODIES):
         items = [Item(f"{prefix}-{body}-{i}", stamp, vectors[i : i + 1]) for i in range(MAX_ITEMS)]
-        frames.append(encode_items({"cursor": 0}, items, like=like))
-    return frames
+        batches.append(PushBatch(items, encode_items({"cursor": 0}, items, like=like)))
+    return batches
 
 
-def _post(remote: Remote, frames: list[bytes]) -> None:
-    for frame in frames:
-        pushed = remote.push(frame, MAX_ITEMS)
+def _post(remote: Remote, batches: list[PushBatch]) -> None:
+    for batch in batches:
+        pushed = remote.push(batch)
         if any(status != "applied" for status, _ in pushed.results):
             raise SystemExit("a vector was not applied")
 

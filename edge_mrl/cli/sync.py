@@ -1,4 +1,4 @@
-"""``edge-mrl sync``: keep a store and a server level."""
+"""``edge-mrl sync``: keep a store and a server in sync."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from edge_mrl.errors import NetworkError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edge_mrl.sync import Outcome, Status, SyncClient, Target
+    from edge_mrl.sync import Outcome, PushTarget, Status, SyncClient
 
 __all__ = ["HELP", "add_arguments", "run"]
 
 HELP = "keep a store and a server in sync"
 _EPILOG = """\
-Sends what was put and deleted since the last time, then brings what other devices wrote. Nothing is
-lost by an interruption, whenever it comes, and nothing sent twice counts twice. Enroll the store first
+Sends what was written and deleted here since the last sync, then receives what other devices wrote. It
+may be interrupted at any moment: nothing is lost, and nothing is stored twice. Enroll the store first
 (`edge-mrl enroll`).
 
---with-text sends text and metadata too, from now on; everything is sent once more with them. Vectors
-alone are not anonymous: text can be guessed from them (docs/sync.md).
+--with-text sends text and metadata too, from now on; all documents are sent again with them. Even vectors
+alone are not anonymous: text can be reconstructed from them (see docs/sync.md).
 
-Some versions cannot be sent: what the server refuses, or what was deleted elsewhere meanwhile. They are
-listed with --dead-letters, sent again with --retry, and forgotten with --drop.
+Dead letters are versions that cannot be sent: the server refuses them, or another device has deleted the
+document meanwhile. List them with --dead-letters, send them again with --retry, delete them with --drop.
 
---qdrant pushes to a collection of your own Qdrant instead (QDRANT_API_KEY is its key).
+--qdrant pushes to a collection of your own Qdrant server instead. Its API key is read from the
+environment variable QDRANT_API_KEY.
 
 examples:
   edge-mrl sync --store notes.db
@@ -38,8 +39,8 @@ examples:
   edge-mrl sync --store notes.db --status --json
   edge-mrl sync --store notes.db --qdrant http://localhost:6333 --collection notes
 
-exit codes: 0 done, also where a policy or --max-bytes ended it early; 2 wrong usage, or an unusable
-store; 4 network, or a server that refuses: what is queued stays so
+exit codes: 0 done, or ended early by --max-bytes; 2 wrong usage, or the store cannot be used; 4 the
+server cannot be reached, or refuses: what is queued stays queued
 """
 
 
@@ -47,54 +48,76 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the sub-command's arguments."""
     parser.epilog = _EPILOG
     add_store(parser)
-    parser.add_argument("--server", metavar="URL", help="the same server's new address")
-    parser.add_argument("--ca", metavar="FILE", help="certificates to trust from now on")
+    parser.add_argument("--server", metavar="URL", help="the new address of the same server")
+    parser.add_argument("--ca", metavar="FILE", help="a file of certificates to trust from now on")
     parser.add_argument("--watch", action="store_true", help="keep syncing until interrupted")
     parser.add_argument(
         "--interval",
         type=float,
         default=60.0,
         metavar="S",
-        help="with --watch, seconds between two looks for what others wrote (default: 60)",
+        help="with --watch, receive what others wrote every S seconds (default: 60)",
     )
     parser.add_argument(
         "--max-wait",
         type=float,
         default=300.0,
         metavar="S",
-        help="with --watch, the longest wait after failures (default: 300)",
+        help="with --watch, wait at most S seconds after failures (default: 300)",
     )
-    parser.add_argument("--push-only", action="store_true", help="send, and do not pull")
-    parser.add_argument("--with-text", action="store_true", help="send text and metadata too")
-    parser.add_argument("--max-bytes", type=int, metavar="N", help="most bytes in one run")
-    parser.add_argument("--qdrant", metavar="URL", help="push to a Qdrant server instead")
-    parser.add_argument("--collection", metavar="NAME", help="with --qdrant, the collection")
+    parser.add_argument("--push-only", action="store_true", help="send, but do not receive")
+    parser.add_argument(
+        "--with-text", action="store_true", help="send text and metadata too, from now on"
+    )
+    parser.add_argument(
+        "--max-bytes",
+        type=int,
+        metavar="N",
+        help="send and receive at most N bytes in one run (default: no limit)",
+    )
+    parser.add_argument("--qdrant", metavar="URL", help="push to this Qdrant server instead")
+    parser.add_argument(
+        "--collection", metavar="NAME", help="with --qdrant, the name of the collection"
+    )
+    _add_actions(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object per run")
+    parser.add_argument("--quiet", action="store_true", help="print no progress and no summary")
+
+
+def _add_actions(parser: argparse.ArgumentParser) -> None:
+    """Add the options that do something else than, or more than, a sync."""
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--status", action="store_true", help="say what waits, and why; send nothing")
+    what.add_argument("--status", action="store_true", help="show what waits; send nothing")
     what.add_argument(
         "--resend",
         action="store_true",
-        help="compare everything, and send again what the server lacks of this device's",
-    )
-    what.add_argument("--dead-letters", action="store_true", help="list what cannot be sent")
-    what.add_argument(
-        "--retry", nargs="*", metavar="ID", help="send dead letters again; all without an id"
+        help="compare all documents with the server, and send again what it lacks of this device's",
     )
     what.add_argument(
-        "--drop", nargs="*", metavar="ID", help="forget dead letters; all without an id"
+        "--dead-letters", action="store_true", help="list the versions that cannot be sent"
     )
-    parser.add_argument("--json", action="store_true", help="print a JSON object a run")
-    parser.add_argument("--quiet", action="store_true", help="no progress or summary")
+    what.add_argument(
+        "--retry",
+        nargs="*",
+        metavar="ID",
+        help="queue dead letters again: those of these documents, or all",
+    )
+    what.add_argument(
+        "--drop",
+        nargs="*",
+        metavar="ID",
+        help="delete dead letters: those of these documents, or all",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Sync, or say where it stands."""
+    """Sync, or show where the sync stands."""
     if (args.qdrant is None) != (args.collection is None):
-        raise UsageError("--qdrant and --collection belong together")
+        raise UsageError("--qdrant and --collection go together: give both or neither")
     if args.max_bytes is not None and args.max_bytes < 1:
         raise UsageError(f"--max-bytes {args.max_bytes}: expected at least 1")
     if args.interval <= 0 or args.max_wait <= 0:
-        raise UsageError("--interval and --max-wait: expected seconds above 0")
+        raise UsageError("--interval and --max-wait: expected a number of seconds above 0")
     if args.status or args.dead_letters or args.drop is not None or args.retry is not None:
         return _look(args)
     _change(args)
@@ -109,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
 def _open(args: argparse.Namespace) -> SyncClient:
     from edge_mrl.sync import Policy, SyncClient
 
-    target: Target | None = None
+    target: PushTarget | None = None
     if args.qdrant is not None:
         from edge_mrl.sync import open_target
 
@@ -119,7 +142,7 @@ def _open(args: argparse.Namespace) -> SyncClient:
 
 
 def _change(args: argparse.Namespace) -> None:
-    """Take over a new address, or new certificates."""
+    """Write a new address or new certificates into the store."""
     if args.qdrant is not None or (args.server is None and args.ca is None):
         return
     from edge_mrl.store import Store
@@ -133,7 +156,7 @@ def _look(args: argparse.Namespace) -> int:
     from edge_mrl.cli.output import count
     from edge_mrl.index import Index
     from edge_mrl.store import replica
-    from edge_mrl.sync import retry_letters, status_of
+    from edge_mrl.sync import retry_dead_letters, status_of
 
     with Index.open(args.store) as index:
         store = index.store
@@ -143,9 +166,9 @@ def _look(args: argparse.Namespace) -> int:
             _print_letters(replica.list_dead_letters(store), args)
         elif args.drop is not None:
             dropped = replica.drop_dead_letters(store, args.drop or None)
-            _say(args, {"dropped": dropped}, f"{count(dropped, 'dead letter')} forgotten")
+            _say(args, {"dropped": dropped}, f"{count(dropped, 'dead letter')} deleted")
         else:
-            queued = retry_letters(store, lambda: index.encoder, args.retry or None)
+            queued = retry_dead_letters(store, lambda: index.encoder, args.retry or None)
             _say(args, {"queued": queued}, f"{count(queued, 'document')} queued again")
     return 0
 
@@ -189,7 +212,7 @@ def _watch(client: SyncClient, args: argparse.Namespace) -> int:
     before = signal.signal(signal.SIGTERM, lambda *_: end.set())
     try:
         client.start(interval_s=args.interval, max_wait_s=args.max_wait, notify=notify)
-        while not end.wait(0.5):  # in short turns, so that an interrupt is noticed everywhere
+        while not end.wait(0.5):  # on some systems an interrupt does not end a longer wait
             pass
         client.stop()
     finally:
@@ -232,9 +255,10 @@ def _print_outcome(
         if value:
             parts.append(f"{value:,} {name}")
     if outcome.resent is not None:
-        parts.append(f"the server was restored from an older copy: {outcome.resent:,} queued again")
+        again = f"{outcome.resent:,} documents queued again"
+        parts.append(f"the server had been restored from an older copy: {again}")
     if status.dead:
-        parts.append(f"{status.dead:,} cannot be sent (`edge-mrl sync --dead-letters`)")
+        parts.append(f"{status.dead:,} cannot be sent (list them with --dead-letters)")
     print("; ".join(parts), flush=True)
 
 
@@ -247,14 +271,14 @@ def _print_status(status: Status, args: argparse.Namespace) -> None:
     queue = status.queue
     waits = count(queue.items, "document")
     if queue.items:
-        waits += f", {size(queue.size_bytes)} of vectors, the oldest of {_when(queue.oldest_ms)}"
+        waits += f", {size(queue.size_bytes)} of vectors, the oldest since {_when(queue.oldest_ms)}"
     rows = [
         ("server", status.server),
         ("device", f"{status.device} of {status.tenant}"),
-        ("sends", "vectors, text and metadata" if status.with_text else "vectors alone"),
+        ("sends", "vectors, text and metadata" if status.with_text else "vectors only"),
         ("queued", waits),
-        ("dead", count(status.dead, "version")),
-        ("pulled to", f"change {status.cursor:,}"),
+        ("dead", count(status.dead, "dead letter")),
+        ("received", f"up to change {status.cursor:,}"),
         ("last sync", _when(status.success_ms)),
     ]
     print(table(rows))

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from edge_mrl.search.rerank import (
         DEFAULT_MARGIN,
         Margin,
-        Reranker,
         Scorer,
         calibrate_margin,
     )
@@ -32,7 +31,6 @@ __all__ = [
     "Margin",
     "Mode",
     "QueryVectors",
-    "Reranker",
     "Results",
     "Scorer",
     "SearchKeywords",
@@ -54,7 +52,7 @@ __getattr__ = lazily(
         "funnel": ("DEFAULT_WIDTH", "WORD_DIMS", "Funnel", "Stage", "tune", "tuned_funnel"),
         "options": ("Mode", "SearchKeywords", "SearchOptions"),
         "ranking": ("RESCORE_DEPTH", "QueryVectors"),
-        "rerank": ("DEFAULT_MARGIN", "Margin", "Reranker", "Scorer", "calibrate_margin"),
+        "rerank": ("DEFAULT_MARGIN", "Margin", "Scorer", "calibrate_margin"),
         "scan": ("EXACT_BELOW", "nearest"),
         "shortlist": ("exact_scores", "reorder"),
     },

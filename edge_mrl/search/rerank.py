@@ -1,35 +1,26 @@
-"""Asking the server for the order: a shortlist's ids and the query's full vector go up, scores come back.
+"""Reranking by a server's scores: merging them with local ones, and when to ask for them at all.
 
-The local order is always at hand. The server has until a deadline; whatever it does until then, or does
-not do, the search is over by then, and says whose order it is.
+Arithmetic alone: ``edge_mrl.sync.Reranker`` is what asks a server. The local order is always available;
+the server has until a deadline, and an answer that comes later is not used.
 """
 
 from __future__ import annotations
 
 import math
-import queue
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from edge_mrl.errors import EdgeMrlError, NetworkError, UsageError
-from edge_mrl.store import replica
-from edge_mrl.sync import Backoff, Credentials, Remote, Timeouts
+from edge_mrl.errors import UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edge_mrl.store import Store
-
 __all__ = [
     "DEFAULT_MARGIN",
     "Margin",
-    "Reranker",
     "Scorer",
     "calibrate_margin",
     "doubt",
@@ -45,8 +36,6 @@ NOISE = 0.05
 DEFAULT_MARGIN = 0.25
 #: With fewer documents that both have scored, one scale cannot be told from the other.
 LEAST_COMMON = 5
-#: How long a request may go on behind its search, so that its connection stays usable, in seconds.
-PATIENCE_S = 2.0
 
 
 class Scorer(Protocol):
@@ -60,103 +49,6 @@ class Scorer(Protocol):
         Raises:
             NetworkError: There are none; at the deadline at the latest.
         """
-
-
-class Reranker:
-    """Asks a store's server, through a connection of its own that stays open.
-
-    Args:
-        store: The store's file, beside which the credentials are.
-        space_id: The space of its vectors.
-    """
-
-    def __init__(self, store: Path, space_id: str) -> None:
-        self._path = store
-        self._space_id = space_id
-        self._lock = threading.Lock()
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._busy = False
-        self._backoff = Backoff(cap_s=30.0, first_s=0.5)
-        self._silent_until = 0.0
-
-    def rerank(
-        self, ids: Sequence[str], query: NDArray[np.float32], *, deadline_s: float
-    ) -> Mapping[str, float]:
-        """Scores of documents, for those that the server has.
-
-        Args:
-            ids: At most 1,000 documents.
-            query: float32[D].
-            deadline_s: When to give up; the request itself may go on for a moment behind it.
-
-        Raises:
-            NetworkError: There are none. For some seconds after a failure the server is not asked.
-        """
-        job = _Job(list(ids), query)
-        with self._lock:
-            if time.monotonic() < self._silent_until:
-                raise NetworkError("the server did not answer a moment ago")
-            if self._busy:
-                raise NetworkError("the server is still busy with an earlier question")
-            self._busy = True
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._work, name="edge-mrl-rerank", daemon=True
-                )
-                self._thread.start()
-        self._jobs.put(job)
-        if not job.done.wait(deadline_s):
-            raise NetworkError(f"the server did not answer within {deadline_s * 1000:.0f} ms")
-        if job.error is not None:
-            raise NetworkError(str(job.error)) from job.error
-        return job.scores
-
-    def close(self) -> None:
-        """End the thread and the connection."""
-        with self._lock:
-            thread, self._thread = self._thread, None
-        if thread is not None:
-            self._jobs.put(None)
-            thread.join(PATIENCE_S + 1)
-
-    def _work(self) -> None:
-        remote: Remote | None = None
-        known: Credentials | None = None
-        while (job := self._jobs.get()) is not None:
-            try:
-                found = Credentials.read(self._path)
-                if found is None:
-                    raise UsageError(f"{self._path} is not enrolled")
-                if remote is None or found != known:
-                    timeouts = Timeouts(connect_s=PATIENCE_S, read_s=PATIENCE_S)
-                    remote, known = Remote(found, self._space_id, timeouts=timeouts), found
-                job.scores = remote.rerank(job.ids, job.query, whole_s=PATIENCE_S)
-            except EdgeMrlError as error:
-                job.error = error
-            with self._lock:
-                self._busy = False
-                if job.error is None:
-                    self._backoff.succeeded()
-                else:
-                    wait_s = self._backoff.failed(getattr(job.error, "retry_after_s", None))
-                    self._silent_until = time.monotonic() + wait_s
-            job.done.set()
-        if remote is not None:
-            remote.close()
-
-
-class _Job:
-    """A question, and what became of it."""
-
-    __slots__ = ("done", "error", "ids", "query", "scores")
-
-    def __init__(self, ids: list[str], query: NDArray[np.float32]) -> None:
-        self.ids = ids
-        self.query = query
-        self.scores: Mapping[str, float] = {}
-        self.error: EdgeMrlError | None = None
-        self.done = threading.Event()
 
 
 def merge(
@@ -241,7 +133,6 @@ def calibrate_margin(
     *,
     keep: float = 0.995,
     noise: float = NOISE,
-    store: Store | None = None,
 ) -> Margin:
     """Choose the margin for ``rerank="auto"`` on questions whose answers are known.
 
@@ -251,7 +142,6 @@ def calibrate_margin(
         quality_server: The same for the server's order.
         keep: The share of the server's mean quality that is to be kept at least.
         noise: The standard deviation between local and full scores.
-        store: Where to keep it, for all searches with ``rerank="auto"``.
 
     Returns:
         The margin that saves most calls.
@@ -273,7 +163,4 @@ def calibrate_margin(
     count = int(enough[-1]) if len(enough) else 0
     margin = float(doubts[order[count - 1]]) if count else 0.0
     kept = float(total[count] / theirs.sum()) if theirs.sum() else 1.0
-    found = Margin(margin, noise, count / len(doubts), kept)
-    if store is not None:
-        replica.set_margin(store, margin)
-    return found
+    return Margin(margin, noise, count / len(doubts), kept)

@@ -7,57 +7,55 @@ from typing import TYPE_CHECKING
 from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
-    from edge_mrl.sync.client import (
-        Outcome,
-        Status,
-        SyncClient,
-        Target,
-        enroll,
-        move,
-        retry_letters,
-        status_of,
-    )
+    from edge_mrl.sync.client import SyncClient, retry_dead_letters
     from edge_mrl.sync.credentials import Credentials
-    from edge_mrl.sync.policy import Backoff, Policy
-    from edge_mrl.sync.remote import Page, Remote
+    from edge_mrl.sync.enrollment import EnrollmentOptions, enroll, move
+    from edge_mrl.sync.outcome import Cause, Outcome
+    from edge_mrl.sync.policy import Conditions, Policy
+    from edge_mrl.sync.remote import ChangePage, Remote
+    from edge_mrl.sync.reranker import Reranker
+    from edge_mrl.sync.status import Status, status_of
     from edge_mrl.sync.targets.qdrant import open_target
+    from edge_mrl.sync.targets.target import PushBatch, PushResult, PushTarget
     from edge_mrl.sync.transport import Timeouts
 
 __all__ = [
-    "Backoff",
+    "Cause",
+    "ChangePage",
+    "Conditions",
     "Credentials",
+    "EnrollmentOptions",
     "Outcome",
-    "Page",
     "Policy",
+    "PushBatch",
+    "PushResult",
+    "PushTarget",
     "Remote",
+    "Reranker",
     "Status",
     "SyncClient",
-    "Target",
     "Timeouts",
     "enroll",
     "move",
     "open_target",
-    "retry_letters",
+    "retry_dead_letters",
     "status_of",
 ]
 
 __getattr__ = lazily(
     __name__,
     {
-        "client": (
-            "Outcome",
-            "Status",
-            "SyncClient",
-            "Target",
-            "enroll",
-            "move",
-            "retry_letters",
-            "status_of",
-        ),
+        "client": ("SyncClient", "retry_dead_letters"),
         "credentials": ("Credentials",),
-        "policy": ("Backoff", "Policy"),
-        "remote": ("Page", "Remote"),
+        "enrollment": ("EnrollmentOptions", "enroll", "move"),
+        "outcome": ("Cause", "Outcome"),
+        "policy": ("Conditions", "Policy"),
+        "remote": ("ChangePage", "Remote"),
+        "reranker": ("Reranker",),
+        "status": ("Status", "status_of"),
         "targets.qdrant": ("open_target",),
+        "targets.target": ("PushBatch", "PushResult", "PushTarget"),
         "transport": ("Timeouts",),
     },
+    renamed={"Target": "PushTarget", "retry_letters": "retry_dead_letters"},
 )

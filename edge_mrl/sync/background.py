@@ -1,65 +1,77 @@
-"""A thread that keeps a store level: soon after each write, and to see what others wrote."""
+"""A thread that keeps a store in sync: it runs soon after each write here, and at regular intervals."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from edge_mrl.errors import StoreError
 from edge_mrl.store import replica
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from edge_mrl.store import DeadLetter, Store
+    from edge_mrl.sync.outcome import Outcome
     from edge_mrl.sync.policy import Backoff
-    from edge_mrl.sync.run import Outcome
 
-__all__ = ["Runner", "Syncing"]
+__all__ = ["BackgroundSync", "Listener"]
 
-#: Seconds between two looks for what this device wrote, which cost a row of the store each.
+#: Seconds between two looks for what was written here. Each look reads one row of the store.
 LOOK_S = 1.0
 
 
+class Listener:
+    """Told about a background sync, in its thread. Override what you need."""
+
+    def committed(self, outcome: Outcome) -> None:
+        """A commit was made; ``outcome`` says what this run has done so far."""
+
+    def dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+        """A run added dead letters; ``letters`` are all that there are now."""
+
+    def ran(self, outcome: Outcome) -> None:
+        """A run ended."""
+
+
 class Syncing(Protocol):
-    """What is run again and again."""
+    """What a ``BackgroundSync`` runs: a ``SyncClient``."""
 
     @property
     def store(self) -> Store:
         """The store."""
 
     def attempt(self, *, now: bool, step: Callable[[Outcome], None] | None) -> Outcome:
-        """Sync once, each request being sent once; whatever goes wrong is part of the outcome."""
+        """Sync once, sending each request once; whatever fails is part of the outcome."""
 
     def dead_letters(self) -> list[DeadLetter]:
         """Versions that will not be sent, by id."""
 
 
-class Runner:
+class BackgroundSync:
     """A thread that syncs again and again.
 
     Args:
         syncing: What it runs.
         interval_s: Seconds between two pulls.
         backoff: How long it waits after failures.
-        told: Called after each run, with new dead letters, and after each commit.
+        listener: Told about each commit and each run, in the thread.
     """
 
     def __init__(
         self,
         syncing: Syncing,
+        *,
         interval_s: float,
         backoff: Backoff,
-        told: tuple[
-            Callable[[Outcome], None] | None,
-            Callable[[Sequence[DeadLetter]], None] | None,
-            Callable[[Outcome], None] | None,
-        ],
+        listener: Listener | None = None,
     ) -> None:
         self._syncing = syncing
         self._interval_s = interval_s
         self._backoff = backoff
-        self._notify, self._notify_dead, self._step = told
+        self._listener = listener or Listener()
         self._condition = threading.Condition()
         self._stopping = False
         self._woken = False
@@ -67,11 +79,15 @@ class Runner:
         self._thread = threading.Thread(target=self._loop, name="edge-mrl-sync", daemon=True)
 
     def start(self) -> None:
-        """Start."""
+        """Start the thread; it syncs at once."""
         self._thread.start()
 
     def stop(self, timeout_s: float | None) -> None:
-        """End."""
+        """End the thread after its current request, and wait for that, if not called in it.
+
+        Args:
+            timeout_s: Seconds to wait at most; None to wait until the thread has ended.
+        """
         with self._condition:
             self._stopping = True
             self._condition.notify_all()
@@ -79,7 +95,11 @@ class Runner:
             self._thread.join(timeout_s)
 
     def wake(self, *, now: bool) -> None:
-        """Run at once."""
+        """Sync without waiting any longer.
+
+        Args:
+            now: Whatever the policy says about the conditions.
+        """
         with self._condition:
             self._woken, self._now = True, self._now or now
             self._condition.notify_all()
@@ -94,25 +114,25 @@ class Runner:
     def _run_once(self) -> Outcome:
         with self._condition:
             now, self._now, self._woken = self._now, False, False
-        outcome = self._syncing.attempt(now=now, step=self._step)
-        if outcome.dead and self._notify_dead is not None:
-            self._notify_dead(self._syncing.dead_letters())
-        if self._notify is not None:
-            self._notify(outcome)
+        outcome = self._syncing.attempt(now=now, step=self._listener.committed)
+        if outcome.dead:
+            self._listener.dead_letters(self._syncing.dead_letters())
+        self._listener.ran(outcome)
         return outcome
 
     def _wait_after(self, outcome: Outcome) -> float:
+        """Seconds to wait after a run."""
         if outcome.done:
             self._backoff.succeeded()
             return self._interval_s
         if outcome.cause == "policy":
             return self._interval_s
         if outcome.pushed or outcome.pulled or outcome.deleted:
-            self._backoff.succeeded()  # it gets on
+            self._backoff.succeeded()  # it makes progress
         return self._backoff.failed(outcome.retry_after_s)
 
     def _sleep(self, wait_s: float, seen: int, *, look: bool) -> None:
-        """Wait, but not longer than until something is written here, where the network is well."""
+        """Wait; after a run without failures, only until something is written here."""
         until = time.monotonic() + wait_s
         with self._condition:
             while not self._stopping and not self._woken:
@@ -122,7 +142,7 @@ class Runner:
                 self._condition.wait(min(left, LOOK_S) if look else left)
 
     def _newest(self) -> int:
-        """The newest stamp that waits: another one means that something was written."""
+        """The newest stamp that waits: when it changes, something was written."""
         try:
             return replica.newest_queued(self._syncing.store)
         except StoreError:

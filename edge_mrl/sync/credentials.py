@@ -1,4 +1,4 @@
-"""A store's token: in a file beside the store, not in it: a copied store is no second device."""
+"""A store's token. It lies beside the store, not in it, so that a copied store is not a second device."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["Credentials", "credentials_path"]
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a server knows a device by.
+    """What a device needs to talk to its server.
 
     Attributes:
         server: The server's address.
-        tenant: Whose documents these are.
-        device: The device's name there.
-        token: The secret.
-        expires_ms: When it ends, in milliseconds since 1970; None if it does not.
+        tenant: The tenant whose documents the device syncs.
+        device: The device's id at the server.
+        token: The secret that is sent with each request.
+        expires_ms: When the token expires, in milliseconds since 1970; None if it does not.
         ca: A file of certificates to trust instead of the system's.
         insecure: Whether http:// to other machines was allowed.
     """
@@ -36,15 +36,21 @@ class Credentials:
     insecure: bool = False
 
     def __repr__(self) -> str:
-        """Without the secret: what is printed ends up in logs."""
+        """Leave out the secret: what is printed may end up in logs."""
         return f"Credentials({self.server!r}, {self.tenant!r}, {self.device!r})"
 
     @classmethod
     def read(cls, store: Path) -> Credentials | None:
-        """Those of a store; None if there are none.
+        """Read a store's credentials.
+
+        Args:
+            store: The store's file.
+
+        Returns:
+            The credentials, or None if there is no file of them.
 
         Raises:
-            StoreError: The file cannot be read, or is none of ours.
+            StoreError: The file cannot be read, or edge-mrl did not write it.
         """
         path = credentials_path(store)
         try:
@@ -62,10 +68,13 @@ class Credentials:
         return found
 
     def write(self, store: Path) -> None:
-        """Replace the file, readable by its owner alone; whole or not at all.
+        """Write the credentials of a store, atomically; only the file's owner can read them.
+
+        Args:
+            store: The store's file.
 
         Raises:
-            UsageError: It cannot be written.
+            UsageError: The file cannot be written.
         """
         path = credentials_path(store)
         part = path.with_name(f"{path.name}.{os.getpid()}")
@@ -85,5 +94,5 @@ class Credentials:
 
 
 def credentials_path(store: Path) -> Path:
-    """Where a store's token is."""
+    """The file with a store's credentials."""
     return store.with_name(f"{store.name}-sync.json")

@@ -1,131 +1,119 @@
-"""A store as a device of a server: enrolled, where it stands, and its way to the server."""
+"""Enrolling a store with a server, and following the server to a new address."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+import warnings
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from edge_mrl.bundle import read_manifest
-from edge_mrl.errors import UsageError
-from edge_mrl.store import MAX_QUEUE_BYTES, Enrollment, Queue, find_bundle, replica
+from edge_mrl.errors import NotEnrolledError, UsageError
+from edge_mrl.store import MAX_QUEUE_BYTES, Enrollment, find_bundle, replica
+from edge_mrl.sync.address import server_address
 from edge_mrl.sync.credentials import Credentials
-from edge_mrl.sync.remote import Remote
-from edge_mrl.sync.remote import enroll as ask_to_enroll
-from edge_mrl.sync.transport import Timeouts, Transport, server_address
-from edge_mrl.wire import now_ms
+from edge_mrl.sync.remote import request_enrollment
+from edge_mrl.sync.status import Status, status_of
+from edge_mrl.sync.transport import Transport
 
 if TYPE_CHECKING:
-    from edge_mrl.documents import Document
-    from edge_mrl.encode import Encoder
     from edge_mrl.store import Store
 
-__all__ = ["Link", "Status", "enroll", "move", "retry_letters", "status_of"]
-
-#: A token is renewed when less than this is left of it.
-RENEW_MS = 14 * 86_400_000
+__all__ = ["EnrollmentOptions", "enroll", "move"]
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
-    """Where a store's sync stands.
+class EnrollmentOptions(TypedDict, total=False):
+    """What may be chosen when a store is enrolled.
 
     Attributes:
-        server: The server's address.
-        tenant: Whose documents these are.
-        device: This store's name there.
-        queue: What waits.
-        dead: Versions that will not be sent.
-        cursor: The server's last change that was pulled.
-        success_ms: When a sync last went through, in milliseconds since 1970; None for never.
-        with_text: Whether text and metadata are sent.
-        waiting: Why it waits; None where nothing failed.
+        name: A name of the device for people (default: this machine's host name).
+        ca: A file of certificates to trust instead of the system's.
+        insecure: Allow http:// to other machines.
+        with_text: Send text and metadata too.
+        max_queue: Most bytes of vectors that wait in the store (default: 256 MiB). Further documents wait
+            without their vectors, and are embedded again when they are sent.
     """
 
-    server: str
-    tenant: str
-    device: str
-    queue: Queue
-    dead: int
-    cursor: int
-    success_ms: int | None
+    name: str | None
+    ca: str | None
+    insecure: bool
     with_text: bool
-    waiting: str | None
+    max_queue: int
 
 
-def enroll(  # noqa: PLR0913 - each is a choice of its own, made once
+def enroll(
     store: Store,
     server: str,
-    code: str,
+    invitation: str | None = None,
     *,
-    name: str | None = None,
-    ca: str | None = None,
-    insecure: bool = False,
-    with_text: bool = False,
-    max_queue: int = MAX_QUEUE_BYTES,
+    code: str | None = None,
+    **options: Unpack[EnrollmentOptions],
 ) -> Status:
-    """Make a store a device of a tenant; every document that is there is queued.
+    """Make a store a device of a tenant, and queue all its documents.
 
     Args:
         store: An open store.
         server: The server's address.
-        code: The one-time code from its administrator.
-        name: What the device is called there, for people; None for this machine's name.
-        ca: A file of certificates to trust instead of the system's.
-        insecure: Allow http:// to other machines.
-        with_text: Send text and metadata too.
-        max_queue: Bytes of vectors that may wait in the store.
+        invitation: The one-time secret from the server's administrator.
+        code: The former name of ``invitation``; it goes with the next minor version.
+        **options: See ``EnrollmentOptions``.
+
+    Returns:
+        Where the store's sync stands now.
 
     Raises:
-        UsageError: The address is none, or the bundle gives no full vectors.
-        NetworkError: The server cannot be reached, or refuses the code.
+        UsageError: The address is not one, the store is read-only, or its bundle gives no full vectors.
+        NetworkError: The server cannot be reached, or refuses the invitation.
     """
-    full_dim = read_manifest(find_bundle(store)).full_dim
-    if full_dim is None or not store.writable:
-        raise UsageError(
-            f"{store.path} cannot be synced: "
-            + (
-                "its bundle gives no full vectors (it was exported with --coarse-only)"
-                if full_dim is None
-                else "it is read-only"
-            )
-        )
+    invitation = _invitation(invitation, code)
+    full_dim = _require_full_dim(store)
+    name, ca, insecure = options.get("name"), options.get("ca"), options.get("insecure", False)
     if name is None:
         import socket
 
         name = socket.gethostname()
     with Transport(server, ca=ca, insecure=insecure) as transport:
-        grant = ask_to_enroll(transport, code, name)
+        grant = request_enrollment(transport, invitation, name)
         address = transport.server
     found = Credentials(
-        address,
-        grant.tenant,
-        grant.device,
-        grant.token,
-        grant.expires_ms,
-        None if ca is None else str(Path(ca).resolve()),
-        insecure,
+        server=address,
+        tenant=grant.tenant,
+        device=grant.device,
+        token=grant.token,
+        expires_ms=grant.expires_ms,
+        ca=None if ca is None else str(Path(ca).resolve()),
+        insecure=insecure,
     )
-    # The code is spent: the token first, then the store, which is bound to what the file says.
+    # The invitation is used up now: the token is written first, then the store, which ``Link`` can bind
+    # to what the file says.
     found.write(store.path)
     wanted = Enrollment(
-        address, grant.tenant, grant.device, offset_ms=grant.offset_ms, with_text=with_text,
-        max_queue=max_queue,
-    )  # fmt: skip
+        server=address,
+        tenant=grant.tenant,
+        device=grant.device,
+        offset_ms=grant.offset_ms,
+        with_text=options.get("with_text", False),
+        max_queue=options.get("max_queue", MAX_QUEUE_BYTES),
+    )
     replica.enroll(store, wanted, full_dim=full_dim)
     return status_of(store)
 
 
 def move(store: Store, *, server: str | None = None, ca: str | None = None) -> None:
-    """Note the same server's new address, or new certificates to trust.
+    """Change the address of the store's server, or the certificates to trust.
+
+    Args:
+        store: An open store.
+        server: The new address of the same server; None to keep the address.
+        ca: A file of certificates to trust; None to keep what is trusted.
 
     Raises:
-        UsageError: The store is not enrolled, or the address is none.
+        NotEnrolledError: The store is not enrolled.
+        UsageError: The address is not one.
     """
     found = Credentials.read(store.path)
     if found is None:
-        raise UsageError(f"{store.path} is not enrolled: `edge-mrl enroll` does that")
+        raise NotEnrolledError(store.path)
     if server is not None:
         found = replace(found, server=server_address(server, insecure=found.insecure))
     if ca is not None:
@@ -134,111 +122,29 @@ def move(store: Store, *, server: str | None = None, ca: str | None = None) -> N
     replica.set_server(store, found.server)
 
 
-class Link:
-    """A store's way to its server, by the file of its credentials. For one thread at a time.
-
-    Args:
-        store: The store.
-        timeouts: How long to wait.
-    """
-
-    def __init__(self, store: Store, timeouts: Timeouts | None) -> None:
-        self._store = store
-        self._timeouts = timeouts
-        self._remote: Remote | None = None
-        self._credentials: Credentials | None = None
-
-    def follow(self) -> Remote:
-        """The server by the credentials' file, which another process may have replaced.
-
-        Raises:
-            UsageError: The store is not enrolled, or is a copy of one that is.
-        """
-        found = Credentials.read(self._store.path)
-        enrollment = replica.enrollment_of(self._store)
-        where = self._store.path
-        again = f"`edge-mrl enroll --server URL --code CODE --store {where}`"
-        if found is None:
-            if enrollment is None:
-                raise UsageError(f"{where} is not enrolled: {again}")
-            raise UsageError(
-                f"{where} is a copy, or its file {where.name}-sync.json is gone: two stores must not "
-                f"be one device; enroll this one, {again}"
-            )
-        if enrollment is None:  # enrolling was interrupted behind the server's answer
-            wanted = Enrollment(found.server, found.tenant, found.device)
-            full_dim = read_manifest(find_bundle(self._store)).full_dim
-            replica.enroll(self._store, wanted, full_dim=full_dim)
-        elif enrollment.device != found.device:
-            raise UsageError(
-                f"{where} is device {enrollment.device}, its file {where.name}-sync.json is of device "
-                f"{found.device}: it was copied or restored; {again}"
-            )
-        if found != self._credentials or self._remote is None:
-            if self._remote is not None:
-                self._remote.close()
-            space_id = self._store.binding.space_id
-            self._remote = Remote(found, space_id, timeouts=self._timeouts)
-            self._credentials = found
-        return self._remote
-
-    def renew(self, remote: Remote) -> None:
-        """Ask for a new token in good time; the old one lives until the new one is used."""
-        found = self._credentials
-        if found is None or found.expires_ms is None:
-            return
-        enrollment = replica.enrollment_of(self._store)
-        offset_ms = 0 if enrollment is None else enrollment.offset_ms
-        if found.expires_ms - (now_ms() + offset_ms) > RENEW_MS:
-            return
-        token, expires_ms = remote.new_token()
-        fresh = replace(found, token=token, expires_ms=expires_ms)
-        fresh.write(self._store.path)
-        self._credentials, remote.token = fresh, token
-
-    def close(self) -> None:
-        """Close the connection."""
-        if self._remote is not None:
-            self._remote.close()
+def _invitation(invitation: str | None, code: str | None) -> str:
+    if code is not None:
+        warnings.warn(
+            "enroll(code=...) is now enroll(invitation=...)", DeprecationWarning, stacklevel=3
+        )
+    wanted = code if invitation is None else invitation
+    if wanted is None:
+        raise TypeError("enroll() needs an invitation")
+    return wanted
 
 
-def status_of(store: Store, waiting: str | None = None) -> Status:
-    """Where a store's sync stands.
+def _require_full_dim(store: Store) -> int:
+    """Dimensions of the full vectors that are sent.
 
     Raises:
-        UsageError: It is not enrolled.
+        UsageError: The store cannot be synced.
     """
-    found = replica.enrollment_of(store)
-    if found is None:
+    full_dim = read_manifest(find_bundle(store)).full_dim
+    if full_dim is None:
         raise UsageError(
-            f"{store.path} is not enrolled: `edge-mrl enroll --server URL --code CODE --store "
-            f"{store.path}`"
+            f"{store.path} cannot be synced: its bundle gives no full vectors (it was exported with "
+            "--coarse-only)"
         )
-    return Status(
-        found.server,
-        found.tenant,
-        found.device,
-        replica.queue_of(store),
-        replica.count_dead_letters(store),
-        found.cursor,
-        found.success_ms or None,
-        found.with_text,
-        waiting,
-    )
-
-
-def retry_letters(
-    store: Store, encoder: Callable[[], Encoder], ids: Iterable[str] | None = None
-) -> int:
-    """Queue dead letters again; documents that were deleted elsewhere are embedded and put again."""
-    queued, documents = replica.requeue_dead_letters(store, ids)
-    return queued + _put_again(store, encoder, documents)
-
-
-def _put_again(store: Store, encoder: Callable[[], Encoder], documents: Sequence[Document]) -> int:
-    if not documents:
-        return 0
-    from edge_mrl.ingest import embed
-
-    store.put(embed(encoder(), documents, store.rule, store.keep_full))
-    return len(documents)
+    if not store.writable:
+        raise UsageError(f"{store.path} cannot be synced: it is read-only")
+    return full_dim

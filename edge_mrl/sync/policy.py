@@ -1,24 +1,24 @@
-"""When a device may use the network, and how long it waits after a failure."""
+"""When a device may use the network, and how long it waits after failures."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
 
-__all__ = ["Backoff", "Conditions", "Policy"]
+__all__ = ["MAX_WAIT_S", "Backoff", "Conditions", "Policy"]
 
-#: The longest a device waits by itself, in seconds.
+#: The longest wait after failures by default, and the longest after the first one, in seconds.
 MAX_WAIT_S = 300.0
 FIRST_WAIT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """How a device is placed just now, as its application knows.
+    """The state of a device's power and network, as its application knows it.
 
     Attributes:
         online: Whether there is a network at all.
-        metered: Whether the connection costs money.
+        metered: Whether the connection is paid by volume.
         charging: Whether it is on external power.
         battery_low: Whether the battery is low.
     """
@@ -31,14 +31,14 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Under which conditions a device syncs. "Sync now" overrides all but the byte cap.
+    """Under which conditions a device syncs. "Sync now" overrides everything but ``max_bytes``.
 
     Attributes:
-        on_metered: Also over a connection that costs money.
-        only_charging: Only on external power.
-        on_low_battery: Also when the battery is low.
-        max_bytes: Bytes sent and received in one run at most; None for no limit. A run stops before a
-            request that would exceed it, but one request it always makes.
+        on_metered: Sync over a metered connection too.
+        only_charging: Sync on external power only.
+        on_low_battery: Sync when the battery is low too.
+        max_bytes: Most bytes sent and received in one run; None for no limit. A run ends before a request
+            that would exceed it, but it always makes one request.
     """
 
     on_metered: bool = False
@@ -47,7 +47,7 @@ class Policy:
     max_bytes: int | None = None
 
     def why_not(self, conditions: Conditions) -> str | None:
-        """Why a device is to wait, in plain words; None if it is not."""
+        """Why a device must wait, in plain words; None if it may sync."""
         if not conditions.online:
             return "there is no network"
         if conditions.metered and not self.on_metered:
@@ -60,14 +60,14 @@ class Policy:
 
 
 class Backoff:
-    """Waiting times after failures: full jitter, doubling, capped.
+    """Waiting times after failures: random, doubling with each failure, up to a limit ("full jitter").
 
     After "Exponential Backoff And Jitter" (AWS architecture blog, 2015).
 
     Args:
         cap_s: The longest wait.
         first_s: The longest wait after the first failure.
-        rng: Where chance comes from.
+        rng: The source of random numbers; None for a new one.
     """
 
     def __init__(
@@ -84,16 +84,23 @@ class Backoff:
         self._rng = rng or random.Random()  # noqa: S311
 
     def succeeded(self) -> None:
-        """Something went through: start over."""
+        """Start over after a success."""
         self.failures = 0
 
     def failed(self, retry_after_s: float | None = None) -> float:
-        """Count a failure; returns the seconds to wait, at least what the server asked for."""
+        """Count a failure.
+
+        Args:
+            retry_after_s: Seconds that the server asked to wait, if it did.
+
+        Returns:
+            Seconds to wait, at least what the server asked for.
+        """
         # 2 ** 30 is beyond any cap; more would overflow a float one day.
         most = min(self._cap_s, self._first_s * 2 ** min(self.failures, 30))
         self.failures += 1
         wait_s = self._rng.uniform(0, most)
         if retry_after_s is not None:
-            # A day at most: a server with a broken clock must not silence a device for ever.
+            # At most a day: a server with a broken clock must not stop a device for ever.
             wait_s += min(retry_after_s, 86_400.0)
         return wait_s

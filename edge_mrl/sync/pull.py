@@ -1,4 +1,4 @@
-"""Pulling: the changes of other devices into a store, or everything, for a store that has nothing yet."""
+"""Pulling: the changes of other devices into a store, or everything into a new store."""
 
 from __future__ import annotations
 
@@ -11,39 +11,37 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, Self, TypeVar
 
 import numpy as np
 
-from edge_mrl.bundle import derive_codes, read_head
+from edge_mrl.bundle import derive_codes, read_head, read_manifest
 from edge_mrl.documents import Document
 from edge_mrl.errors import NetworkError, ServerError, WireError
-from edge_mrl.store import Entry, replica
-from edge_mrl.sync.remote import Code
+from edge_mrl.store import Entry, find_bundle, replica
+from edge_mrl.sync.remote import CodeKey
 from edge_mrl.wire import Item, decode_items, decode_message
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edge_mrl.bundle import Manifest
     from edge_mrl.store import Agreed, Store
-    from edge_mrl.sync.remote import Page, Remote
+    from edge_mrl.sync.budget import Budget
+    from edge_mrl.sync.outcome import Tally
+    from edge_mrl.sync.remote import ChangePage, Remote
 
 __all__ = ["Puller"]
 
-#: Documents of a snapshot that are committed together: a commit costs a sync and the tables' pages.
+T = TypeVar("T")
+
+#: Documents of a snapshot that are committed together: each commit flushes to disk and rewrites pages.
 BATCH_DOCUMENTS = 4_096
 #: Most documents in one frame of a snapshot.
 FRAME_ITEMS = 65_536
-#: How often a snapshot may change while it is read before changes are pulled instead.
+#: How often a snapshot may change while it is read; then changes are pulled instead.
 SNAPSHOT_TRIES = 3
 _HEAD_BYTES = 1_024
 _LENGTH = struct.Struct("<I")
-
-#: Runs a request, again where that may help.
-Attempt = Callable[[Callable[[], Any]], Any]
-#: Told how many documents were put and deleted.
-Pulled = Callable[[int, int], None]
 
 
 class Puller:
@@ -52,26 +50,21 @@ class Puller:
     Args:
         store: The store.
         remote: The server.
-        bundle: The store's bundle, and its manifest.
-        attempt: Runs a request.
-        pulled: Called after each commit.
+        budget: What the run may use.
+        tally: Told after each commit.
+
+    Raises:
+        UsageError: The store's bundle is not where it was.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        remote: Remote,
-        bundle: tuple[Path, Manifest],
-        *,
-        attempt: Attempt,
-        pulled: Pulled,
-    ) -> None:
+    def __init__(self, store: Store, remote: Remote, *, budget: Budget, tally: Tally) -> None:
         self._store = store
         self._remote = remote
-        self._folder, self._manifest = bundle
-        self._attempt = attempt
-        self._pulled = pulled
-        self._code = Code.of(self._manifest)
+        self._budget = budget
+        self._tally = tally
+        self._folder = find_bundle(store)
+        self._manifest = read_manifest(self._folder)
+        self._code = CodeKey.of(self._manifest)
         # A store that keeps full vectors makes its codes from them.
         self._full = store.keep_full in ("fp16", "int8")
         self._matrix: NDArray[np.float32] | None = None
@@ -81,8 +74,8 @@ class Puller:
         """Pull what changed since the last time.
 
         Raises:
-            ServerError: "fenced", where deletions since then are forgotten, or "restored", where the
-                server is an older copy of what it was: see ``everything``.
+            ServerError: "fenced": the server has forgotten deletions since then. "restored": the server
+                was restored from an older copy. In both cases ``everything`` has to be pulled.
         """
         while True:
             now = replica.enrollment_of(self._store)
@@ -93,11 +86,15 @@ class Puller:
                 return
 
     def bootstrap(self) -> Agreed | None:
-        """Fill a store that has pulled nothing yet; returns what ``everything`` does, if need be."""
+        """Fill a store that has pulled nothing yet.
+
+        Returns:
+            What ``everything`` returns if it was needed; None if a snapshot was enough.
+        """
         store = self._store
         if self._full or replica.ever_acknowledged(store) or replica.queue_of(store).items:
-            # A snapshot has no deletions, and may be older than what this device has sent since; what
-            # waits may have been sent too, and deleted by others, where the answer was lost.
+            # A snapshot has no deletions, and may be older than what this device has sent since. What
+            # waits may have been sent already, its answer lost, and deleted by others.
             return self.everything()
         for _ in range(SNAPSHOT_TRIES):
             try:
@@ -110,7 +107,10 @@ class Puller:
         return self.everything()
 
     def everything(self) -> Agreed:
-        """Pull from the beginning, and agree on what is not there. The last push must be settled."""
+        """Pull from the beginning, and agree with the server on what is missing there.
+
+        It must be known whether the last push arrived (``Pusher.settle``).
+        """
         now = replica.enrollment_of(self._store)
         there: dict[str, int] = {}
         since, fence, epoch = 0, None, None
@@ -124,33 +124,32 @@ class Puller:
         push = now.push if now else 0
         server = replica.ServerPosition(page.cursor, page.fence, page.epoch, page.kept)
         agreed = replica.reconcile(self._store, there, server, push=push)
-        self._pulled(0, agreed.deleted)
+        self._tally.pulled(0, agreed.deleted)
         return agreed
 
     def _page(
         self, since: int, *, fence: int | None = None, epoch: str | None = None, push: int = 0
-    ) -> Page:
+    ) -> ChangePage:
         vectors = "full" if self._full else "coarse"
 
-        def ask() -> Page:
+        def ask() -> ChangePage:
             return self._remote.pull(
                 since, code=self._code, vectors=vectors, fence=fence, epoch=epoch, push=push
             )
 
-        page: Page = self._with_head(ask)
-        return page
+        return self._with_head(ask)
 
-    def _with_head(self, ask: Callable[[], Any]) -> Any:
-        """Ask, and register our head first where the server does not know it."""
+    def _with_head(self, ask: Callable[[], T]) -> T:
+        """Send a request; register the bundle's projection head first if the server does not know it."""
         try:
-            return self._attempt(ask)
+            return self._budget.attempt(ask)
         except ServerError as error:
             matrix = self._head()
             if error.code != "head_unknown" or matrix is None:
                 raise
         name, layer_norm = self._code.head, self._manifest.head.layer_norm
-        self._attempt(lambda: self._remote.put_head(name, matrix, layer_norm=layer_norm))
-        return self._attempt(ask)
+        self._budget.attempt(lambda: self._remote.put_head(name, matrix, layer_norm=layer_norm))
+        return self._budget.attempt(ask)
 
     def _head(self) -> NDArray[np.float32] | None:
         if not self._read_matrix:
@@ -170,7 +169,7 @@ class Puller:
         applied = replica.apply_pulled(
             self._store, pairs, cursor=cursor, epoch=epoch, offset_ms=offset_ms
         )
-        self._pulled(applied.put, applied.deleted)
+        self._tally.pulled(applied.put, applied.deleted)
 
     def _entry(self, item: Item) -> Entry | None:
         """A document as the store keeps it."""
@@ -214,7 +213,7 @@ class Puller:
         return self._store.path.with_name(f"{self._store.path.name}-sync.part")
 
     def _snapshot(self) -> bool:
-        """Fetch and apply a snapshot; returns False where it changed meanwhile."""
+        """Fetch and apply a snapshot; returns False if it changed meanwhile."""
         with _PartFile(self._part, self._code) as part:
             while not part.complete:
                 ask = partial(self._remote.snapshot, self._code, start=part.size, etag=part.etag)
@@ -245,17 +244,17 @@ class Puller:
             if len(batch) >= BATCH_DOCUMENTS:
                 self._apply(batch, cursor=None)
                 batch = []
-        # Only now may the cursor move: what was applied before is harmless to apply again.
+        # The cursor moves only now: applying a snapshot twice is harmless, missing a part is not.
         self._apply(batch, cursor=cursor, epoch=epoch)
 
 
 class _PartFile:
-    """What was received of a snapshot, kept so that an interrupted device goes on where it was.
+    """The part of a snapshot that was received, kept so that an interrupted device continues there.
 
-    The first bytes say of which snapshot it is, as JSON; then comes what was received.
+    The file begins with JSON that says which snapshot it is; the received bytes follow.
     """
 
-    def __init__(self, path: Path, code: Code) -> None:
+    def __init__(self, path: Path, code: CodeKey) -> None:
         self._path = path
         self._code = repr(code)
         self._file: BinaryIO | None = None
@@ -275,7 +274,7 @@ class _PartFile:
 
     @property
     def complete(self) -> bool:
-        """Whether all of it is there."""
+        """Whether the whole snapshot is there."""
         return self._whole >= 0 and self.size >= self._whole
 
     def add(self, data: bytes, *, size_bytes: int, etag: str, digest: str | None) -> None:
@@ -283,7 +282,7 @@ class _PartFile:
         if self._file is None:
             self._begin(size_bytes, etag, digest)
         elif size_bytes != self._whole:
-            raise NetworkError("the snapshot has changed while it was read")
+            raise NetworkError("the snapshot changed while it was read")
         file = self._opened
         file.seek(_HEAD_BYTES + self.size)
         file.write(data)
@@ -291,7 +290,7 @@ class _PartFile:
         self.size += len(data)
 
     def sound(self) -> bool:
-        """Whether it is what the server said it was."""
+        """Whether size and digest are those that the server announced."""
         file, sha = self._opened, hashlib.sha256()
         file.seek(_HEAD_BYTES)
         while part := file.read(1 << 20):
@@ -300,10 +299,10 @@ class _PartFile:
         return self.size == self._whole and self._digest in (None, whole)
 
     def frames(self) -> Iterator[bytes]:
-        """Its frames.
+        """The snapshot's frames, in order.
 
         Raises:
-            NetworkError: One is longer than what is there.
+            NetworkError: The snapshot ends within a frame.
         """
         file, at = self._opened, 0
         file.seek(_HEAD_BYTES)
@@ -316,7 +315,7 @@ class _PartFile:
             yield file.read(length)
 
     def remove(self) -> None:
-        """Delete it."""
+        """Delete the file."""
         if self._file is not None:
             self._file.close()
             self._file = None

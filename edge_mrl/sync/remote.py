@@ -1,4 +1,4 @@
-"""The requests of FORMAT.md, "Wire", as calls: what goes out is right, what comes in is checked."""
+"""The requests of FORMAT.md, "Wire", as methods; every response is checked before it is used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from urllib.parse import urlencode
 import numpy as np
 
 from edge_mrl.errors import NetworkError, WireError
-from edge_mrl.sync.transport import Answer, Timeouts, Transport
+from edge_mrl.sync.targets.target import PushBatch, PushResult
+from edge_mrl.sync.transport import Response, Timeouts, Transport
 from edge_mrl.wire import (
     CONTENT_TYPE,
     STATUSES,
@@ -29,36 +30,50 @@ if TYPE_CHECKING:
     from edge_mrl.bundle import Manifest
     from edge_mrl.sync.credentials import Credentials
 
-__all__ = ["Code", "Grant", "Page", "Part", "Pushed", "Remote", "enroll"]
+__all__ = ["ChangePage", "CodeKey", "Remote", "request_enrollment"]
 
 #: Documents in a page of a pull.
 PAGE_ITEMS = 512
-#: Bytes of a snapshot in one request: small enough to lose, large enough not to wait for answers.
+#: Bytes of a snapshot in one request: cheap to repeat, and large beside the time of a round trip.
 SNAPSHOT_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Code:
-    """How a server is to make coarse codes for a device: head, dimensions and scale."""
+class CodeKey:
+    """Which codes a server makes for a device.
+
+    Attributes:
+        head: The id of the projection head.
+        dim: Dimensions of a code.
+        scale: The scale of int8 values.
+    """
 
     head: str
     dim: int
     scale: float
 
     @classmethod
-    def of(cls, manifest: Manifest) -> Code:
-        """The code of a bundle."""
+    def of(cls, manifest: Manifest) -> CodeKey:
+        """The key of a bundle's codes."""
         return cls(manifest.head.id, manifest.dim, manifest.code.scale)
 
     @property
     def query(self) -> dict[str, Any]:
-        """The code as parameters of a request."""
+        """The key as parameters of a request."""
         return {"head": self.head, "dim": self.dim, "scale": repr(float(self.scale))}
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a server gives a new device, and its clock less ours."""
+    """What a server gives a new device.
+
+    Attributes:
+        tenant: The tenant whose documents the device syncs.
+        device: The device's id.
+        token: The secret that the device sends with each request.
+        expires_ms: When the token expires, in milliseconds since 1970; None if it does not.
+        offset_ms: The server's clock minus this machine's.
+    """
 
     tenant: str
     device: str
@@ -67,34 +82,18 @@ class Grant:
     offset_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Pushed:
-    """What a server said of a push.
-
-    Attributes:
-        results: Of each item, in order: status and, where that is newer, its stamp.
-        offset_ms: The server's clock less ours.
-        refused: Where the push had no items: ids that it refused of the one before that had this number;
-            None where that did not arrive, and will not any more.
-    """
-
-    results: Sequence[tuple[str, int]]
-    offset_ms: int
-    refused: Sequence[str] | None
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class Page:
-    """Changes of a tenant's documents.
+class ChangePage:
+    """Some changes of a tenant's documents.
 
     Attributes:
         items: The documents, oldest change first.
-        cursor: The change that these lead to.
-        more: Whether there are others behind them.
-        fence: The last change among the deletions that the server has forgotten; 0 for none.
-        epoch: In which the server counts its changes; another one after it was restored.
-        kept: The last push of ours that it had when the epoch began.
-        offset_ms: The server's clock less ours.
+        cursor: The last change on this page.
+        more: Whether more changes follow.
+        fence: The last change among the deletions that the server has forgotten; 0 if it has all.
+        epoch: The epoch in which the server counts its changes; a restored server begins a new one.
+        kept: The last push of this device that the server had when the epoch began.
+        offset_ms: The server's clock minus this machine's.
     """
 
     items: Sequence[Item]
@@ -107,8 +106,15 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A range of a snapshot: its bytes, the size and the name of the whole, and the whole's digest."""
+class SnapshotPart:
+    """A range of a snapshot.
+
+    Attributes:
+        data: The bytes of the range.
+        size_bytes: Bytes of the whole snapshot.
+        etag: The snapshot's ETag.
+        digest: The digest of the whole snapshot, as in Repr-Digest; None if the server sent none.
+    """
 
     data: bytes
     size_bytes: int
@@ -117,13 +123,15 @@ class Part:
 
 
 class Remote:
-    """A server, as one device sees it. For one thread at a time.
+    """A server, as one device uses it: a ``PushTarget`` to pull from, too. For one thread at a time.
 
     Args:
-        credentials: Who we are, and where.
-        space_id: The space of our full vectors.
+        credentials: The server's address, and the device's token.
+        space_id: The embedding space of the store's full vectors.
         timeouts: How long to wait.
     """
+
+    numbered = True
 
     def __init__(
         self, credentials: Credentials, space_id: str, *, timeouts: Timeouts | None = None
@@ -137,48 +145,50 @@ class Remote:
         self.token = credentials.token
         self._space_id = space_id
 
-    def push(self, frame: bytes, items: int, *, whole_s: float | None = None) -> Pushed:
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """Bytes of bodies sent and received so far."""
+        return self.transport.bytes_sent, self.transport.bytes_received
+
+    def push(self, batch: PushBatch) -> PushResult:
         """Send documents.
 
-        Args:
-            frame: At most 512 documents and 1 MiB.
-            items: How many documents.
-            whole_s: How long it may take.
-
         Raises:
-            ServerError: Nothing was stored.
-            NetworkError: Nobody knows whether something was stored: send it again.
+            ServerError: The server refused the push; nothing was stored.
+            NetworkError: It is unknown whether anything was stored: send the batch again.
         """
-        answer, offset_ms = self._timed("POST", "/v1/push", frame, whole_s=whole_s)
-        rows = answer.get("results")
-        if not isinstance(rows, list) or len(rows) != items:
-            raise NetworkError(f"{self.transport.server}: results: expected {items} of them")
-        return Pushed([_result(row) for row in rows], offset_ms, _refused(answer))
+        started = now_ms()
+        answer = self._ask("POST", "/v1/push", batch.frame).json()
+        offset_ms = _offset(answer.get("now_ms"), started)
+        rows, count = answer.get("results"), len(batch.items)
+        if not isinstance(rows, list) or len(rows) != count:
+            raise NetworkError(f"{self.transport.server}: results: expected a list of {count}")
+        return PushResult([_result(row) for row in rows], offset_ms, _refused(answer))
 
     def pull(
         self,
         since: int,
         *,
-        code: Code | None,
+        code: CodeKey | None,
         vectors: str,
         fence: int | None = None,
         epoch: str | None = None,
         push: int = 0,
-    ) -> Page:
-        """Ask for what changed after ``since``, with text where the server has it.
+    ) -> ChangePage:
+        """Ask for the changes after ``since``, with the text if the server has it.
 
         Args:
             since: A cursor; 0 for everything.
-            code: How codes are made, where ``vectors`` is "coarse".
+            code: Which codes the server makes, if ``vectors`` is "coarse".
             vectors: "coarse", "full" or "none".
-            fence: The fence that stood at the first page, where everything is pulled.
-            epoch: The epoch that ``since`` is of; None where that does not matter.
-            push: The last push of which is known whether it arrived.
+            fence: The fence on the first page, when everything is pulled.
+            epoch: The epoch of ``since``; None if any epoch will do.
+            push: The last push that is known to have arrived or not.
 
         Raises:
-            ServerError: "fenced", where deletions after ``since`` are forgotten; "restored", where the
-                server is an older copy of what it was; "head_unknown".
-            NetworkError: No answer came, or one to another question.
+            ServerError: "fenced": the server has forgotten deletions after ``since``. "restored": the
+                server was restored from an older copy. "head_unknown": it cannot make these codes yet.
+            NetworkError: No valid response came.
         """
         query: dict[str, Any] = {"since": since, "limit": PAGE_ITEMS, "vectors": vectors, "text": 1}
         if code is not None and vectors == "coarse":
@@ -188,75 +198,83 @@ class Remote:
         if epoch is not None:
             query |= {"epoch": epoch, "push": push}
         started = now_ms()
-        answer = self._ask("GET", f"/v1/pull?{urlencode(query)}")
-        message = _frame(answer)
+        message = _frame(self._ask("GET", f"/v1/pull?{urlencode(query)}"))
         header = message.header
         cursor, more, clock = header.get("cursor"), header.get("more"), header.get("now_ms")
         if header.get("since") != since:
-            # Without TLS, nothing else would tell that a bit of the request's first line was changed.
-            raise NetworkError(f"{self.transport.server}: a page after another change than {since}")
+            # Without TLS, nothing else would show that a bit of the request's first line was changed.
+            raise NetworkError(
+                f"{self.transport.server}: the page does not begin after change {since}"
+            )
         if not isinstance(cursor, int) or cursor < since or not isinstance(more, bool):
-            raise NetworkError(f"{self.transport.server}: a page without cursor")
+            raise NetworkError(f"{self.transport.server}: the page has no valid cursor")
         items = _items(message)
         if (more and not items) or (items and cursor <= since):
-            raise NetworkError(f"{self.transport.server}: a page that leads nowhere")
+            raise NetworkError(f"{self.transport.server}: the page's cursor does not advance")
         stood, named, kept = header.get("fence", 0), header.get("epoch", ""), header.get("kept", 0)
         if not (isinstance(stood, int) and isinstance(named, str) and isinstance(kept, int)):
             raise NetworkError(
-                f"{self.transport.server}: fence, epoch, kept: expected two numbers, text"
+                f"{self.transport.server}: expected fence and kept as numbers, epoch as text"
             )
-        return Page(items, cursor, more, stood, named, kept, _offset(clock, started))
+        return ChangePage(items, cursor, more, stood, named, kept, _offset(clock, started))
 
-    def snapshot(self, code: Code, *, start: int, etag: str | None) -> Part:
-        """Ask for a range of all live documents' codes.
+    def snapshot(self, code: CodeKey, *, start: int, etag: str | None) -> SnapshotPart:
+        """Ask for a range of a snapshot, which has the codes of all documents that are not deleted.
 
         Args:
-            code: How codes are made.
+            code: Which codes the server makes.
             start: The first byte.
-            etag: The snapshot that a range was had of before; None for a new one.
+            etag: The ETag of the snapshot that earlier ranges were of; None for a new snapshot.
+
+        Raises:
+            ServerError: The server makes no snapshot, or has another one now.
+            NetworkError: No valid response came.
         """
         headers = {"Range": f"bytes={start}-{start + SNAPSHOT_BYTES - 1}"}
         if etag is not None:
             headers["If-Match"] = etag
             headers["If-Range"] = etag
         path = f"/v1/snapshot/coarse?{urlencode(code.query | {'text': 1})}"
-        answer = self._ask("GET", path, headers=headers)
-        name = answer.headers.get("etag", "")
+        response = self._ask("GET", path, headers=headers)
+        name, body = response.headers.get("etag", ""), response.body
         if not name or (etag is not None and name != etag):
-            raise NetworkError("the snapshot has changed while it was read")
-        whole = answer.headers.get("repr-digest")
-        if answer.status != 206:
-            return Part(answer.body[start:], len(answer.body), name, whole)
-        first, size = _content_range(answer.headers.get("content-range", ""))
-        if first != start or start + len(answer.body) > size or not answer.body:
-            raise NetworkError("the snapshot's range is not the one that was asked for")
-        return Part(answer.body, size, name, whole)
+            raise NetworkError("the snapshot changed while it was read")
+        digest = response.headers.get("repr-digest")
+        if response.status != 206:
+            return SnapshotPart(body[start:], len(body), name, digest)
+        first, size = _content_range(response.headers.get("content-range", ""))
+        if first != start or start + len(body) > size or not body:
+            raise NetworkError("the server sent another range of the snapshot than requested")
+        return SnapshotPart(body, size, name, digest)
 
     def put_head(self, name: str, matrix: NDArray[np.float32], *, layer_norm: bool) -> None:
-        """Register a head, so that the server can make its codes."""
+        """Register a projection head, float32[dim, full_dim], so that the server can make its codes."""
         frame = encode_message({"layer_norm": layer_norm}, np.asarray(matrix, np.float32))
         self._ask("PUT", f"/v1/heads/{name}", frame)
 
     def rerank(
-        self, ids: Sequence[str], query: NDArray[np.float32], *, whole_s: float
+        self, ids: Sequence[str], query: NDArray[np.float32], *, total_s: float
     ) -> dict[str, float]:
-        """Cosines of a query and the best passages of documents, for those that the server has.
+        """Ask for the cosine of a query and the best passage of each document.
 
         Args:
             ids: At most 1,000 documents.
-            query: float32[D].
-            whole_s: How long it may take.
+            query: The query's full vector, float32[full_dim].
+            total_s: Seconds for request and response.
+
+        Returns:
+            Cosines by id, in [-1, 1], for the documents that the server has.
         """
         frame = encode_message({"ids": list(ids)}, np.asarray(query, np.float16)[None])
-        answer = self._ask("POST", "/v1/rerank", frame, whole_s=whole_s).json()
+        answer = self._ask("POST", "/v1/rerank", frame, total_s=total_s).json()
         scores = answer.get("scores")
         if not isinstance(scores, list) or len(scores) != len(ids):
-            raise NetworkError(f"{self.transport.server}: scores: expected {len(ids)} of them")
+            raise NetworkError(f"{self.transport.server}: scores: expected a list of {len(ids)}")
         pairs = zip(ids, scores, strict=True)
         return {name: float(score) for name, score in pairs if _is_number(score)}
 
     def new_token(self) -> tuple[str, int | None]:
-        """Ask for a new token; the old one ends when the new one is first used."""
+        """Ask for a new token, and when it expires. The old one is valid until the new one is used."""
         answer = self._ask("POST", "/v1/token", b"", repeatable=False).json()
         token, expires = answer.get("token"), answer.get("expires_ms")
         if not isinstance(token, str) or not token:
@@ -273,13 +291,6 @@ class Remote:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _timed(
-        self, method: str, path: str, body: bytes, *, whole_s: float | None
-    ) -> tuple[dict[str, Any], int]:
-        started = now_ms()
-        answer = self._ask(method, path, body, whole_s=whole_s).json()
-        return answer, _offset(answer.get("now_ms"), started)
-
     def _ask(
         self,
         method: str,
@@ -287,35 +298,35 @@ class Remote:
         body: bytes | None = None,
         *,
         headers: Mapping[str, str] | None = None,
-        whole_s: float | None = None,
+        total_s: float | None = None,
         repeatable: bool = True,
-    ) -> Answer:
-        whole = {
+    ) -> Response:
+        all_headers = {
             "Authorization": f"Bearer {self.token}",
             "Edge-MRL-Space": self._space_id,
             **(headers or {}),
         }
         if body:
-            whole["Content-Type"] = CONTENT_TYPE
+            all_headers["Content-Type"] = CONTENT_TYPE
         return self.transport.request(
-            method, path, body=body, headers=whole, repeatable=repeatable, whole_s=whole_s
+            method, path, body=body, headers=all_headers, repeatable=repeatable, total_s=total_s
         )
 
 
-def enroll(transport: Transport, code: str, name: str) -> Grant:
-    """Become a device of a tenant.
+def request_enrollment(transport: Transport, invitation: str, name: str) -> Grant:
+    """Ask a server to enroll a device with a tenant.
 
     Args:
-        transport: The server.
-        code: The one-time code that its administrator gave.
-        name: What the device is called there, for people.
+        transport: The connection to the server.
+        invitation: The one-time secret from the server's administrator.
+        name: A name of the device for people.
 
     Raises:
-        ServerError: The code is wrong, used or expired.
+        ServerError: The invitation is wrong, used or expired.
     """
     import json
 
-    body = json.dumps({"code": code, "name": name}, ensure_ascii=False).encode("utf-8")
+    body = json.dumps({"code": invitation, "name": name}, ensure_ascii=False).encode("utf-8")
     headers = {"Content-Type": "application/json"}
     started = now_ms()
     answer = transport.request(
@@ -335,30 +346,30 @@ def enroll(transport: Transport, code: str, name: str) -> Grant:
     )
 
 
-def _frame(answer: Answer) -> Message:
+def _frame(response: Response) -> Message:
     try:
-        return decode_message(answer.body)
+        return decode_message(response.body)
     except WireError as error:
-        raise NetworkError(f"the server's answer is no frame: {error}") from error
+        raise NetworkError(f"the server's response is not a frame: {error}") from error
 
 
 def _items(message: Message) -> list[Item]:
     try:
         return decode_items(message, most=2 * PAGE_ITEMS)
     except WireError as error:
-        raise NetworkError(f"the server's answer: {error}") from error
+        raise NetworkError(f"the server's response: {error}") from error
 
 
 def _result(row: object) -> tuple[str, int]:
     if not isinstance(row, dict) or row.get("status") not in STATUSES:
-        raise NetworkError(f"a result {row!r:.80}: expected a status that we know")
+        raise NetworkError(f"a push result has an unknown status: {row!r:.80}")
     status = str(row["status"])
     if "v" not in row:
         return status, 0
     try:
         return status, parse_stamp(row["v"])
     except WireError as error:
-        raise NetworkError(f"a result: {error}") from error
+        raise NetworkError(f"a push result: {error}") from error
 
 
 def _refused(answer: Mapping[str, Any]) -> list[str] | None:
@@ -371,9 +382,9 @@ def _refused(answer: Mapping[str, Any]) -> list[str] | None:
 
 
 def _offset(clock: object, started: int) -> int:
-    """A server's clock less ours: it looked at it between the question and the answer."""
+    """The server's clock minus ours: it was read between the request and the response."""
     if not isinstance(clock, int) or isinstance(clock, bool) or clock < 0:
-        raise NetworkError("now_ms: expected the server's clock")
+        raise NetworkError("now_ms: expected the server's clock in milliseconds")
     return clock - (started + now_ms()) // 2
 
 

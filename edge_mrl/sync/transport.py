@@ -1,34 +1,35 @@
-"""HTTP to one server: one connection, kept open, nothing believed that is not whole.
+"""HTTP to one server: one connection that stays open; incomplete or damaged responses are not used.
 
-Standard library alone. Redirects are not followed: the token is for the server that gave it.
+It needs the standard library only. Redirects are not followed: the token is for the server that gave it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import http.client
-import ipaddress
 import json
 import secrets
 import socket
 import ssl
 import threading
 import time
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import Any, Self
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import urlsplit
 
 from edge_mrl._version import __version__
 from edge_mrl.errors import NetworkError, ServerError, UsageError, reason
+from edge_mrl.sync.address import host_and_port, proxy_for, proxy_headers, server_address
 from edge_mrl.wire import PROTOCOL, digest, matches_digest
 
-__all__ = ["Answer", "Timeouts", "Transport", "server_address"]
+__all__ = ["Response", "Timeouts", "Transport"]
 
-#: Most bytes of an answer: a page of 512 documents of some passages each is a few megabytes.
-MAX_ANSWER_BYTES = 256 << 20
-#: Characters of a server's words that are shown.
-MOST_SAID = 200
+#: Most bytes of a response: a page of 512 documents with some passages each takes a few megabytes.
+MAX_RESPONSE_BYTES = 256 << 20
+#: Characters of a server's own text that an error message shows.
+SHOWN_CHARS = 200
 _CHUNK_BYTES = 1 << 16
 
 
@@ -38,23 +39,30 @@ class Timeouts:
 
     Attributes:
         connect_s: For a connection, TLS included.
-        read_s: For the next bytes.
-        whole_s: For a request and its answer, however they drip.
+        read_s: For the next bytes of a response.
+        total_s: For a request and its whole response, even while bytes keep coming.
+        whole_s: The former name of ``total_s``; it goes with the next minor version.
     """
 
     connect_s: float = 10.0
     read_s: float = 30.0
-    whole_s: float = 120.0
+    total_s: float = 120.0
+    whole_s: InitVar[float | None] = None
+
+    def __post_init__(self, whole_s: float | None) -> None:
+        if whole_s is not None:
+            warnings.warn("whole_s is now total_s", DeprecationWarning, stacklevel=3)
+            object.__setattr__(self, "total_s", whole_s)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a server said to one request.
+class Response:
+    """A server's response to one request.
 
     Attributes:
         status: The HTTP status, 200 to 299.
-        headers: By lower-case name.
-        body: Compared with its digest.
+        headers: The headers by lower-case name.
+        body: The body, which matches its digest.
     """
 
     status: int
@@ -65,52 +73,26 @@ class Answer:
         """The body as a JSON object.
 
         Raises:
-            NetworkError: It is none.
+            NetworkError: The body is not a JSON object.
         """
         try:
             value = json.loads(self.body)
         except (ValueError, RecursionError) as error:
-            raise NetworkError(f"the server's answer is no JSON: {error}") from error
+            raise NetworkError(f"the server's response is not JSON: {error}") from error
         if not isinstance(value, dict):
-            raise NetworkError("the server's answer is no JSON object")
+            raise NetworkError("the server's response is not a JSON object")
         return value
 
 
-def server_address(text: str, *, insecure: bool = False) -> str:
-    """A server's address in one spelling: scheme, host, port, and a path before /v1 if it has one.
-
-    Raises:
-        UsageError: It is none, or would carry the token in the clear over a network.
-    """
-    url = urlsplit(text if "://" in text else f"https://{text}")
-    try:
-        port = url.port
-    except ValueError as error:
-        raise UsageError(f"server {text!r}: {error}") from error
-    host = url.hostname
-    if url.scheme not in ("http", "https") or not host:
-        raise UsageError(f"server {text!r}: expected https://HOST[:PORT]")
-    if url.username is not None or url.query or url.fragment:
-        raise UsageError(f"server {text!r}: expected no user, query or fragment")
-    if url.scheme == "http" and not insecure and not _is_loopback(host):
-        raise UsageError(
-            f"server {text!r}: over http:// anybody on the way can read token and vectors; use "
-            "https://, or --insecure if you know the network"
-        )
-    name = f"[{host}]" if ":" in host else host
-    at = "" if port is None else f":{port}"
-    return f"{url.scheme}://{name}{at}{url.path.rstrip('/')}"
-
-
 class Transport:
-    """A connection to one server, made when it is first needed. For one thread at a time.
+    """A connection to one server, opened when it is first needed. For one thread at a time.
 
     Args:
-        server: Its address.
+        server: The server's address.
         ca: A file of certificates to trust instead of the system's.
         insecure: Allow http:// to other machines.
         timeouts: How long to wait.
-        plain: The server is none of ours: its answers have no digest and no sequence.
+        plain: The server is not edge-mrl's: its responses have no digest and no sequence number.
 
     Raises:
         UsageError: The address or the file of certificates cannot be used.
@@ -131,7 +113,7 @@ class Transport:
         self.bytes_sent = 0
         self.bytes_received = 0
         self._url = urlsplit(self.server)
-        self._proxy = _proxy_for(self._url)
+        self._proxy = proxy_for(self._url)
         self._tls = _trust(ca) if self._url.scheme == "https" else None
         self._connection: http.client.HTTPConnection | None = None
 
@@ -143,24 +125,24 @@ class Transport:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         repeatable: bool = True,
-        whole_s: float | None = None,
-    ) -> Answer:
-        """Send a request and read its whole answer.
+        total_s: float | None = None,
+    ) -> Response:
+        """Send a request and read its whole response.
 
         Args:
             method: "GET", "POST" or "PUT".
-            path: From /v1 on, with its query.
-            body: What is sent.
-            headers: Beside those of the protocol.
-            repeatable: Whether it may be sent twice, where a connection that was kept turns out to be
-                closed by the server.
-            whole_s: How long request and answer may take; None for the transport's own limit.
+            path: The path from /v1 on, with its query.
+            body: The body of the request.
+            headers: Headers besides those of the protocol.
+            repeatable: Whether the request may be sent twice: the server may have closed a connection
+                that was kept open.
+            total_s: Seconds for request and response; None for the transport's own limit.
 
         Raises:
-            ServerError: The server said no.
-            NetworkError: No answer came, or none that can be believed.
+            ServerError: The server refused the request.
+            NetworkError: No response came, or it is incomplete, damaged or for another request.
         """
-        limit = self.timeouts.whole_s if whole_s is None else whole_s
+        limit = self.timeouts.total_s if total_s is None else total_s
         until = time.monotonic() + limit
         reused = self._connection is not None
         try:
@@ -171,7 +153,7 @@ class Transport:
             return self._exchange(method, path, body, headers or {}, until)
 
     def open(self) -> None:
-        """Connect, if there is no connection: what fails here was not sent.
+        """Connect, if there is no connection. If this fails, nothing was sent.
 
         Raises:
             NetworkError: The server cannot be reached.
@@ -201,13 +183,13 @@ class Transport:
         body: bytes | None,
         headers: Mapping[str, str],
         until: float,
-    ) -> Answer:
+    ) -> Response:
         sequence = secrets.token_hex(16)
         whole = self._headers(sequence, body) | dict(headers)
         try:
             connection = self._connect(until)
             with _Watchdog(connection, until) as watchdog:
-                answer = self._ask(connection, method, path, body, whole)
+                response = self._exchange_once(connection, method, path, body, whole)
         except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
             self.close()
             if time.monotonic() >= until:
@@ -217,10 +199,10 @@ class Transport:
         except BaseException:
             self.close()
             raise
-        if watchdog.bit:
+        if watchdog.expired:
             self.close()
             raise NetworkError(f"{self.server} took too long")
-        return self._believe(answer, sequence)
+        return self._checked(response, sequence)
 
     def _headers(self, sequence: str, body: bytes | None) -> dict[str, str]:
         headers = {"User-Agent": f"edge-mrl/{__version__}", "Accept-Encoding": "identity"}
@@ -246,27 +228,27 @@ class Transport:
         return connection
 
     def _new_connection(self, timeout: float) -> http.client.HTTPConnection:
-        host, port = _host_and_port(self._url)
-        at = (host, port) if self._proxy is None else _host_and_port(self._proxy)
+        host, port = host_and_port(self._url)
+        at = (host, port) if self._proxy is None else host_and_port(self._proxy)
         if self._tls is None:
             return http.client.HTTPConnection(*at, timeout=timeout)
         connection = http.client.HTTPSConnection(*at, timeout=timeout, context=self._tls)
         if self._proxy is not None:
-            connection.set_tunnel(host, port, headers=_proxy_headers(self._proxy))
+            connection.set_tunnel(host, port, headers=proxy_headers(self._proxy))
         return connection
 
-    def _ask(
+    def _exchange_once(
         self,
         connection: http.client.HTTPConnection,
         method: str,
         path: str,
         body: bytes | None,
         headers: dict[str, str],
-    ) -> Answer:
+    ) -> Response:
         target = self._url.path + path
         if self._proxy is not None and self._tls is None:
             target = f"{self._url.scheme}://{self._url.netloc}{target}"
-            headers = headers | _proxy_headers(self._proxy)
+            headers = headers | proxy_headers(self._proxy)
             headers["Host"] = self._url.netloc
         connection.request(method, target, body=body, headers=headers)
         self.bytes_sent += len(body or b"")
@@ -275,7 +257,7 @@ class Transport:
         if response.will_close:
             self.close()
         names = {name.lower(): value for name, value in response.getheaders()}
-        return Answer(response.status, names, data)
+        return Response(response.status, names, data)
 
     def _read(self, response: http.client.HTTPResponse) -> bytes:
         parts, size = [], 0
@@ -283,48 +265,50 @@ class Transport:
             parts.append(part)
             size += len(part)
             self.bytes_received += len(part)
-            if size > MAX_ANSWER_BYTES:
-                raise http.client.HTTPException(f"an answer of over {MAX_ANSWER_BYTES} bytes")
+            if size > MAX_RESPONSE_BYTES:
+                raise http.client.HTTPException(f"a response of over {MAX_RESPONSE_BYTES} bytes")
         if response.length:  # the connection ended before the length that was announced
             raise http.client.IncompleteRead(b"", response.length)
         return b"".join(parts)
 
-    def _believe(self, answer: Answer, sequence: str) -> Answer:
-        """The answer, if it is whole, to this request, and not a refusal."""
-        headers = answer.headers
+    def _checked(self, response: Response, sequence: str) -> Response:
+        """The response, if it is complete, belongs to this request, and is not a refusal."""
+        headers = response.headers
         right = self._plain or headers.get("edge-mrl-sequence") == sequence
         if right and not self._plain:
-            right = matches_digest(answer.body, headers.get("content-digest"))
-        if 300 <= answer.status < 400:
+            right = matches_digest(response.body, headers.get("content-digest"))
+        if 300 <= response.status < 400:
             raise ServerError(
-                f"{self.server} sends us to {headers.get('location', '?')!r:.{MOST_SAID}}: say so "
-                "with --server if that is right; the token is not sent there by itself",
-                status=answer.status,
+                f"{self.server} redirects to {headers.get('location', '?')!r:.{SHOWN_CHARS}}: if that "
+                "is the server's new address, name it with --server; the token is not sent there by "
+                "itself",
+                status=response.status,
             )
         if not right:
-            # A proxy between us may answer by itself: believed only as a reason to try again.
+            # A proxy on the way may have answered: that is no more than a reason to try again.
             self.close()
-            wait_s = _retry_after(headers) if answer.status in (429, 502, 503, 504) else None
+            wait_s = _retry_after(headers) if response.status in (429, 502, 503, 504) else None
             raise NetworkError(
-                f"{self.server}: an answer ({answer.status}) that is damaged, or not to what was asked",
+                f"{self.server}: the response ({response.status}) is damaged, or belongs to another "
+                "request",
                 retry_after_s=wait_s,
             )
-        if answer.status >= 400:
-            raise _refusal(self.server, answer)
-        return answer
+        if response.status >= 400:
+            raise _refusal(self.server, response)
+        return response
 
 
 class _StaleError(NetworkError):
-    """A kept connection that the server had closed before it read the request."""
+    """The server had closed a connection that was kept open, before it read the request."""
 
 
 class _Watchdog:
-    """Ends a connection when its time is up: time-outs of single reads do not bound a drip."""
+    """Ends a connection when its time is up: a time-out of each read does not limit a slow stream."""
 
     def __init__(self, connection: http.client.HTTPConnection, until: float) -> None:
-        self.bit = False
+        self.expired = False
         self._sock = connection.sock
-        self._timer = threading.Timer(max(until - time.monotonic(), 0), self._bite)
+        self._timer = threading.Timer(max(until - time.monotonic(), 0), self._expire)
         self._timer.daemon = True
 
     def __enter__(self) -> Self:
@@ -334,35 +318,35 @@ class _Watchdog:
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
 
-    def _bite(self) -> None:
-        self.bit = True
+    def _expire(self) -> None:
+        self.expired = True
         with contextlib.suppress(OSError):
-            # Not the TLS socket's own method, which would change it under the reader.
+            # Not the TLS socket's own method: it would change the socket while another thread reads.
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
 
 
-def _refusal(server: str, answer: Answer) -> ServerError:
+def _refusal(server: str, response: Response) -> ServerError:
     try:
-        error = answer.json().get("error")
+        error = response.json().get("error")
     except NetworkError:
         error = None
     details: dict[str, Any] = error if isinstance(error, dict) else {}
     if not details:
-        details = {"message": answer.body[:MOST_SAID].decode("utf-8", "replace")}
+        details = {"message": response.body[:SHOWN_CHARS].decode("utf-8", "replace")}
     code = str(details.get("code", "unknown"))
     message = str(details.get("message", ""))
-    said = f"{message[:MOST_SAID]} ({code})" if message else code
+    said = f"{message[:SHOWN_CHARS]} ({code})" if message else code
     return ServerError(
-        f"{server} says {answer.status}: {said}",
-        status=answer.status,
+        f"{server} refuses with {response.status}: {said}",
+        status=response.status,
         code=code,
         details=details,
-        retry_after_s=_retry_after(answer.headers),
+        retry_after_s=_retry_after(response.headers),
     )
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, as the server asks; None if it does not. Dates are as HTTP has them."""
+    """Seconds that the server asks to wait, from a number or an HTTP date; None if it does not ask."""
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit() and len(text) < 10:
         return float(text)
@@ -384,7 +368,7 @@ def _is_stale(error: Exception) -> bool:
 
 def _said(error: Exception) -> str:
     if isinstance(error, TimeoutError):
-        return "no answer in time"
+        return "no response in time"
     return reason(error)
 
 
@@ -392,45 +376,4 @@ def _trust(ca: str | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca)
     except (OSError, ssl.SSLError) as error:
-        raise UsageError(f"--ca {ca}: no file of certificates ({reason(error)})") from error
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _host_and_port(url: SplitResult) -> tuple[str, int]:
-    default = 443 if url.scheme == "https" else 80
-    return url.hostname or "", url.port or default
-
-
-def _proxy_for(url: SplitResult) -> SplitResult | None:
-    """The proxy that the environment names for a server (HTTPS_PROXY, HTTP_PROXY, NO_PROXY)."""
-    from urllib import request
-
-    bypass = request.proxy_bypass_environment  # type: ignore[attr-defined]  # its stub lacks it
-
-    host, port = _host_and_port(url)
-    proxies = request.getproxies_environment()
-    found = proxies.get(url.scheme) or proxies.get("all")
-    # A proxy has another machine's loopback.
-    if not found or _is_loopback(host) or bypass(f"{host}:{port}", proxies):
-        return None
-    proxy = urlsplit(found if "://" in found else f"http://{found}")
-    if proxy.scheme != "http" or not proxy.hostname:
-        raise UsageError(f"the proxy {proxy.scheme}://{proxy.hostname}: expected http://HOST:PORT")
-    return proxy
-
-
-def _proxy_headers(proxy: SplitResult) -> dict[str, str]:
-    if proxy.username is None:
-        return {}
-    import base64
-
-    pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
-    return {"Proxy-Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+        raise UsageError(f"--ca {ca}: this file has no certificates ({reason(error)})") from error

@@ -191,7 +191,7 @@ class Runs:
 
             def sync(edge_mrl: Callable[..., Any], file: Path) -> Any:
                 if file in codes:
-                    enroll = ("enroll", "--server", server.url, "--code", codes.pop(file))
+                    enroll = ("enroll", "--server", server.url, "--invitation", codes.pop(file))
                     edge_mrl(*enroll, "--store", file, "--with-text")
                 return json.loads(edge_mrl("sync", "--store", file, "--json").stdout)
 

@@ -22,7 +22,9 @@ import tokenizers  # noqa: F401
 from edge_mrl import Document, Index
 from edge_mrl.errors import NetworkError, StoreBusyError
 from edge_mrl.store.replica.outbox import known_versions
-from edge_mrl.sync.client import Outcome, SyncClient, enroll, move
+from edge_mrl.sync.client import SyncClient
+from edge_mrl.sync.enrollment import enroll, move
+from edge_mrl.sync.outcome import Outcome
 from edge_mrl.sync.transport import Timeouts
 from tests.faults.plan import DevicePlan, Op, Step
 
@@ -30,7 +32,7 @@ __all__ = ["HISTORY", "Task", "live"]
 
 #: Passages are short, so that small texts have several.
 PASSAGE = {"max_tokens": 16, "overlap": 4}
-TIMEOUTS = Timeouts(connect_s=0.7, read_s=0.7, whole_s=2.0)
+TIMEOUTS = Timeouts(connect_s=0.7, read_s=0.7, total_s=2.0)
 ENROLL_S = 20.0
 #: Written by triggers, in the store's own transactions: every version that a store ever had.
 HISTORY = """

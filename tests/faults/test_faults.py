@@ -13,7 +13,7 @@ import pytest
 
 from edge_mrl import Document, Index, SyncClient
 from edge_mrl.store import Store, check
-from edge_mrl.sync.client import enroll as enroll_store
+from edge_mrl.sync.enrollment import enroll as enroll_store
 from tests.faults.databases import Database, PostgresCluster, SqliteFiles
 from tests.faults.device import PASSAGE
 from tests.faults.disk import DIM, MIB, Disk, NotAllowedError, fill, run_device, small_disk

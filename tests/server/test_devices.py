@@ -20,8 +20,9 @@ from edge_mrl.cli import main
 from edge_mrl.documents import Document
 from edge_mrl.index import Index
 from edge_mrl.store.replica.queue import outgoing
-from edge_mrl.sync.client import SyncClient, enroll
+from edge_mrl.sync.client import SyncClient
 from edge_mrl.sync.credentials import Credentials
+from edge_mrl.sync.enrollment import enroll
 from edge_mrl.wire.clock import now_ms
 from edge_mrl_server.storage import accounts, open_database
 from edge_mrl_server.storage.pushes import purge

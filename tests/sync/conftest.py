@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from edge_mrl.index import Index
-from edge_mrl.sync.client import SyncClient, enroll
+from edge_mrl.sync.client import SyncClient
+from edge_mrl.sync.enrollment import enroll
 from edge_mrl.wire import clock
 from edge_mrl_server.storage import accounts, open_database
 from tests.support.bundles import TINY

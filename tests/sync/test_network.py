@@ -16,8 +16,9 @@ import pytest
 from edge_mrl.documents import Document
 from edge_mrl.index import Index
 from edge_mrl.sync import remote
-from edge_mrl.sync.client import SyncClient, enroll
+from edge_mrl.sync.client import SyncClient
 from edge_mrl.sync.credentials import Credentials, credentials_path
+from edge_mrl.sync.enrollment import enroll
 from edge_mrl.wire.clock import now_ms
 from edge_mrl_server.storage import open_database
 from edge_mrl_server.storage.pushes import purge
@@ -66,7 +67,7 @@ def test_own_authority_is_trusted_where_it_is_named_and_nowhere_else(
     tls: Relay, certificates: Certificates, new_code: NewCode, store: Path
 ) -> None:
     url, code = f"https://127.0.0.1:{tls.port}", new_code()
-    command = ["enroll", "--store", store, "--code", code]
+    command = ["enroll", "--store", store, "--invitation", code]
     distrusted = run(*command, "--server", url)
     assert distrusted.returncode == 4
     assert b"certificate verify failed" in distrusted.stderr

@@ -17,6 +17,8 @@ from edge_mrl.errors import UsageError
 from edge_mrl.index import Index
 from edge_mrl.sync.client import SyncClient
 from edge_mrl.sync.targets.qdrant import QdrantTarget, open_target, point_id
+from edge_mrl.sync.targets.target import PushBatch
+from edge_mrl.sync.transport import Transport
 from edge_mrl.wire.clock import now_ms
 from edge_mrl.wire.frames import Item
 from tests.support.bundles import TINY
@@ -107,8 +109,12 @@ def bridge() -> Iterator[Bridge]:
 
 def target(bridge: Bridge, **other: Any) -> QdrantTarget:
     options = {"space_id": SPACE, "dim": 2, "tenant": "t", **other}
-    bridge.targets.append(QdrantTarget(bridge.url, "notes", **options))
+    bridge.targets.append(QdrantTarget(Transport(bridge.url, plain=True), "notes", **options))
     return bridge.targets[-1]
+
+
+def push(some: QdrantTarget, *items: Item) -> None:
+    some.push(PushBatch(items, b""))
 
 
 def item(name: str, stamp: int, n: int = 1, **more: Any) -> Item:
@@ -116,7 +122,7 @@ def item(name: str, stamp: int, n: int = 1, **more: Any) -> Item:
 
 
 def test_bodies_are_those_that_qdrant_reads(bridge: Bridge) -> None:
-    target(bridge).push([item("a", (7 << 16) | 3)])
+    push(target(bridge), item("a", (7 << 16) | 3))
     older = {
         "must": [
             {"key": "tenant", "match": {"value": "t"}},
@@ -149,26 +155,26 @@ def test_bodies_are_those_that_qdrant_reads(bridge: Bridge) -> None:
 
 def test_older_versions_change_nothing_and_fewer_passages_leave_none_behind(bridge: Bridge) -> None:
     some = target(bridge)
-    some.push([item("a", 5 << 16, n=3), item("b", 5 << 16)])
-    some.push([item("a", (6 << 16) | 1, n=1), item("a", (6 << 16) | 1, n=1)])
-    some.push([item("a", 6 << 16, n=2)])
+    push(some, item("a", 5 << 16, n=3), item("b", 5 << 16))
+    push(some, item("a", (6 << 16) | 1, n=1), item("a", (6 << 16) | 1, n=1))
+    push(some, item("a", 6 << 16, n=2))
     there = bridge.payloads("notes")
     assert [(p["document"], p["version_n"]) for p in there if p["position"] == 0] == [
         ("a", 1),
         ("b", 0),
     ]
-    some.push([Item("b", 4 << 16, np.empty((0, 2), np.float16), deleted=True)])
+    push(some, Item("b", 4 << 16, np.empty((0, 2), np.float16), deleted=True))
     assert "b" in [p["document"] for p in bridge.payloads("notes")]
-    some.push([Item("b", 6 << 16, np.empty((0, 2), np.float16), deleted=True)])
+    push(some, Item("b", 6 << 16, np.empty((0, 2), np.float16), deleted=True))
     assert {p["document"] for p in bridge.payloads("notes")} == {"a"}
 
 
 def test_collection_of_another_space_or_dimension_is_refused(bridge: Bridge) -> None:
-    target(bridge).push([item("a", now_ms() << 16)])
+    push(target(bridge), item("a", now_ms() << 16))
     with pytest.raises(UsageError, match="dimensions"):
-        target(bridge, dim=3).push([])
+        push(target(bridge, dim=3))
     with pytest.raises(UsageError, match="6666"):
-        target(bridge, space_id="6" * 64).push([])
+        push(target(bridge, space_id="6" * 64))
 
 
 def test_store_is_emptied_into_a_collection(bridge: Bridge, tmp_path: Path) -> None:

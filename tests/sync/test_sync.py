@@ -18,14 +18,13 @@ import numpy as np
 import pytest
 
 from edge_mrl.documents import Document
-from edge_mrl.errors import NetworkError, ServerError, UsageError
+from edge_mrl.errors import UsageError
 from edge_mrl.index import Index
-from edge_mrl.search.rerank import calibrate_margin, doubt, merge
 from edge_mrl.store import replica
 from edge_mrl.sync.client import SyncClient
 from edge_mrl.sync.credentials import Credentials, credentials_path
-from edge_mrl.sync.policy import Backoff, Conditions, Policy
-from edge_mrl.sync.transport import Timeouts, Transport, server_address
+from edge_mrl.sync.policy import Conditions, Policy
+from edge_mrl.sync.targets.target import PushBatch
 from edge_mrl.wire.clock import now_ms
 from edge_mrl.wire.frames import encode_items
 from edge_mrl_server.storage import open_database
@@ -149,9 +148,8 @@ def test_acknowledgement_that_was_lost_does_no_harm(new_device: NewDevice) -> No
     from edge_mrl.wire.frames import Item
 
     items = [Item(one.id, one.stamp, one.vectors) for one in sent if one.vectors is not None]
-    remote.push(
-        encode_items({"cursor": 0}, items, like=items[0].vectors), 2
-    )  # and the answer is lost
+    frame = encode_items({"cursor": 0}, items, like=items[0].vectors)
+    remote.push(PushBatch(items, frame))  # and the answer is lost
     device.index.put([Document("b", "0 1 2")])  # written between the sending and the answer
     verdicts = [replica.Verdict(one.id, one.stamp, "applied") for one in sent]
     replica.acknowledge(device.index.store, verdicts, offset_ms=0)
@@ -245,20 +243,6 @@ def test_policy_holds_and_says_why(new_device: NewDevice) -> None:
         assert client.sync_once(now=True).waiting in (None, "this run's 2,000 bytes are used up")
 
 
-def test_runner_sends_what_is_written_without_being_asked(new_device: NewDevice) -> None:
-    device = new_device("one")
-    outcomes = []
-    device.client.start(interval_s=600, notify=outcomes.append)
-    for name in ("a", "b"):
-        device.index.put([Document(name, "the cat")])
-        end = time.monotonic() + 30
-        while device.client.status().queue.items and time.monotonic() < end:
-            time.sleep(0.05)
-        assert device.client.status().queue.items == 0
-    device.client.stop()
-    assert sum(outcome.pushed for outcome in outcomes) == 2
-
-
 def test_device_that_was_away_for_longer_than_deletions_are_kept(
     new_device: NewDevice, server: Serving
 ) -> None:
@@ -322,126 +306,6 @@ def test_killed_sync_loses_and_doubles_nothing(new_device: NewDevice) -> None:
     assert alike(other, device)
     assert other.index.check().sound
     assert device.index.check().sound
-
-
-# --- the server's order
-
-
-def test_server_orders_and_a_silent_one_does_not_hold_a_search(new_device: NewDevice) -> None:
-    device = new_device("one")
-    rng = random.Random(3)
-    device.index.put([Document(str(n), text(rng)) for n in range(40)])
-    device.client.sync_once()
-    device.index.put([Document("fresh", "the cat and a dog")])  # the server lacks it
-    local = device.index.search("the cat and a dog", k=5)
-    assert local.ranked_by == "local"
-    found = device.index.search("the cat and a dog", k=5, rerank=device.client, deadline_ms=20_000)
-    assert (found.ranked_by, found.reason) == ("server", None)
-    query = device.index.encoder.encode(["the cat and a dog"], kind="query").full
-    assert query is not None
-    by_id = {hit.id: hit.score for hit in found}
-    texts = {name: document.text for name, document in device.index.get(by_id).items()}
-    full = device.index.encoder.encode(list(texts.values()), kind="document").full
-    assert full is not None
-    exact = dict(zip(texts, (full @ query[0]).tolist(), strict=True))
-    assert by_id == pytest.approx({name: exact[name] for name in by_id}, abs=2e-3)
-    assert [hit.score for hit in found] == sorted(by_id.values(), reverse=True)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        credentials = Credentials.read(device.index.path)
-        assert credentials is not None
-        where = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        replace(credentials, server=where).write(device.index.path)
-        with SyncClient.open(device.index) as client:
-            for word in ("did not answer within", "busy with an earlier"):
-                answer = device.index.search("a dog", rerank=client, deadline_ms=50)
-                assert word in str(answer.reason)
-                assert list(answer) == list(device.index.search("a dog"))
-    assert device.index.search("a dog", rerank="auto").ranked_by == "local"
-
-
-def test_scores_of_documents_that_a_server_lacks_fit_its_scale() -> None:
-    local = [(str(n), 1 - n / 10) for n in range(10)]
-    server = {str(n): 0.5 - n / 20 for n in range(10) if n != 4}
-    assert merge(local, server, lambda _: {}) == pytest.approx(server | {"4": 0.3})
-    assert merge(local, server, lambda _: {"4": 0.9}) == server | {"4": 0.9}
-    assert merge(local, {"1": 0.5}, lambda _: {}) is None
-
-
-def test_margin_keeps_the_quality_that_is_asked_for() -> None:
-    rng = random.Random(0)
-    gaps = [rng.random() for _ in range(400)]
-    lists = [[0.9, 0.9 - gap / 4, 0.5] for gap in gaps]
-    mine = [1.0 if gap > rng.random() * 0.5 else 0.4 for gap in gaps]
-    margin = calibrate_margin(lists, mine, [1.0] * 400, keep=0.99)
-    assert margin.kept >= 0.99
-    assert 0.3 < margin.calls_saved < 0.9
-    asked = [doubt(scores) > margin.margin for scores in lists]
-    assert sum(asked) == round(400 * (1 - margin.calls_saved))
-    assert doubt([0.9, 0.1]) < doubt([0.9, 0.89]) < doubt([0.9, 0.89, 0.89])
-
-
-# --- the wire, waiting, and start-up
-
-
-@pytest.mark.parametrize(
-    "url", ["http://example.org", "ftp://x", "https://u:p@x", "https://x:port"]
-)
-def test_address_that_gives_the_token_away_is_refused(url: str) -> None:
-    with pytest.raises(UsageError, match="server"):
-        server_address(url)
-
-
-def answering(data: bytes) -> tuple[socket.socket, str]:
-    """A server that says one thing to everybody."""
-    import threading
-
-    listening = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        while True:
-            try:
-                peer, _ = listening.accept()
-            except OSError:
-                return
-            with peer:
-                peer.recv(1 << 16)
-                peer.sendall(data)
-
-    threading.Thread(target=serve, daemon=True).start()
-    return listening, f"http://127.0.0.1:{listening.getsockname()[1]}"
-
-
-@pytest.mark.parametrize(
-    ("data", "kind"),
-    [
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", NetworkError),
-        (b"HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\n{}", NetworkError),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{}", NetworkError),
-        (b"HTTP/1.1 302 Go\r\nLocation: http://x\r\nContent-Length: 0\r\n\r\n", ServerError),
-        (b"SSH-2.0-OpenSSH\r\n", NetworkError),
-        (b"", NetworkError),
-    ],
-)
-def test_answer_that_is_not_whole_is_no_answer(data: bytes, kind: type[NetworkError]) -> None:
-    listening, url = answering(data)
-    with (
-        listening,
-        Transport(url, timeouts=Timeouts(whole_s=5)) as transport,
-        pytest.raises(NetworkError) as caught,
-    ):
-        transport.request("GET", "/healthz")
-    assert isinstance(caught.value, ServerError) == (kind is ServerError)
-
-
-def test_waiting_is_jittered_capped_and_at_least_what_was_asked() -> None:
-    backoff = Backoff(cap_s=8, rng=random.Random(1))
-    waits = [backoff.failed() for _ in range(200)]
-    assert max(waits) <= 8
-    assert len(set(waits)) == 200
-    assert max(waits[:2]) <= 2
-    assert backoff.failed(100) >= 100
-    backoff.succeeded()
-    assert backoff.failed() <= 1
 
 
 def test_syncing_loads_no_model(new_device: NewDevice) -> None:

@@ -10,7 +10,7 @@ import sqlite3
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edge_mrl.errors import UsageError
+from edge_mrl.errors import NotEnrolledError, UsageError
 from edge_mrl.store.binding import write_bound
 from edge_mrl.store.replica.outbox import (
     NEVER,
@@ -184,12 +184,9 @@ def require(connection: sqlite3.Connection, store: Store) -> Enrollment:
     """Where a store is synced to.
 
     Raises:
-        UsageError: It is not enrolled.
+        NotEnrolledError: The store is not enrolled.
     """
     found = read_enrollment(connection)
     if found is None:
-        raise UsageError(
-            f"{store.path} is not enrolled: `edge-mrl enroll --server URL --code CODE --store "
-            f"{store.path}`"
-        )
+        raise NotEnrolledError(store.path)
     return found

@@ -1,4 +1,4 @@
-"""Vector databases of others that a store can be pushed to."""
+"""What a store can be pushed to besides a server of edge-mrl."""
 
 from __future__ import annotations
 

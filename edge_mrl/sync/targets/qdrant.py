@@ -1,8 +1,7 @@
-"""Pushing to a collection of one's own Qdrant instead of a server of ours.
+"""Pushing to a collection of your own Qdrant server.
 
-The store's queue is emptied into it through its REST interface. Nothing comes back: Qdrant has no feed of
-changes and keeps no deletions, so that several devices do not converge (docs/sync.md says what is
-promised).
+The store's queue is sent through Qdrant's REST interface. Nothing is received: Qdrant has no feed of
+changes and keeps no deletions, so several devices do not converge (see docs/sync.md).
 """
 
 from __future__ import annotations
@@ -19,53 +18,47 @@ from urllib.parse import quote
 from edge_mrl.bundle import read_manifest
 from edge_mrl.errors import NetworkError, ServerError, UsageError
 from edge_mrl.store import Enrollment, Store, find_bundle, replica
-from edge_mrl.sync.transport import Answer, Timeouts, Transport
+from edge_mrl.sync.targets.target import PushBatch, PushResult
+from edge_mrl.sync.transport import Transport
 from edge_mrl.wire import COUNTER_BITS, Item
 
 __all__ = ["QdrantTarget", "open_target", "point_id"]
 
-#: Names the points of all our collections: a point's id follows from tenant, document and position.
+#: The UUID namespace of points: a point's id follows from tenant, document and position.
 NAMESPACE = uuid.UUID("6f0d7a52-6a0e-5f0c-9d0b-2c6a4d1f7e11")
-#: Documents in one request: each takes a clause of its condition.
+#: Documents in one request: the request's filter has a clause for each.
 BATCH_DOCUMENTS = 64
 _COUNTER = (1 << COUNTER_BITS) - 1
 
 
 class QdrantTarget:
-    """A collection.
+    """A Qdrant collection as a ``PushTarget``.
 
-    A point is a passage; its payload has ``document``, ``position``, the version (``version_ms``,
-    ``version_n``) and ``space``, with ``text`` and ``metadata`` where they are sent.
+    A point is a passage. Its payload has ``tenant``, ``document``, ``position``, the version
+    (``version_ms``, ``version_n``) and ``space``, and ``text`` and ``metadata`` if they are sent.
 
     Args:
-        url: The server's address.
-        collection: The collection; made if it is not there.
-        space_id: The space of the vectors.
-        dim: Their dimensions.
-        tenant: What tells equal document ids of several stores apart.
-        api_key: Qdrant's key; None if it has none.
-        ca: A file of certificates to trust instead of the system's.
-        insecure: Allow http:// to other machines.
-        timeouts: How long to wait.
-
-    Raises:
-        UsageError: The address is none.
+        transport: A plain connection to the server, which is closed with this.
+        collection: The collection; it is created if it does not exist.
+        space_id: The embedding space of the vectors.
+        dim: Dimensions of the vectors.
+        tenant: Keeps equal document ids of several stores apart.
+        api_key: Qdrant's API key; None if it needs none.
     """
 
-    def __init__(  # noqa: PLR0913 - each is a fact about the collection
+    numbered = False
+
+    def __init__(
         self,
-        url: str,
+        transport: Transport,
         collection: str,
         *,
         space_id: str,
         dim: int,
         tenant: str,
         api_key: str | None = None,
-        ca: str | None = None,
-        insecure: bool = False,
-        timeouts: Timeouts | None = None,
     ) -> None:
-        self._transport = Transport(url, ca=ca, insecure=insecure, timeouts=timeouts, plain=True)
+        self._transport = transport
         self._path = f"/collections/{quote(collection, safe='')}"
         self._collection = collection
         self._space_id = space_id
@@ -78,7 +71,7 @@ class QdrantTarget:
 
     @property
     def address(self) -> str:
-        """Server and collection in one, as a store remembers them."""
+        """Server and collection as one text, as a store remembers them."""
         return f"qdrant+{self._transport.server}#{self._collection}"
 
     @property
@@ -86,17 +79,19 @@ class QdrantTarget:
         """Bytes sent and received so far."""
         return self._transport.bytes_sent, self._transport.bytes_received
 
-    def push(self, items: Sequence[Item]) -> Sequence[tuple[str, int]]:
-        """Write documents; older versions of them are overwritten, newer ones left.
+    def push(self, batch: PushBatch) -> PushResult:
+        """Write documents; older versions are overwritten, newer ones stay.
 
         Raises:
-            ServerError: The server said no; 409 for a collection of another space.
-            NetworkError: Nobody knows what was stored: send it again.
+            UsageError: The collection holds vectors of another space or of other dimensions.
+            ServerError: The server refused the request.
+            NetworkError: It is unknown whether anything was stored: send the batch again.
         """
         self._prepare()
+        items = batch.items
         for first in range(0, len(items), BATCH_DOCUMENTS):
             self._push(items[first : first + BATCH_DOCUMENTS])
-        return [("applied", 0)] * len(items)
+        return PushResult([("applied", 0)] * len(items))
 
     def close(self) -> None:
         """Close the connection."""
@@ -106,9 +101,9 @@ class QdrantTarget:
         points = [point for item in items for point in self._points(item)]
         if points:
             older = {"should": [self._older(item) for item in items if len(item.vectors)]}
-            # Needs Qdrant 1.16; earlier ones ignore the condition, and the last to write wins.
+            # Needs Qdrant 1.16; earlier releases ignore the condition, and the last write wins.
             self._ask("PUT", "/points?wait=true", {"points": points, "update_filter": older})
-        # What an earlier version had more passages of, or all of them.
+        # Passages that only an older version has: those beyond this version's, or all of them.
         rest = [self._older(item, beyond=len(item.vectors)) for item in items]
         self._ask("POST", "/points/delete?wait=true", {"filter": {"should": rest}})
 
@@ -135,9 +130,9 @@ class QdrantTarget:
         return points
 
     def _older(self, item: Item, *, beyond: int = 0) -> dict[str, Any]:
-        """The condition for points of a document's older versions, from a position on.
+        """A filter for points of a document's older versions, from a position on.
 
-        Numbers are compared as doubles, which do not hold a whole stamp: it comes in two.
+        Qdrant compares numbers as doubles, which cannot hold a stamp: it is stored as two numbers.
         """
         time_ms, count = item.stamp >> COUNTER_BITS, item.stamp & _COUNTER
         earlier = {"key": "version_ms", "range": {"lt": time_ms}}
@@ -153,7 +148,7 @@ class QdrantTarget:
         return {"must": conditions}
 
     def _prepare(self) -> None:
-        """Make the collection, or see that it is one for these vectors."""
+        """Create the collection, or check that it holds vectors of this kind."""
         if self._ready:
             return
         try:
@@ -178,7 +173,7 @@ class QdrantTarget:
         if there != self._dim:
             raise UsageError(
                 f"collection {self._collection} has vectors of {there} dimensions, expected "
-                f"{self._dim}: name another --collection"
+                f"{self._dim}: choose another --collection"
             )
         some = {"limit": 1, "with_payload": ["space"], "with_vector": False}
         points = self._ask("POST", "/points/scroll", some).get("points", [])
@@ -186,47 +181,53 @@ class QdrantTarget:
         if space != self._space_id:
             raise UsageError(
                 f"collection {self._collection} holds vectors of space {space}, not "
-                f"{self._space_id}: name another --collection"
+                f"{self._space_id}: choose another --collection"
             )
 
     def _ask(self, method: str, path: str, value: Any = None) -> dict[str, Any]:
         body = None if value is None else json.dumps(value, ensure_ascii=False).encode()
-        answer: Answer = self._transport.request(
+        response = self._transport.request(
             method, self._path + path, body=body, headers=self._headers
         )
-        result = answer.json().get("result")
+        result = response.json().get("result")
         if isinstance(result, bool):
             return {}
         if not isinstance(result, dict):
-            raise NetworkError(f"{self._transport.server}: no answer of Qdrant's")
+            raise NetworkError(f"{self._transport.server}: the response is not from Qdrant")
         return result
 
 
 def point_id(tenant: str, document: str, position: int) -> str:
-    """The id of a passage's point: the same for whoever writes it, whenever (UUIDv5)."""
+    """The id of a passage's point: always the same for the same passage (UUIDv5)."""
     return str(uuid.uuid5(NAMESPACE, json.dumps([tenant, document, position])))
 
 
 def open_target(
     path: str | os.PathLike[str], url: str, collection: str, *, ca: str | None = None
 ) -> QdrantTarget:
-    """A store's collection; the store is bound to it, and everything queued, the first time.
+    """Open the collection that a store is pushed to.
 
-    The key is read from the environment, QDRANT_API_KEY.
+    The first time, the store is bound to the collection and all its documents are queued. The API key is
+    read from the environment variable QDRANT_API_KEY.
+
+    Args:
+        path: The store's file.
+        url: The address of the Qdrant server.
+        collection: The collection.
+        ca: A file of certificates to trust instead of the system's.
 
     Raises:
-        UsageError: The store is synced with something else.
+        UsageError: The store is synced with another server or collection.
     """
     with Store.open(path) as store:
         full_dim = read_manifest(find_bundle(store)).full_dim
         target = QdrantTarget(
-            url,
+            Transport(url, ca=ca, plain=True),
             collection,
             space_id=store.binding.space_id,
             dim=full_dim or 1,
             tenant=collection,
             api_key=os.environ.get("QDRANT_API_KEY"),
-            ca=ca,
         )
         found = replica.enrollment_of(store)
         if found is None:
@@ -234,7 +235,7 @@ def open_target(
             replica.enroll(store, wanted, full_dim=full_dim)
         elif found.server != target.address:
             raise UsageError(
-                f"{Path(path)} is synced with {found.server} already: one store has one queue; "
-                "make another store for the collection"
+                f"{Path(path)} is already synced with {found.server}, and a store has one queue only: "
+                "make another store for this collection"
             )
     return target

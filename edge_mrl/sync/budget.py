@@ -1,0 +1,124 @@
+"""What one run may use: attempts for each request, and bytes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from edge_mrl.errors import NetworkError, ServerError
+from edge_mrl.sync.policy import Backoff
+
+if TYPE_CHECKING:
+    from edge_mrl.sync.targets.target import PushTarget
+
+__all__ = [
+    "ATTEMPTS",
+    "OUT_OF_STEP",
+    "Budget",
+    "OverBudgetError",
+    "attempt_backoff",
+    "is_temporary",
+]
+
+T = TypeVar("T")
+
+#: How often a request is sent in one run before the run gives up.
+ATTEMPTS = 4
+#: The longest wait between two attempts, in seconds.
+ATTEMPT_WAIT_S = 4.0
+#: HTTP statuses of temporary refusals, besides 5xx: time-outs, and too many requests.
+_TEMPORARY = frozenset({408, 425, 429})
+#: Error codes that a request may get because it was damaged or delayed on its way.
+_DAMAGED = frozenset({"digest", "timeout"})
+#: Error codes of a server that is ahead of this store, or behind it: see ``Run``.
+OUT_OF_STEP = frozenset({"fenced", "restored", "superseded"})
+
+
+class OverBudgetError(Exception):
+    """The next request would exceed the run's bytes. The run ends; this is not a failure."""
+
+
+class Budget:
+    """Limits one run: how often each request is sent, and how many bytes are exchanged.
+
+    Args:
+        max_bytes: Most bytes sent and received; None for no limit. The first request is always made.
+        attempts: How often each request is sent at most.
+    """
+
+    def __init__(self, *, max_bytes: int | None = None, attempts: int = ATTEMPTS) -> None:
+        self._max_bytes = max_bytes
+        self._attempts = attempts
+        self._target: PushTarget | None = None
+        self._start = (0, 0)
+        self._first = True
+
+    def start(self, target: PushTarget) -> None:
+        """Count the bytes that a connection sends and receives from now on."""
+        self._target, self._start = target, target.traffic
+
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """Bytes sent and received in this run."""
+        if self._target is None:
+            return 0, 0
+        sent, received = self._target.traffic
+        return sent - self._start[0], received - self._start[1]
+
+    @property
+    def left_bytes(self) -> int | None:
+        """Bytes that may still be used, 0 or less when none are left; None without a limit."""
+        return None if self._max_bytes is None else self._max_bytes - sum(self.traffic)
+
+    def require(self, size_bytes: int) -> None:
+        """Make sure that a request of this size is within the limit.
+
+        Raises:
+            OverBudgetError: It is not, and it is not the run's first request.
+        """
+        left = self.left_bytes
+        if left is not None and not self._first and left < max(size_bytes, 1):
+            raise OverBudgetError(f"this run's {self._max_bytes:,} bytes are used up")
+
+    def attempt(self, ask: Callable[[], T]) -> T:
+        """Send a request, and send it again after failures that may pass.
+
+        A refusal that would end the run is asked for once more: a bit of the token may have been changed
+        on the way, and the server cannot know that.
+
+        Args:
+            ask: Sends the request and returns its result.
+
+        Raises:
+            NetworkError: All attempts failed, or the server refused.
+            OverBudgetError: No bytes are left.
+        """
+        backoff = attempt_backoff()
+        refused: ServerError | None = None
+        while True:
+            self.require(0)
+            self._first = False
+            try:
+                return ask()
+            except NetworkError as error:
+                if isinstance(error, ServerError) and not is_temporary(error):
+                    same = refused is not None and refused.code == error.code
+                    if same or error.code in OUT_OF_STEP or error.code == "head_unknown":
+                        raise
+                    refused = error
+                    continue
+                wait_s = backoff.failed(error.retry_after_s)
+                if backoff.failures >= self._attempts or wait_s > 2 * ATTEMPT_WAIT_S:
+                    raise
+                time.sleep(wait_s)
+
+
+def attempt_backoff() -> Backoff:
+    """The waiting times between the attempts of one run."""
+    return Backoff(cap_s=ATTEMPT_WAIT_S, first_s=0.25)
+
+
+def is_temporary(error: ServerError) -> bool:
+    """Whether a refusal may pass by itself: a time-out, a busy or broken server, a damaged request."""
+    return error.status >= 500 or error.status in _TEMPORARY or error.code in _DAMAGED

@@ -1,0 +1,106 @@
+"""What one run of a sync did, and why it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from edge_mrl.store import Agreed
+    from edge_mrl.sync.budget import Budget
+
+__all__ = ["Cause", "Outcome", "Tally"]
+
+#: Why a run ended before everything was done. "policy": the application does not allow more; "network":
+#: the network failed, or the server is busy; "refused": the server refuses until a person changes
+#: something; "store": the store cannot be used now.
+Cause = Literal["policy", "network", "refused", "store"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one run did.
+
+    Attributes:
+        pushed: Versions that the server stored.
+        stale: Versions that the server did not store because it had newer ones.
+        pulled: Documents received from other devices.
+        deleted: Documents deleted here because other devices deleted them.
+        dead: Versions that became dead letters (see ``SyncClient.dead_letters``).
+        bytes_sent: Bytes of the bodies sent, including those of failed requests.
+        bytes_received: Bytes of the bodies received.
+        waiting: Why the run ended before everything was done, in plain words; None if all was done.
+        cause: The kind of that reason.
+        retry_after_s: Seconds that the server asked to wait before the next run, if it did.
+        resent: Documents and deletions that were queued again because the server had been restored from
+            an older copy; None if it had not.
+    """
+
+    pushed: int = 0
+    stale: int = 0
+    pulled: int = 0
+    deleted: int = 0
+    dead: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    waiting: str | None = None
+    cause: Cause | None = None
+    retry_after_s: float | None = None
+    resent: int | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether everything was sent and received."""
+        return self.waiting is None
+
+
+class Tally:
+    """Adds up what a run does, and reports the sum after each commit.
+
+    Args:
+        budget: Knows how many bytes the run has used.
+        step: Called after each commit with the outcome so far.
+    """
+
+    def __init__(self, budget: Budget, step: Callable[[Outcome], None] | None) -> None:
+        self._budget = budget
+        self._step = step
+        self._outcome = Outcome()
+
+    @property
+    def outcome(self) -> Outcome:
+        """What was done so far."""
+        sent, received = self._budget.traffic
+        return replace(self._outcome, bytes_sent=sent, bytes_received=received)
+
+    def pushed(self, statuses: Sequence[str]) -> None:
+        """Count versions that were sent, given their statuses."""
+        pushed, stale = statuses.count("applied"), statuses.count("stale")
+        dead = len(statuses) - pushed - stale - statuses.count("clock_ahead")
+        now = self._outcome
+        self._outcome = replace(
+            now, pushed=now.pushed + pushed, stale=now.stale + stale, dead=now.dead + dead
+        )
+        self._report()
+
+    def pulled(self, put: int, deleted: int) -> None:
+        """Count documents that were received, and deleted because others had deleted them."""
+        now = self._outcome
+        self._outcome = replace(now, pulled=now.pulled + put, deleted=now.deleted + deleted)
+        self._report()
+
+    def agreed(self, agreed: Agreed | None) -> None:
+        """Note what was queued again, after everything was pulled."""
+        if agreed is not None and agreed.resent is not None:
+            self._outcome = replace(self._outcome, resent=agreed.resent)
+
+    def stop(self, reason: str, cause: Cause, retry_after_s: float | None = None) -> None:
+        """Note why the run ended before everything was done."""
+        self._outcome = replace(
+            self._outcome, waiting=reason, cause=cause, retry_after_s=retry_after_s
+        )
+
+    def _report(self) -> None:
+        if self._step is not None:
+            self._step(self.outcome)

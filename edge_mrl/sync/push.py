@@ -1,0 +1,252 @@
+"""Pushing: a store's queue, sent in batches until nothing waits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edge_mrl.errors import NetworkError, NotEnrolledError, ServerError, UsageError
+from edge_mrl.store import Outgoing, Verdict, replica
+from edge_mrl.sync.targets.target import PushBatch, PushResult
+from edge_mrl.wire import MAX_BODY_BYTES, MAX_ITEMS, Item, encode_items
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edge_mrl.encode import Encoder
+    from edge_mrl.store import Enrollment, Store
+    from edge_mrl.sync.budget import Budget
+    from edge_mrl.sync.outcome import Tally
+    from edge_mrl.sync.targets.target import PushTarget
+
+__all__ = ["BodySize", "Pusher"]
+
+#: Bodies shrink to this when larger ones time out on a slow uplink.
+LEAST_BODY_BYTES = 1 << 14
+
+
+class BodySize:
+    """How much is sent in one request: less after failures, because the uplink may be too slow for more.
+
+    Attributes:
+        size_bytes: Most bytes of a body.
+    """
+
+    def __init__(self) -> None:
+        self.size_bytes = MAX_BODY_BYTES
+
+    def shrink(self) -> None:
+        """Halve the size after a body that was not answered."""
+        self.size_bytes = max(self.size_bytes // 2, LEAST_BODY_BYTES)
+
+    def grow(self) -> None:
+        """Double the size after a body that was answered."""
+        self.size_bytes = min(self.size_bytes * 2, MAX_BODY_BYTES)
+
+
+class Pusher:
+    """Sends a store's queue to a server.
+
+    Args:
+        store: The store.
+        target: The server.
+        encoder: Opens the store's encoder, for documents whose vectors were not kept.
+        body: How much is sent in one request. It changes, and is kept from run to run.
+        budget: What the run may use.
+        tally: Told after each commit.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        target: PushTarget,
+        *,
+        encoder: Callable[[], Encoder],
+        body: BodySize,
+        budget: Budget,
+        tally: Tally,
+    ) -> None:
+        self._store = store
+        self._target = target
+        self._encoder = encoder
+        self._body = body
+        self._budget = budget
+        self._tally = tally
+        self._dim = store.binding.full_dim or 1
+
+    def push(self) -> None:
+        """Send until nothing waits.
+
+        Raises:
+            ServerError: The server refused a push.
+            NetworkError: The server did not answer, or does not accept this device's stamps yet.
+            OverBudgetError: The run's bytes are used up.
+        """
+        rounds_ahead = 0
+        while waiting := replica.outgoing(self._store, limit=MAX_ITEMS):
+            statuses = {verdict.status for verdict in self._push_some(waiting)}
+            rounds_ahead = rounds_ahead + 1 if statuses == {"clock_ahead"} else 0
+            # After the first time, the queue got new stamps by the server's clock.
+            if rounds_ahead > 1:
+                raise NetworkError(
+                    "the server's clock is behind stamps that it accepted earlier: waiting for it to "
+                    "catch up"
+                )
+
+    def settle(self) -> None:
+        """Ask whether the last push arrived; if it did not, the server refuses it from now on."""
+        now = self._enrollment
+        number = now.push if now.is_open else now.push + 1
+        frame = encode_items(_header(now, number), [], like=self._no_vectors)
+        try:
+            refused = self._budget.attempt(lambda: self._target.push(PushBatch((), frame))).refused
+        except ServerError as error:
+            last = error.details.get("push")
+            if error.code != "superseded" or not isinstance(last, int):
+                raise
+            # This store is an older copy of itself: what it sent since then may have arrived.
+            number, refused = last, ()
+        replica.settle_push(self._store, number, refused=refused)
+
+    @property
+    def _enrollment(self) -> Enrollment:
+        found = replica.enrollment_of(self._store)
+        if found is None:
+            raise NotEnrolledError(self._store.path)
+        return found
+
+    @property
+    def _no_vectors(self) -> NDArray[np.float16]:
+        return np.empty((0, self._dim), np.float16)
+
+    def _push_some(self, waiting: Sequence[Outgoing]) -> list[Verdict]:
+        """Send the first of the documents that wait.
+
+        Returns:
+            What became of them; empty if another process has begun a push in the meantime.
+        """
+        verdicts = _without_vectors(waiting)
+        if verdicts:
+            return self._take(verdicts)
+        items = self._items(waiting, with_text=self._enrollment.with_text)
+        now = self._enrollment
+        batch = self._batch(items, now)
+        if batch is None:
+            return self._take([Verdict(items[0].id, items[0].stamp, "too_large")])
+        self._budget.require(len(batch.frame))
+        number = now.push + 1 if self._target.numbered else 0
+        if number and not replica.begin_push(
+            self._store, number, [item.id for item in batch.items]
+        ):
+            self.settle()
+            return []
+        result = self._budget.attempt(lambda: self._send(batch))
+        pairs = zip(batch.items, result.results, strict=True)
+        verdicts = [Verdict(item.id, item.stamp, *said) for item, said in pairs]
+        return self._take(verdicts, offset_ms=result.offset_ms, number=number)
+
+    def _take(
+        self, verdicts: list[Verdict], *, offset_ms: int | None = None, number: int = 0
+    ) -> list[Verdict]:
+        """Write into the store what became of documents; returns the same verdicts."""
+        if offset_ms is None:
+            offset_ms = self._enrollment.offset_ms
+        replica.acknowledge(self._store, verdicts, offset_ms=offset_ms, number=number)
+        self._tally.pushed([verdict.status for verdict in verdicts])
+        return verdicts
+
+    def _items(self, waiting: Sequence[Outgoing], *, with_text: bool) -> list[Item]:
+        made = self._embed([one for one in waiting if one.vectors is None and not one.deleted])
+        items = []
+        for one in waiting:
+            document = one.document
+            if one.deleted or document is None:
+                items.append(Item(one.id, one.stamp, self._no_vectors, deleted=True))
+                continue
+            vectors: NDArray[Any] = made[one.id] if one.vectors is None else one.vectors
+            if with_text:
+                text, metadata, spans = document.text, document.metadata, one.spans
+                items.append(
+                    Item(one.id, one.stamp, vectors, text=text, metadata=metadata, spans=spans)
+                )
+            else:
+                items.append(Item(one.id, one.stamp, vectors))
+        return items
+
+    def _embed(self, batch: Sequence[Outgoing]) -> dict[str, NDArray[np.float16]]:
+        """Vectors of documents whose vectors were not kept, made from their text again."""
+        if not batch:
+            return {}
+        texts = [
+            one.document.text[start:end]
+            for one in batch
+            if one.document is not None
+            for start, end in one.spans
+        ]
+        full = self._encoder().encode(texts, kind="document").full
+        if full is None:
+            raise UsageError(
+                f"the bundle of {self._store.path} gives no full vectors (it was exported with "
+                "--coarse-only): sync needs them"
+            )
+        ends = np.cumsum([len(one.spans) for one in batch])
+        parts = np.split(full.astype(np.float16), ends[:-1])
+        return {one.id: part for one, part in zip(batch, parts, strict=True)}
+
+    def _batch(self, items: Sequence[Item], now: Enrollment) -> PushBatch | None:
+        """As many of the first items as fit into one body; None if not even the first one does."""
+        limit = self._body.size_bytes
+        left = self._budget.left_bytes
+        if left is not None:
+            limit = min(limit, max(left, 0))
+        size, count = 0, 0
+        for item in items:
+            size += _estimated_bytes(item)
+            if count and size > limit:
+                break
+            count += 1
+        header = _header(now, now.push + 1) if self._target.numbered else {}
+        while count:
+            frame = encode_items(header, items[:count], like=self._no_vectors)
+            if len(frame) <= MAX_BODY_BYTES:
+                return PushBatch(items[:count], frame)
+            count //= 2
+        return None
+
+    def _send(self, batch: PushBatch) -> PushResult:
+        try:
+            result = self._target.push(batch)
+        except ServerError:
+            raise
+        except NetworkError:
+            self._body.shrink()
+            raise
+        self._body.grow()
+        return result
+
+
+def _header(now: Enrollment, number: int) -> dict[str, Any]:
+    """What a numbered push says beside its documents."""
+    return {"cursor": now.cursor, "push": number, "epoch": now.epoch}
+
+
+def _without_vectors(waiting: Sequence[Outgoing]) -> list[Verdict]:
+    """Documents that cannot be sent, because neither their vectors nor their text are here."""
+    return [
+        Verdict(one.id, one.stamp, replica.NO_VECTORS)
+        for one in waiting
+        if one.vectors is None and one.document is not None and not one.document.text
+    ]
+
+
+def _estimated_bytes(item: Item) -> int:
+    """About the bytes of an item in a frame; text may take more where JSON escapes it."""
+    size = 64 + 2 * len(item.id.encode()) + item.vectors.nbytes + 14 * len(item.spans)
+    if item.text is not None:
+        size += len(item.text.encode()) + len(item.text) // 8
+    if item.metadata:
+        size += len(json.dumps(dict(item.metadata)))
+    return size
