@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn
 
-from edge_mrl import machine
 from edge_mrl._version import __version__
 from edge_mrl.errors import EdgeMrlError, MissingDependencyError, UsageError
 from edge_mrl.lazy import lazily
+from edge_mrl.machine import memory
 
 if TYPE_CHECKING:
     from edge_mrl.cli.output import duration, print_json, size
@@ -110,9 +110,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("edge-mrl: interrupted", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        if not machine.ran_out(error):
+        if not memory.ran_out(error):
             raise
-        shortage = machine.as_error(error)
+        shortage = memory.as_error(error)
         return _report(type(shortage).__name__, str(shortage), shortage.exit_code, arguments)
     return code
 
@@ -158,10 +158,10 @@ def _prepare(name: str, args: argparse.Namespace) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     low_memory = getattr(args, "low_memory", False)
     if low_memory:
-        machine.memory.one_thread_each()
+        memory.one_thread_each()
     if name in EMBEDDING:
-        machine.require_room(machine.memory.START_BYTES, code_bytes=machine.memory.CODE_BYTES)
-        machine.memory.load_unwinder()
+        memory.require_room(memory.START_BYTES, code_bytes=memory.CODE_BYTES)
+        memory.load_unwinder()
 
 
 def _overview() -> argparse.ArgumentParser:

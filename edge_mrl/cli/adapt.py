@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from edge_mrl.cli.output import count, duration, print_json
 from edge_mrl.cli.progress import Progress
-from edge_mrl.cli.stores import add_store, existing
+from edge_mrl.cli.stores import add_store, add_threads, existing
 
 if TYPE_CHECKING:
     from edge_mrl.heads import Adaptation
@@ -50,12 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fit without excerpts of the text, which have to be embedded: faster, but not as good",
     )
     parser.add_argument("--no-pieces", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--threads", type=int, metavar="N", help="use at most N threads (default: one per core)"
-    )
-    parser.add_argument(
-        "--low-memory", action="store_true", help="use as little memory as possible; slower"
-    )
+    add_threads(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--quiet", action="store_true", help="print neither progress nor a summary")
 

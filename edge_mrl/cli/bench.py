@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_mrl.cli.output import count, print_json, size, table
 from edge_mrl.cli.progress import Progress
-from edge_mrl.cli.stores import existing
+from edge_mrl.cli.stores import add_threads, existing
 from edge_mrl.cli.vectors import replacing
 from edge_mrl.errors import UsageError
 from edge_mrl.machine import facts
@@ -85,12 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help=f"seconds for each measurement, over all rounds (default: {SECONDS:.0f})",
     )
-    parser.add_argument(
-        "--threads", type=int, metavar="N", help="use at most N threads (default: one per core)"
-    )
-    parser.add_argument(
-        "--low-memory", action="store_true", help="use as little memory as possible; slower"
-    )
+    add_threads(parser)
     parser.add_argument(
         "--output", metavar="FILE", help="write the result to this file, for --compare"
     )

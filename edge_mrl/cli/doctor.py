@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from edge_mrl.cli.output import print_json
 from edge_mrl.cli.progress import Progress
+from edge_mrl.cli.stores import add_threads
 from edge_mrl.machine import describe
 
 if TYPE_CHECKING:
@@ -50,12 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="another bundle of the same model to compare with, such as one in fp32",
     )
     parser.add_argument("--store", metavar="FILE", help="a store to check")
-    parser.add_argument(
-        "--threads", type=int, metavar="N", help="use at most N threads (default: one per core)"
-    )
-    parser.add_argument(
-        "--low-memory", action="store_true", help="use as little memory as possible; slower"
-    )
+    add_threads(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
         "--quiet", action="store_true", help="print no progress, and omit findings that are good"

@@ -23,9 +23,8 @@ from edge_mrl.errors import FormatError, UsageError
 from edge_mrl.machine import facts
 
 __all__ = [
-    "FORMAT",
     "ROUNDS",
-    "VERSION",
+    "STEPS",
     "Change",
     "Figure",
     "Report",

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_mrl import errors
+from edge_mrl.errors import EdgeMrlError, StepError, reason
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edge_mrl.index import Index
     from edge_mrl.store import Binding, Store
 
-__all__ = ["peak_rss", "run_step", "time_first_embedding"]
+__all__ = ["run_step", "time_first_embedding"]
 
 #: Calls before the clock starts: the first ones load pages and size the memory arenas.
 WARM_UP = 3
@@ -63,10 +63,9 @@ def run_step(step: str, job: dict[str, Any]) -> Any:
     try:
         answer = json.loads(done.stdout)
     except ValueError:
-        raise errors.StepError(_failure(step, done.returncode, done.stderr)) from None
+        raise StepError(_failure(step, done.returncode, done.stderr)) from None
     if "error" in answer:
-        kind = getattr(errors, answer["error"]["kind"], errors.EdgeMrlError)
-        raise kind(answer["error"]["message"])
+        raise _error_class(answer["error"]["kind"])(answer["error"]["message"])
     return answer["answer"]
 
 
@@ -90,7 +89,7 @@ def time_first_embedding(bundle: Path, *, threads: int | None, low_memory: bool)
         seconds = time.perf_counter() - started  # the end of the process does not count
         _, message = process.communicate()
     if line != "done\n":
-        raise errors.StepError(_failure("first embedding", process.returncode, message))
+        raise StepError(_failure("first embedding", process.returncode, message))
     return seconds * 1000
 
 
@@ -164,7 +163,7 @@ def load(job: dict[str, Any]) -> str | None:
     try:
         importlib.import_module(job["name"])
     except ImportError as error:
-        return errors.reason(error)
+        return reason(error)
     return None
 
 
@@ -217,7 +216,7 @@ def check(job: dict[str, Any]) -> dict[str, Any]:
         try:
             folder = find_bundle(store) if job["bundle"] is None else Path(job["bundle"]).resolve()
             _require(store, binding_of(read_manifest(folder), folder))
-        except errors.EdgeMrlError as error:
+        except EdgeMrlError as error:
             problem = str(error)
         return {**dataclasses.asdict(check_store(store)), "bundle_problem": problem}
 
@@ -296,6 +295,14 @@ def _timed(work: Callable[[str], Any], job: dict[str, Any]) -> list[float]:
     return times
 
 
+def _error_class(name: str) -> type[EdgeMrlError]:
+    """The class of errors with a name; EdgeMrlError if there is none."""
+    classes = [EdgeMrlError]
+    for known in classes:  # it grows as it is read: the whole tree
+        classes += known.__subclasses__()
+    return next((kind for kind in classes if kind.__name__ == name), EdgeMrlError)
+
+
 def _failure(step: str, code: int, message: str) -> str:
     """The message about a process that ended without an answer."""
     lines = message.strip().splitlines()
@@ -333,7 +340,7 @@ def main(arguments: Sequence[str]) -> int:
     os.dup2(2, 1)
     try:
         answer: dict[str, Any] = {"answer": STEPS[arguments[0]](job)}
-    except errors.EdgeMrlError as error:
+    except EdgeMrlError as error:
         answer = {"error": {"kind": type(error).__name__, "message": str(error)}}
     with answer_to:
         json.dump(answer, answer_to)

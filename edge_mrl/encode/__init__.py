@@ -53,4 +53,5 @@ __getattr__ = lazily(
             "verify",
         ),
     },
+    renamed={"split": "split_passages"},
 )

@@ -20,12 +20,9 @@ from edge_mrl.machine import facts as machine
 __all__ = [
     "BATCH_MIN",
     "GOLDEN_FORMAT",
-    "Golden",
     "Verification",
     "cosines",
-    "decode_vector",
     "encode_vector",
-    "read_golden",
     "verify",
 ]
 

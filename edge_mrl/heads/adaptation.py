@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from edge_mrl.encode import Encoder
     from edge_mrl.store import Place
 
-__all__ = ["FEWEST_PASSAGES", "KINDS", "Adaptation", "adapt"]
+__all__ = ["Adaptation", "adapt"]
 
 Float = NDArray[np.float32]
 #: Called with the name of a stage and its number of steps, or None if unknown; returns a function to call

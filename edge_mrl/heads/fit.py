@@ -25,6 +25,9 @@ from numpy.typing import NDArray
 from edge_mrl.codes import normalize
 
 __all__ = [
+    "OWN_SHARE",
+    "PAIRS_SHARE",
+    "QUERIES_SHARE",
     "Passages",
     "fit_linear",
     "fit_rotation",

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
-    "BUSY_SHARE",
     "PACKAGES",
     "Cpu",
     "FileSystem",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edge_mrl.store.codefile.table import CodeTable, Part
     from edge_mrl.store.compaction import Compaction, compact
     from edge_mrl.store.health import Health, check
+    from edge_mrl.store.keywords import full_text_problem
     from edge_mrl.store.records import Binding, Counts, Entry, text_hash
     from edge_mrl.store.replica.arrivals import Agreed
     from edge_mrl.store.replica.dead_letters import DeadLetter
@@ -49,6 +50,7 @@ __all__ = [
     "check",
     "compact",
     "find_bundle",
+    "full_text_problem",
     "reindex",
     "replica",
     "stats",
@@ -63,6 +65,7 @@ __getattr__ = lazily(
         "codefile.table": ("CodeTable", "Part"),
         "compaction": ("Compaction", "compact"),
         "health": ("Health", "check"),
+        "keywords": ("full_text_problem",),
         "records": ("Binding", "Counts", "Entry", "text_hash"),
         "replica.arrivals": ("Agreed",),
         "replica.dead_letters": ("DeadLetter",),

@@ -1,13 +1,27 @@
-"""A user's words as a query for SQLite's FTS5."""
+"""Full-text search by SQLite's FTS5: a user's words as a query, and whether FTS5 is there."""
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["match_expression"]
+__all__ = ["full_text_problem", "match_expression"]
 
 _TERM = re.compile(r'"([^"]*)"|([^\s"]+)')
 _WORD = re.compile(r"\w+")
+
+
+def full_text_problem() -> str | None:
+    """Why this Python's SQLite has no full-text search, in SQLite's words; None if it has."""
+    import sqlite3  # this module is loaded on machines that lack it, too
+
+    connection = sqlite3.connect(":memory:")
+    try:
+        connection.execute("CREATE VIRTUAL TABLE words USING fts5 (text, content = '')")
+    except sqlite3.Error as error:
+        return str(error)
+    finally:
+        connection.close()
+    return None
 
 
 def match_expression(query: str) -> str:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_mrl import encode
 from edge_mrl.documents import PassageRule
 from edge_mrl.encode import passages
 from edge_mrl.encode.encoder import Encoder
@@ -134,6 +135,12 @@ def test_short_text_is_one_span_and_blank_text_none(encoder: Encoder) -> None:
 def test_spans_refuse_an_overlap_that_never_ends(encoder: Encoder, most: int, overlap: int) -> None:
     with pytest.raises(UsageError, match="overlap"):
         token_spans(encoder, "text", max_tokens=most, overlap=overlap)
+
+
+def test_split_has_another_name() -> None:
+    with pytest.warns(DeprecationWarning, match="split_passages"):
+        split = vars(encode)["__getattr__"]("split")
+    assert split is split_passages
 
 
 def test_spans_of_an_encoder_have_moved(encoder: Encoder) -> None:

@@ -57,7 +57,7 @@ def test_held_out_rows_are_spread_and_not_the_last_ones() -> None:
 @pytest.mark.parametrize(
     ("scores", "best"),
     [
-        ({"own": 0.5, "pca": 0.52, "linear": 0.53}, "pca"),  # linear is no better by the margin
+        ({"own": 0.5, "pca": 0.53, "linear": 0.54}, "pca"),  # linear is better by less than that
         ({"own": 0.5, "pca": 0.52, "linear": 0.55}, "linear"),
         ({"own": 0.5, "pca": 0.51, "linear": 0.515}, "own"),
         ({"own": 0.5, "pca": 0.4}, "own"),
@@ -155,11 +155,11 @@ def test_pairs_hold_queries_out_and_no_passage() -> None:
     assert len(trial.passages.queries) == len(fitted) == 40
     assert "own documents of 10 held-out queries" in trial.measured
     assert trial.facts()["pairs_held_out"] == 10
-    wrong = HeadTrial.of(full, (8,), pairs=Pairs(pairs.full, np.roll(rows, 1), fitted, held_out))
     assert len(trial.on_all().passages.queries) == 50
+    poor = np.zeros((8, 8), np.float32)
+    poor[0, 0] = 1
     assert trial.score(None) == pytest.approx(1, abs=0.1)
-    # Where each query's own document is another one, the full vectors do not find it either.
-    assert wrong.score(None) != trial.score(None)
+    assert trial.score(poor) < 0.7
 
 
 def test_margin_grows_where_few_texts_are_held_out() -> None:

@@ -9,6 +9,7 @@ from edge_mrl.diagnose import probe
 from edge_mrl.diagnose.findings import Finding
 from edge_mrl.errors import EdgeMrlError, reason
 from edge_mrl.machine import Requirement, facts
+from edge_mrl.store import full_text_problem
 
 __all__ = ["check_packages", "check_reports", "check_sqlite", "import_problems"]
 
@@ -67,16 +68,12 @@ def check_sqlite() -> Iterator[Finding]:
         text = f"this Python has no sqlite3 ({reason(error)})"
         yield Finding("SQLite", "problem", text, "use a Python with sqlite3")
         return
-    text = sqlite3.sqlite_version
-    try:
-        connection = sqlite3.connect(":memory:")
-        connection.execute("CREATE VIRTUAL TABLE words USING fts5 (text, content = '')")
-        connection.close()
-    except sqlite3.Error as error:
-        text = f"{text} has no FTS5 ({error}): stores cannot be created"
-        yield Finding("SQLite", "problem", text, "use a Python whose SQLite has FTS5")
+    version, problem = sqlite3.sqlite_version, full_text_problem()
+    if problem is None:
+        yield Finding("SQLite", "good", f"{version} with FTS5")
     else:
-        yield Finding("SQLite", "good", f"{text} with FTS5")
+        text = f"{version} has no FTS5 ({problem}): stores cannot be created"
+        yield Finding("SQLite", "problem", text, "use a Python whose SQLite has FTS5")
 
 
 def check_reports() -> Iterator[Finding]:
