@@ -1,4 +1,4 @@
-"""One JSON object a line on standard error: no texts, ids, vectors, tokens or codes."""
+"""One JSON object per line on standard error, without texts, ids, vectors, tokens or invitations."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class _Json(logging.Formatter):
 
 
 def configure(*, quiet: bool = False) -> None:
-    """Send this server's lines, and what uvicorn has to say, to standard error.
+    """Write this server's events, and uvicorn's warnings, to standard error.
 
     Args:
-        quiet: Whether requests that went well are left out.
+        quiet: Whether only warnings and errors are written.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json())

@@ -1,4 +1,4 @@
-"""What a server process is told when it starts."""
+"""The settings of a server process."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ class Settings:
     Attributes:
         database: A path, or a ``postgresql://`` address.
         cache: Folder for snapshots; None for a temporary one.
-        threads: Storage calls at once.
-        write_timeout_s: How long a device is kept waiting for a commit.
-        in_flight_bytes: Bodies held at once.
-        body_timeout_s: How long a body, or an answer's way out, may take without a byte.
-        device_rate: Requests a second of one device.
-        tenant_rate: Requests a second of one tenant.
+        threads: Calls of the storage that may run at once.
+        write_timeout_s: Seconds that a device waits for a commit at most.
+        in_flight_bytes: Bytes of request bodies in memory at once.
+        body_timeout_s: Seconds without a byte, in or out, after which a client is disconnected.
+        device_rate: Requests a second from one device.
+        tenant_rate: Requests a second from all devices of a tenant.
         enroll_rate: Enrollments a second from one address.
-        failure_rate: Requests a second from one address whose tokens are none.
-        behind_proxy: Whether a proxy's ``X-Forwarded-For`` says where requests come from.
-        cache_bytes: Snapshots on the disk at most.
+        failure_rate: Requests a second without a valid token from one address.
+        behind_proxy: Whether a request's address is the last entry of ``X-Forwarded-For``.
+        cache_bytes: Bytes of snapshots on the disk at most.
     """
 
     database: str

@@ -186,7 +186,7 @@ class Runs:
         with serving(database) as server:
             codes = {
                 store: server.code,
-                other: admin(database, "codes", "create", "default")["code"],
+                other: admin(database, "invitations", "create", "default")["invitation"],
             }
 
             def sync(edge_mrl: Callable[..., Any], file: Path) -> Any:

@@ -413,3 +413,39 @@ def test_reading_goes_on_while_someone_writes(sqlite_place: Place) -> None:
     finally:
         release.set()
         thread.join()
+
+
+# --- what was called otherwise, for one version more
+
+
+def test_codes_is_still_taken_for_invitations_with_a_warning(
+    sqlite_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--database", str(sqlite_path), "--json"]
+    assert main(["admin", "tenants", "create", "acme", *command]) == 0
+    capsys.readouterr()
+    assert main(["admin", "codes", "create", "acme", *command]) == 0
+    said = capsys.readouterr()
+    assert said.err.startswith("edge-mrl: warning: `admin codes` is called `admin invitations` now")
+    old = json.loads(said.out)
+    assert old["code"] == old["invitation"]
+    assert main(["admin", "invitations", "create", "acme", *command]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    new = json.loads(said.out)
+    assert new["code"] == new["invitation"] != old["code"]
+    assert not re.search(r"^ +codes\b", _help(capsys, "admin"), re.MULTILINE)
+
+
+def test_server_says_its_invitation_by_both_names(sqlite_path: Path) -> None:
+    command = [*COMMAND, "serve", "--database", str(sqlite_path), "--port", "0", "--json"]
+    with subprocess.Popen(
+        ending_with_us(command), stdout=subprocess.PIPE, env={**os.environ, **mark()}
+    ) as process:
+        try:
+            assert process.stdout is not None
+            said = json.loads(process.stdout.readline())
+        finally:
+            process.kill()
+    assert said["code"] == said["invitation"]
+    assert said["invitation"].startswith("default_")

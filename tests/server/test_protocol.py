@@ -515,7 +515,7 @@ def test_rotated_token_ends_the_old_one_when_it_is_first_used(place: Place) -> N
 def test_secrets_are_not_in_the_database(sqlite_place: Place) -> None:
     from pathlib import Path
 
-    invitation = sqlite_place.code(sqlite_place.tenant())
+    invitation = sqlite_place.invitation(sqlite_place.tenant())
     device = sqlite_place.device()
     assert device.token is not None
     content = b"".join(

@@ -1,4 +1,4 @@
-"""The server's sub-commands."""
+"""The server's sub-commands: ``edge-mrl serve`` and ``edge-mrl admin``."""
 
 from __future__ import annotations
 

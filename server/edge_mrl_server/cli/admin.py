@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_tenants(subjects)
     _add_devices(subjects)
     purge = subjects.alone("purge", "forget that documents were deleted long ago")
-    purge.add_argument("tenant", metavar="TENANT")
+    purge.add_argument("tenant", metavar="TENANT", help="name of the tenant")
     purge.add_argument(
         "--days",
         type=float,
@@ -90,7 +90,7 @@ class _Subjects:
         def verb(name: str, text: str, *, tenant: bool = True) -> argparse.ArgumentParser:
             parser = verbs.add_parser(name, help=text, parents=[self._common])
             if tenant:
-                parser.add_argument("tenant", metavar="TENANT")
+                parser.add_argument("tenant", metavar="TENANT", help="name of the tenant")
             return parser
 
         return verb
@@ -129,7 +129,9 @@ def _add_devices(subjects: _Subjects) -> None:
     devices("list", "list a tenant's devices, and how many changes they are behind")
     tokens = subjects.add("tokens", "secrets that devices identify themselves with")
     revoke = tokens("revoke", "revoke a device's tokens for good")
-    revoke.add_argument("device", metavar="DEVICE")
+    revoke.add_argument(
+        "device", metavar="DEVICE", help="id of the device, as `admin devices list` shows it"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,6 +1,6 @@
 """Threads for what blocks.
 
-They are daemons: a commit that waits for a standby as long as there is none keeps no process from ending.
+They are daemons: a commit that waits for a standby does not keep the process from ending.
 """
 
 from __future__ import annotations

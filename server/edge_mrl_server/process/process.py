@@ -1,4 +1,4 @@
-"""A server process: uvicorn with an end to everything, and a way to stop that finishes what runs."""
+"""A server process: uvicorn with a time limit for everything, which finishes requests when it stops."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def _protocol(patience_s: float) -> type[H11Protocol]:
-    """Uvicorn's HTTP with an end to requests whose head does not come: it has none for the first.
+    """Uvicorn's HTTP with a time limit for a request's head, which uvicorn lacks for the first request.
 
     Args:
-        patience_s: Seconds from a connection, or the first byte of a further request, to the head's end.
+        patience_s: Seconds for a head, from the connection or from the first byte of a further request.
     """
 
     class Protocol(H11Protocol):
@@ -76,12 +76,12 @@ class _Server(uvicorn.Server):
 
 
 def serve_devices(settings: Settings, sock: socket.socket, *, max_connections: int = 2_000) -> None:
-    """Serve the protocol until SIGTERM or SIGINT; then finish what runs.
+    """Serve the protocol until SIGTERM or SIGINT; then finish the requests that run.
 
     Args:
-        settings: How.
+        settings: The server's settings.
         sock: A listening socket.
-        max_connections: Above so many, new ones are told to come again.
+        max_connections: While there are so many connections, further ones get 503.
     """
     with open_database(settings.database, connections=settings.threads) as database:
         service = Service(database, settings, Metrics())
@@ -125,12 +125,12 @@ def listen(host: str, port: int, *, patience_s: float = 20.0) -> socket.socket:
     """A listening socket.
 
     Args:
-        host: The address.
-        port: 0 takes a free one.
-        patience_s: Seconds after which a connection is ended whose other end takes no more bytes.
+        host: The address to listen on.
+        port: The port; 0 takes a free one.
+        patience_s: Seconds after which a connection ends whose other end takes no bytes.
 
     Raises:
-        OSError: The address is taken, or not ours.
+        OSError: The port is taken, or the address is not one of this machine's.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Named as TCP: asyncio turns Nagle's algorithm off for nothing else, and answers would wait 40 ms.

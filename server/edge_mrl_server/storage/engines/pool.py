@@ -36,8 +36,8 @@ class Pool:
 
     Args:
         url: The address.
-        most: How many there are at once.
-        configure: What is done to each new one.
+        most: How many connections there are at once.
+        configure: Called with each new connection.
     """
 
     def __init__(self, url: str, most: int, configure: Callable[[Connection], None]) -> None:
@@ -50,11 +50,11 @@ class Pool:
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """A connection; what was done with it is committed, or with an exception undone.
+        """A connection; what was done with it is committed, or undone after an exception.
 
         Raises:
-            psycopg.OperationalError: None can be made.
-            UnavailableError: All are in use, and stay so.
+            psycopg.OperationalError: No connection can be made.
+            UnavailableError: All connections stay in use.
         """
         if not self._free.acquire(timeout=WAIT_S):
             raise UnavailableError("all connections to the database are in use")

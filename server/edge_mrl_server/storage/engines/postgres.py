@@ -136,7 +136,7 @@ class PostgresTransaction:
     def scores(
         self, tenant: str, ids: Sequence[str], query: NDArray[np.float32]
     ) -> Mapping[str, float]:
-        """Computed where the vectors are: fetching them takes half as long again."""
+        """Computed in the database: fetching the vectors would take half as long again."""
         rows = self.rows(
             "SELECT id, max(1 - (vector <=> ?::halfvec)) AS score FROM passages "
             "WHERE tenant = ? AND id = ANY(?) GROUP BY id",
@@ -147,7 +147,7 @@ class PostgresTransaction:
         return {row["id"]: row["score"] for row in rows}
 
     def search(self, tenant: Tenant, query: NDArray[np.float32], k: int) -> list[tuple[str, float]]:
-        """All vectors of a small tenant; a larger one's by the index over prefixes, if there is one."""
+        """Compare all vectors of a small tenant; use the index over prefixes, if made, for others."""
         text = _as_text(query)
         if tenant.passages > EXACT_PASSAGES and len(query) >= PREFIX and self._has_index():
             hits = self._search_by_prefix(tenant.name, text, k)
