@@ -1,12 +1,12 @@
 """Bytes against quality: ``python -m bench.quality.codes``.
 
-On folders in BEIR's layout, with the fp32 source's own vectors, and codes made from them as a graph and a
-store do (FORMAT.md, "Codes"). For each set: the model's own dimensions cut off, and a linear head fitted
-on the set's documents and pieces of them; each at several dimensions, kept as float32, int8, int4, 1 bit
-(signs) and 1 bit turned and centred on at most 2,000 of the documents, as ``--code 1bit --corpus`` does.
-No fit sees a query or a judgement. Queries keep float32 or int8 (asymmetric scoring), or are packed as
-the documents are (symmetric). Each figure is the share kept of the full fp32 vectors' nDCG@10, of the
-codes alone and with full vectors reranking their best 50; and, for the funnel's rows, of a store's
+On folders in BEIR's layout, with the fp32 source's own vectors, and codes made from them as a graph and
+a store do (FORMAT.md, "Codes"). For each set: plain truncation, and a linear head fitted to the set's
+documents and excerpts of them; each at several dimensions, kept as float32, int8, int4, 1 bit (signs),
+and 1 bit rotated and centred on at most 2,000 of the documents, as ``--code 1bit --corpus`` does. No
+fit sees a query or a judgement. Queries are float32 or int8 (asymmetric scoring), or packed like the
+documents (symmetric). Each figure is the share of the full fp32 vectors' nDCG@10 that is kept, by the
+codes alone and with full vectors reranking their best 50; and, in the rows of the funnel, by a store's
 search in stages.
 """
 

@@ -1,11 +1,11 @@
 """What heads keep of a model's retrieval: ``python -m bench.quality.heads``.
 
-On folders in BEIR's layout, with the fp32 source's own vectors, and codes made from them as a graph does
-(FORMAT.md, "Codes"). For each set and each number of dimensions: cut, PCA, rotation and linear map
-fitted on the set's own documents and pieces of them, as an export does; a rotation fitted on the other
-sets' documents; and the one that bundles carry which are made without text. No fit sees a query
-or a judgement. Each row is the share of the full vectors' nDCG@10 that int8 codes keep by themselves,
-and with full vectors reranking their best 50. "mixed" is one index of all sets. At last, Spearman's
+On folders in BEIR's layout, with the fp32 source's own vectors, and codes made from them as a graph
+does (FORMAT.md, "Codes"). For each set and number of dimensions: plain truncation; PCA, rotation and
+linear head fitted to the set's own documents and excerpts of them, as an export does; a rotation fitted
+to the other sets' documents; and the rotation of bundles made without a corpus. No fit sees a query or
+a judgement. Each row is the share of the full vectors' nDCG@10 that int8 codes keep alone, and with
+full vectors reranking their best 50. "mixed" is one index of all sets. At the end: Spearman's
 correlation of codes' cosines with people's scores of similar sentences (STS-B), by head.
 """
 
@@ -28,7 +28,7 @@ from bench.quality.sets import (
     RERANKED,
     JudgedSet,
     add_set_arguments,
-    pieces_of,
+    excerpts_of,
     read_sets,
     trial_of,
 )
@@ -44,7 +44,7 @@ Rows = NDArray[np.intp]
 DIMS = (16, 32, 64, 128, 256, 384)
 #: Passages taken of each of the other sets, so that none outweighs the rest.
 OTHERS = 1200
-PIECES_OF_OTHERS = 1500
+EXCERPTS_OF_OTHERS = 1500
 SIMILAR = ROOT.parent / "shared" / "data" / "stsb" / "en-test.jsonl"
 
 
@@ -89,12 +89,12 @@ def _mixed(sets: list[JudgedSet]) -> JudgedSet:
     ]
     documents = np.concatenate([s.documents for s in sets])
     queries = np.concatenate([s.queries for s in sets])
-    return JudgedSet(documents, queries, relevance, _joined([s.pieces for s in sets], starts))
+    return JudgedSet(documents, queries, relevance, _joined([s.excerpts for s in sets], starts))
 
 
-def _joined(pieces: list[Excerpts], starts: Rows) -> Excerpts:
-    origins = [p.origins + start for p, start in zip(pieces, starts, strict=True)]
-    return Excerpts(np.concatenate([p.full for p in pieces]), np.concatenate(origins))
+def _joined(excerpts: list[Excerpts], starts: Rows) -> Excerpts:
+    origins = [p.origins + start for p, start in zip(excerpts, starts, strict=True)]
+    return Excerpts(np.concatenate([p.full for p in excerpts]), np.concatenate(origins))
 
 
 def shipped_trial(model: Path, nested: tuple[int, ...]) -> HeadTrial:
@@ -104,7 +104,7 @@ def shipped_trial(model: Path, nested: tuple[int, ...]) -> HeadTrial:
 
     texts = shipped_texts(load_source(str(model)))
     vectors = source_vectors(model, texts, "document", MAX_TOKENS)
-    return replace(trial_of(vectors, pieces_of(texts, model)), nested=nested)
+    return replace(trial_of(vectors, excerpts_of(texts, model)), nested=nested)
 
 
 def measure(
@@ -182,20 +182,20 @@ def _ranks(values: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _others(sets: dict[str, JudgedSet], name: str) -> HeadTrial:
-    """Some documents of each of the other sets, with pieces of them."""
+    """Some documents of each of the other sets, with excerpts of them."""
     chance = np.random.default_rng(0)
-    documents, pieces, starts, start = [], [], [], 0
+    documents, excerpts, starts, start = [], [], [], 0
     for data in (s for other, s in sets.items() if other not in (name, "mixed")):
         rows = chance.permutation(len(data.documents))[:OTHERS]
         places = np.full(len(data.documents), -1)
         places[rows] = np.arange(len(rows))
-        origins = places[data.pieces.origins]
-        kept = np.flatnonzero(origins >= 0)[:PIECES_OF_OTHERS]
+        origins = places[data.excerpts.origins]
+        kept = np.flatnonzero(origins >= 0)[:EXCERPTS_OF_OTHERS]
         documents.append(data.documents[rows])
-        pieces.append(Excerpts(data.pieces.full[kept], origins[kept]))
+        excerpts.append(Excerpts(data.excerpts.full[kept], origins[kept]))
         starts.append(start)
         start += len(rows)
-    return trial_of(np.concatenate(documents), _joined(pieces, np.array(starts)))
+    return trial_of(np.concatenate(documents), _joined(excerpts, np.array(starts)))
 
 
 def _mean(results: dict[str, Any], head: str, dim: int, field: str = "kept") -> float | None:

@@ -1,9 +1,10 @@
 """What ``rerank="auto"`` saves and costs: ``python -m bench.quality.rerank``.
 
-For each question the local order by int8 codes, and the order of the best 100 by full vectors (what a
-server gives), both from the fp32 source's vectors. The questions with the least doubt keep their local
-order: how much nDCG@10 is left then, as a share of asking always. For codes by cutting, behind the head
-of bundles that are made without text, and behind a linear head fitted on the set's own documents.
+For each question: the local order by int8 codes, and the order of the best 100 by full vectors (what a
+server answers), both from the fp32 source's vectors. The questions with the least doubt keep their
+local order. The figure is the nDCG@10 then, as a share of the nDCG@10 when the server is always asked:
+for plain truncation, for the head of bundles made without a corpus, and for a linear head fitted to the
+set's own documents.
 """
 
 from __future__ import annotations

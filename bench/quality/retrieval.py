@@ -1,7 +1,7 @@
 """Retrieval quality of a bundle against its source: ``python -m bench.quality.retrieval --bundle DIR``.
 
 On folders in BEIR's layout (corpus.jsonl, queries.jsonl, qrels/test.tsv). Every ranking is exact, over
-all documents. Rows: the fp32 source run by its own library (full, and cut to the bundle's dim),
+all documents. Rows: the fp32 source run by its own library (full, and truncated to the bundle's dim),
 the bundle's full vectors, its coarse int8 codes, its 1-bit codes, and full vectors reranking the
 coarse top 20, 50 and 100.
 """

@@ -22,7 +22,7 @@ __all__ = [
     "RERANKED",
     "JudgedSet",
     "add_set_arguments",
-    "pieces_of",
+    "excerpts_of",
     "read_sets",
     "trial_of",
 ]
@@ -72,15 +72,19 @@ class JudgedSet:
         documents: float32[n, D].
         queries: float32[q, D].
         relevance: For each query, the gain of each relevant document's row.
-        pieces: Of the documents.
+        excerpts: Of the documents.
         base: float64[q], the full vectors' nDCG@10.
     """
 
     def __init__(
-        self, documents: Float, queries: Float, relevance: list[dict[int, float]], pieces: Excerpts
+        self,
+        documents: Float,
+        queries: Float,
+        relevance: list[dict[int, float]],
+        excerpts: Excerpts,
     ) -> None:
         self.documents, self.queries = documents, queries
-        self.relevance, self.pieces = relevance, pieces
+        self.relevance, self.excerpts = relevance, excerpts
         self.base = self.ndcg(best(queries, documents))
 
     @classmethod
@@ -90,7 +94,7 @@ class JudgedSet:
             source_vectors(model, texts, kind, MAX_TOKENS)
             for texts, kind in ((data.documents, "document"), (data.queries, "query"))
         ]
-        return cls(vectors[0], vectors[1], data.relevance, pieces_of(data.documents, model))
+        return cls(vectors[0], vectors[1], data.relevance, excerpts_of(data.documents, model))
 
     def kept(self, queries: Float, documents: Float) -> dict[str, Any]:
         """nDCG@10, and the share of the full vectors' that it is, alone and reranked by full vectors.
@@ -109,7 +113,7 @@ class JudgedSet:
 
     def trial(self, nested: tuple[int, ...]) -> HeadTrial:
         """All that an export with these documents would fit on."""
-        return replace(trial_of(self.documents, self.pieces), nested=nested)
+        return replace(trial_of(self.documents, self.excerpts), nested=nested)
 
     def _reranked(self, found: Rows) -> Rows:
         """The same rows in the order of the full vectors."""
@@ -136,20 +140,20 @@ def best(queries: Float, documents: Float) -> Rows:
     return np.concatenate(found)
 
 
-def pieces_of(texts: list[str], model: Path) -> Excerpts:
-    """Pieces of passages, as an export cuts them."""
-    pieces = take_excerpts(texts, count_excerpts(len(texts)))
-    vectors = source_vectors(model, [piece for _, piece in pieces], "query", MAX_TOKENS)
-    return Excerpts(vectors, np.array([row for row, _ in pieces], dtype=np.intp))
+def excerpts_of(texts: list[str], model: Path) -> Excerpts:
+    """Excerpts of passages, as an export takes them."""
+    excerpts = take_excerpts(texts, count_excerpts(len(texts)))
+    vectors = source_vectors(model, [excerpt for _, excerpt in excerpts], "query", MAX_TOKENS)
+    return Excerpts(vectors, np.array([row for row, _ in excerpts], dtype=np.intp))
 
 
-def trial_of(documents: Float, pieces: Excerpts) -> HeadTrial:
-    """All that is fitted on; at most as many passages and pieces as an export takes."""
+def trial_of(documents: Float, excerpts: Excerpts) -> HeadTrial:
+    """All that is fitted on; at most as many passages and excerpts as an export takes."""
     rows = np.array(spread(range(len(documents)), MOST_PASSAGES))
     places = np.full(len(documents), -1)
     places[rows] = np.arange(len(rows))
-    origins = places[pieces.origins]
+    origins = places[excerpts.origins]
     known = np.flatnonzero(origins >= 0)
     known = np.array(spread(known.tolist(), count_excerpts(len(rows))), dtype=np.intp)
-    some = Excerpts(pieces.full[known], origins[known])
+    some = Excerpts(excerpts.full[known], origins[known])
     return HeadTrial.of(documents[rows], nested_sizes(documents.shape[1]), excerpts=some).on_all()

@@ -90,7 +90,7 @@ class Recipe:
             raise UsageError(f"--pairs works with --head linear or auto, not with {self.head}")
         for name, sizes in (("--nested", self.nested), ("--mrl-dims", self.mrl_dims)):
             if sizes is not None and (not sizes or min(sizes) < 1):
-                raise UsageError(f"{name} is {sizes}, expected sizes from 1")
+                raise UsageError(f"{name} is {sizes}, expected sizes of at least 1")
         if self.nested is not None and self.head not in ("auto", *FITTED_HEADS):
             raise UsageError(
                 f"--nested works with a head that is fitted, not with {self.head_name}"

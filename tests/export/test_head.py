@@ -182,7 +182,7 @@ def test_report_says_what_was_fitted_and_measured(rotated: Export, plain: Export
     page = (rotated.path / "report.html").read_text("utf-8")
     assert "held out, rotation" in page
     assert plain.report["head"] == {"kind": "prefix", "why": "--head prefix"}
-    assert not [note for note in rotated.report["notes"] if "little text" in note]
+    assert not [note for note in rotated.report["notes"] if "fitted to only" in note]
 
 
 def test_store_of_one_head_refuses_another(rotated: Export, plain: Export, tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_little_text_is_told(
     recipe = Recipe(dim=8, corpus=corpus if passages else None, head=head)
     chosen = choose_head(load_source(str(folder)), recipe, sentences(passages), Silent())
     assert why in chosen.facts["why"]
-    warned = any(f"little text, {passages} passages" in note for note in chosen.notes)
+    warned = any(f"fitted to only {passages} passages" in note for note in chosen.notes)
     assert warned == (chosen.kind != "prefix")
     assert passages < FEW_PASSAGES
 
@@ -490,7 +490,7 @@ def test_supervised_head_is_fitted_to_pairs_and_judged_on_others(tmp_path: Path)
         ({"head": "magic"}, "'magic', expected auto, prefix, pca"),
         ({"head": "rotation"}, "needs --corpus"),
         ({"head": "prefix", "pairs": Path("p.tsv")}, "--pairs works with --head linear or auto"),
-        ({"head": "prefix", "nested": (8,)}, "--nested is for a head that is fitted"),
+        ({"head": "prefix", "nested": (8,)}, "--nested works with a head that is fitted"),
         ({"nested": (0, 8)}, "at least 1"),
         ({"mrl_dims": ()}, "at least 1"),
     ],

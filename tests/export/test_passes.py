@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import pkgutil
+import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 
 from edge_mrl.codes.packing import normalize, quantize
 from edge_mrl.errors import UsageError
+from edge_mrl_export import build
+from edge_mrl_export.graph import lowering, passes
 from edge_mrl_export.graph.passes.contract import AppendContract
 from edge_mrl_export.graph.passes.inputs import FoldInputs
 from edge_mrl_export.graph.passes.int4 import (
@@ -22,7 +26,7 @@ from edge_mrl_export.graph.passes.int4 import (
 )
 from edge_mrl_export.graph.passes.kernels import ApproximateGelu, SplitFusions
 from edge_mrl_export.graph.passes.names import ShortenNames
-from edge_mrl_export.graph.passes.pen import Pen, constant
+from edge_mrl_export.graph.passes.pen import constant
 from edge_mrl_export.graph.passes.positions import TrimPositions
 from edge_mrl_export.graph.passes.products import (
     QuantizeProducts,
@@ -39,40 +43,12 @@ from edge_mrl_export.graph.quantization import (
     quantize_blocks,
     quantize_columns,
 )
+from tests.export.graphs import FLOATS, IDS, new_graph, output, relative_error, run
 
 RNG = np.random.default_rng(17)
 #: One int8 rounding of activations and weights: relative error of a product's output.
 INT8_ERROR = 0.02
 INT4_ERROR = 0.15
-
-
-def new_graph(**inputs: tuple[int, list[Any]]) -> tuple[ir.Model, Pen]:
-    values = [
-        ir.val(name, dtype=ir.DataType(dtype), shape=ir.Shape(shape))
-        for name, (dtype, shape) in inputs.items()
-    ]
-    graph = ir.Graph(values, [], nodes=[], opset_imports={"": 18, "com.microsoft": 1}, name="test")
-    return ir.Model(graph, ir_version=9), Pen(graph, "test")
-
-
-FLOATS, IDS = int(ir.DataType.FLOAT), int(ir.DataType.INT64)
-
-
-def run(model: ir.Model, **feeds: np.ndarray) -> list[np.ndarray]:
-    session = ort.InferenceSession(
-        ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    return session.run(None, feeds)
-
-
-def output(model: ir.Model, value: ir.Value, dtype: int = FLOATS) -> ir.Model:
-    value.dtype = ir.DataType(dtype)
-    model.graph.outputs.append(value)
-    return model
-
-
-def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.linalg.norm(got - expected) / np.linalg.norm(expected))
 
 
 def product_model(activation: str | None = None, bias: bool = False) -> tuple[ir.Model, np.ndarray]:
@@ -437,3 +413,29 @@ def test_names_get_short_and_the_outputs_stay() -> None:
     assert not any(node.name for node in proto.graph.node)
     (after,) = run(model, **feeds)
     np.testing.assert_array_equal(after, before)
+
+
+def test_table_of_passes_names_each_pass_in_the_order_of_an_export() -> None:
+    modules = [
+        importlib.import_module(f"{passes.__name__}.{found.name}")
+        for found in pkgutil.iter_modules(passes.__path__)
+    ]
+    made = {
+        name
+        for module in modules
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, ir.passes.InPlacePass)
+    }
+    rows = re.findall(r"^\| (\w+) +\| (\w+)", passes.__doc__ or "", re.MULTILINE)[1:]
+    assert sorted(name for name, _ in rows) == sorted(made)
+    for name in made:
+        (described,) = {vars(m)[name].__doc__ for m in modules if name in vars(m)}
+        assert "Requires:" in described, name
+        assert "Ensures:" in described, name
+    code = inspect.getsource(build._build_graph) + inspect.getsource(lowering)
+    called = re.findall(rf"\b({'|'.join(made)})\(", code)
+    assert set(called) == made
+    for precision in ("int8", "int4"):  # one of them runs, with those that always do
+        listed = [name for name, runs in rows if runs not in {"int8", "int4"} - {precision}]
+        other = {name for name, runs in rows if runs in {"int8", "int4"} - {precision}}
+        assert [name for name in called if name not in other][:-1] == listed[:-1]
