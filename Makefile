@@ -1,7 +1,4 @@
-# make demo    the main job on real input, end to end
-# make test    all tests (what CI runs)
-# make check   lint, types and the quick tests, for the inner loop
-# make bench   measure, and write bench/results/ (also bench-encoder, bench-store, bench-codes, bench-search)
+# make help says what there is. The virtual environment is made, and made anew, as it is needed.
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV := .venv
@@ -10,18 +7,22 @@ CONSTRAINTS := constraints/tested.txt
 INSTALLED := $(VENV)/.installed
 INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
 BUNDLE := build/minilm-128
-# Tests of one file run one after the other, so that they share what the file's fixtures make.
-PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+# A worker for each core. Tests of a group (tests/conftest.py) run on one of them; long groups come first.
+# Another order in each run: its seed is in the header, and SEED=N repeats it.
+PYTEST := $(BIN)/python -m pytest $(if $(SEED),--randomly-seed=$(SEED))
+WORKERS ?= auto
+PARALLEL := -n $(WORKERS) --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests and the demo need no network once installed; nothing may wait for one.
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := true
 
-.PHONY: help demo test check lint types quick arm pythons faults bench bench-encoder bench-store bench-codes bench-search bench-sync bench-arm clean
+.PHONY: help demo check test nightly lint types quick arm pythons faults docs bench clean \
+	bench-quality bench-encoder bench-store bench-codes bench-search bench-sync bench-arm
 
 help: ## Show this help
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
@@ -35,54 +36,67 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 demo: $(INSTALLED) ## Real weights to a verified bundle, a real corpus to offline answers
 	$(BIN)/python -m demo.run
 
-test: $(INSTALLED) lint types ## Everything: lint, types, all tests
-	$(BIN)/python -m pytest $(PARALLEL)
+check: $(INSTALLED) lint types quick ## On each save: lint, types and quick tests, under two minutes
 
-check: $(INSTALLED) lint types quick ## Lint, types and quick tests, under two minutes
+test: $(INSTALLED) lint types ## Before each merge, as CI does: lint, types, quick tests and tests of a second or more
+	$(PYTEST) $(PARALLEL) -m "not nightly"
 
-lint: $(INSTALLED)
+nightly: $(INSTALLED) lint types ## Where there is time: all tests, with 200 kills, 200 schedules of faults and every Python
+	$(PYTEST) $(PARALLEL)
+	$(BIN)/python -m tests.faults.run --seeds 0-99 --database sqlite
+	$(BIN)/python -m tests.faults.run --seeds 0-99 --database postgresql
+	$(BIN)/python -m tests.faults.failover --rounds 10
+
+lint: $(INSTALLED) ## Style of the code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(INSTALLED)
+types: $(INSTALLED) ## Types of the code
 	$(BIN)/mypy
 
-quick: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow" -q $(PARALLEL)
+quick: $(INSTALLED) ## The quick tests alone
+	$(PYTEST) $(PARALLEL) -m quick
 
 arm: $(INSTALLED) ## The tests on emulated ARM CPUs, which make test runs too (docs/arm.md)
-	$(BIN)/python -m pytest -m arm tests/arm
+	$(PYTEST) -m arm tests/arm
 
 pythons: $(INSTALLED) ## The wheel on each Python of this machine, and with its oldest dependencies
 	$(BIN)/python -m tests.support.pythons
 
-faults: $(INSTALLED) ## Sync through 200 schedules of faults and 10 fail-overs (10 minutes; docs/faults.md)
+faults: $(INSTALLED) ## Sync through 200 schedules of faults and 10 fail-overs, recorded (10 minutes; docs/faults.md)
 	$(BIN)/python -m bench.sync.faults
+
+docs: $(INSTALLED) ## The API reference, from the docstrings, into build/docs
+	$(BIN)/python -W error docs/api.py build/docs
 
 $(BUNDLE)/edge_mrl.json: $(INSTALLED) $(shell find export edge_mrl -name '*.py')
 	$(BIN)/edge-mrl export --force -o $(BUNDLE)
 
-bench: $(BUNDLE)/edge_mrl.json ## Retrieval quality and footprint, into bench/results/
+# What make bench measures: each name stands for programs of bench/ and how long they take.
+WHAT ?= quality
+bench: bench-$(WHAT) ## Measure into bench/results: WHAT=quality (the default), encoder, store, codes, search, sync or arm
+
+bench-quality: $(BUNDLE)/edge_mrl.json  # retrieval quality and footprint
 	$(BIN)/python -m bench.quality.retrieval --bundle $(BUNDLE)
 	$(BIN)/python -m bench.footprint --bundle $(BUNDLE)
 
-bench-encoder: $(BUNDLE)/edge_mrl.json ## Encoders beside their peers, each in its own environment (9 GB, 25 minutes)
+bench-encoder: $(BUNDLE)/edge_mrl.json  # beside its peers, each in an environment of its own: 9 GB, 25 minutes
 	$(BIN)/python -m bench.encode.compare --bundle $(BUNDLE)
 
-bench-store: $(BUNDLE)/edge_mrl.json ## What a store costs from 10k to 3M passages; recall of the funnel (10 minutes)
+bench-store: $(BUNDLE)/edge_mrl.json  # from 10,000 to 3 million passages; recall of the funnel: 10 minutes
 	$(BIN)/python -m bench.store.growth
 	$(BIN)/python -m bench.search.funnel --bundle $(BUNDLE)
 
-bench-codes: $(INSTALLED) ## Bytes of codes against the quality that they keep (8 minutes)
+bench-codes: $(INSTALLED)  # bytes of codes against the quality that they keep: 8 minutes
 	$(BIN)/python -m bench.quality.codes
 
-bench-search: $(INSTALLED) ## Search beside its peers, each in its own environment (2 GB, 30 minutes)
+bench-search: $(INSTALLED)  # beside its peers, each in an environment of its own: 2 GB, 30 minutes
 	$(BIN)/python -m bench.search.compare
 
-bench-sync: $(BUNDLE)/edge_mrl.json ## Sync of 100,000 documents with a server, on SQLite and PostgreSQL (4 minutes)
+bench-sync: $(BUNDLE)/edge_mrl.json  # 100,000 documents with a server, on SQLite and PostgreSQL: 4 minutes
 	$(BIN)/python -m bench.sync.throughput --bundle $(BUNDLE)
 
-bench-arm: $(BUNDLE)/edge_mrl.json ## Instructions for a query and a document on emulated ARM CPUs
+bench-arm: $(BUNDLE)/edge_mrl.json  # instructions for a query and a document on emulated ARM CPUs
 	$(BIN)/python -m bench.arm.instructions --bundle $(BUNDLE) --record
 
 clean: ## Remove what was built (not the virtual environment)

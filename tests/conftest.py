@@ -1,12 +1,12 @@
+"""What all tests share: tiers, an order, and bundles of real weights."""
+
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import importlib.util
 import os
+import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,17 +14,58 @@ import pytest
 from filelock import FileLock
 
 from tests.support.browser import Browser, UnavailableError
+from tests.support.bundles import SHARED, exporter_digest
+from tests.support.leftovers import Leftovers
+from tests.support.processes import COMMAND
 
 ROOT = Path(__file__).parent.parent
-#: What a bundle depends on: the exporter, the runtime that verifies it, and these libraries.
-SOURCES = sorted([*(ROOT / "export").rglob("*"), *(ROOT / "edge_mrl").rglob("*.py")])
-LIBRARIES = ("onnx-ir", "onnxruntime", "optimum", "sentence-transformers", "torch", "transformers")
+#: When tests run: "quick" on each save (make check), "test" before each merge too (make test), "nightly"
+#: where there is time (make nightly runs all). A test without a mark is quick.
+TIERS = ("quick", "test", "nightly")
+#: A file that gives all its tests another tier.
+NOT_QUICK = re.compile(r"^pytestmark = .*pytest\.mark\.(test|nightly)\b", re.MULTILINE)
+#: What takes longest begins first, so that nothing is waited for at the end.
+FIRST = ("tests/arm/", "tests/faults/", "tests/store/test_crash.py", "tests/packaging/")
+#: Each of their tests may run on any worker: they share little, or exports through build/. Other files
+#: stay on one worker, which makes what a file's tests share only once.
+SPREAD = ("tests/export/", "tests/faults/", "tests/heads/", "tests/store/test_crash.py")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# torch makes this folder when it is imported; the default place is the system's temporary folder.
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(ROOT / "build" / "torchinductor"))
 # A shell ignores interrupts in what it starts in the background, and children inherit that: the tests
 # that interrupt a command would wait for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # a worker of pytest-xdist inherits what its leader has
+        config.pluginmanager.register(Leftovers(ROOT), "leftovers")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out a file without quick tests where only these run: importing torch takes seconds."""
+    if config.option.markexpr != "quick" or not collection_path.name.startswith("test_"):
+        return None
+    return NOT_QUICK.search(collection_path.read_text("utf-8")) is not None or None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test its tier and the group of those that run on one worker; long ones come first."""
+    for item in items:
+        if all(item.get_closest_marker(tier) is None for tier in TIERS):
+            item.add_marker("quick")
+        file = item.nodeid.partition("::")[0]
+        if item.get_closest_marker("xdist_group") is None and not file.startswith(SPREAD):
+            item.add_marker(pytest.mark.xdist_group(file))
+    items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> tuple[bool, int]:
+    places = [n for n, start in enumerate(FIRST) if item.nodeid.startswith(start)]
+    return item.get_closest_marker("quick") is not None, places[0] if places else len(FIRST)
 
 
 @pytest.fixture(scope="session")
@@ -39,17 +80,21 @@ def minilm_model() -> Path:
 @pytest.fixture(scope="session")
 def minilm_bundle(minilm_model: Path) -> Path:
     """The default bundle, made by the real command line once for each state of the exporter."""
-    digest = hashlib.sha256()
-    for path in SOURCES:
-        if path.is_file() and path.suffix in (".py", ".txt"):
-            digest.update(path.read_bytes())
-    for name in LIBRARIES:
-        digest.update(importlib.metadata.version(name).encode())
-    bundle = ROOT / "build" / "test-bundles" / digest.hexdigest()[:16]
+    return _exported("minilm")
+
+
+@pytest.fixture(scope="session")
+def minilm_fp32_bundle(minilm_model: Path) -> Path:
+    """One with the source's own precision, and no head: its full vectors are the source's."""
+    return _exported("minilm-fp32", "--fp32", "--head", "prefix")
+
+
+def _exported(name: str, *options: str) -> Path:
+    bundle = SHARED / f"{name}-{exporter_digest()[:16]}"
     bundle.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{bundle}.lock"):  # tests run side by side
         if not (bundle / "edge_mrl.json").is_file():
-            command = [sys.executable, "-m", "edge_mrl", "export", "-o", str(bundle), "--quiet"]
+            command = [*COMMAND, "export", "-o", str(bundle), *options, "--quiet"]
             subprocess.run(command, check=True)
     return bundle
 

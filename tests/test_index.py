@@ -410,7 +410,7 @@ def test_coarse_only_bundle_serves_an_index(path: Path) -> None:
         assert len(index.search("the cat")) == 3
 
 
-@pytest.mark.slow
+@pytest.mark.test
 def test_minilm_finds_what_is_meant(path: Path, minilm_bundle: Path) -> None:
     texts = {
         "pets": "Our cat sleeps on the sofa all day and purrs when stroked.",

@@ -6,7 +6,7 @@ What is run there is started by one fixture, side by side; each test looks at on
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from tests.support.bundles import TINY
 from tests.support.processes import good
 from tests.support.serving import admin, serving
 
-pytestmark = [pytest.mark.slow, pytest.mark.arm]
+pytestmark = [pytest.mark.test, pytest.mark.arm]
 
 PIS = ("cortex-a72", "cortex-a76")
 #: The same graph on two architectures: float sums differ in the last bit, and rounding to int8 makes
@@ -93,8 +93,8 @@ class Runs:
         self.x86_answers = self._answers(good, self.x86_store)
         self.x86_vectors = self._embed(good, "x86")
 
-    def start(self) -> None:
-        """Start all, the longest first."""
+    def start(self, verified: Collection[str]) -> None:
+        """Start all, the longest first; ``verified`` are the CPUs that verify the bundle."""
         for name, work in (
             ("verify", self._verify),
             ("cost", self._cost),
@@ -102,7 +102,7 @@ class Runs:
             ("tokens", self._tokens),
             ("store", self._store),
         ):
-            for cpu in CPUS if name == "embed" else PIS:
+            for cpu in {"embed": CPUS, "verify": verified}.get(name, PIS):
                 self._futures[name, cpu] = self._pool.submit(work, cpu)
 
     def __getitem__(self, key: tuple[str, str]) -> Any:
@@ -226,14 +226,20 @@ class Runs:
 
 @pytest.fixture(scope="module")
 def runs(
+    request: pytest.FixtureRequest,
     bed: Emulator,
     pool: ThreadPoolExecutor,
     minilm_bundle: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Runs:
     made = Runs(bed, pool, tmp_path_factory.mktemp("arm"), minilm_bundle)
-    made.start()
+    made.start([cpu for cpu in PIS if _is_asked_for(request.session, "test_verify_passes", cpu)])
     return made
+
+
+def _is_asked_for(session: pytest.Session, test: str, cpu: str) -> bool:
+    """Whether this test runs, with this CPU."""
+    return any(item.name.partition("@")[0] == f"{test}[{cpu}]" for item in session.items)
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +255,10 @@ def test_enough_texts(runs: Runs) -> None:
     assert len(set(runs.texts.read_text("utf-8").splitlines())) == DOCUMENTS + QUERIES >= 24
 
 
-@pytest.mark.parametrize("cpu", PIS)
+# The longest of all by far; what it compares is compared for other texts on both below.
+@pytest.mark.parametrize(
+    "cpu", ["cortex-a76", pytest.param("cortex-a72", marks=pytest.mark.nightly)]
+)
 def test_verify_passes(runs: Runs, cpu: str) -> None:
     result = runs["verify", cpu]
     assert (result["code"], result.get("failures")) == (0, []), result["said"].decode()

@@ -48,7 +48,7 @@ def test_machine_without_programs_is_told_what_is_missing(tmp_path: Path) -> Non
     assert not list((tmp_path / "cache").glob("*"))
 
 
-@pytest.mark.slow
+@pytest.mark.test
 @pytest.mark.arm
 def test_sources_that_cannot_be_reached_leave_no_half_a_bed(tmp_path: Path) -> None:
     """apt is told of a proxy on this machine where nobody listens, pip of an index there."""
@@ -67,7 +67,7 @@ def test_sources_that_cannot_be_reached_leave_no_half_a_bed(tmp_path: Path) -> N
     assert not list((tmp_path / "cache").glob("*"))
 
 
-@pytest.mark.slow
+@pytest.mark.test
 @pytest.mark.arm
 @pytest.mark.parametrize("cpu", CPUS)
 def test_python_sees_the_emulated_cpu(bed: Emulator, cpu: str) -> None:
@@ -84,7 +84,7 @@ def test_python_sees_the_emulated_cpu(bed: Emulator, cpu: str) -> None:
     assert seen["versions"]["onnxruntime"] == bed.versions["onnxruntime"]
 
 
-@pytest.mark.slow
+@pytest.mark.test
 @pytest.mark.arm
 def test_processes_that_python_starts_are_emulated_too(bed: Emulator) -> None:
     code = """
@@ -100,7 +100,7 @@ print("LD_LIBRARY_PATH" in os.environ)
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.test
 @pytest.mark.arm
 def test_auxiliary_vector_says_the_same_as_cpuinfo(bed: Emulator) -> None:
     """Programs choose their code by AT_HWCAP and AT_HWCAP2, which are QEMU's own; cpuinfo is ours."""
@@ -118,7 +118,7 @@ print(get(16), get(26))
             assert bool(values[word] >> bit & 1) == (name in description.features.split()), cpu
 
 
-@pytest.mark.slow
+@pytest.mark.test
 @pytest.mark.arm
 @pytest.mark.parametrize("cpu", CPUS)
 def test_counts_are_exact(bed: Emulator, cpu: str, tmp_path: Path) -> None:

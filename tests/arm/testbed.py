@@ -35,6 +35,7 @@ from tests.support.debian import (
     need,
     unpack,
 )
+from tests.support.leftovers import MARK
 
 __all__ = ["CPUS", "Emulator", "UnavailableError", "open_testbed"]
 
@@ -173,7 +174,7 @@ class Emulator:
         os.execve(self.qemu, self.command(*arguments, cpu=cpu), self._environment())
 
     def _environment(self) -> dict[str, str]:
-        kept = {name: os.environ[name] for name in ("HOME", "TMPDIR") if name in os.environ}
+        kept = {name: os.environ[name] for name in ("HOME", "TMPDIR", MARK) if name in os.environ}
         return {
             **kept,
             "PATH": os.defpath,

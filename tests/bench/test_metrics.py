@@ -18,7 +18,7 @@ def test_metrics_match_a_hand_computed_example() -> None:
     np.testing.assert_allclose(found.recall_at_100, [1, 1])
 
 
-@pytest.mark.slow
+@pytest.mark.test
 def test_ndcg_matches_scikit_learn() -> None:
     from sklearn.metrics import ndcg_score
 

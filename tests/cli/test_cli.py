@@ -320,7 +320,7 @@ def test_search_while_another_process_indexes(tmp_path: Path) -> None:
     assert seen == sorted(seen)
 
 
-@pytest.mark.slow
+@pytest.mark.test
 def test_minilm_from_files_to_an_answer(tmp_path: Path, minilm_bundle: Path) -> None:
     folder = tmp_path / "notes"
     folder.mkdir()

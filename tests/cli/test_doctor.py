@@ -208,13 +208,11 @@ def test_wrong_usage(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.test
 def test_int8_beside_fp32_on_this_cpu(
-    tmp_path: Path, minilm_bundle: Path, capfd: pytest.CaptureFixture[str]
+    minilm_bundle: Path, minilm_fp32_bundle: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    exact = tmp_path / "fp32"
-    good("export", "--fp32", "-o", exact, "--quiet")
-    code, facts = doctor(capfd, "--bundle", minilm_bundle, "--against", exact)
+    code, facts = doctor(capfd, "--bundle", minilm_bundle, "--against", minilm_fp32_bundle)
     figures = facts["figures"]
     assert code == 0
     if not machine.saturates(machine.cpu()):

@@ -313,7 +313,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", guide, re.DOTALL)
 
 
-@pytest.mark.slow
+@pytest.mark.test
 def test_commands_of_the_guide_run_in_the_home_that_it_makes(home: Path) -> None:
     (commands,) = blocks("bash")
     script = f'edge-mrl() {{ {shlex.join(COMMAND)} "$@"; }}\n{commands}'

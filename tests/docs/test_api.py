@@ -28,7 +28,7 @@ def documented(page: Path) -> set[str]:
     return set(re.findall(r'<section id="(\w+)">', page.read_text("utf-8")))
 
 
-@pytest.mark.slow
+@pytest.mark.test
 def test_the_reference_has_every_public_name(reference: Path) -> None:
     assert documented(reference / "edge_mrl.html") >= {*edge_mrl.__all__} - {"__version__"}
     pages = sorted((reference / "edge_mrl").glob("*.html"))
@@ -41,7 +41,7 @@ def test_the_reference_has_every_public_name(reference: Path) -> None:
         assert documented(page) >= set(room.__all__), page.stem
 
 
-@pytest.mark.slow
+@pytest.mark.test
 def test_every_name_of_the_package_is_explained(reference: Path) -> None:
     text = (reference / "edge_mrl.html").read_text("utf-8")
     for name in {*edge_mrl.__all__} - {"__version__"}:

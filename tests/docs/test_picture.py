@@ -23,7 +23,7 @@ OUTSIDE = """[...document.querySelectorAll('text')].filter(text => {
 }).map(text => text.textContent)"""
 
 
-@pytest.mark.slow
+@pytest.mark.test
 @pytest.mark.parametrize(("dark", "paper"), [(False, "#ffffff"), (True, "#0d1117")])
 def test_words_of_the_picture_fit_and_stand_out(
     *, dark: bool, paper: str, browser: Browser, tmp_path: Path

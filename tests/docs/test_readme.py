@@ -17,7 +17,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 RESULTS = ROOT / "bench" / "results"
 
 
-@pytest.mark.slow
+@pytest.mark.test
 def test_readme_commands_and_code_run(tmp_path: Path, minilm_model: Path) -> None:
     shown = steps(README)
     assert [step.language for step in shown] == ["bash", "python"]

@@ -15,7 +15,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 EXPORT = "edge-mrl export -o minilm-128"
 
 
-@pytest.mark.slow
+@pytest.mark.test
 def test_tutorial_runs_as_it_stands(tmp_path: Path, minilm_bundle: Path) -> None:
     """Its bundle is the one that the same command made for all tests; the README's test makes it anew."""
     shown = steps(TUTORIAL)

@@ -276,7 +276,7 @@ with Encoder.open(sys.argv[1], threads=1) as encoder:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads RSS from /proc")
-@pytest.mark.slow
+@pytest.mark.test
 def test_memory_stays_bounded_over_a_hundred_thousand_texts(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-c", _GROWTH, str(TINY)], capture_output=True, text=True, check=True

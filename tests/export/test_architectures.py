@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +14,13 @@ from sentence_transformers.sentence_transformer.modules import Dense, LayerNorm,
 
 from edge_mrl.encode.encoder import Encoder
 from edge_mrl.encode.verification import cosines
-from edge_mrl_export.build import export
 from edge_mrl_export.bundle.gates import ideal_codes
 from edge_mrl_export.graph.passes.contract import ACTIVATIONS
 from edge_mrl_export.recipe import Recipe
 from tests.support import tiny
+from tests.support.tiny import export
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.test
 
 TEXTS = [
     "the cat",
@@ -32,6 +34,17 @@ TEXTS = [
 FP32_TOLERANCE = 1e-5
 #: The gate of an export.
 INT8_COSINE = 0.998
+#: What merges wait for, one of each kind of graph; the rest is exported each night.
+INT8_EACH_MERGE = ("bert", "gemma3", "modernbert")
+ACTIVATIONS_EACH_MERGE = ("GELU", "Tanh")
+
+
+def tiers(names: Iterable[str], each_merge: Iterable[str]) -> list[Any]:
+    """Parameters of a test, all but some of them for the night."""
+    return [
+        name if name in each_merge else pytest.param(name, marks=pytest.mark.nightly)
+        for name in sorted(names)
+    ]
 
 
 def encode_source(folder: Path, kind: str = "document") -> np.ndarray:
@@ -65,7 +78,7 @@ def test_architecture_fp32_matches_source(architecture: str, tmp_path: Path) -> 
     assert_parity(tiny.sentence_folder(tmp_path / "source", architecture), tmp_path)
 
 
-@pytest.mark.parametrize("architecture", sorted(tiny.CONFIGS))
+@pytest.mark.parametrize("architecture", tiers(tiny.CONFIGS, INT8_EACH_MERGE))
 def test_architecture_int8_is_close_to_source(architecture: str, tmp_path: Path) -> None:
     folder = tiny.sentence_folder(tmp_path / "source", architecture)
     assert_parity(folder, tmp_path, precision="int8")
@@ -90,7 +103,7 @@ def test_plain_transformers_folder_is_mean_pooled(architecture: str, tmp_path: P
         ("max", "lasttoken", "mean_sqrt_len_tokens"),
     ],
 )
-@pytest.mark.parametrize("padding_side", ["right", "left"])
+@pytest.mark.parametrize("padding_side", tiers(["right", "left"], ["right"]))
 def test_pooling_modes_match_source(
     pooling: str | tuple[str, ...], padding_side: str, tmp_path: Path
 ) -> None:
@@ -103,7 +116,7 @@ def test_decoder_padded_on_the_left_matches_source(tmp_path: Path) -> None:
     assert_parity(folder, tmp_path)
 
 
-@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+@pytest.mark.parametrize("activation", tiers(ACTIVATIONS, ACTIVATIONS_EACH_MERGE))
 def test_dense_matches_source(activation: str, tmp_path: Path) -> None:
     torch.manual_seed(3)
     dense = Dense(tiny.WIDTH, 20, activation_function=getattr(torch.nn, activation)())

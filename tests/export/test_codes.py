@@ -18,15 +18,16 @@ from edge_mrl.encode.encoder import Encoder
 from edge_mrl.encode.verification import verify
 from edge_mrl.errors import UsageError
 from edge_mrl.index import Index
-from edge_mrl_export.build import export
+from edge_mrl_export import build
 from edge_mrl_export.cli.export import _default_output
 from edge_mrl_export.codes.head import FEW_PASSAGES
 from edge_mrl_export.recipe import Recipe
 from edge_mrl_export.source.loading import load_source
 from tests.export.test_head import ORTHONORMAL, sentences
 from tests.support import tiny
+from tests.support.tiny import export
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.test
 
 DIM = 16
 
@@ -66,7 +67,7 @@ def test_one_bit_codes_are_turned_and_centred_on_the_users_text(
     assert facts["head"]["turned_for_bits"] == FEW_PASSAGES + 20
     assert facts["head"]["why"] == "--head prefix; rotated for 1-bit codes"
     recipe = Recipe(dim=DIM, head="prefix", code="1bit", corpus=corpus)
-    twin = export(str(model), tmp_path / "twin", recipe).path  # equal text gives equal bytes
+    twin = build.export(str(model), tmp_path / "twin", recipe).path  # equal text gives equal bytes
     assert all((twin / path.name).read_bytes() == path.read_bytes() for path in bundle.iterdir())
     manifest = read_manifest(bundle)
     assert (manifest.version, manifest.head.kind) == (2, "rotation")

@@ -14,13 +14,14 @@ from edge_mrl.bundle.manifest import GRAPH, HEAD, WEIGHTS, read_manifest
 from edge_mrl.encode.encoder import Encoder
 from edge_mrl.encode.verification import cosines, verify
 from edge_mrl.errors import UsageError
-from edge_mrl_export.build import export
+from edge_mrl_export import build
 from edge_mrl_export.bundle.gates import GATES
 from edge_mrl_export.recipe import Recipe
 from edge_mrl_export.source.loading import load_source
 from tests.support import tiny
+from tests.support.tiny import export
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.test
 
 FP32_TOLERANCE = 1e-5
 TEXTS = ["the cat", "a dog barking", "0 1 2", "the training of a model and the testing of it"]
@@ -34,14 +35,14 @@ def files(bundle: Path) -> dict[str, bytes]:
 def test_equal_inputs_give_equal_bytes(precision: str, tmp_path: Path) -> None:
     folder = tiny.sentence_folder(tmp_path / "source")
     recipe = Recipe(dim=16, precision=precision, allow_low_fidelity=True)
-    first = export(str(folder), tmp_path / "one", recipe).path
-    second = export(str(folder), tmp_path / "two", recipe).path
+    first = build.export(str(folder), tmp_path / "one", recipe).path
+    second = build.export(str(folder), tmp_path / "two", recipe).path
     assert files(first) == files(second)
 
 
 def test_bundle_names_no_path_of_this_machine(tmp_path: Path) -> None:
     folder = tiny.sentence_folder(tmp_path / "source")
-    bundle = export(str(folder), tmp_path / "bundle", Recipe(dim=16)).path
+    bundle = build.export(str(folder), tmp_path / "bundle", Recipe(dim=16)).path
     for name, data in files(bundle).items():
         assert str(tmp_path).encode() not in data, name
 
@@ -122,7 +123,7 @@ def test_onnx_file_with_its_folder_matches_the_source(layout: str, tmp_path: Pat
     folder = tiny.sentence_folder(tmp_path / "source", modules=())
     path = _onnx_file(folder, folder if layout == "beside" else folder / "onnx")
     _assert_onnx(path, folder, tmp_path, Recipe(dim=16, precision="fp32"))
-    bundle = export(str(path), tmp_path / "int8", Recipe(dim=16)).path
+    bundle = build.export(str(path), tmp_path / "int8", Recipe(dim=16)).path
     with Encoder.open(bundle) as encoder:
         expected = SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
         assert cosines(encoder.encode(TEXTS).full, expected).min() > 0.998  # type: ignore[arg-type]
@@ -134,7 +135,7 @@ def test_onnx_file_alone_needs_its_pooling_named(tmp_path: Path) -> None:
     (tmp_path / "alone" / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
     tiny.edit_json(_touch(tmp_path / "alone" / "config.json"), pad_token_id=1)
     with pytest.raises(UsageError, match="--pooling"):
-        export(str(path), tmp_path / "bundle", Recipe(dim=16, precision="fp32"))
+        build.export(str(path), tmp_path / "bundle", Recipe(dim=16, precision="fp32"))
     recipe = Recipe(dim=16, precision="fp32", pooling="cls+mean")
     _assert_onnx(path, folder, tmp_path, recipe)
 
@@ -143,22 +144,22 @@ def test_quantised_onnx_file_is_refused(tmp_path: Path) -> None:
     folder = tiny.sentence_folder(tmp_path / "source")
     bundle = export(str(folder), tmp_path / "bundle", Recipe(dim=16)).path
     with pytest.raises(UsageError, match="already quantised"):
-        export(str(bundle / GRAPH), tmp_path / "again", Recipe(dim=16))
+        build.export(str(bundle / GRAPH), tmp_path / "again", Recipe(dim=16))
 
 
 def test_onnx_file_without_tokenizer_is_refused(tmp_path: Path) -> None:
     folder = tiny.sentence_folder(tmp_path / "source")
     path = _onnx_file(folder, tmp_path / "alone" / "deep")
     with pytest.raises(UsageError, match=r"tokenizer\.json"):
-        export(str(path), tmp_path / "bundle", Recipe(dim=16))
+        build.export(str(path), tmp_path / "bundle", Recipe(dim=16))
 
 
 def test_nomic_type_takes_a_layer_norm_by_itself(tmp_path: Path) -> None:
     folder = tiny.sentence_folder(tmp_path / "source")
     path = _onnx_file(folder, folder)
-    plain = export(str(path), tmp_path / "plain", Recipe(dim=16)).manifest
+    plain = build.export(str(path), tmp_path / "plain", Recipe(dim=16)).manifest
     tiny.edit_json(folder / "config.json", model_type="nomic_bert")
-    nomic = export(str(path), tmp_path / "nomic", Recipe(dim=16)).manifest
+    nomic = build.export(str(path), tmp_path / "nomic", Recipe(dim=16)).manifest
     assert (plain.head.layer_norm, nomic.head.layer_norm) == (False, True)
     assert nomic.space_id == plain.space_id  # full stays what the model's own library gives
     assert nomic.code_id != plain.code_id
@@ -201,7 +202,7 @@ def test_graph_with_fixed_steps_below_a_gate_is_made_again_per_token(
     assert "fixed" in fixed.manifest.precision.activations
     # A gate that only the finer coding reaches.
     monkeypatch.setitem(GATES, "cosine_mean", fixed.fidelity.cosine_mean + 1e-6)
-    finer = export(str(folder), tmp_path / "finer", Recipe(dim=16))
+    finer = build.export(str(folder), tmp_path / "finer", Recipe(dim=16))
     assert finer.manifest.precision.activations == "uint8 per token"
     assert finer.fidelity.cosine_mean > fixed.fidelity.cosine_mean
     assert finer.seconds.keys() == fixed.seconds.keys()
@@ -230,12 +231,12 @@ def test_minilm_meets_its_targets(minilm_bundle: Path) -> None:
     assert (manifest.dim, manifest.full_dim, manifest.max_tokens) == (128, 384, 256)
 
 
-def test_minilm_fp32_matches_sentence_transformers(minilm_model: Path, tmp_path: Path) -> None:
-    recipe = Recipe(precision="fp32", head="prefix")  # full vectors know no head
-    bundle = export(str(minilm_model), tmp_path / "bundle", recipe).path
+def test_minilm_fp32_matches_sentence_transformers(
+    minilm_model: Path, minilm_fp32_bundle: Path
+) -> None:
     texts = [*TEXTS, "", "👩‍🚀 naïve café", "word " * 400]
     expected = SentenceTransformer(str(minilm_model), device="cpu").encode(texts)
-    with Encoder.open(bundle) as encoder:
+    with Encoder.open(minilm_fp32_bundle) as encoder:
         np.testing.assert_allclose(encoder.encode(texts).full, expected, atol=FP32_TOLERANCE)
 
 
@@ -250,7 +251,7 @@ def _onnx_file(folder: Path, target: Path) -> Path:
 
 
 def _assert_onnx(path: Path, folder: Path, tmp_path: Path, recipe: Recipe) -> None:
-    bundle = export(str(path), tmp_path / "from-onnx", recipe).path
+    bundle = build.export(str(path), tmp_path / "from-onnx", recipe).path
     expected = SentenceTransformer(str(folder), device="cpu").encode(
         TEXTS, normalize_embeddings=True
     )

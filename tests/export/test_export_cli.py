@@ -14,7 +14,7 @@ import pytest
 from edge_mrl.bundle.manifest import read_manifest
 from tests.support import tiny
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.test
 
 
 @pytest.fixture(scope="module")

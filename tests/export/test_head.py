@@ -29,7 +29,8 @@ from edge_mrl.encode.encoder import Encoder
 from edge_mrl.encode.verification import verify
 from edge_mrl.errors import BindingError, UsageError
 from edge_mrl.index import Index
-from edge_mrl_export.build import Export, export
+from edge_mrl_export import build
+from edge_mrl_export.build import Export
 from edge_mrl_export.codes.head import FEW_PASSAGES, choose_head, read_matrix
 from edge_mrl_export.recipe import Recipe
 from edge_mrl_export.source.loading import load_source
@@ -37,8 +38,9 @@ from edge_mrl_export.source.model_card import read_mrl_dims
 from edge_mrl_export.stages import Silent
 from edge_mrl_export.texts.pairs import read_pairs
 from tests.support import tiny
+from tests.support.tiny import export
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.test
 
 Float = NDArray[np.float32]
 WORDS = [
@@ -166,7 +168,7 @@ def test_equal_text_gives_equal_bytes(
     rotated: Export, model: Path, corpus: Path, tmp_path: Path
 ) -> None:
     recipe = Recipe(dim=DIM, corpus=corpus, head="rotation")
-    again = export(str(model), tmp_path / "again", recipe).path
+    again = build.export(str(model), tmp_path / "again", recipe).path
     for path in rotated.path.iterdir():
         assert path.read_bytes() == (again / path.name).read_bytes(), path.name
 

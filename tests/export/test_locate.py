@@ -6,10 +6,7 @@ from pathlib import Path
 import pytest
 
 from edge_mrl.errors import NetworkError, UsageError
-from edge_mrl_export.build import export
-from edge_mrl_export.recipe import Recipe
 from edge_mrl_export.source.location import installed_default, locate
-from tests.support import tiny
 
 DEFAULT = "someone/default-model"
 
@@ -54,8 +51,13 @@ def test_what_is_no_hub_id_is_a_usage_error(name: str) -> None:
         locate(name, default=DEFAULT)
 
 
-@pytest.mark.slow
+@pytest.mark.test
 def test_hub_id_is_exported_from_the_hubs_cache(hub_cache: Path, tmp_path: Path) -> None:
+    # Here, because this file's other tests are quick, and these imports are not.
+    from edge_mrl_export.build import export
+    from edge_mrl_export.recipe import Recipe
+    from tests.support import tiny
+
     revision = "0123456789abcdef0123456789abcdef01234567"
     repository = hub_cache / "models--someone--tiny-model"
     (repository / "refs").mkdir(parents=True)

@@ -255,13 +255,14 @@ def _assert_no_text_gives(tokenizer: dict[str, Any], lost: set[int]) -> None:
     assert len(found) > 0.9 * (30522 - len(lost))
 
 
-@pytest.mark.slow
+@pytest.mark.test
+@pytest.mark.parametrize("head", ["prefix", pytest.param("auto", marks=pytest.mark.nightly)])
 def test_pruned_bundle_gives_the_same_vectors_for_kept_words(
-    minilm_model: Path, minilm_bundle: Path, tmp_path: Path
+    head: str, minilm_model: Path, minilm_bundle: Path, tmp_path: Path
 ) -> None:
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("\n".join(ENGLISH), "utf-8")
-    recipe = Recipe(corpus=corpus, prune_vocab=8000)
+    recipe = Recipe(corpus=corpus, prune_vocab=8000, head=head)
     result = export(str(minilm_model), tmp_path / "pruned", recipe)
     assert result.manifest.size_bytes < 15_500_000
     assert result.report["vocabulary"]["tokens"] == 8000

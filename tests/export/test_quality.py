@@ -28,7 +28,7 @@ from tests.support.bundles import TINY, TINY_COARSE
 from tests.support.pages import look
 from tests.support.processes import good, run
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.test
 #: SetVectors with a few strong directions at the end: a cut keeps little, a rotation nearly all.
 WIDTH, DOCUMENTS, QUERIES = 48, 900, 160
 

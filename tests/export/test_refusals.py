@@ -25,7 +25,7 @@ from edge_mrl_export.build import export
 from edge_mrl_export.recipe import Recipe
 from tests.support import tiny
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.test
 
 
 def refused(

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from edge_mrl_export.build import Export, export
+from edge_mrl_export.build import Export
 from edge_mrl_export.bundle.report import report_html
 from edge_mrl_export.recipe import Recipe
 from edge_mrl_export.source.loading import load_source
 from tests.support import tiny
 from tests.support.browser import Browser
 from tests.support.pages import look
+from tests.support.tiny import export
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.test
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from edge_mrl.codes.packing import normalize
 from edge_mrl.encode.encoder import Encoder
 from edge_mrl.encode.verification import cosines, verify
 from edge_mrl.errors import UsageError
-from edge_mrl_export.build import export
+from edge_mrl_export import build
 from edge_mrl_export.bundle.gates import ideal_codes
 from edge_mrl_export.graph.lowering import lower
 from edge_mrl_export.graph.passes.tables import count_int8_tables
@@ -33,8 +33,9 @@ from edge_mrl_export.graph.static_table import StaticTable, static_graph
 from edge_mrl_export.recipe import Recipe
 from edge_mrl_export.source.loading import load_source
 from tests.support import tiny
+from tests.support.tiny import export
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.test
 
 #: "猫" is not in the vocabulary, so that these texts have unknown tokens among others, and alone.
 TEXTS = [
@@ -303,7 +304,9 @@ def test_vocabulary_is_pruned(precision: str, variant: dict[str, Any], tmp_path:
 
 def test_equal_inputs_give_equal_bytes(tmp_path: Path) -> None:
     folder = tiny.model2vec_folder(tmp_path / "source", clusters=30, weights=True)
-    bundles = [export(str(folder), tmp_path / name, Recipe(dim=16)).path for name in ("one", "two")]
+    bundles = [
+        build.export(str(folder), tmp_path / name, Recipe(dim=16)).path for name in ("one", "two")
+    ]
     first, second = ({p.name: p.read_bytes() for p in b.iterdir()} for b in bundles)
     assert first == second
     assert all(str(tmp_path).encode() not in data for data in first.values())
@@ -385,7 +388,7 @@ def test_malformed_model2vec_folder_is_named(damage: str, tmp_path: Path) -> Non
     change, message = DAMAGE[damage]
     change(folder)
     with pytest.raises(UsageError, match=message):
-        export(str(folder), tmp_path / "bundle", Recipe(dim=8))
+        build.export(str(folder), tmp_path / "bundle", Recipe(dim=8))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
 
 
@@ -393,14 +396,14 @@ def test_static_embedding_with_too_few_rows_is_refused(tmp_path: Path) -> None:
     folder = tiny.static_folder(tmp_path / "source")
     save_file({"embedding.weight": np.ones((50, 8), np.float32)}, folder / "model.safetensors")
     with pytest.raises(UsageError, match=r"50 rows.*92 tokens"):
-        export(str(folder), tmp_path / "bundle", Recipe(dim=8))
+        build.export(str(folder), tmp_path / "bundle", Recipe(dim=8))
 
 
 def test_static_embedding_without_its_tensor_is_refused(tmp_path: Path) -> None:
     folder = tiny.static_folder(tmp_path / "source")
     save_file({"other": np.ones((92, 8), np.float32)}, folder / "model.safetensors")
     with pytest.raises(UsageError, match="cannot be loaded"):
-        export(str(folder), tmp_path / "bundle", Recipe(dim=8))
+        build.export(str(folder), tmp_path / "bundle", Recipe(dim=8))
 
 
 def test_tokenizer_that_truncates_on_the_left_is_refused(tmp_path: Path) -> None:
@@ -409,7 +412,7 @@ def test_tokenizer_that_truncates_on_the_left_is_refused(tmp_path: Path) -> None
     data["truncation"]["direction"] = "Left"
     (folder / "tokenizer.json").write_text(json.dumps(data), "utf-8")
     with pytest.raises(UsageError, match="on the left"):
-        export(str(folder), tmp_path / "bundle", Recipe(dim=8))
+        build.export(str(folder), tmp_path / "bundle", Recipe(dim=8))
 
 
 def edge_mrl(*arguments: str | Path) -> str:

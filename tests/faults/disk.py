@@ -55,7 +55,7 @@ def small_disk(size_bytes: int) -> Iterator[Disk]:
     Raises:
         NotAllowedError: It cannot be mounted.
     """
-    folder = Path(tempfile.mkdtemp(prefix="emrl-disk-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="emrl-disk-"))
     folder.chmod(0o711)
     options = f"size={size_bytes},mode=0711"
     command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]

@@ -34,6 +34,7 @@ from tests.faults.answer import Answer, Copy, make_vectors
 from tests.faults.databases import TENANT, Database, Held, PostgresCluster, SqliteFiles
 from tests.faults.plan import Blow, DevicePlan, Op, Plan, Step, make_plan
 from tests.faults.proxy import Proxy
+from tests.support.leftovers import MEMORY
 from tests.support.postgres import Postgres
 from tests.support.processes import COMMAND
 from tests.support.serving import Serving, admin
@@ -524,9 +525,9 @@ def run_seed(seed: int, database: Database, *, forgets: bool = False) -> Report:
 
 def scratch() -> Path:
     """Where files are: in memory where there is room. Processes are killed here, not machines."""
-    memory = Path("/dev/shm")
+    memory = Path(os.environ.get(MEMORY, "/dev/shm"))
     roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > ROOM
-    return memory if roomy else Path("/tmp")
+    return memory if roomy else Path(tempfile.gettempdir())
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from tests.support.postgres import Postgres, UnavailableError
 from tests.support.processes import wait_until
 from tests.support.serving import Serving, admin, enroll
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.test, pytest.mark.timeout(300)]
 
 #: Of every plan's exchanges; some plans have few.
 LEAST_FAULTY = 0.2
@@ -60,12 +60,12 @@ def assert_lossless(report: Report) -> None:
     assert report.converge_s <= CONVERGE_S
 
 
-@pytest.mark.parametrize("seed", [6, 19])
+@pytest.mark.parametrize("seed", [6, pytest.param(19, marks=pytest.mark.nightly)])
 def test_faults_lose_nothing_on_sqlite(seed: int, sqlite_files: Database) -> None:
     assert_lossless(run_seed(seed, sqlite_files))
 
 
-@pytest.mark.parametrize("seed", [102, 104])
+@pytest.mark.parametrize("seed", [102, pytest.param(104, marks=pytest.mark.nightly)])
 def test_faults_lose_nothing_on_postgresql(seed: int, postgresql: Database) -> None:
     assert_lossless(run_seed(seed, postgresql))
 

@@ -24,12 +24,12 @@ from edge_mrl.heads.adaptation import OWN, adapt
 from edge_mrl.heads.bundle import NewHead, place_for_head, with_head
 from edge_mrl.index import Index
 from edge_mrl.store import check
-from edge_mrl_export.build import export
 from edge_mrl_export.recipe import Recipe
 from tests.export.test_head import rows_of, sentences, static_model
 from tests.support.bundles import TINY
+from tests.support.tiny import export
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.test
 
 DIM, DOCUMENTS = 8, 260
 #: The first 8 dimensions of the model say little, so that a prefix is poor and a fitted head is not.
@@ -80,7 +80,15 @@ def assert_codes_are_the_bundles(path: Path, bundle: Path) -> None:
         assert check(index.store).sound
 
 
-@pytest.mark.parametrize("keep_full", [None, "fp16", "int8", "until-synced"])
+@pytest.mark.parametrize(
+    "keep_full",
+    [
+        None,
+        "until-synced",
+        pytest.param("fp16", marks=pytest.mark.nightly),
+        pytest.param("int8", marks=pytest.mark.nightly),
+    ],
+)
 def test_store_gets_a_head_of_its_own(keep_full: str | None, bundle: Path, tmp_path: Path) -> None:
     path = make_store(tmp_path / "notes.db", bundle, keep_full)
     synced = [str(n) for n in range(0, DOCUMENTS, 2)] if keep_full == "until-synced" else []
@@ -239,14 +247,20 @@ print("done", flush=True)
 """
 #: When it is killed: after the start of a stage, and at most so much later.
 KILLS = [("write and verify the bundle", 0.1)] * 2 + [("code documents", 0.06)] * 6
+FEW_KILLS = [KILLS[0], KILLS[-1]]
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
-def test_kill_leaves_the_old_state_or_the_new(bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "kills", [FEW_KILLS, pytest.param(KILLS, marks=pytest.mark.nightly)], ids=["few", "many"]
+)
+def test_kill_leaves_the_old_state_or_the_new(
+    kills: list[tuple[str, float]], bundle: Path, tmp_path: Path
+) -> None:
     path, output = make_store(tmp_path / "notes.db", bundle, "fp16"), tmp_path / "adapted"
     chance = random.Random(1)
     states = []
-    for stage, delay_s in KILLS:
+    for stage, delay_s in kills:
         command = [sys.executable, "-c", KILLED, str(path), str(output)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None

@@ -359,9 +359,15 @@ def test_map_that_finds_no_room_is_no_damage(tmp_path: Path) -> None:
     assert (codes.stat().st_ino, codes.read_bytes()) == before  # it was not made again
 
 
-@pytest.mark.slow
+@pytest.mark.test
 @pytest.mark.parametrize(
-    ("kind", "limits"), [("space", range(24, 270, 8)), ("data", range(16, 140, 5))]
+    ("kind", "limits"),
+    [
+        ("space", range(24, 270, 24)),
+        ("data", range(16, 140, 15)),
+        pytest.param("space", range(24, 270, 8), marks=pytest.mark.nightly),
+        pytest.param("data", range(16, 140, 5), marks=pytest.mark.nightly),
+    ],
 )
 def test_every_limit_finds_or_is_a_clear_error(kind: str, limits: range, tmp_path: Path) -> None:
     lines, store = corpus(tmp_path / "c.jsonl", 5000), tmp_path / "s.db"
@@ -377,9 +383,15 @@ def test_every_limit_finds_or_is_a_clear_error(kind: str, limits: range, tmp_pat
     assert not worked[0]
 
 
-@pytest.mark.slow
+@pytest.mark.test
 @pytest.mark.parametrize(
-    ("kind", "limits"), [("space", range(24, 200, 6)), ("data", range(16, 96, 4))]
+    ("kind", "limits"),
+    [
+        ("space", range(24, 200, 18)),
+        ("data", range(16, 96, 12)),
+        pytest.param("space", range(24, 200, 6), marks=pytest.mark.nightly),
+        pytest.param("data", range(16, 96, 4), marks=pytest.mark.nightly),
+    ],
 )
 def test_every_limit_works_or_is_a_clear_error(kind: str, limits: range, tmp_path: Path) -> None:
     lines, worked = corpus(tmp_path / "c.jsonl", 300), []
@@ -401,9 +413,19 @@ def test_every_limit_works_or_is_a_clear_error(kind: str, limits: range, tmp_pat
 FINE_LIMITS = [quarter / 4 for quarter in range(4 * 156, 4 * 170)]
 
 
-@pytest.mark.slow
+@pytest.mark.test
+@pytest.mark.parametrize(
+    "limits",
+    [
+        [156.0, 160.0, 161.0, 161.75, 162.0, 162.25, 162.5, 162.75, 164.0, 168.0],
+        pytest.param(FINE_LIMITS, marks=pytest.mark.nightly),
+    ],
+    ids=["some", "all"],
+)
 @pytest.mark.parametrize("command", ["search", "embed"])
-def test_no_limit_ends_a_command_with_a_signal(command: str, tmp_path: Path) -> None:
+def test_no_limit_ends_a_command_with_a_signal(
+    command: str, limits: list[float], tmp_path: Path
+) -> None:
     lines, store = corpus(tmp_path / "c.jsonl", 500), tmp_path / "s.db"
     good(*map(str, index(store, lines)[3:]))
     (tmp_path / "t.txt").write_text("the cat\na dog\n", "utf-8")
@@ -412,7 +434,7 @@ def test_no_limit_ends_a_command_with_a_signal(command: str, tmp_path: Path) -> 
         "embed": ("embed", tmp_path / "t.txt", "--bundle", TINY, "-o", tmp_path / "v.npy"),
     }
     worked = []
-    for megabytes in FINE_LIMITS:
+    for megabytes in limits:
         result = limited("space", megabytes, *COMMAND, *arguments[command], *LOW, "--json")
         worked.append(result.returncode == 0)
         if not worked[-1]:
@@ -421,8 +443,15 @@ def test_no_limit_ends_a_command_with_a_signal(command: str, tmp_path: Path) -> 
     assert not worked[0]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("kind", "megabytes"), [("space", 512), ("space", 256), ("data", 128)])
+@pytest.mark.test
+@pytest.mark.parametrize(
+    ("kind", "megabytes"),
+    [
+        ("space", 256),
+        pytest.param("space", 512, marks=pytest.mark.nightly),
+        pytest.param("data", 128, marks=pytest.mark.nightly),
+    ],
+)
 def test_20000_passages_in_little_memory(kind: str, megabytes: int, tmp_path: Path) -> None:
     lines, store = corpus(tmp_path / "c.jsonl", 20_000), tmp_path / "s.db"
     result = limited(kind, megabytes, *index(store, lines))
@@ -435,7 +464,7 @@ def test_20000_passages_in_little_memory(kind: str, megabytes: int, tmp_path: Pa
     assert limited(kind, megabytes, *COMMAND, "check", "--store", store).returncode == 0
 
 
-@pytest.mark.slow
+@pytest.mark.test
 @pytest.mark.parametrize(("kind", "megabytes"), [("space", 256), ("data", 150)])
 def test_minilm_in_little_memory(
     kind: str, megabytes: int, tmp_path: Path, minilm_bundle: Path

@@ -13,7 +13,7 @@ import pytest
 from edge_mrl import __version__
 
 ROOT = Path(__file__).parent.parent.parent
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.test
 
 
 def call(*command: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:

@@ -8,23 +8,53 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from tests.support.pythons import UnreachableError, build_wheel, environments, run
+from tests.support.pythons import (
+    OLDEST,
+    PROJECT,
+    UnreachableError,
+    build_wheel,
+    environments,
+    pinned,
+    run,
+)
 
-pytestmark = pytest.mark.slow
 NAMES = list(environments())
 LIMIT_S = 500.0
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[str]]]:
-    """All of them, side by side."""
+def runs(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[str]]]:
+    """All that are asked for, side by side."""
     wheel = build_wheel(tmp_path_factory.mktemp("dist"))
+    asked = {
+        item.callspec.params.get("name") for item in request.session.items if is_of_wheel(item)
+    }
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield {name: pool.submit(run, name, wheel) for name in NAMES}
+        yield {name: pool.submit(run, name, wheel) for name in NAMES if name in asked}
         pool.shutdown(cancel_futures=True)
 
 
-@pytest.mark.parametrize("name", NAMES)
+def is_of_wheel(item: object) -> bool:
+    """Whether it is one of the tests below."""
+    return isinstance(item, pytest.Function) and item.originalname == "test_wheel_passes_its_tests"
+
+
+def test_lowest_versions_are_those_that_the_package_asks_for() -> None:
+    lowest = pinned("lowest")
+    asked = dict(requirement.split(">=") for requirement in PROJECT["dependencies"])
+    assert lowest.keys() == asked.keys()
+    assert all(lowest[name].startswith(f"{least}.") for name, least in asked.items())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.test if name == OLDEST else pytest.mark.nightly)
+        for name in NAMES
+    ],
+)
 def test_wheel_passes_its_tests(runs: dict[str, Future[str]], name: str) -> None:
     try:
         said = runs[name].result(LIMIT_S)

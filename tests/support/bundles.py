@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
+import importlib.metadata
 import json
 import shutil
 from collections.abc import Callable
@@ -12,11 +15,33 @@ from typing import Any
 from edge_mrl.bundle.manifest import MANIFEST, dump_manifest, make_code, read_manifest
 from edge_mrl.codes.packing import Packing
 
-GOLDEN = Path(__file__).parent.parent / "golden"
+ROOT = Path(__file__).parent.parent.parent
+GOLDEN = ROOT / "tests" / "golden"
 TINY = GOLDEN / "tiny-bert-16"
 TINY_COARSE = GOLDEN / "tiny-bert-coarse-8"
 #: Without a transformer: an int8 table whose rows are shared by tokens of different weight.
 TINY_STATIC = GOLDEN / "tiny-static-16"
+#: Where exports are kept that tests share, by a digest of all that they depend on.
+SHARED = ROOT / "build" / "test-bundles"
+#: What an export depends on: the exporter, the runtime that verifies it, and these libraries.
+SOURCES = ("export", "edge_mrl")
+LIBRARIES = (
+    *("numpy", "onnx-ir", "onnxruntime", "optimum", "sentence-transformers", "tokenizers", "torch"),
+    "transformers",
+)
+
+
+@functools.cache
+def exporter_digest() -> str:
+    """The same as long as an export of the same model by the same recipe is the same, hexadecimal."""
+    digest = hashlib.sha256()
+    for folder in SOURCES:
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.suffix in (".py", ".txt"):
+                digest.update(path.read_bytes())
+    for name in LIBRARIES:
+        digest.update(importlib.metadata.version(name).encode())
+    return digest.hexdigest()
 
 
 def copy_bundle(target: Path, source: Path = TINY) -> Path:
@@ -26,8 +51,6 @@ def copy_bundle(target: Path, source: Path = TINY) -> Path:
 
 def rewrite_manifest(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Change a manifest's keys and give it a right hash, as a writer with a fault would."""
-    import hashlib
-
     data = json.loads((bundle / MANIFEST).read_bytes())
     change(data)
     data["manifest_sha256"] = "0" * 64
@@ -47,8 +70,6 @@ def keep_codes_as(bundle: Path, packing: Packing) -> Path:
 
 def refresh_file(bundle: Path, name: str) -> None:
     """Give the manifest the size and hash that a changed file has now."""
-    import hashlib
-
     manifest = read_manifest(bundle)
     data = (bundle / name).read_bytes()
     entry = dataclasses.replace(

@@ -244,7 +244,7 @@ def started(
         UnavailableError: PostgreSQL cannot be run here.
     """
     # Short, and not within folders that only we may enter.
-    folder = Path(tempfile.mkdtemp(prefix="emrl-pg-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="emrl-pg-"))
     server = Postgres(folder / "a", config=config, version=version)
     folder.chmod(0o711)
     try:

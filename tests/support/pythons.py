@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-__all__ = ["OLDEST", "UnreachableError", "build_wheel", "environments", "run"]
+__all__ = ["OLDEST", "PROJECT", "UnreachableError", "build_wheel", "environments", "pinned", "run"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = ROOT / "build" / "pythons"
@@ -121,7 +121,7 @@ def run(name: str, wheel: Path) -> str:
         if not where.startswith(str(python.parent.parent)):
             raise RuntimeError(f"the tests would run {where.strip()}, expected the wheel")
         files = [f"tests/{name}.py" for name in TESTS]
-        options = ["-q", "-m", "not slow", "-p", "no:cacheprovider", f"--basetemp={scratch}/tmp"]
+        options = ["-q", "-m", "quick", "-p", "no:cacheprovider", f"--basetemp={scratch}/tmp"]
         said = _call([python, "-m", "pytest", *options, *files], cwd=scratch)
     return f"{_versions(python)}: {said.splitlines()[-1]}"
 
@@ -142,14 +142,20 @@ def _prepare(name: str, interpreter: Path) -> Path:
 
 
 def _pins(name: str) -> list[str]:
-    """Versions that were tested together, or the least that the runtime says it works with."""
-    lines = (ROOT / "constraints" / "tested.txt").read_text("utf-8").splitlines()
-    tested = dict(line.split("==") for line in lines if "==" in line)
-    pins = [f"{tool}=={tested[tool]}" for tool in TOOLS]
-    for requirement in PROJECT["dependencies"]:
-        package, least = requirement.split(">=")
-        pins.append(f"{package}=={least if name == OLDEST else tested[package]}")
-    return pins
+    """The tools, and what the runtime depends on, in versions that were tested together."""
+    tested = pinned("tested")
+    chosen = pinned("lowest") if name == OLDEST else tested
+    packages = [requirement.split(">=")[0] for requirement in PROJECT["dependencies"]]
+    return [
+        *(f"{tool}=={tested[tool]}" for tool in TOOLS),
+        *(f"{package}=={chosen[package]}" for package in packages),
+    ]
+
+
+def pinned(name: str) -> dict[str, str]:
+    """Versions by package of ``constraints/NAME.txt``: "tested", or "lowest" of the runtime's own."""
+    lines = (ROOT / "constraints" / f"{name}.txt").read_text("utf-8").splitlines()
+    return dict(line.split("==") for line in lines if "==" in line)
 
 
 def _versions(python: Path) -> str:

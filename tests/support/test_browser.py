@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.browser import Browser
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.test
 HEAD = '<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
 
 

@@ -1,19 +1,32 @@
-"""Tiny random-weight models of real architectures, as sentence-transformers folders."""
+"""Tiny models of real architectures with random weights, as folders of their libraries, and exports."""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
+import pickle
+import shutil
 import string
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
+from filelock import FileLock
 from safetensors.numpy import save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, StaticEmbedding, Transformer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from edge_mrl_export import build
+from edge_mrl_export.build import Export
+from edge_mrl_export.bundle import check_output
+from edge_mrl_export.codes import head
+from edge_mrl_export.recipe import Recipe
+from tests.support.bundles import SHARED, exporter_digest
 
 WIDTH = 32
 MAX_TOKENS = 48
@@ -178,3 +191,49 @@ def edit_json(path: Path, **changes: Any) -> None:
     data = json.loads(path.read_text("utf-8"))
     data.update(changes)
     path.write_text(json.dumps(data), encoding="utf-8")
+
+
+def export(model: str, output: Path, recipe: Recipe, *, force: bool = False) -> Export:
+    """What ``edge_mrl_export.build.export`` gives, made once for all tests, workers and runs.
+
+    For tests of what an export gives. Those of how it comes about, and of what is refused, call the
+    exporter itself. An export is kept by a digest of all that it depends on.
+    """
+    output = output.expanduser().absolute()
+    check_output(output, force=force)
+    kept = SHARED / f"tiny-{_digest(Path(model), recipe)[:24]}"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{kept}.lock"):  # tests run side by side
+        if not kept.exists():
+            _make(model, kept, recipe)
+    if output.exists():
+        shutil.rmtree(output)
+    shutil.copytree(kept / "bundle", output)
+    done: Export = pickle.loads((kept / "export").read_bytes())
+    return dataclasses.replace(done, path=output)
+
+
+def _make(model: str, kept: Path, recipe: Recipe) -> None:
+    with tempfile.TemporaryDirectory(dir=kept.parent, prefix="making-") as scratch:
+        folder = Path(scratch) / "made"
+        done = build.export(model, folder / "bundle", recipe)
+        (folder / "export").write_bytes(pickle.dumps(done))
+        folder.rename(kept)
+
+
+def _digest(model: Path, recipe: Recipe) -> str:
+    """Of the exporter, the model, and what was asked for; files count by what is in them."""
+    digest = hashlib.sha256(exporter_digest().encode())
+    files = (
+        sorted(path for path in model.rglob("*") if path.is_file()) if model.is_dir() else [model]
+    )
+    for path in files:
+        digest.update(f"{path.relative_to(model.parent)}\0".encode())
+        digest.update(path.read_bytes())
+    asked = dataclasses.asdict(recipe)
+    for name in ("corpus", "pairs", "head"):
+        path = Path(asked[name] or "")
+        if path.is_file():
+            asked[name] = (path.name, path.read_bytes())
+    digest.update(repr([*sorted(asked.items()), *head.shipped_passages()]).encode())
+    return digest.hexdigest()
