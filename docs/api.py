@@ -29,9 +29,12 @@ def faces() -> list[ModuleType]:
 
 
 def load(face: ModuleType) -> None:
-    """Put a face's lazy names into the module, where pdoc looks for them."""
+    """Put a face's lazy names into the module, where pdoc looks for them; and so on inside."""
     for name in face.__all__:
-        setattr(face, name, getattr(face, name))
+        value = getattr(face, name)
+        setattr(face, name, value)
+        if isinstance(value, ModuleType):
+            load(value)
 
 
 def build(target: Path) -> list[str]:
