@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edge_mrl.encode import Encoder, Encoding, Verification
     from edge_mrl.index import Index
     from edge_mrl.search import Hit, Results, SearchOptions
+    from edge_mrl.store import Stats
     from edge_mrl.sync import SyncClient
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Index",
     "Results",
     "SearchOptions",
+    "Stats",
     "SyncClient",
     "Verification",
     "__version__",
@@ -42,6 +44,7 @@ __getattr__ = lazily(
         "encode": ("Encoder", "Encoding", "Verification"),
         "index": ("Index",),
         "search": ("Hit", "Results", "SearchOptions"),
+        "store": ("Stats",),
         "sync": ("SyncClient",),
     },
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -103,27 +104,24 @@ class Index:
             StoreError: The store cannot be used; a BindingError if it belongs to another bundle.
         """
         open_encoder = partial(Encoder.open, threads=threads, low_memory=low_memory)
-        encoder: Encoder | None = None
-        store: Store | None = None
-        try:
+        encoder = None
+        with ExitStack() as opened:
             if bundle is None:
-                store = Store.open(path)
+                store = opened.enter_context(Store.open(path))
             else:
                 folder = Path(bundle).resolve()
                 binding = binding_of(read_manifest(folder), folder)
                 try:
-                    store = Store.open(path)
+                    store = opened.enter_context(Store.open(path))
+                    store.require(binding)
                 except NoStoreError:
-                    encoder = open_encoder(folder)
+                    encoder = opened.enter_context(open_encoder(folder))
                     rule = passage_rule(encoder, max_tokens=max_tokens, overlap=overlap)
-                    store = Store.create(path, binding, rule, keep_full=keep_full)
-                store.require(binding)
+                    store = opened.enter_context(
+                        Store.create(path, binding, rule, keep_full=keep_full)
+                    )
             _require_rule(store, max_tokens, overlap, keep_full)
-        except BaseException:
-            for opened in (encoder, store):
-                if opened is not None:
-                    opened.close()
-            raise
+            opened.pop_all()
         return cls(store, encoder, open_encoder=open_encoder)
 
     @property

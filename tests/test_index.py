@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_mrl import Document, Encoder, Hit, Index
+from edge_mrl import Document, Encoder, Hit, Index, SearchOptions
 from edge_mrl.codes.packing import similarity
 from edge_mrl.documents import PassageRule
 from edge_mrl.encode.passages import split_passages
@@ -180,6 +181,64 @@ def test_search_for_one_is_search_many_for_one(path: Path) -> None:
         index.put(make_documents(5))
         assert index.search("the dog", k=2) == index.search_many(["the dog"], k=2)[0]
         assert len(index.search("the dog")) == 5
+
+
+def test_options_are_the_same_for_one_query_and_for_many(path: Path) -> None:
+    options = SearchOptions(k=2, mode="keyword", filter={"number": {"$lt": 20}})
+    with Index.open(path, bundle=TINY) as index:
+        index.put(make_documents(30))
+        one = index.search("the cat", options=options)
+        assert [one] == index.search_many(["the cat"], options=options)
+        same = index.search("the cat", 2, mode="keyword", filter={"number": {"$lt": 20}})
+        assert one == same
+        assert len(one) == 2
+        assert all(hit.metadata["number"] < 20 for hit in one)
+        wider = index.search("the cat", 5, options=options, filter=None)
+        assert len(wider) == 5
+        assert wider != index.search("the cat", 5, options=options)
+        with pytest.raises(TypeError, match="fliter"):
+            index.search("the cat", fliter={})  # type: ignore[call-arg]
+
+
+class Backwards:
+    """Somebody who scores documents, and was asked for these."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def rerank(self, ids: Sequence[str], query: Any, *, deadline_s: float) -> dict[str, float]:
+        self.asked.append(len(ids))
+        assert query.shape == (32,)
+        assert deadline_s == 2
+        return {name: place / 1000 for place, name in enumerate(ids)}
+
+
+def test_shortlist_is_ordered_by_whoever_is_asked(path: Path) -> None:
+    with Index.open(path, bundle=TINY) as index:
+        index.put(make_documents(30))
+        scorer = Backwards()
+        local = index.search("the cat", k=30)
+        found = index.search("the cat", k=4, rerank=scorer, deadline_ms=2000)
+    assert scorer.asked == [30]
+    assert [hit.id for hit in found] == [hit.id for hit in local[:-5:-1]]
+    assert (found.ranked_by, found.reason) == ("server", None)
+
+
+def test_rerank_needs_a_mode_and_a_name_that_it_knows(path: Path) -> None:
+    with Index.open(path, bundle=TINY) as index:
+        index.put(make_documents(3))
+        with pytest.raises(UsageError, match="rerank needs mode \"vector\", not 'hybrid'"):
+            index.search("the cat", mode="hybrid", rerank="auto")
+        with pytest.raises(UsageError, match='expected "auto", "always" or a SyncClient'):
+            index.search("the cat", rerank="never")  # type: ignore[arg-type]
+
+
+def test_bundle_without_full_vectors_keeps_the_local_order(path: Path) -> None:
+    with Index.open(path, bundle=TINY_COARSE) as index:
+        assert index.search("the cat", rerank="always").reason is None  # nothing was found
+        index.put(make_documents(3))
+        found = index.search("the cat", rerank="always")
+        assert (found.ranked_by, found.reason) == ("local", "the bundle gives no full vectors")
 
 
 def test_document_of_many_passages_comes_once_by_its_best(path: Path) -> None:
