@@ -126,7 +126,7 @@ def test_file_that_is_no_store_is_a_problem(
     (tmp_path / "photos.db").write_bytes(b"not a database" * 100)
     code, facts = doctor(capfd, "--store", tmp_path / "photos.db")
     assert code == 1
-    assert "is no edge-mrl store" in texts(facts, "store", "problem")[0]
+    assert "is not an edge-mrl store" in texts(facts, "store", "problem")[0]
 
 
 def test_store_whose_bundle_is_gone_or_another(
