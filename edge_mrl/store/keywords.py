@@ -1,4 +1,4 @@
-"""A user's words as a query for SQLite's FTS5."""
+"""The words of a query as an expression for SQLite's full-text search (FTS5)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ _WORD = re.compile(r"\w+")
 
 
 def match_expression(query: str) -> str:
-    """A user's words as an FTS5 expression: any of them, "phrases" whole, ``word*`` as a prefix.
+    """Turn the words of a query into an FTS5 expression that matches any of them.
 
-    Every term is quoted, so that no character of the user's is an operator.
+    ``"several words"`` in quotes are matched as a phrase, ``word*`` as a prefix. Every term is quoted, so
+    that no character of the query acts as an operator.
 
     Returns:
-        The expression; "" if the query has no word.
+        The expression, or "" if the query has no words.
     """
     terms = []
     for phrase, word in _TERM.findall(query.replace("\x00", " ")):

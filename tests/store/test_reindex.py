@@ -131,7 +131,7 @@ def test_packing_of_the_new_codes_is_remembered(path: Path) -> None:
 def test_bundle_without_full_vectors_is_refused_where_they_are_kept(path: Path) -> None:
     with open_enrolled(path) as store:
         with pytest.raises(
-            UsageError, match="keeps full vectors .* export it without --coarse-only"
+            UsageError, match=r"keeps full vectors .* export it without --coarse-only"
         ):
             reindex.begin(store, replace(WANTED, keep_full="until-synced"))
         assert reindex.interrupted(store) is None
