@@ -1,8 +1,8 @@
-"""Keeps a store's code file level with its database, and makes code tables from both.
+"""Keeps a store's code file in sync with its database, and makes code tables from both.
 
-New rows wait in SQLite and go to the file many at a time: a commit of documents then costs what
-SQLite alone would, which spares SD cards. The database says how many rows of which file count, with
-the checksums of each column; a file that does not agree is made anew from the database.
+New rows wait in SQLite and are written to the file many at a time. So a commit of documents costs what
+SQLite alone would, which spares SD cards. The database holds how many rows of which file count, and the
+checksums of its columns; a file that does not agree is made again from the database.
 """
 
 from __future__ import annotations
