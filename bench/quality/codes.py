@@ -34,7 +34,7 @@ from edge_mrl.heads.selection import nested_sizes
 from edge_mrl.search import scan as search
 from edge_mrl.search.funnel import Funnel
 from edge_mrl.store.codefile.file import Layout
-from edge_mrl.store.codefile.table import CodeTable, Part
+from edge_mrl.store.codefile.table import CodeBlock, CodeTable
 from edge_mrl_export.codes.packing import MOST_TEXTS
 from edge_mrl_export.pages.plots import Axis, Line, Panel, svg
 from edge_mrl_export.quality.metrics import judge
@@ -116,7 +116,7 @@ class Kept:
             return layout.pack(packed[first:after], keys[first:after], first)
 
         parts = [
-            Part(first, load(first, min(first + layout.rows, len(packed))), mapped=True)
+            CodeBlock(first, load(first, min(first + layout.rows, len(packed))), mapped=True)
             for first in range(0, len(packed), layout.rows)
         ]
         nothing = np.empty(0, np.int64)

@@ -1,21 +1,23 @@
-"""``edge-mrl check``: whether everything in a store is what was stored."""
+"""``edge-mrl check``: check a store for damage."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 
-from edge_mrl.cli.stores import add_store
+from edge_mrl.cli.output import count, print_json
+from edge_mrl.cli.progress import Progress
+from edge_mrl.cli.stores import add_store, open_existing
 
 __all__ = ["HELP", "add_arguments", "run"]
 
 HELP = "check a store for damage"
 _EPILOG = """\
 Compares every document, passage, code and full vector with its checksum, the indexes of metadata and
-words with the documents, and the code file with the database. --repair makes damaged indexes again.
-A damaged document cannot be made again: put it again, or delete it.
+words with the documents, and the code file with the database. --repair rebuilds damaged indexes and a
+damaged code file. A damaged document cannot be repaired: index its file again, or delete it.
 
-exit codes: 0 sound, or repaired; 1 damaged; 2 wrong usage, or a store that cannot be read at all
+exit codes: 0 sound, or repaired; 1 damaged; 2 wrong usage, or the store cannot be read
 """
 
 
@@ -23,17 +25,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the sub-command's arguments."""
     parser.epilog = _EPILOG
     add_store(parser)
-    parser.add_argument("--repair", action="store_true", help="make damaged indexes again")
+    parser.add_argument(
+        "--repair", action="store_true", help="rebuild damaged indexes and code file"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--quiet", action="store_true", help="no progress, only problems")
+    parser.add_argument("--quiet", action="store_true", help="print problems only, no progress")
 
 
 def run(args: argparse.Namespace) -> int:
     """Check and print what is wrong."""
-    from edge_mrl.cli.output import count, print_json
-    from edge_mrl.cli.progress import Progress
-    from edge_mrl.cli.stores import open_existing
-
     with open_existing(args) as index:
         total = index.count().documents
         with Progress("checking", total, quiet=args.quiet or args.json) as bar:

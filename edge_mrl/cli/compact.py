@@ -1,20 +1,21 @@
-"""``edge-mrl compact``: the space of deleted documents, given back."""
+"""``edge-mrl compact``: free the space of deleted documents."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 
-from edge_mrl.cli.stores import add_store
+from edge_mrl.cli.output import print_json, size
+from edge_mrl.cli.stores import add_store, open_existing
 
 __all__ = ["HELP", "add_arguments", "run"]
 
 HELP = "free the space of deleted documents"
 _EPILOG = """\
-Searches go on meanwhile; writes wait. It needs about as much free space as the store takes. A kill at
-any moment loses nothing.
+You can search the store meanwhile; writes wait. This needs about as much free space as the store takes.
+If the command is interrupted, nothing is lost.
 
-exit codes: 0 done; 2 wrong usage, an unusable store, or too little free space
+exit codes: 0 done; 2 wrong usage, the store cannot be used, or too little free space
 """
 
 
@@ -23,14 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     add_store(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--quiet", action="store_true", help="no summary")
+    parser.add_argument("--quiet", action="store_true", help="print no summary")
 
 
 def run(args: argparse.Namespace) -> int:
     """Compact and print what was given back."""
-    from edge_mrl.cli.output import print_json, size
-    from edge_mrl.cli.stores import open_existing
-
     with open_existing(args) as index:
         done = index.compact()
     if args.json:

@@ -1,11 +1,12 @@
-"""``edge-mrl stats``: what a store holds and what it takes."""
+"""``edge-mrl stats``: what a store holds, and how much space it takes."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
 
-from edge_mrl.cli.stores import add_store
+from edge_mrl.cli.output import count, print_json, size, table
+from edge_mrl.cli.stores import add_store, open_existing
 
 if TYPE_CHECKING:
     from edge_mrl.store import Stats
@@ -14,7 +15,7 @@ __all__ = ["HELP", "add_arguments", "run"]
 
 HELP = "show how many documents a store holds, and its size"
 _EPILOG = """\
-exit codes: 0 done; 2 wrong usage, or an unusable store
+exit codes: 0 done; 2 wrong usage, or the store cannot be used
 """
 
 
@@ -27,9 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the figures."""
-    from edge_mrl.cli.output import print_json, table
-    from edge_mrl.cli.stores import open_existing
-
     with open_existing(args) as index:
         facts = index.stats()
     if args.json:
@@ -40,8 +38,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _rows(facts: Stats) -> list[tuple[str, str]]:
-    from edge_mrl.cli.output import count, size
-
     deleted = facts.deleted_passages
     rows = [
         ("store", facts.path + ("" if facts.writable else " (read-only)")),

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from edge_mrl.store import reindex, replica
     from edge_mrl.store.bundles import binding_of, find_bundle
     from edge_mrl.store.codefile.file import Layout, Segment
-    from edge_mrl.store.codefile.table import CodeTable, Part
+    from edge_mrl.store.codefile.table import CodeBlock, CodeTable
     from edge_mrl.store.compaction import Compaction, compact
     from edge_mrl.store.health import Health, check
     from edge_mrl.store.keywords import full_text_problem
@@ -29,6 +29,7 @@ __all__ = [
     "SEARCH_STAGES",
     "Agreed",
     "Binding",
+    "CodeBlock",
     "CodeTable",
     "Compaction",
     "Counts",
@@ -38,7 +39,6 @@ __all__ = [
     "Health",
     "Layout",
     "Outgoing",
-    "Part",
     "Place",
     "Queue",
     "Segment",
@@ -62,7 +62,7 @@ __getattr__ = lazily(
     {
         "bundles": ("binding_of", "find_bundle"),
         "codefile.file": ("Layout", "Segment"),
-        "codefile.table": ("CodeTable", "Part"),
+        "codefile.table": ("CodeTable", "CodeBlock"),
         "compaction": ("Compaction", "compact"),
         "health": ("Health", "check"),
         "keywords": ("full_text_problem",),

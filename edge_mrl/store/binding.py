@@ -9,8 +9,8 @@ from pathlib import Path
 
 from edge_mrl.documents import PassageRule, clean
 from edge_mrl.errors import DamagedError, UsageError
-from edge_mrl.store.codefile.cache import State, write_state
 from edge_mrl.store.codefile.file import GENERATION_BYTES
+from edge_mrl.store.codefile.state import State, write_state
 from edge_mrl.store.file import Fill
 from edge_mrl.store.records import KEEP_FULL, Binding, checksum, decode_packing, encode_packing
 from edge_mrl.store.settings import delete_settings

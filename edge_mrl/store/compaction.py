@@ -6,8 +6,8 @@ import sqlite3
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edge_mrl.store.codefile.cache import read_dead, read_state, write_state
 from edge_mrl.store.codefile.file import GENERATION_BYTES
+from edge_mrl.store.codefile.state import read_dead, read_state, write_state
 from edge_mrl.store.file import stored_bytes
 
 if TYPE_CHECKING:
@@ -18,7 +18,13 @@ __all__ = ["Compaction", "compact"]
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
-    """What compacting gave back: bytes of store, log and code file, and rows of deleted passages."""
+    """What compacting gave back.
+
+    Attributes:
+        before_bytes: Bytes on disk of store, log and code file before it.
+        after_bytes: Bytes on disk after it.
+        rows_dropped: Rows of deleted passages that were dropped.
+    """
 
     before_bytes: int
     after_bytes: int
@@ -28,11 +34,11 @@ class Compaction:
 def compact(store: Store) -> Compaction:
     """Drop the rows of deleted passages, and give free space back to the file system.
 
-    Everything that is stored stays readable meanwhile, and a kill at any moment loses nothing. Needs
-    about as much free space as the store takes.
+    The store can be read meanwhile, and a kill at any moment loses nothing. It needs about as much free
+    space as the store takes.
 
     Raises:
-        StoreError: The store cannot be written, or there is not enough space; nothing is lost.
+        StoreError: The store cannot be written, or there is not enough free space. Nothing is lost.
     """
     before = sum(stored_bytes(store.path).values())
     with store.writing() as state, store.locked() as (connection, cache):

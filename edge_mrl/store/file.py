@@ -45,7 +45,7 @@ _WAL_RETRY_S = 0.02
 
 
 def connect(path: Path, *, fill: Fill | None, timeout_s: float) -> tuple[sqlite3.Connection, bool]:
-    """Open a store's database, making or migrating it where needed.
+    """Open a store's database; create or migrate it where needed.
 
     Args:
         path: The file.
@@ -54,13 +54,13 @@ def connect(path: Path, *, fill: Fill | None, timeout_s: float) -> tuple[sqlite3
         timeout_s: How long to wait for another process's write.
 
     Returns:
-        The connection, and whether it can write: not where the file or its medium is read-only.
+        The connection, and whether it can write: False if the file or its medium is read-only.
 
     Raises:
         NoStoreError: There is no store, and ``fill`` is None.
-        NotAStoreError: The file is not ours; it is left as it is.
+        NotAStoreError: Another program wrote the file; it is left as it is.
         StoreVersionError: A newer edge-mrl wrote it.
-        StoreError: It is busy, damaged, or cannot be opened.
+        StoreError: The store is busy, damaged, or cannot be opened.
     """
     there = _recognise(path)
     if fill is None and not there:
@@ -141,7 +141,7 @@ def transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
 
 @contextmanager
 def reporting(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into ours, and those of memory that ran out meanwhile."""
+    """Turn errors of SQLite, and those of memory that ran out meanwhile, into errors of edge-mrl."""
     with reporting_memory():
         try:
             yield
@@ -234,8 +234,8 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
     """Migrations applied; 0 for an empty database.
 
     Raises:
-        NotAStoreError: Neither ours nor empty.
-        StoreVersionError: From a newer edge-mrl.
+        NotAStoreError: The database is neither a store nor empty.
+        StoreVersionError: A newer edge-mrl wrote it.
         StoreError: The records of its migrations do not agree with its version.
     """
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:

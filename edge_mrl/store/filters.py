@@ -50,7 +50,7 @@ def compile_filter(where: Mapping[str, Any]) -> Query:
             conditions hold. ``$ne``, ``$nin`` and ``$not`` also match documents without the name.
 
     Raises:
-        UsageError: It is no such filter.
+        UsageError: ``where`` is not such a filter.
     """
     conditions = [0]
     return _all_of(_filter(where, 1, conditions))
@@ -83,11 +83,13 @@ def _filter(where: Any, depth: int, conditions: list[int]) -> Iterator[Query]:
     if not isinstance(where, Mapping) or not where:
         raise UsageError(f"filter {_show(where)}: {_HELP}")
     if depth > MAX_DEPTH:
-        raise UsageError(f"filter is more than {MAX_DEPTH} levels deep")
+        raise UsageError(f"a filter is nested more than {MAX_DEPTH} levels deep: make it flatter")
     for name, value in where.items():
         conditions[0] += 1
         if conditions[0] > MAX_CONDITIONS:
-            raise UsageError(f"filter has more than {MAX_CONDITIONS} conditions")
+            raise UsageError(
+                f"a filter has more than {MAX_CONDITIONS} conditions: use $in for a list of values"
+            )
         if not isinstance(name, str):
             raise UsageError(f"filter name {name!r}: expected a string")
         yield _condition(name, value, depth, conditions)
@@ -102,7 +104,7 @@ def _condition(name: str, value: Any, depth: int, conditions: list[int]) -> Quer
     if name == "$not":
         return _none_of(_all_of(_filter(value, depth + 1, conditions)))
     if name.startswith("$"):
-        raise UsageError(f"filter {name!r} is no operator here: {_HELP}")
+        raise UsageError(f"filter {name!r} is not an operator: {_HELP}")
     if isinstance(value, Mapping):
         return _all_of(_operators(name, value, conditions))
     return _equal(name, value)
@@ -135,7 +137,7 @@ def _operator(name: str, operator: str, value: Any, conditions: list[int]) -> Qu
         return _none_of(_any_of(name, value))
     if operator == "$not" and isinstance(value, Mapping):
         return _none_of(_all_of(_operators(name, value, conditions)))
-    raise UsageError(f"filter {name!r}: {operator!r} is no operator here: {_HELP}")
+    raise UsageError(f"filter {name!r}: {operator!r} is not an operator: {_HELP}")
 
 
 def _equal(name: str, value: Any) -> Query:
@@ -185,7 +187,7 @@ def _compound(parts: list[Query], operator: str) -> Query:
 def _scalar(name: str, value: Any) -> Any:
     if value is None or isinstance(value, str | bool | int | float):
         if isinstance(value, float) and not math.isfinite(value):
-            raise UsageError(f"filter {name!r}: {value} is no number to compare with")
+            raise UsageError(f"filter {name!r}: {value} cannot be compared")
         return value
     raise UsageError(f"filter {name!r}: expected a string, number, true, false or null; {_HELP}")
 

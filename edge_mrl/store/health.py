@@ -10,8 +10,8 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from edge_mrl.errors import DamagedError, StoreError
-from edge_mrl.store.codefile.cache import read_state
 from edge_mrl.store.codefile.file import SEGMENT_ROWS
+from edge_mrl.store.codefile.state import read_state
 from edge_mrl.store.file import transaction
 from edge_mrl.store.filters import field_rows
 from edge_mrl.store.migrations import KEYWORD_COLUMNS
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Health", "check"]
 
-#: Problems of one kind that are named one by one.
+#: How many problems of one kind are listed one by one.
 MOST_NAMED = 20
-#: Told how many documents were looked at since the last call.
+#: Called with the number of documents that were checked since the last call.
 Advance = Callable[[int], None]
 
 
@@ -36,11 +36,11 @@ class Health:
     """What a check found.
 
     Attributes:
-        documents: Documents looked at.
-        problems: What is wrong and was left so, a sentence each; empty for a sound store.
-        repaired: What was wrong and has been made again.
-        damaged_ids: Documents whose text, metadata, passages or vectors are not what was stored:
-            put them again, or delete them.
+        documents: How many documents were checked.
+        problems: What is damaged and was not repaired, one sentence each; empty for a sound store.
+        repaired: What was damaged and has been repaired, one sentence each.
+        damaged_ids: Ids of documents whose text, metadata, passages or vectors are not what was stored.
+            Put these documents again, or delete them.
     """
 
     documents: int
@@ -50,7 +50,7 @@ class Health:
 
     @property
     def sound(self) -> bool:
-        """Whether nothing wrong is left."""
+        """Whether no problem is left."""
         return not self.problems
 
 
@@ -59,9 +59,9 @@ def check(store: Store, *, repair: bool = False, advance: Advance | None = None)
 
     Args:
         store: An open store.
-        repair: Make damaged indexes (fields, keywords, the code file) again. Damaged documents are
-            only named: their text is gone.
-        advance: Called with the number of documents looked at since the last call.
+        repair: Rebuild damaged indexes: of metadata, of words, and the code file. Damaged documents
+            cannot be repaired, since their text is lost; they are listed.
+        advance: Called with the number of documents that were checked since the last call.
 
     Raises:
         StoreError: The file is so damaged that it cannot be read through.
@@ -166,7 +166,7 @@ def _fulls(connection: sqlite3.Connection, found: list[str]) -> list[str]:
 
 
 def _queue(connection: sqlite3.Connection) -> list[str]:
-    """What is wrong with what is to be sent, and with what is known of the server."""
+    """What is wrong with the queue, and with what is known of the server."""
     found = []
     try:
         enrolled = read_enrollment(connection) is not None
@@ -206,9 +206,11 @@ def _fields(connection: sqlite3.Connection) -> str | None:
         for row in field_rows(metadata):
             wanted += 1
             if connection.execute(query, (*row, key)).fetchone() is None:
-                return "fields: the index of metadata lacks values"
+                return "fields: values are missing from the index of metadata"
     (there,) = connection.execute("SELECT count(*) FROM fields").fetchone()
-    return None if there == wanted else "fields: the index of metadata has values that nothing has"
+    return (
+        None if there == wanted else "fields: the index of metadata has values that no document has"
+    )
 
 
 def _metadata(connection: sqlite3.Connection) -> Iterator[tuple[int, dict[str, object]]]:
@@ -222,7 +224,7 @@ def _metadata(connection: sqlite3.Connection) -> Iterator[tuple[int, dict[str, o
 
 
 def _keywords(connection: sqlite3.Connection) -> str | None:
-    """Index all texts again, in a temporary table, and compare; what is wrong, or None."""
+    """What is wrong with the index of words, or None. All texts are indexed again to compare."""
     damaged = "keywords: the index of words does not agree with the texts"
     create = f"CREATE VIRTUAL TABLE temp.fresh USING fts5 ({KEYWORD_COLUMNS})"
     try:
@@ -260,12 +262,13 @@ def _code_file(connection: sqlite3.Connection, cache: CodeCache) -> list[str]:
 
 
 def _repair(store: Store, indexes: dict[str, str], *, damaged: bool) -> dict[str, str]:
-    """Make indexes again; returns those that were."""
+    """Rebuild indexes; returns those that were rebuilt."""
     if not indexes:
         return {}
     if damaged:
         raise StoreError(
-            f"{store.path} has damaged documents: delete them or put them again, then repair"
+            f"{store.path} has damaged documents: delete them or put them again, then run "
+            "`edge-mrl check --repair`"
         )
     with store.writing(), store.locked() as (connection, _):
         if "fields" in indexes:

@@ -25,12 +25,13 @@ def full_text_problem() -> str | None:
 
 
 def match_expression(query: str) -> str:
-    """A user's words as an FTS5 expression: any of them, "phrases" whole, ``word*`` as a prefix.
+    """Turn the words of a query into an FTS5 expression that matches any of them.
 
-    Every term is quoted, so that no character of the user's is an operator.
+    ``"several words"`` in quotes are matched as a phrase, ``word*`` as a prefix. Every term is quoted, so
+    that no character of the query acts as an operator.
 
     Returns:
-        The expression; "" if the query has no word.
+        The expression, or "" if the query has no words.
     """
     terms = []
     for phrase, word in _TERM.findall(query.replace("\x00", " ")):

@@ -10,7 +10,7 @@ import hashlib
 import json
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ __all__ = [
     "decode_packing",
     "decode_spans",
     "document_check",
+    "each_id",
     "encode_codes",
     "encode_full",
     "encode_metadata",
@@ -48,7 +49,7 @@ _SCALE_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What a store's codes are. Codes of another space or code never enter it.
+    """Which codes a store has. Codes of another embedding space or code are never stored.
 
     Attributes:
         space_id: The embedding space.
@@ -57,7 +58,7 @@ class Binding:
         scale: The value that the code 127 stands for.
         bundle: Absolute path of the bundle that was last used.
         full_dim: Dimensions of a full vector; None if the bundle gives none.
-        packing: What is kept of a document's int8 code.
+        packing: How an int8 code is packed when it is stored.
     """
 
     space_id: str
@@ -70,7 +71,7 @@ class Binding:
 
     @property
     def code(self) -> tuple[str, str]:
-        """What must be equal for codes to be compared."""
+        """Embedding space and code: codes can be compared if both are equal."""
         return self.space_id, self.code_id
 
 
@@ -93,14 +94,25 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a store holds."""
+    """How many documents and passages a store holds."""
 
     documents: int
     passages: int
 
 
+def each_id(ids: Iterable[str]) -> Iterator[str]:
+    """The ids one by one.
+
+    Raises:
+        TypeError: ``ids`` is a single string.
+    """
+    if isinstance(ids, str | bytes):
+        raise TypeError("ids is a single string: pass a list of strings, for example [id]")
+    yield from ids
+
+
 def text_hash(text: str) -> bytes:
-    """SHA-256 of the text in UTF-8: the same hash means that nothing need be embedded again."""
+    """SHA-256 of the text in UTF-8. A text with the same hash is not embedded again."""
     return hashlib.sha256(clean(text).encode("utf-8")).digest()
 
 
@@ -124,7 +136,7 @@ def encode_metadata(document: Document) -> str:
     """Metadata as JSON with sorted keys.
 
     Raises:
-        UsageError: It is nothing that JSON can carry.
+        UsageError: JSON cannot carry the metadata.
     """
     values = dict(document.metadata)
     if not values:
@@ -174,7 +186,7 @@ def decode_packing(kind: str, step: float | None, centre: bytes | None) -> Packi
 
 
 def encode_full(vectors: NDArray[np.float32], keep: str) -> bytes:
-    """Full vectors in little: float16, or int8 with a float32 scale in front of each."""
+    """Full vectors in fewer bytes: float16, or int8 with a float32 scale before each vector."""
     if keep != "int8":
         return vectors.astype("<f2").tobytes()
     scales = np.maximum(np.abs(vectors).max(axis=1, keepdims=True), 1e-12).astype("<f4")
@@ -183,7 +195,7 @@ def encode_full(vectors: NDArray[np.float32], keep: str) -> bytes:
 
 
 def decode_full(data: bytes, dim: int, keep: str) -> NDArray[np.float32]:
-    """float32[n, dim]: what ``encode_full`` wrote, as near as it kept it."""
+    """float32[n, dim]: the vectors that ``encode_full`` wrote, with its rounding."""
     if keep != "int8":
         return np.frombuffer(data, "<f2").reshape(-1, dim).astype(np.float32)
     rows = np.frombuffer(data, np.uint8).reshape(-1, _SCALE_BYTES + dim)

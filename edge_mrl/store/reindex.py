@@ -1,8 +1,8 @@
-"""Changing a store's model: all texts are embedded anew beside the old codes, then swapped in.
+"""Changing a store to another bundle: new codes are made beside the old ones, then swapped in.
 
-Until the swap, one transaction, the old codes serve. What was embedded is committed as it goes, so a
-kill loses a batch and the next run goes on. Documents put or deleted meanwhile are taken along: a
-changed document's new codes go with it, by the database's own cascade.
+Searches use the old codes until the swap, which is one transaction. New codes are committed in batches:
+a kill loses one batch, and the next run goes on from there. Documents may be put and deleted meanwhile;
+where one changes, the database deletes its new codes by a cascade.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from edge_mrl.codes import Packing
 from edge_mrl.documents import PassageRule
 from edge_mrl.errors import UsageError
 from edge_mrl.store.binding import write_bound
-from edge_mrl.store.codefile.cache import read_state, write_state
 from edge_mrl.store.codefile.file import GENERATION_BYTES
+from edge_mrl.store.codefile.state import read_state, write_state
 from edge_mrl.store.records import Binding, encode_codes, encode_full, encode_spans, text_hash
 from edge_mrl.store.replica.outbox import rewind
 from edge_mrl.store.statements import insert_row
@@ -42,7 +42,13 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reindexing:
-    """What a store is being changed to."""
+    """What a store is being changed to.
+
+    Attributes:
+        binding: What its codes will be.
+        rule: How its documents will be split into passages.
+        keep_full: What it will keep of full vectors; None for nothing.
+    """
 
     binding: Binding
     rule: PassageRule
@@ -50,7 +56,7 @@ class Reindexing:
 
 
 def interrupted(store: Store) -> Reindexing | None:
-    """What an interrupted reindexing was for; None if there was none."""
+    """What an interrupted reindexing was changing the store to, or None if none was interrupted."""
     with store.locked() as (connection, _):
         row = connection.execute("SELECT binding FROM reindexing").fetchone()
     if row is None:
@@ -65,10 +71,10 @@ def interrupted(store: Store) -> Reindexing | None:
 
 
 def begin(store: Store, wanted: Reindexing) -> int:
-    """Start, or go on where the same change was interrupted.
+    """Start reindexing, or go on where the same change was interrupted.
 
     Returns:
-        How many documents are done already.
+        How many documents have new codes already.
 
     Raises:
         UsageError: The store keeps full vectors, and the new bundle gives none.
@@ -89,7 +95,7 @@ def begin(store: Store, wanted: Reindexing) -> int:
 
 
 def progress(store: Store) -> tuple[int, int]:
-    """Documents done, and documents in all."""
+    """How many documents have new codes, and how many documents there are."""
     query = "SELECT (SELECT count(*) FROM reindexed), (SELECT count(*) FROM documents)"
     with store.locked() as (connection, _):
         done, total = connection.execute(query).fetchone()
@@ -97,7 +103,12 @@ def progress(store: Store) -> tuple[int, int]:
 
 
 def pending(store: Store, *, limit: int, after: int) -> list[tuple[int, Document]]:
-    """The next documents to embed, by key, behind the key ``after``.
+    """The next documents without new codes, each with its key.
+
+    Args:
+        store: The store.
+        limit: Return at most this many documents.
+        after: Only documents with a larger key.
 
     Raises:
         DamagedError: A document is not what was stored.
@@ -112,7 +123,13 @@ def pending(store: Store, *, limit: int, after: int) -> list[tuple[int, Document
 
 
 def stage(store: Store, wanted: Reindexing, rows: Sequence[tuple[int, Entry]]) -> None:
-    """Keep new codes of documents, unless the documents have changed since they were read."""
+    """Store new codes of documents, except of those that have changed since they were read.
+
+    Args:
+        store: The store.
+        wanted: What the store is being changed to.
+        rows: Keys, and the documents with their new codes.
+    """
     values = [_values(key, entry, wanted) for key, entry in rows]
     with store.writing(), store.locked() as (connection, _):
         connection.executemany(
@@ -124,7 +141,11 @@ def stage(store: Store, wanted: Reindexing, rows: Sequence[tuple[int, Entry]]) -
 
 
 def finish(store: Store) -> bool:
-    """Swap the new codes in, if every document has them; returns whether it has."""
+    """Swap the new codes in if every document has them.
+
+    Returns:
+        Whether they were swapped in: False if a document has no new codes, or nothing is to be changed.
+    """
     wanted = interrupted(store)
     if wanted is None:
         return False
@@ -171,7 +192,7 @@ def finish(store: Store) -> bool:
 
 
 def abandon(store: Store) -> None:
-    """Give an interrupted reindexing up."""
+    """Give up an interrupted reindexing; its new codes are deleted."""
     with store.writing(), store.locked() as (connection, _):
         connection.execute("DELETE FROM reindexed")
         connection.execute("DELETE FROM reindexing")

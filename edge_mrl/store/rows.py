@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from edge_mrl.documents import Document
 from edge_mrl.errors import StoreError, UsageError
-from edge_mrl.store.codefile.cache import State, add_tombstones
+from edge_mrl.store.codefile.state import State, add_tombstones
 from edge_mrl.store.filters import field_rows
 from edge_mrl.store.records import (
     Binding,
@@ -26,7 +26,14 @@ from edge_mrl.store.records import (
 )
 from edge_mrl.store.statements import insert_into, select_rows
 
-__all__ = ["EntryRows", "insert_fields", "put_metadata", "put_rows", "remove_documents"]
+__all__ = [
+    "EntryRows",
+    "insert_fields",
+    "leave_out_vectors",
+    "put_metadata",
+    "put_rows",
+    "remove_documents",
+]
 
 #: Keys are 32-bit in the code file. A key is used once: this is four billion changed documents.
 MAX_KEY = 2**32 - 1
@@ -98,6 +105,21 @@ def _full_bytes(entry: Entry, binding: Binding, keep_full: str | None) -> bytes 
             f"expected float32{list(shape)}: this store keeps them"
         )
     return encode_full(entry.full, keep_full)
+
+
+def leave_out_vectors(rows: Sequence[EntryRows], room: int | None) -> None:
+    """Drop the full vectors for which the queue has no room; they can be made again from the text.
+
+    Args:
+        rows: Documents that are going to be put.
+        room: Bytes of vectors that may still be queued; None for any number.
+    """
+    if room is None:
+        return
+    for row in rows:
+        if row.size_bytes > room:
+            row.full = None
+        room -= row.size_bytes
 
 
 def put_rows(

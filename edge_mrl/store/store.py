@@ -1,6 +1,6 @@
-"""Documents, passages and codes in one SQLite file: durable, and bound to one space and code.
+"""Documents, passages and codes in one SQLite file, bound to one embedding space and code.
 
-Nothing here knows of models: the store takes and gives codes as arrays.
+The store knows nothing of models: it takes and returns codes as arrays.
 """
 
 from __future__ import annotations
@@ -22,17 +22,25 @@ from edge_mrl.errors import (
     StoreError,
 )
 from edge_mrl.store.binding import describe_binding, fill_new, read_bound, relative_bundle
-from edge_mrl.store.codefile.cache import CodeCache, State, read_dead, read_state, write_state
+from edge_mrl.store.codefile.cache import CodeCache
+from edge_mrl.store.codefile.state import State, read_dead, read_state, write_state
 from edge_mrl.store.file import Fill, connect, named_damage, reporting, transaction
 from edge_mrl.store.records import (
     Binding,
     Counts,
     Entry,
+    each_id,
     encode_metadata,
     text_hash,
 )
 from edge_mrl.store.replica.outbox import Change, note, note_put, room_in_queue
-from edge_mrl.store.rows import EntryRows, put_metadata, put_rows, remove_documents
+from edge_mrl.store.rows import (
+    EntryRows,
+    leave_out_vectors,
+    put_metadata,
+    put_rows,
+    remove_documents,
+)
 from edge_mrl.store.settings import write_setting
 from edge_mrl.store.statements import select_rows
 from edge_mrl.store.taking import Taking
@@ -46,14 +54,14 @@ _NO_TEXT = text_hash("")
 
 
 class Store:
-    """A store's file, open. Safe to share between threads; processes share the file.
+    """An open store. Threads may share it; processes share the file.
 
     Attributes:
         path: The file.
         binding: What its codes are.
         rule: How its documents are split into passages.
         keep_full: What it keeps of full vectors: None, "until-synced", "fp16" or "int8".
-        writable: False for a store on a medium that cannot be written.
+        writable: Whether this process can write the store.
     """
 
     binding: Binding
@@ -75,8 +83,7 @@ class Store:
     def open(cls, path: str | os.PathLike[str], *, timeout_s: float = BUSY_TIMEOUT_S) -> Store:
         """Open a store.
 
-        A store that this process may not write, or that lies on a read-only medium, is opened to
-        be read.
+        Where this process cannot write the file or its folder, the store is opened to be read.
 
         Args:
             path: The file.
@@ -142,10 +149,10 @@ class Store:
         return self._cache.problem
 
     def require(self, binding: Binding) -> None:
-        """Check that codes of a bundle belong in this store, and remember where the bundle is.
+        """Check that a bundle's codes belong in this store, and remember where the bundle is.
 
         Raises:
-            BindingError: They do not; the message names both bundles.
+            BindingError: The bundle has another embedding space or code; the message names both bundles.
         """
         mine = self.binding
         if binding.code != mine.code:
@@ -164,7 +171,7 @@ class Store:
             self._bundle_relative = relative
 
     def bundle_candidates(self) -> list[Path]:
-        """Where the bundle may be: where it was, seen from the store's folder, then absolutely."""
+        """Where the bundle may be: at its path seen from the store's folder, or at its absolute path."""
         known = Path(self.binding.bundle)
         if not self._bundle_relative:
             return [known]
@@ -187,14 +194,15 @@ class Store:
         Raises:
             UsageError: Codes of the wrong type or shape, or metadata that JSON cannot carry.
             BindingError: Another process has changed the store's bundle.
-            StoreError: Nothing was stored.
+            StoreError: The store could not be written; nothing was stored.
         """
         by_id = {entry.document.id: entry for entry in entries}
         rows = [EntryRows(entry, self.binding, self.keep_full) for entry in by_id.values()]
         kept = [(document, encode_metadata(document)) for document in unchanged]
         with self.writing() as state:
             self._require_unchanged()
-            self._leave_out_vectors(rows)
+            if self.keep_full == "until-synced":
+                leave_out_vectors(rows, room_in_queue(self._connection))
             after = put_rows(self._connection, self.path, rows, state)
             done = [(one, put_metadata(self._connection, one, data)) for one, data in kept]
             stale = [document for document, what in done if what == "stale"]
@@ -207,8 +215,8 @@ class Store:
         return stale
 
     def delete(self, ids: Iterable[str]) -> int:
-        """Delete documents with all that belongs to them; returns how many were there."""
-        names = list(dict.fromkeys(_strings(ids)))
+        """Delete documents with all that belongs to them; returns how many there were."""
+        names = list(dict.fromkeys(each_id(ids)))
         with self.writing() as state:
             rows = select_rows(self._connection, "key, id", "id", names)
             keys = [key for key, _ in rows]
@@ -225,7 +233,7 @@ class Store:
 
         Raises:
             BindingError: Another process has changed the store's bundle.
-            StoreError: Nothing was stored.
+            StoreError: The store could not be written; nothing was stored.
         """
         with self.writing() as state:
             self._require_unchanged()
@@ -240,23 +248,24 @@ class Store:
             self._cache.keep_up(taking.state)
 
     def forget_full(self, ids: Iterable[str]) -> int:
-        """Delete the full vectors of documents that a server has; returns of how many.
+        """Delete the full vectors of documents that a server has.
 
-        Only where ``keep_full`` is "until-synced".
+        Returns:
+            Of how many documents; 0 unless ``keep_full`` is "until-synced".
         """
         if self.keep_full != "until-synced":
             return 0
         with self.writing():
-            rows = select_rows(self._connection, "key", "id", list(_strings(ids)))
+            rows = select_rows(self._connection, "key", "id", list(each_id(ids)))
             keys = [key for (key,) in rows]
             query = "DELETE FROM fulls WHERE document = ?"
             done = self._connection.executemany(query, [(key,) for key in keys])
             return max(done.rowcount, 0) if keys else 0
 
     def hashes(self, ids: Sequence[str]) -> dict[str, bytes]:
-        """Text hashes of those documents that are there with their text.
+        """Hashes of the texts of those documents whose text is in the store, by id.
 
-        One that came from another device without it has another text than the empty one it shows.
+        A document that another device sent without its text is left out.
         """
         with self._lock, self._reporting():
             rows = select_rows(self._connection, "id, hash, key", "id", ids)
@@ -266,12 +275,12 @@ class Store:
             return {name: digest for name, digest, key in rows if key not in hidden}
 
     def get(self, ids: Iterable[str]) -> dict[str, Document]:
-        """Those of the documents that are there, by id, in the order asked for.
+        """Those of the documents that are in the store, by id, in the order asked for.
 
         Raises:
-            DamagedError: One is not what was put.
+            DamagedError: A document is not what was put.
         """
-        names = list(_strings(ids))
+        names = list(each_id(ids))
         with self._lock, self._reporting():
             rows = select_rows(self._connection, DOCUMENT_COLUMNS, "id", names)
             documents = [read_document(row) for row in rows]
@@ -279,17 +288,24 @@ class Store:
         return {name: found[name] for name in names if name in found}
 
     def ids(self, keys: Sequence[int]) -> dict[int, str]:
-        """Ids of documents by key."""
+        """Ids of documents by key.
+
+        Raises:
+            DamagedError: There is no document with one of the keys.
+        """
         with self._lock, self._reporting():
-            return self._ids(keys)
+            found = dict(select_rows(self._connection, "key, id", "key", keys))
+            if len(found) < len(set(keys)):
+                raise DamagedError("there are codes without a document")
+        return found
 
     def keys(self, ids: Sequence[str]) -> dict[int, str]:
-        """Ids by key, of those documents that are there."""
+        """Keys of those documents that are in the store, with their ids."""
         with self._lock, self._reporting():
             return dict(select_rows(self._connection, "key, id", "id", ids))
 
     def ids_of_sources(self) -> Iterator[tuple[str, str]]:
-        """Ids and sources of the documents that were read from files, in parts, by source."""
+        """Ids and sources of the documents that were read from files, ordered by source."""
         query = (
             "SELECT source, key, id FROM documents WHERE source IS NOT NULL AND (source, key) > "
             "(?, ?) ORDER BY source, key LIMIT 1000"
@@ -331,7 +347,11 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[State]:
-        """Run a block in one transaction that writes; gives the state at its start."""
+        """Run a block in one transaction that writes; yields the state at its start.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
         if not self.writable:
             raise StoreError(f"{self.path} cannot be written: it, or its medium, is read-only")
         # IMMEDIATE takes the write lock first: a transaction that starts by reading could not wait.
@@ -340,7 +360,7 @@ class Store:
 
     @contextmanager
     def locked(self) -> Iterator[tuple[sqlite3.Connection, CodeCache]]:
-        """Lend the connection and the code file, for maintenance."""
+        """Lend the connection and the code file to other modules of this package."""
         with self._lock, self._reporting():
             yield self._connection, self._cache
 
@@ -357,7 +377,7 @@ class Store:
             write_setting(self._connection, name, value)
 
     def refresh(self) -> None:
-        """Read the binding again, after it was changed."""
+        """Read the binding again after it was changed."""
         with self._lock, self._reporting():
             self._follow_binding()
 
@@ -384,7 +404,7 @@ class Store:
 
     @contextmanager
     def _reporting(self) -> Iterator[None]:
-        """Turn SQLite's errors into ours, and name the file in those about damage."""
+        """Turn SQLite's errors into those of edge-mrl, and name the file in those about damage."""
         try:
             with reporting(self.path):
                 yield
@@ -395,25 +415,8 @@ class Store:
         return View(self._connection, self._cache, self.binding, self.keep_full)
 
     def _new_cache(self) -> CodeCache:
-        return CodeCache(
-            self.path, self._connection, self.binding, self._ids, writable=self.writable
-        )
-
-    def _ids(self, keys: Sequence[int]) -> dict[int, str]:
-        found = dict(select_rows(self._connection, "key, id", "key", keys))
-        if len(found) < len(set(keys)):
-            raise DamagedError("there are codes without a document")
-        return found
-
-    def _leave_out_vectors(self, rows: Sequence[EntryRows]) -> None:
-        """Drop the vectors for which the queue has no room; they can be made again from the text."""
-        room = room_in_queue(self._connection) if self.keep_full == "until-synced" else None
-        if room is None:
-            return
-        for row in rows:
-            if row.size_bytes > room:
-                row.full = None
-            room -= row.size_bytes
+        writable = self.writable
+        return CodeCache(self.path, self._connection, self.binding, self.ids, writable=writable)
 
     def _require_unchanged(self) -> None:
         """Raise BindingError if the store's bundle is another one than when it was opened."""
@@ -444,9 +447,3 @@ class Store:
 
 def _has_bytes(path: Path) -> bool:
     return path.exists() and path.stat().st_size > 0
-
-
-def _strings(values: Iterable[str]) -> Iterator[str]:
-    if isinstance(values, str | bytes):
-        raise TypeError("ids is a single string: pass a list of strings, e.g. [id]")
-    yield from values

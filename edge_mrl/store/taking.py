@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge_mrl.store.codefile.cache import State
+from edge_mrl.store.codefile.state import State
 from edge_mrl.store.records import Binding, Entry
 from edge_mrl.store.rows import EntryRows, put_rows, remove_documents
 from edge_mrl.store.statements import select_rows

@@ -1,4 +1,4 @@
-"""One state of a store, as a transaction shows it. All that is read is compared with its checksums."""
+"""One state of a store, as a transaction shows it. All that is read is compared with its checksum."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 
 from edge_mrl.documents import Document
 from edge_mrl.errors import DamagedError, EdgeMrlError
-from edge_mrl.store.codefile.cache import CodeCache, read_state
+from edge_mrl.store.codefile.cache import CodeCache
+from edge_mrl.store.codefile.state import read_state
 from edge_mrl.store.filters import compile_filter
 from edge_mrl.store.keywords import match_expression
 from edge_mrl.store.records import (
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DOCUMENT_COLUMNS", "Place", "View", "read_document"]
 
-#: What ``read_document`` wants.
+#: The columns that ``read_document`` reads.
 DOCUMENT_COLUMNS = "key, id, metadata, source, hash, crc, text"
 
 #: First row and spans of a document's passages.
@@ -57,7 +58,7 @@ class View:
 
     @property
     def codes(self) -> CodeTable:
-        """All codes."""
+        """All codes in this state."""
         return self._cache.table(read_state(self._connection))
 
     @property
@@ -91,7 +92,7 @@ class View:
         """Documents by key, as codes or keywords name them.
 
         Raises:
-            DamagedError: One is missing, or not what was put.
+            DamagedError: A document is missing, or not what was put.
         """
         rows = select_rows(self._connection, DOCUMENT_COLUMNS, "key", keys)
         if len(rows) < len(set(keys)):
@@ -103,7 +104,7 @@ class View:
 
         Args:
             keys: Documents.
-            partial: Some may have no passage, and are left out then.
+            partial: Leave out documents that have no passages.
 
         Raises:
             DamagedError: Passages are missing, or not what was put.
@@ -118,7 +119,11 @@ class View:
         return {key: (first, decode_spans(spans)) for key, first, _, spans, _ in rows}
 
     def fulls(self, keys: Sequence[int]) -> dict[int, NDArray[np.float32]]:
-        """Full vectors float32[n, full_dim] of those documents whose vectors are kept, by key."""
+        """Full vectors float32[n, full_dim] by key, of those documents whose vectors the store keeps.
+
+        Raises:
+            DamagedError: Vectors are not what was stored.
+        """
         dim = self._binding.full_dim
         if self._keep_full is None or dim is None:
             return {}
@@ -139,9 +144,9 @@ class View:
     def keyword_matches(
         self, query: str, *, k: int, where: Mapping[str, Any] | None = None
     ) -> list[tuple[int, float]]:
-        """Documents that have some of a query's words: keys and BM25, from the best.
+        """Documents that have at least one of the query's words: keys and scores, the best first.
 
-        BM25 is SQLite's (k1 = 1.2, b = 0.75), positive. See ``keywords.match_expression``.
+        The score is SQLite's BM25 (k1 = 1.2, b = 0.75), made positive. See ``keywords.match_expression``.
         """
         expression = match_expression(query)
         if not expression:
@@ -159,7 +164,14 @@ class View:
 
 
 def read_document(row: tuple[Any, ...]) -> Document:
-    """A document from its row, compared with its checksum and hash."""
+    """The document of a row.
+
+    Args:
+        row: Values of ``DOCUMENT_COLUMNS``.
+
+    Raises:
+        DamagedError: It does not agree with its checksum and hash.
+    """
     key, name, metadata, source, digest, crc, text = row
     try:
         right = document_check(key, name, metadata, source, digest) == crc

@@ -16,7 +16,7 @@ from edge_mrl.search import scan as search
 from edge_mrl.search.funnel import Funnel
 from edge_mrl.search.scan import Match, nearest
 from edge_mrl.store.codefile.file import Layout
-from edge_mrl.store.codefile.table import CodeTable, Part
+from edge_mrl.store.codefile.table import CodeBlock, CodeTable
 from tests.support.stores import PACKINGS, levels, packing
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def make_table(
         return layout.pack(codes[first:after], keys[first:after], first)
 
     parts = [
-        Part(first, load(first, min(first + rows, len(codes))), mapped=False) for first in starts
+        CodeBlock(first, load(first, min(first + rows, len(codes))), mapped=False)
+        for first in starts
     ]
     gone = np.array(dead, np.int64)
     return CodeTable(layout, parts, gone, load=load, names=lambda some: {k: names[k] for k in some})

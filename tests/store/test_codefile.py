@@ -13,7 +13,6 @@ import pytest
 
 from edge_mrl.search.scan import nearest
 from edge_mrl.store import Binding, Store, check, compact, stats
-from edge_mrl.store.codefile.cache import read_state
 from edge_mrl.store.codefile.file import (
     MAGIC,
     CodeFile,
@@ -23,6 +22,7 @@ from edge_mrl.store.codefile.file import (
     code_path,
     row_checks,
 )
+from edge_mrl.store.codefile.state import read_state
 from tests.support.stores import (
     PACKINGS,
     fill,

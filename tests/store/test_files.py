@@ -75,9 +75,9 @@ def test_foreign_database_stays_byte_identical(
     before = {
         file.name: file.read_bytes() for file in path.parent.iterdir() if "-shm" not in file.name
     }
-    with pytest.raises(NotAStoreError, match="no edge-mrl store"):
+    with pytest.raises(NotAStoreError, match="not an edge-mrl store"):
         open_store(path)
-    with pytest.raises(NotAStoreError, match="no edge-mrl store"):
+    with pytest.raises(NotAStoreError, match="not an edge-mrl store"):
         Store.open(path)
     after = {
         file.name: file.read_bytes() for file in path.parent.iterdir() if "-shm" not in file.name

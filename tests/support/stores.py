@@ -5,13 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edge_mrl.codes.packing import INT8, Packing, int4_step
 from edge_mrl.documents import Document, PassageRule
-from edge_mrl.store import Binding, Entry, Store
+from edge_mrl.store import Binding, Entry, Store, replica
 from edge_mrl.store.codefile import cache as codecache
 
 if TYPE_CHECKING:
@@ -35,6 +36,26 @@ def entry(
 ) -> Entry:
     spans = [(i, len(text)) for i in range(passages)]
     return Entry(Document(name, text, metadata), spans, np.full((passages, DIM), fill, np.int8))
+
+
+#: Dimensions of the full vectors of stores that are enrolled.
+FULL_DIM = 8
+ENROLLMENT = replica.Enrollment("https://search.example.org", "team", "mine")
+
+
+def open_enrolled(path: Path, **changes: Any) -> Store:
+    """Make a store that keeps full vectors until they are sent, and is enrolled; or open it again."""
+    binding = replace(BINDING, full_dim=FULL_DIM)
+    store = Store.create(path, binding, RULE, keep_full="until-synced")
+    if replica.enrollment_of(store) is None:
+        replica.enroll(store, replace(ENROLLMENT, **changes), full_dim=FULL_DIM)
+    return store
+
+
+def full_entry(name: str, text: str = "some text", passages: int = 1, **options: Any) -> Entry:
+    """An entry with full vectors, for stores that keep them."""
+    full = np.full((passages, FULL_DIM), 0.5, np.float32)
+    return replace(entry(name, text, passages, **options), full=full)
 
 
 #: What stores may keep of codes; tests that depend on it run for each.

@@ -1,8 +1,8 @@
-"""Keeps a store's code file level with its database, and makes code tables from both.
+"""Keeps a store's code file in sync with its database, and makes code tables from both.
 
-New rows wait in SQLite and go to the file many at a time: a commit of documents then costs what
-SQLite alone would, which spares SD cards. The database says how many rows of which file count, with
-the checksums of each column; a file that does not agree is made anew from the database.
+New rows wait in SQLite and are written to the file many at a time. So a commit of documents costs what
+SQLite alone would, which spares SD cards. The database holds how many rows of which file count, and the
+checksums of its columns; a file that does not agree is made again from the database.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sqlite3
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,98 +30,22 @@ from edge_mrl.store.codefile.file import (
     code_path,
     require_ours,
 )
-from edge_mrl.store.codefile.table import CodeTable, Part
+from edge_mrl.store.codefile.state import State, read_dead, read_state, write_state
+from edge_mrl.store.codefile.table import CodeBlock, CodeTable
 from edge_mrl.store.file import reporting, transaction
-from edge_mrl.store.records import Binding, checksum
-from edge_mrl.store.statements import insert_into, insert_row
+from edge_mrl.store.records import Binding
+from edge_mrl.store.statements import insert_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-__all__ = [
-    "STAGE_ROWS",
-    "CodeCache",
-    "State",
-    "add_tombstones",
-    "read_dead",
-    "read_state",
-    "write_state",
-]
+__all__ = ["STAGE_ROWS", "CodeCache"]
 
 #: Rows that wait in SQLite before they go to the file. Reading them again after a commit takes some
 #: 3 ms; filing them costs two syncs, once for so many rows.
 STAGE_ROWS = 4_096
-#: Rows whose deletion is noted in one row of ``tombstones``: 1 KiB, which a commit can rewrite.
-BLOCK_ROWS = 8_192
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """Where a store stands.
-
-    Attributes:
-        changes: Grows with every transaction that changes codes.
-        next_key: The key of the next new document.
-        next_row: The number of the next passage's row.
-        filed: Rows below this one are in the code file.
-        generation: Which code file.
-    """
-
-    changes: int
-    next_key: int
-    next_row: int
-    filed: int
-    generation: bytes
-
-
-_STATE = tuple(field.name for field in fields(State))
-
-
-def read_state(connection: sqlite3.Connection) -> State:
-    """Read the store's state.
-
-    Raises:
-        DamagedError: Its checksum disagrees.
-    """
-    row = connection.execute(
-        f"SELECT {', '.join(_STATE)}, crc FROM state"  # noqa: S608 - own names
-    ).fetchone()
-    if row is None:
-        raise DamagedError("its state is missing")
-    *values, crc = row
-    if checksum(*values) != crc:
-        raise DamagedError("its state cannot be trusted")
-    return State(**dict(zip(_STATE, values, strict=True)))
-
-
-def write_state(connection: sqlite3.Connection, state: State) -> None:
-    """Write the store's state."""
-    values = astuple(state)
-    statement = insert_into("state", ("id", *_STATE, "crc"), replace=True)
-    connection.execute(statement, (1, *values, checksum(*values)))
-
-
-def add_tombstones(connection: sqlite3.Connection, ranges: Sequence[tuple[int, int]]) -> None:
-    """Note rows as deleted: ranges (first, count)."""
-    by_block: dict[int, list[NDArray[np.int64]]] = {}
-    for first, count in ranges:
-        for block in range(first // BLOCK_ROWS, (first + count - 1) // BLOCK_ROWS + 1):
-            start = max(first - block * BLOCK_ROWS, 0)
-            stop = min(first + count - block * BLOCK_ROWS, BLOCK_ROWS)
-            by_block.setdefault(block, []).append(np.arange(start, stop))
-    for block, rows in by_block.items():
-        bits = np.zeros(BLOCK_ROWS, np.bool_)
-        found = connection.execute(
-            "SELECT bits, crc FROM tombstones WHERE block = ?", (block,)
-        ).fetchone()
-        if found is not None:
-            bits = _tombstone_bits(block, *found)
-        bits[np.concatenate(rows)] = True
-        data = np.packbits(bits, bitorder="little").tobytes()
-        row = {"block": block, "crc": checksum(block, data), "bits": data}
-        insert_row(connection, "tombstones", row, replace=True)
 
 
 def _sound(key: int, rows: Any, crc: int, spans: Any, codes: Any, *, size: int) -> bool:
@@ -131,21 +55,6 @@ def _sound(key: int, rows: Any, crc: int, spans: Any, codes: Any, *, size: int) 
     return zlib.crc32(spans, zlib.crc32(codes, key)) == crc and len(codes) == rows * size
 
 
-def read_dead(connection: sqlite3.Connection) -> NDArray[np.int64]:
-    """int64: the numbers of deleted rows, ascending."""
-    parts = [np.empty(0, np.int64)]
-    query = "SELECT block, bits, crc FROM tombstones ORDER BY block"
-    for block, data, crc in connection.execute(query):
-        parts.append(np.flatnonzero(_tombstone_bits(block, data, crc)) + block * BLOCK_ROWS)
-    return np.concatenate(parts)
-
-
-def _tombstone_bits(block: int, data: bytes, crc: int) -> NDArray[np.bool_]:
-    if checksum(block, data) != crc or len(data) * 8 != BLOCK_ROWS:
-        raise DamagedError(f"its list of deleted rows, block {block}, cannot be trusted")
-    return np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little").astype(np.bool_)
-
-
 class CodeCache:
     """The code file of one open store.
 
@@ -153,8 +62,8 @@ class CodeCache:
         store: The store's file.
         connection: The store's connection, used under the store's lock.
         binding: What the codes are.
-        names: Gives documents' ids by key.
-        writable: Whether the file may be made or changed.
+        names: Gives the ids of documents by key.
+        writable: Whether the file may be created or changed.
     """
 
     def __init__(
@@ -168,7 +77,7 @@ class CodeCache:
     ) -> None:
         self.path = code_path(store)
         self.layout = Layout(binding.dim, SEGMENT_ROWS, binding.packing)
-        #: Why the file is not used or written, for people; None if all is well.
+        #: Why the file is not read or written, in words; None if it is.
         self.problem: str | None = None
         self._store = store
         self._connection = connection
@@ -196,7 +105,7 @@ class CodeCache:
         parts = self._filed(state)
         for first in range(state.filed, state.next_row, self.layout.rows):
             after = min(first + self.layout.rows, state.next_row)
-            parts.append(Part(first, self.load(first, after), mapped=False))
+            parts.append(CodeBlock(first, self.load(first, after), mapped=False))
         if len(self._dead) and self._dead[-1] >= state.next_row:
             raise DamagedError("rows are deleted that were never there")
         self._state = state
@@ -205,11 +114,11 @@ class CodeCache:
 
     @property
     def damaged(self) -> bool:
-        """Whether something in the file turned out to be wrong."""
+        """Whether damage was found in the file."""
         return self._damaged or (self._table is not None and self._table.repaired > 0)
 
     def heal(self) -> None:
-        """Make the file anew if it is not what the database says. Call outside a transaction."""
+        """Make the file again if it does not agree with the database. Call outside a transaction."""
         self._damaged = self.damaged
         state = read_state(self._connection)
         if state.filed and not self._damaged and not self._usable(state):
@@ -218,12 +127,12 @@ class CodeCache:
             self.roll()
 
     def keep_up(self, state: State) -> None:
-        """Bring rows into the file if enough of them wait. Call outside a transaction."""
+        """Write waiting rows to the file if there are enough of them. Call outside a transaction."""
         if state.next_row - state.filed >= STAGE_ROWS:
             self.roll()
 
     def roll(self) -> bool:
-        """Bring all rows into the file, if that can be done now; the store does not depend on it.
+        """Write all rows to the file, if that is possible now; the store works without it.
 
         Returns:
             Whether all rows are in the file.
@@ -248,7 +157,7 @@ class CodeCache:
         return True
 
     def remove(self) -> None:
-        """Remove the file, after rows were given new numbers; maps of it stay valid."""
+        """Remove the file, because rows got new numbers; maps of it stay valid."""
         self._forget()
         self._retry_at = 0
         try:
@@ -258,13 +167,13 @@ class CodeCache:
             self.problem = f"{self.path.name}: {error}"
 
     def inspect(self, state: State) -> str | None:
-        """Why the file is not in use; None if it is, or if there need be none."""
+        """Why the file is not in use, in words; None if it is in use or not needed yet."""
         if state.filed and self._usable(state):
             return None
         return self.problem if state.filed or self.problem else None
 
     def read_dead(self) -> None:
-        """Read which rows are deleted, before ``load`` is called by itself."""
+        """Read which rows are deleted. ``load`` needs it where ``table`` was not called before."""
         self._dead = read_dead(self._connection)
 
     def damaged_keys(self) -> list[int]:
@@ -278,7 +187,7 @@ class CodeCache:
         if not state.filed:
             return []
         if not self._usable(state) or self._file is None:
-            return [f"{self.path.name} is missing or not of this state"]
+            return [f"{self.path.name} is missing, or belongs to another state of the store"]
         self._dead = read_dead(self._connection)
         problems = []
         for first in range(0, state.filed, self.layout.rows):
@@ -302,7 +211,7 @@ class CodeCache:
         """Read rows from SQLite; deleted ones are zeros.
 
         Raises:
-            DamagedError: A checksum disagrees, or a row is missing.
+            DamagedError: A row is missing, or not what was written.
         """
         codes = np.zeros((after - first, self.layout.code_bytes), np.uint8)
         keys = np.zeros(after - first, np.uint32)
@@ -324,7 +233,7 @@ class CodeCache:
         return self.layout.pack(codes, keys, first)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._forget()
 
     def _blobs(self, first: int, after: int) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
@@ -338,7 +247,7 @@ class CodeCache:
                 raise DamagedError(f"the codes of document {key} cannot be trusted")
             yield row, key, np.frombuffer(blob, np.uint8).reshape(rows, self.layout.code_bytes)
 
-    def _filed(self, state: State) -> list[Part]:
+    def _filed(self, state: State) -> list[CodeBlock]:
         usable = bool(state.filed) and self._usable(state)
         parts = []
         for first in range(0, state.filed, self.layout.rows):
@@ -346,9 +255,9 @@ class CodeCache:
             segment = self._mapped(first // self.layout.rows, count) if usable else None
             if segment is None:
                 self._damaged = True
-                parts.append(Part(first, self.load(first, first + count), mapped=False))
+                parts.append(CodeBlock(first, self.load(first, first + count), mapped=False))
             else:
-                parts.append(Part(first, segment, mapped=True))
+                parts.append(CodeBlock(first, segment, mapped=True))
         return parts
 
     def _mapped(self, number: int, rows: int) -> Segment | None:

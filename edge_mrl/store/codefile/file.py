@@ -1,8 +1,8 @@
 """The code file: all codes of a store in columns, memory-mapped (FORMAT.md, "Code file").
 
-SQLite holds the truth. This file is a copy of it in the order that search reads, and whatever in it
-does not agree with the checksums is read from SQLite again. Rows are only ever appended; a file whose
-rows move is a new file, with a new generation, renamed into place.
+SQLite holds the truth. This file is a copy of it in the order that search reads, and what in it does
+not agree with the checksums is read from SQLite again. Rows are only appended. Where rows get new
+numbers, a new file with a new generation is written and renamed into place.
 """
 
 from __future__ import annotations
@@ -56,15 +56,15 @@ _MASK = 2**64 - 1
 
 
 class CodeFileError(Exception):
-    """The file is not there, or not the one that the store wants: make it again."""
+    """The code file is missing or is not the one that the store needs: it has to be made again."""
 
 
 class ForeignFileError(CodeFileError):
-    """Something else has the file's name: leave it alone."""
+    """There is another program's file with this name: it is left as it is."""
 
 
 def code_path(store: Path) -> Path:
-    """The code file of a store, beside it."""
+    """The path of a store's code file, beside the store."""
     return store.with_name(f"{store.name}-codes")
 
 
@@ -105,7 +105,7 @@ def row_checks(
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where things lie, for codes of one size.
+    """Where the columns of a segment lie, for codes of one size.
 
     Attributes:
         dim: Dimensions.
@@ -144,7 +144,7 @@ class Layout:
         return -(-used // ALIGNMENT) * ALIGNMENT
 
     def file_bytes(self, rows: int) -> int:
-        """Bytes of a file that holds so many rows, whole segments."""
+        """Bytes of a file with this many rows, in whole segments."""
         return ALIGNMENT + -(-rows // self.rows) * self.segment_bytes
 
     def arrays(self, buffer: mmap.mmap | bytearray) -> Segment:
@@ -219,8 +219,8 @@ class CodeFile:
     """An open code file. Its rows are bytes until their checksums are compared.
 
     Attributes:
-        layout: Where things lie.
-        generation: 16 bytes that the store holds too.
+        layout: Where the columns lie.
+        generation: 16 bytes that are also in the store's state.
     """
 
     def __init__(self, descriptor: int, layout: Layout, generation: bytes, path: Path) -> None:
@@ -235,14 +235,14 @@ class CodeFile:
         """Open the file of one generation.
 
         Raises:
-            CodeFileError: It is not there, or of another generation or shape.
-            ForeignFileError: It is no code file.
+            CodeFileError: The file is missing, or has another generation or shape.
+            ForeignFileError: The file is not a code file.
         """
         flags = (os.O_RDWR if write else os.O_RDONLY) | getattr(os, "O_BINARY", 0)
         try:
             descriptor = os.open(path, flags)
         except FileNotFoundError as error:
-            raise CodeFileError("it is not there") from error
+            raise CodeFileError("it is missing") from error
         except OSError as error:
             raise CodeFileError(f"it cannot be opened: {error.strerror}") from error
         file = cls(descriptor, layout, generation, path)
@@ -255,11 +255,11 @@ class CodeFile:
 
     @classmethod
     def create(cls, path: Path, layout: Layout, generation: bytes) -> Self:
-        """Start a new file under a name beside ``path``; ``install`` puts it into place.
+        """Start a new file under a temporary name beside ``path``; ``install`` renames it to ``path``.
 
         Raises:
-            ForeignFileError: Something else has the name ``path``.
-            OSError: It cannot be written.
+            ForeignFileError: There is another program's file at ``path``.
+            OSError: The file cannot be written.
         """
         require_ours(path)
         temporary = path.with_name(f"{path.name}-new")
@@ -282,10 +282,10 @@ class CodeFile:
         sync_path(path.absolute().parent)
 
     def append(self, rows: Segment, first_row: int) -> None:
-        """Write rows at their place; they count once the store says so.
+        """Write rows at their place. They are used once the store's state includes them.
 
         Raises:
-            OSError: It could not be written: the disk is full, for example.
+            OSError: The rows could not be written, for example because the disk is full.
         """
         self._grow(first_row + len(rows.keys))
         for segment, start, stop in self._parts(first_row, first_row + len(rows.keys)):
@@ -299,7 +299,7 @@ class CodeFile:
             _write(self._descriptor, part.codes.tobytes(), at + start * self.layout.stride)
 
     def sync(self) -> None:
-        """Wait until what was written is on the medium: one fdatasync."""
+        """Wait until what was written is on disk: one fdatasync."""
         getattr(os, "fdatasync", os.fsync)(self._descriptor)
 
     def segment(self, number: int) -> Segment:
@@ -307,13 +307,13 @@ class CodeFile:
 
         Raises:
             CodeFileError: The file is too short.
-            MemoryError: There is no room for it: the file itself may be sound.
+            MemoryError: There is no memory left to map it. The file itself may be intact.
         """
         if number not in self._mapped:
             size, offset = self.layout.segment_bytes, ALIGNMENT + number * self.layout.segment_bytes
             # Checked before mapping: reading a page behind the end would end the process.
             if os.fstat(self._descriptor).st_size < offset + size:
-                raise CodeFileError("it is cut short")
+                raise CodeFileError("it is truncated")
             try:
                 buffer = mmap.mmap(self._descriptor, size, offset=offset, access=mmap.ACCESS_READ)
             except OSError as error:
@@ -324,7 +324,7 @@ class CodeFile:
         return self._mapped[number]
 
     def close(self) -> None:
-        """Close the file; maps go when the last array over them does."""
+        """Close the file. A map is released with the last array that uses it."""
         self._mapped.clear()
         if self._descriptor >= 0:
             os.close(self._descriptor)
@@ -336,7 +336,7 @@ class CodeFile:
         self._path.unlink(missing_ok=True)
 
     def _parts(self, first_row: int, after: int) -> Iterator[tuple[int, int, int]]:
-        """Segments that a range of rows touches: number, first and last-but-one row within."""
+        """Segments that a range of rows touches: number, and the rows [start, stop) within it."""
         size = self.layout.rows
         for segment in range(first_row // size, -(-after // size)):
             start = max(first_row - segment * size, 0)
@@ -351,10 +351,10 @@ class CodeFile:
         data = os.pread(self._descriptor, _HEADER.size + _CRC.size, 0)
         if not data.startswith(MAGIC):
             if data.strip(b"\0"):
-                raise ForeignFileError("it is no code file")
+                raise ForeignFileError("it is not a code file")
             raise CodeFileError("it has no header")
         if len(data) < _HEADER.size + _CRC.size:
-            raise CodeFileError("it is cut short")
+            raise CodeFileError("it is truncated")
         if _CRC.unpack_from(data, _HEADER.size)[0] != zlib.crc32(data[: _HEADER.size]):
             raise CodeFileError("its header is damaged")
         _, version, dim, rows, generation = _HEADER.unpack_from(data)
@@ -365,7 +365,7 @@ class CodeFile:
 
 
 def require_ours(path: Path) -> None:
-    """Raise ForeignFileError if there is a file that no store made."""
+    """Raise ForeignFileError if there is a file at this path that no store made."""
     try:
         with path.open("rb") as file:
             head = file.read(len(MAGIC))
@@ -374,7 +374,7 @@ def require_ours(path: Path) -> None:
     except OSError as error:
         raise ForeignFileError(f"it cannot be read: {error.strerror}") from error
     if head.strip(b"\0") and head != MAGIC:
-        raise ForeignFileError("it is no code file")
+        raise ForeignFileError("it is not a code file")
 
 
 def _write(descriptor: int, data: bytes, offset: int) -> None:

@@ -1,4 +1,4 @@
-"""All codes of a store at one moment, as search wants them."""
+"""All codes of a store in one state, in the form that search reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edge_mrl.store.codefile.file import Layout, Segment, row_checks
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["CodeTable", "Part"]
+__all__ = ["CodeBlock", "CodeTable"]
 
 #: Reads rows [first, after) from SQLite: a segment, with zeros where a row is deleted.
 Load = Callable[[int, int], Segment]
@@ -22,13 +22,14 @@ Names = Callable[[Sequence[int]], Mapping[int, str]]
 
 
 @dataclass(slots=True)
-class Part:
-    """Consecutive rows.
+class CodeBlock:
+    """A block of consecutive rows.
 
     Attributes:
         first: The first row's number.
         segment: Their columns, mapped or in memory.
-        mapped: Whether the codes lie in the file, where each is compared with its check when used.
+        mapped: Whether the codes are mapped from the file; then each is compared with its check value
+            when it is used.
     """
 
     first: int
@@ -37,7 +38,7 @@ class Part:
 
     @property
     def rows(self) -> int:
-        """How many rows."""
+        """Number of rows."""
         return len(self.segment.keys)
 
 
@@ -46,16 +47,16 @@ class CodeTable:
 
     Args:
         layout: Dimensions and layout of the rows.
-        parts: Consecutive rows from 0 on.
+        parts: Blocks of consecutive rows, from row 0 on.
         dead: int64, the numbers of deleted rows, ascending.
-        load: Reads rows from SQLite when those in the file turn out to be damaged.
-        names: Gives ids, which decide between equal scores.
+        load: Reads rows from SQLite where those in the file are damaged.
+        names: Gives the ids of documents, which decide the order of equal scores.
     """
 
     def __init__(
         self,
         layout: Layout,
-        parts: list[Part],
+        parts: list[CodeBlock],
         dead: NDArray[np.int64],
         *,
         load: Load,

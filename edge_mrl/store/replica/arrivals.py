@@ -1,4 +1,4 @@
-"""What other devices wrote, on its way into a store; and agreeing with a server on what is not there."""
+"""Storing what other devices wrote, and agreeing with a server on what it does not have."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ class _Local:
         )
 
     def take_off_queue(self, item: Item, before: Known | None) -> None:
-        """Give up a version that lost. What was written here and deleted elsewhere stays readable."""
+        """Take a version that lost off the queue. What was written here and deleted elsewhere is kept."""
         if item.id in self._queued:
             self._connection.execute("DELETE FROM outbox WHERE id = ?", (item.id,))
         mine = before is not None and before.version.device == self._device
@@ -217,12 +217,12 @@ class _Local:
 
 @dataclass(frozen=True, slots=True)
 class Agreed:
-    """What came of agreeing with a server.
+    """What agreeing with a server changed.
 
     Attributes:
-        deleted: Documents that were deleted here, as they were there.
-        resent: Documents and deletions that are queued again, for the server was restored from an older
-            copy; None where it was not.
+        deleted: How many documents were deleted here because they were deleted on the server.
+        resent: How many documents and deletions are queued again because the server was restored from an
+            older copy; None if it was not restored.
     """
 
     deleted: int

@@ -1,4 +1,4 @@
-"""Dead letters: versions that will not be sent, kept to be read, sent again or forgotten."""
+"""Dead letters: versions that are not sent any more, kept to be read, queued again or dropped."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
     "write_dead_letter",
 ]
 
-#: Why a version cannot be sent, beside what a server says: "invalid", "too_large", "forbidden".
+#: Reasons why a version is not sent, beside those of a server: "invalid", "too_large", "forbidden".
 DELETED_ELSEWHERE = "deleted_elsewhere"
 NO_VECTORS = "no_vectors"
 _DEAD = ("id", "stamp", "reason", "since_ms", "deleted", "metadata", "text", "crc")
@@ -38,15 +38,16 @@ _DEAD = ("id", "stamp", "reason", "since_ms", "deleted", "metadata", "text", "cr
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A version that will not be sent.
+    """A version that is not sent any more.
 
     Attributes:
         id: The document.
-        reason: "invalid", "too_large", "forbidden" (the server's words), "no_vectors" (its text is
-            not here), or "deleted_elsewhere".
-        since_ms: Since when, in milliseconds since 1970.
+        reason: "invalid", "too_large" or "forbidden", if the server refused it; "no_vectors", if its text
+            is not on this device, so that it cannot be embedded; "deleted_elsewhere", if another device
+            deleted the document.
+        since_ms: Since when it is a dead letter, in milliseconds since 1970.
         deleted: Whether the version is a deletion.
-        document: The document, kept here where it was deleted elsewhere; None for a deletion.
+        document: The document; None for a deletion.
     """
 
     id: str
@@ -57,17 +58,17 @@ class DeadLetter:
 
 
 def count_dead_letters(store: Store) -> int:
-    """How many versions will not be sent."""
+    """The number of dead letters."""
     with store.locked() as (connection, _):
-        count: int = connection.execute("SELECT count(*) FROM dead").fetchone()[0]
-        return count
+        (count,) = connection.execute("SELECT count(*) FROM dead").fetchone()
+        return int(count)
 
 
 def list_dead_letters(store: Store) -> list[DeadLetter]:
-    """Versions that will not be sent, by id.
+    """All dead letters, ordered by id.
 
     Raises:
-        DamagedError: One is not what was written.
+        DamagedError: A dead letter is not what was written.
     """
     query = f"SELECT {', '.join(_DEAD)} FROM dead ORDER BY id"  # noqa: S608 - own names
     with store.locked() as (connection, _):
@@ -92,10 +93,11 @@ def requeue_dead_letters(
 
     Args:
         store: The store.
-        ids: Which; None for all.
+        ids: Which documents; None for all.
 
     Returns:
-        How many were queued, and documents that were deleted elsewhere: they are to be put again.
+        How many were queued, and the documents that were deleted elsewhere. Those are not queued:
+        put them again to keep them.
     """
     wanted = None if ids is None else set(ids)
     letters = [
@@ -114,11 +116,14 @@ def requeue_dead_letters(
 
 
 def drop_dead_letters(store: Store, ids: Iterable[str] | None = None) -> int:
-    """Forget dead letters: what the store holds stays, and is not sent; returns how many.
+    """Drop dead letters. Their documents stay in the store, and are not sent.
 
     Args:
         store: The store.
-        ids: Which; None for all.
+        ids: Which documents; None for all.
+
+    Returns:
+        How many were dropped.
     """
     with store.writing(), store.locked() as (connection, _):
         there = {name for (name,) in connection.execute("SELECT id FROM dead")}
@@ -137,7 +142,7 @@ def _forget(connection: sqlite3.Connection, names: Sequence[str]) -> None:
 def move_to_dead_letters(
     connection: sqlite3.Connection, letters: Iterable[tuple[str, int, str]]
 ) -> None:
-    """Move versions (id, stamp, why) from the queue to the dead letters; their documents stay."""
+    """Move versions (id, stamp, reason) from the queue to the dead letters; their documents stay."""
     for name, stamp, reason in letters:
         query = "DELETE FROM outbox WHERE id = ? AND stamp = ? RETURNING deleted"
         for (deleted,) in connection.execute(query, (name, stamp)).fetchall():
@@ -152,7 +157,7 @@ def write_dead_letter(
     deleted: int,
     *kept: str | None,
 ) -> None:
-    """Write a dead letter; ``kept`` is metadata and text of a document that does not stay here."""
+    """Write a dead letter; ``kept`` is the metadata and text of a document that is deleted here."""
     metadata, text = kept or (None, None)
     values = (name, stamp, reason, now_ms(), deleted, metadata, text)
     connection.execute(insert_into("dead", _DEAD, replace=True), (*values, checksum(*values)))

@@ -1,7 +1,7 @@
-"""A store as one of several copies: where it is synced to, and how far that is.
+"""Enrolling a store with a server, and what it keeps of its enrollment.
 
-Everything here, and in ``letters``, ``pushes`` and ``arrivals``, is one transaction each: what a kill
-interrupts has happened wholly, or not at all, and doing it again is harmless.
+Each function here, and in ``dead_letters``, ``queue`` and ``arrivals``, is one transaction: after a kill
+it has happened completely or not at all, and doing it again is harmless.
 """
 
 from __future__ import annotations
@@ -43,21 +43,23 @@ __all__ = [
 
 
 def enrollment_of(store: Store) -> Enrollment | None:
-    """Where a store is synced to; None if it is not."""
+    """The enrollment of a store, or None if it is not enrolled."""
     with store.locked() as (connection, _):
         return read_enrollment(connection)
 
 
 def enroll(store: Store, wanted: Enrollment, *, full_dim: int | None) -> None:
-    """Bind a store to a server and a device, and queue what the server lacks.
+    """Enroll a store with a server, and queue the documents that the server does not have.
 
-    Enrolled again with the same server and tenant, under another device's name, it keeps what it knows
-    and sends what it had not sent. With another one it starts over, and everything is queued.
+    A store that is enrolled again with the same server and tenant, under a new device name, keeps what it
+    knows of the server and sends what it had not sent. With another server or tenant it starts over:
+    all documents are queued.
 
     Args:
         store: The store.
         wanted: Server, tenant, device, the clock's offset, and what is sent.
-        full_dim: Dimensions of the bundle's full vectors: stores of the first version do not know them.
+        full_dim: Dimensions of the bundle's full vectors, which stores of the first version do not know.
+            None if the bundle gives no full vectors.
 
     Raises:
         UsageError: The bundle gives no full vectors.
@@ -92,7 +94,7 @@ def enroll(store: Store, wanted: Enrollment, *, full_dim: int | None) -> None:
 
 
 def _rename(connection: sqlite3.Connection, device: str, name: str) -> None:
-    """What was written under a device's former name is its own under the new one."""
+    """Give the versions that this device wrote under its former name the new name."""
     query = "SELECT id FROM versions WHERE device = ?"
     known = known_versions(connection, [name for (name,) in connection.execute(query, (device,))])
     renamed = {
@@ -123,7 +125,10 @@ def _queue_all(connection: sqlite3.Connection, enrollment: Enrollment) -> None:
 
 
 def set_with_text(store: Store, *, with_text: bool) -> None:
-    """Choose whether text and metadata are sent; from then on, everything goes once more with them."""
+    """Choose whether text and metadata are sent.
+
+    If they are from now on, all documents are sent again with them.
+    """
     with store.writing(), store.locked() as (connection, _):
         before = require(connection, store)
         if before.with_text == with_text:
@@ -136,30 +141,36 @@ def set_with_text(store: Store, *, with_text: bool) -> None:
 
 
 def resend(store: Store) -> None:
-    """Have the next sync pull everything, and send again what the server lacks of this device's.
+    """Have the next sync pull everything, and send again this device's documents that the server lacks.
 
-    As it does by itself where the server says that it was restored from an older copy.
+    A sync does so by itself if the server says that it was restored from an older copy.
     """
     with store.writing(), store.locked() as (connection, _):
-        # No server's epoch has that name.
+        # No server's epoch has this name.
         write_enrollment(connection, replace(require(connection, store), epoch="resend"))
 
 
 def set_server(store: Store, server: str) -> None:
-    """The same server has another address."""
+    """Change the address of the server that the store is enrolled with."""
     with store.writing(), store.locked() as (connection, _):
         write_enrollment(connection, replace(require(connection, store), server=server))
 
 
 def set_margin(store: Store, margin: float | None) -> None:
-    """Keep what ``rerank="auto"`` asks by."""
+    """Keep the margin of doubt from which ``rerank="auto"`` asks the server; None for the default."""
     with store.writing(), store.locked() as (connection, _):
         value = None if margin is None else float(margin)
         write_enrollment(connection, replace(require(connection, store), margin=value))
 
 
 def mark_success(store: Store, *, cursor: int | None = None, offset_ms: int | None = None) -> None:
-    """Note that a sync went through, how far, and what was learnt of the clock."""
+    """Note that a sync succeeded.
+
+    Args:
+        store: The store.
+        cursor: The server's last change that was pulled; None leaves it as it is.
+        offset_ms: The server's clock less this machine's, in milliseconds; None leaves it as it is.
+    """
     with store.writing(), store.locked() as (connection, _):
         before = require(connection, store)
         write_enrollment(
@@ -174,7 +185,7 @@ def mark_success(store: Store, *, cursor: int | None = None, offset_ms: int | No
 
 
 def ever_acknowledged(store: Store) -> bool:
-    """Whether a server has any of the store's documents."""
+    """Whether a server has acknowledged any of the store's documents."""
     with store.locked() as (connection, _):
         query = "SELECT 1 FROM versions WHERE acknowledged > ? LIMIT 1"
         return connection.execute(query, (NEVER,)).fetchone() is not None

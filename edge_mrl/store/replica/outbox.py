@@ -1,7 +1,7 @@
-"""What a synced store keeps of its own writes: a version for each document, and a queue of those to send.
+"""What an enrolled store keeps of its own writes: versions of documents, and a queue of those to send.
 
-Written in the document's own transaction, so that a document and its row in the queue are there
-together or not at all. A store that was never enrolled keeps nothing of this.
+Both are written in the transaction of the document itself, so that a document and its row in the queue
+are there together or not at all. A store that was never enrolled has neither.
 """
 
 from __future__ import annotations
@@ -47,24 +47,25 @@ UNKNOWN = 1
 
 @dataclass(frozen=True, slots=True)
 class Enrollment:
-    """Where a store is synced to, and how far that is.
+    """With which server and under which name a store is synced, and how far.
 
     Attributes:
         server: The server's address.
         tenant: Whose documents these are.
         device: This store's name there, which breaks ties between equal stamps.
-        cursor: The server's last change that was pulled; 0 for none.
-        last: The largest stamp written or seen.
-        floor: The largest stamp that a server has, one's own or another's.
-        offset_ms: What is added to this machine's clock, learnt from the server.
+        cursor: The server's last change that was pulled; 0 before the first pull.
+        last: The largest stamp that was written or seen here.
+        floor: The largest stamp that the server is known to have, of any device.
+        offset_ms: Milliseconds to add to this machine's clock to get the server's time.
         with_text: Whether text and metadata are sent.
-        max_queue: Bytes of vectors that may wait.
-        success_ms: When a sync last went through, in milliseconds since 1970; 0 for never.
-        margin: Below this doubt, ``rerank="auto"`` does not ask; None for the default.
-        epoch: What the server's tenant was called when ``cursor`` was given out; another name, and it was
-            restored from an older copy. Empty where no server said.
+        max_queue: At most this many bytes of vectors wait in the queue.
+        success_ms: When a sync last succeeded, in milliseconds since 1970; 0 for never.
+        margin: ``rerank="auto"`` asks the server from this doubt on; None for the default.
+        epoch: The server's epoch in which ``cursor`` counts. A server with another epoch was restored
+            from an older copy. Empty if the server did not say.
         push: The number of the last push that was begun.
-        answered: The last one of which is known whether it arrived: ``push``, or one less.
+        answered: The number of the last push of which this device knows whether it arrived: ``push``, or
+            one less.
     """
 
     server: str
@@ -84,16 +85,16 @@ class Enrollment:
 
     @property
     def is_open(self) -> bool:
-        """Whether nobody knows here if the last push arrived."""
+        """Whether it is not known yet if the last push arrived."""
         return self.push > self.answered
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of a document's version.
+    """What is known of the version of a document.
 
     Attributes:
-        version: The one that the store has.
+        version: The version that the store has.
         deleted: Whether it is a deletion.
         acknowledged: The newest stamp of this document that the server has; ``NEVER`` if the server
             does not have the document, ``UNKNOWN`` if it has a version that this device does not know.
@@ -125,7 +126,13 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A document that was written: its id, whether it was deleted, and bytes of vectors kept."""
+    """A document that was written.
+
+    Attributes:
+        id: The document.
+        deleted: Whether it was deleted.
+        size_bytes: Bytes of its full vectors that are kept to be sent.
+    """
 
     id: str
     deleted: bool
@@ -134,7 +141,15 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """A row of the queue."""
+    """A row of the queue.
+
+    Attributes:
+        id: The document.
+        stamp: The stamp of the version that waits.
+        deleted: Whether that version is a deletion.
+        queued_ms: Since when the document waits, in milliseconds since 1970.
+        size_bytes: Bytes of its full vectors that are kept to be sent.
+    """
 
     id: str
     stamp: int
@@ -149,10 +164,10 @@ _OUTBOX = ("id", "stamp", "deleted", "queued_ms", "bytes", "crc")
 
 
 def read_enrollment(connection: sqlite3.Connection) -> Enrollment | None:
-    """Where a store is synced to; None if it is not.
+    """The enrollment of a store, or None if it is not enrolled.
 
     Raises:
-        DamagedError: What is there is not what was written.
+        DamagedError: The enrollment is not what was written.
     """
     row = connection.execute(
         f"SELECT {', '.join(_ENROLLMENT)}, crc FROM sync"  # noqa: S608 - own names
@@ -167,7 +182,7 @@ def read_enrollment(connection: sqlite3.Connection) -> Enrollment | None:
 
 
 def write_enrollment(connection: sqlite3.Connection, enrollment: Enrollment) -> None:
-    """Write where a store is synced to."""
+    """Write the enrollment of a store."""
     # Truth is a number in SQLite, and the checksum is of what will be read.
     values = [int(v) if isinstance(v, bool) else v for v in astuple(enrollment)]
     statement = insert_into("sync", ("id", *_ENROLLMENT, "crc"), replace=True)
@@ -180,9 +195,9 @@ def note(
     *,
     wall: Callable[[], int] = now_ms,
 ) -> None:
-    """Give what was just written a version each, and queue it. Call in the transaction of the write.
+    """Give each written document a new version, and queue it. Call in the transaction of the write.
 
-    Nothing happens in a store that is not enrolled.
+    In a store that is not enrolled this does nothing.
     """
     enrollment = read_enrollment(connection) if changes else None
     if enrollment is None:
@@ -231,10 +246,10 @@ def note_put(
 
 
 def known_versions(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Known]:
-    """Versions of those documents that have one.
+    """Versions of those documents that have one, by id.
 
     Raises:
-        DamagedError: One is not what was written.
+        DamagedError: A version is not what was written.
     """
     found = {}
     for *values, crc in select_rows(connection, ", ".join(_VERSION), "id", ids, "versions"):
@@ -246,7 +261,7 @@ def known_versions(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[s
 
 
 def write_versions(connection: sqlite3.Connection, versions: Mapping[str, Known]) -> None:
-    """Write versions of documents."""
+    """Write versions of documents, given by id."""
     rows = []
     for name, known in versions.items():
         version = known.version
@@ -263,7 +278,7 @@ def write_versions(connection: sqlite3.Connection, versions: Mapping[str, Known]
 
 
 def write_queue(connection: sqlite3.Connection, rows: Iterable[Queued]) -> None:
-    """Queue documents; one that waits already is replaced, and keeps the time it has waited since."""
+    """Queue documents. One that waits already is replaced, and keeps the time since when it waits."""
     connection.executemany(
         f"{insert_into('outbox', _OUTBOX)} ON CONFLICT (id) DO UPDATE SET stamp = excluded.stamp, "
         "deleted = excluded.deleted, bytes = excluded.bytes, crc = excluded.crc",
@@ -298,12 +313,12 @@ def restamp(
     *,
     wall: Callable[[], int] = now_ms,
 ) -> Enrollment:
-    """Give queued documents new stamps, in their order, above ``enrollment.last``.
+    """Give queued documents new stamps above ``enrollment.last``, in their present order.
 
     Args:
         connection: In a transaction that writes.
-        enrollment: What the stamps follow; it is written back with the last one given.
-        ids: Which; None for all that wait.
+        enrollment: Has the stamp that the new ones follow. It is written back with the last new stamp.
+        ids: Which documents; None for all that wait.
         wall: The clock, in milliseconds since 1970.
     """
     query = "SELECT id, stamp, deleted, queued_ms, bytes FROM outbox ORDER BY stamp"
@@ -330,7 +345,7 @@ def restamp(
 
 
 def rewind(connection: sqlite3.Connection) -> None:
-    """Have everything pulled once more: the codes that were pulled are of no use any more."""
+    """Have the next sync pull everything again: codes pulled before belong to another bundle."""
     enrollment = read_enrollment(connection)
     if enrollment is not None:
         write_enrollment(connection, replace(enrollment, cursor=0))

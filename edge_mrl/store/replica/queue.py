@@ -1,4 +1,4 @@
-"""The queue as it is sent: what goes out, under which number, and what a server said of it."""
+"""The queue of documents to send: reading it, numbering pushes, and taking over a server's answers."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ class Outgoing:
     """A document that waits to be sent.
 
     Attributes:
-        id: Its name.
-        stamp: The version that waits.
-        deleted: Whether it is a deletion; then there is nothing below.
-        document: The document.
-        spans: Offsets (start, end) of its n passages.
-        vectors: float16[n, full_dim]; None where they are to be made from the text.
+        id: The document.
+        stamp: The stamp of the version that waits.
+        deleted: Whether that version is a deletion; then the other attributes are empty.
+        document: The document as it is now.
+        spans: Offsets (start, end) of its n passages, in characters.
+        vectors: float16[n, full_dim], its full vectors; None if they have to be made again from the text.
     """
 
     id: str
@@ -65,7 +65,15 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a server said of a version: the status, and the version it has where that is newer."""
+    """What a server said of a version that was sent.
+
+    Attributes:
+        id: The document.
+        stamp: The stamp of the version that was sent.
+        status: "applied"; "stale", if the server has a newer version; "clock_ahead", if the stamp is too
+            far in the future; "invalid", "too_large" or "forbidden", if the server refused the version.
+        newer: The stamp of the version that the server has, if that is newer; else 0.
+    """
 
     id: str
     stamp: int
@@ -75,7 +83,13 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """What waits: documents, bytes of vectors kept for them, and since when the oldest one does."""
+    """What waits to be sent.
+
+    Attributes:
+        items: Number of documents and deletions.
+        size_bytes: Bytes of the full vectors that are kept for them.
+        oldest_ms: Since when the oldest one waits, in milliseconds since 1970; None if nothing waits.
+    """
 
     items: int
     size_bytes: int
@@ -83,18 +97,18 @@ class Queue:
 
 
 def queue_of(store: Store) -> Queue:
-    """What waits."""
+    """What waits to be sent."""
     query = "SELECT count(*), ifnull(sum(bytes), 0), min(queued_ms) FROM outbox"
     with store.locked() as (connection, _):
         return Queue(*connection.execute(query).fetchone())
 
 
 def newest_queued(store: Store) -> int:
-    """The largest stamp that waits; 0 for none."""
+    """The largest stamp that waits to be sent; 0 if nothing waits."""
     with store.locked() as (connection, _):
         query = "SELECT ifnull(max(stamp), 0) FROM outbox"
-        newest: int = connection.execute(query).fetchone()[0]
-        return newest
+        (newest,) = connection.execute(query).fetchone()
+        return int(newest)
 
 
 def outgoing(store: Store, *, limit: int, after: int = 0) -> list[Outgoing]:
@@ -102,11 +116,11 @@ def outgoing(store: Store, *, limit: int, after: int = 0) -> list[Outgoing]:
 
     Args:
         store: The store.
-        limit: Most documents.
+        limit: Return at most this many documents.
         after: Only those with a larger stamp.
 
     Raises:
-        DamagedError: A row is not what was written.
+        DamagedError: A row or a document is not what was written.
     """
     query = (
         "SELECT id, stamp, deleted, bytes, crc FROM outbox WHERE stamp > ? ORDER BY stamp LIMIT ?"
@@ -143,7 +157,7 @@ def outgoing(store: Store, *, limit: int, after: int = 0) -> list[Outgoing]:
 def _fulls(
     connection: sqlite3.Connection, store: Store, keys: list[int]
 ) -> dict[int, NDArray[np.float16]]:
-    """Vectors as they are sent; none where only int8 is kept, which is not what was embedded."""
+    """Full vectors as they are sent, by key; where int8 is kept, they are made again from the text."""
     dim = store.binding.full_dim
     if dim is None or store.keep_full not in ("until-synced", "fp16"):
         return {}
@@ -157,15 +171,15 @@ def _fulls(
 
 
 def begin_push(store: Store, number: int, ids: Sequence[str]) -> bool:
-    """Note that a push goes out, durably, before it does: its answer may be lost.
+    """Note on disk that a push is about to go out, since its answer may be lost.
 
     Args:
         store: The store.
-        number: One more than the last push's.
-        ids: The documents in it.
+        number: The number of the last push, plus one.
+        ids: The documents in the push.
 
     Returns:
-        Whether it may: False where another process has begun one in the meantime.
+        Whether the push may go out: False if another process has begun one meanwhile.
     """
     with store.writing(), store.locked() as (connection, _):
         now = require(connection, store)
@@ -182,12 +196,12 @@ def begin_push(store: Store, number: int, ids: Sequence[str]) -> bool:
 
 
 def settle_push(store: Store, number: int, *, refused: Collection[str] | None) -> None:
-    """Take over what became of the last push; a server says it, and lets it arrive no more.
+    """Take over whether a push arrived. The server said so, and does not accept that push any more.
 
     Args:
         store: The store.
-        number: Up to which it is said.
-        refused: Documents of the push that it refused; None where the push did not arrive.
+        number: The number of the push; earlier ones are settled with it.
+        refused: Documents of the push that the server refused; None if the push did not arrive.
     """
     with store.writing(), store.locked() as (connection, _):
         now = require(connection, store)
@@ -206,16 +220,16 @@ def settle_push(store: Store, number: int, *, refused: Collection[str] | None) -
 def acknowledge(
     store: Store, verdicts: Sequence[Verdict], *, offset_ms: int, number: int = 0
 ) -> None:
-    """Take over what a server said of versions that were sent, all in one transaction.
+    """Take over what a server said of versions that were sent, in one transaction.
 
-    A row leaves the queue only if it is still the version that was sent; then the vectors that were
-    kept for it go too.
+    A document leaves the queue only if its version is still the one that was sent. Then the full vectors
+    that were kept for it are deleted too.
 
     Args:
         store: The store.
-        verdicts: What it said.
-        offset_ms: The server's clock less this machine's.
-        number: That of the push; 0 where there was none.
+        verdicts: What the server said.
+        offset_ms: The server's clock less this machine's, in milliseconds.
+        number: The number of the push; 0 if it had none.
     """
     with store.writing(), store.locked() as (connection, _):
         now = require(connection, store)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edge_mrl.codes import INT8, Packing, code_bytes, int4_step, normalize, quantize
 from edge_mrl.search import nearest
-from edge_mrl.store import CodeTable, Layout, Part, Segment
+from edge_mrl.store import CodeBlock, CodeTable, Layout, Segment
 from edge_mrl.wire import Item, encode_items
 
 __all__ = ["MEASURED_ROWS", "Cost", "code_table", "cost", "search_seconds"]
@@ -87,7 +87,7 @@ def code_table(codes: NDArray[np.int8], packing: Packing = INT8) -> CodeTable:
     layout = Layout(codes.shape[1], packing=packing)
     keys = np.arange(len(codes), dtype=np.uint32)
     segment = layout.pack(packing.pack(codes), keys, 0)
-    part = Part(0, segment, mapped=False)
+    part = CodeBlock(0, segment, mapped=False)
     names = {int(key): f"{key:08d}" for key in keys} if len(keys) <= MEASURED_ROWS else {}
     return CodeTable(
         layout,
