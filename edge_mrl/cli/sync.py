@@ -8,6 +8,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from edge_mrl.cli.output import count, duration, print_json, size, snippet, table
+from edge_mrl.cli.progress import Progress
 from edge_mrl.cli.stores import add_store
 from edge_mrl.errors import NetworkError, UsageError
 
@@ -153,7 +155,6 @@ def _change(args: argparse.Namespace) -> None:
 
 
 def _look(args: argparse.Namespace) -> int:
-    from edge_mrl.cli.output import count
     from edge_mrl.index import Index
     from edge_mrl.store import replica
     from edge_mrl.sync import retry_dead_letters, status_of
@@ -174,8 +175,6 @@ def _look(args: argparse.Namespace) -> int:
 
 
 def _once(client: SyncClient, args: argparse.Namespace) -> int:
-    from edge_mrl.cli.progress import Progress
-
     started = time.monotonic()
     waiting = client.status().queue.items
     with Progress("syncing", waiting, quiet=args.quiet) as bar:
@@ -222,8 +221,6 @@ def _watch(client: SyncClient, args: argparse.Namespace) -> int:
 
 
 def _warn(outcome: Outcome, client: SyncClient, args: argparse.Namespace) -> None:
-    from edge_mrl.cli.output import count
-
     if outcome.waiting is None or args.quiet:
         return
     left = count(client.status().queue.items, "document")
@@ -231,8 +228,6 @@ def _warn(outcome: Outcome, client: SyncClient, args: argparse.Namespace) -> Non
 
 
 def _figures(outcome: Outcome) -> str:
-    from edge_mrl.cli.output import size
-
     moved = f"{outcome.pushed:,} sent, {outcome.pulled:,} received"
     return f"{moved}, {size(outcome.bytes_sent + outcome.bytes_received)}"
 
@@ -240,8 +235,6 @@ def _figures(outcome: Outcome) -> str:
 def _print_outcome(
     outcome: Outcome, status: Status, args: argparse.Namespace, seconds: float | None
 ) -> None:
-    from edge_mrl.cli.output import duration, print_json
-
     facts: dict[str, Any] = dataclasses.asdict(outcome)
     facts |= {"queued": status.queue.items, "dead_letters": status.dead}
     if args.json:
@@ -255,16 +248,14 @@ def _print_outcome(
         if value:
             parts.append(f"{value:,} {name}")
     if outcome.resent is not None:
-        again = f"{outcome.resent:,} documents queued again"
-        parts.append(f"the server had been restored from an older copy: {again}")
+        again = count(outcome.resent, "document")
+        parts.append(f"the server had been restored from an older copy: {again} queued again")
     if status.dead:
         parts.append(f"{status.dead:,} cannot be sent (list them with --dead-letters)")
     print("; ".join(parts), flush=True)
 
 
 def _print_status(status: Status, args: argparse.Namespace) -> None:
-    from edge_mrl.cli.output import count, print_json, size, table
-
     if args.json:
         print_json(dataclasses.asdict(status))
         return
@@ -285,8 +276,6 @@ def _print_status(status: Status, args: argparse.Namespace) -> None:
 
 
 def _print_letters(letters: Sequence[Any], args: argparse.Namespace) -> None:
-    from edge_mrl.cli.output import print_json, snippet
-
     if args.json:
         print_json({"dead_letters": [dataclasses.asdict(letter) for letter in letters]})
         return
@@ -296,8 +285,6 @@ def _print_letters(letters: Sequence[Any], args: argparse.Namespace) -> None:
 
 
 def _say(args: argparse.Namespace, facts: dict[str, Any], text: str) -> None:
-    from edge_mrl.cli.output import print_json
-
     if args.json:
         print_json(facts)
     elif not args.quiet:

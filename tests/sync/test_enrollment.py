@@ -13,6 +13,7 @@ from edge_mrl.documents import Document
 from edge_mrl.errors import NotEnrolledError, ServerError, UsageError
 from edge_mrl.index import Index
 from edge_mrl.store import replica
+from edge_mrl.sync.client import SyncClient
 from edge_mrl.sync.credentials import Credentials, credentials_path
 from edge_mrl.sync.enrollment import enroll, move
 from edge_mrl.sync.link import Link
@@ -59,10 +60,13 @@ def test_invitation_works_once_and_a_refused_one_changes_nothing(
         assert not credentials_path(path).exists()
         with pytest.raises(NotEnrolledError):
             status_of(index.store)
-        enroll(index.store, server.url, invitation, name="first")
+        lost = enroll(index.store, server.url, invitation)  # as if its answer had been lost
+        assert enroll(index.store, server.url, invitation).device == lost.device
+        with SyncClient.open(index) as client:
+            assert client.sync_once().pushed == 2
     with Index.open(tmp_path / "second.db", TINY) as second:
         with pytest.raises(ServerError):
-            enroll(second.store, server.url, invitation, name="second")
+            enroll(second.store, server.url, invitation)
         with pytest.raises(NotEnrolledError):
             Link(second.store, None).follow()
 
@@ -129,8 +133,6 @@ def test_moving_changes_address_and_certificates_alone(
 def test_enrolling_again_sends_only_what_was_not_sent(
     path: Path, server: Serving, new_code: NewCode
 ) -> None:
-    from edge_mrl.sync.client import SyncClient
-
     with Index.open(path) as index:
         enroll(index.store, server.url, new_code())
         with SyncClient.open(index) as client:
