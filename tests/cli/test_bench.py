@@ -211,7 +211,7 @@ def test_compare_prints_a_table_with_ratios(
         ([], "expected --bundle DIR, or --store"),
         (["--bundle", "missing"], "no bundle at"),
         (["--store", "missing.db"], "no store at"),
-        (["--bundle", str(TINY), "--store", "x.db", "--rows", "5"], "leave it out"),
+        (["--bundle", str(TINY), "--store", "x.db", "--rows", "5"], "omit it with --store"),
         (["--bundle", str(TINY), "--rows", "0"], "rows is 0"),
         (["--bundle", str(TINY), "--threads", "0"], "threads is 0"),
         (["--bundle", str(TINY), "--seconds", "-1"], "seconds is -1"),

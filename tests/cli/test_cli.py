@@ -153,7 +153,7 @@ def test_error_with_json_is_one_object_on_standard_output(tmp_path: Path) -> Non
     result = run("search", "cat", "--store", tmp_path / "x.db", "--json")
     error = json.loads(result.stdout)["error"]
     assert result.returncode == 2
-    assert error["kind"] == "UsageError"
+    assert error["kind"] == "NoStoreError"
     assert result.stderr.decode() == f"edge-mrl: error: {error['message']}\n"
 
 
