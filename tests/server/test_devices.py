@@ -34,8 +34,8 @@ from tests.support.relays import Relay
 from tests.support.serving import admin, serving
 
 DAY_MS = 86_400_000
-#: Clocks of devices are level to the time that an answer takes.
-LEVEL_S = 0.1
+#: Clocks of devices agree to the time that an answer takes.
+AGREE_S = 0.1
 
 
 class Device:
@@ -139,11 +139,11 @@ def test_document_pushed_alone_whose_answer_was_lost_stays_deleted(
         if written == "again":
             one.put(x="my own words")
         assert other.client.sync_once().pulled == 1
-        time.sleep(LEVEL_S)
+        time.sleep(AGREE_S)
         other.index.delete(["x"])
         assert other.client.sync_once().pushed == 1
         if written == "late":
-            time.sleep(LEVEL_S)
+            time.sleep(AGREE_S)
             one.put(x="my own words")
         assert forget(place.url, tenant) == 1
         one.put(late="never sent")
