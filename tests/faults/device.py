@@ -121,7 +121,7 @@ class _Device:
         if self._client is None:
             self._enroll()
         self._pipe.send(("finished",))
-        self._level()
+        self._stay_in_sync()
         assert self._client is not None
         self._client.close()
         self._pipe.send(("bye",))
@@ -187,7 +187,7 @@ class _Device:
             self._outcomes.append(outcome)
             self._ran.notify_all()
 
-    def _level(self) -> None:
+    def _stay_in_sync(self) -> None:
         """Sync until told to stop, and say each time what still waits.
 
         The harness's last word is repeated, so that it knows which syncs began after that. A step is
@@ -205,7 +205,7 @@ class _Device:
                 outcome = self._sync()
                 status = self._client.status()
                 said = outcome.waiting, outcome.cause
-                self._pipe.send(("level", word, status.queue.items, outcome.done, said))
+                self._pipe.send(("synced", word, status.queue.items, outcome.done, said))
 
     def _sync(self) -> Outcome:
         assert self._client is not None

@@ -117,7 +117,7 @@ class _Device:
     done: int = 0
     name: str = ""
     finished: bool = False
-    level: tuple[Any, ...] = ()
+    synced: tuple[Any, ...] = ()
     bye: bool = False
 
 
@@ -227,8 +227,8 @@ class World:
             one.name = word[1]
         elif word[0] == "finished":
             one.finished = True
-        elif word[0] == "level":
-            one.level = word[1:]
+        elif word[0] == "synced":
+            one.synced = word[1:]
         elif word[0] == "bye":
             one.bye = True
         else:
@@ -420,13 +420,13 @@ class World:
         started = time.monotonic()
         # First until no queue holds anything; then each pulls what the others sent last.
         for word in (1, 2):
-            self._until_level(self.devices, word, started + CONVERGE_S)
+            self._until_in_sync(self.devices, word, started + CONVERGE_S)
         self.report.converge_s = time.monotonic() - started
 
     def _bootstrap(self) -> None:
         """A new device has everything after one sync."""
         self._live(self.fresh)
-        self._until_level([self.fresh], 1, time.monotonic() + CONVERGE_S)
+        self._until_in_sync([self.fresh], 1, time.monotonic() + CONVERGE_S)
         for one in [*self.devices, self.fresh]:
             self._say(one, "stop")
         deadline = time.monotonic() + CONVERGE_S
@@ -434,12 +434,12 @@ class World:
             self._in_time(deadline, "devices did not stop")
             self._listen(0.1)
 
-    def _until_level(self, devices: list[_Device], word: int, deadline: float) -> None:
+    def _until_in_sync(self, devices: list[_Device], word: int, deadline: float) -> None:
         for one in devices:
             self._say(one, word)
-        while not all(one.level[:3] == (word, 0, True) for one in devices):
-            said = {one.number: one.level for one in devices}
-            self._in_time(deadline, f"NOT LEVEL {CONVERGE_S} s after healing: {said}")
+        while not all(one.synced[:3] == (word, 0, True) for one in devices):
+            said = {one.number: one.synced for one in devices}
+            self._in_time(deadline, f"NOT IN SYNC {CONVERGE_S} s after healing: {said}")
             self._listen(0.1)
 
     def _say(self, one: _Device, word: Any) -> None:

@@ -99,7 +99,7 @@ def check_log(server: Serving) -> None:
 def no_process_outlives_the_tests() -> Iterator[None]:
     """Set up first, so checked last: after the servers of all other fixtures have ended."""
     yield
-    assert children.left_over() == []
+    assert children.all_end(children.left_over(), 10.0), children.left_over()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

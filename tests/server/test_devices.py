@@ -34,8 +34,8 @@ from tests.support.relays import Relay
 from tests.support.serving import admin, serving
 
 DAY_MS = 86_400_000
-#: Clocks of devices are level to the time that an answer takes.
-LEVEL_S = 0.1
+#: Clocks of devices agree to the time that an answer takes.
+AGREE_S = 0.1
 
 
 class Device:
@@ -139,11 +139,11 @@ def test_document_pushed_alone_whose_answer_was_lost_stays_deleted(
         if written == "again":
             one.put(x="my own words")
         assert other.client.sync_once().pulled == 1
-        time.sleep(LEVEL_S)
+        time.sleep(AGREE_S)
         other.index.delete(["x"])
         assert other.client.sync_once().pushed == 1
         if written == "late":
-            time.sleep(LEVEL_S)
+            time.sleep(AGREE_S)
             one.put(x="my own words")
         assert forget(place.url, tenant) == 1
         one.put(late="never sent")
@@ -356,9 +356,7 @@ def test_restored_database_gets_back_what_it_lost_and_nothing_that_was_deleted(
             epoch = epoch_of(kept.url)
             assert (epoch == before) == told
             assert main(["sync", "--store", str(other.index.path)]) == 0
-            assert (
-                "restored from an older copy: 2 documents queued again" in capsys.readouterr().out
-            )
+            assert "restored from an older copy: 2 documents queued again" in capsys.readouterr().out
             refused = third.client.sync_once()
             assert (refused.cause, "401" in str(refused.waiting)) == ("refused", True)
             with open_database(kept.url) as opened, opened.write() as transaction:
