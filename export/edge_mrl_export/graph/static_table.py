@@ -50,7 +50,7 @@ def static_table(transformer: Any) -> StaticTable:
     """The table of a StaticEmbedding module or of a model2vec folder.
 
     Raises:
-        UsageError: The tokenizer has tokens without a row, or the table is no table of floats.
+        UsageError: The tokenizer has tokens without a row, or the table does not hold floats.
     """
     if isinstance(transformer, Model2Vec):
         return _model2vec_table(transformer)

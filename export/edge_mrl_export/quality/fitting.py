@@ -78,13 +78,13 @@ def fit_codings(
         return FittedCodings(plain, {}, note)
     picks = np.array(spread(range(len(texts)), MOST_PASSAGES))
     full = full[picks]
-    cut = () if subject.matryoshka else tuple(d for d in dims if d < subject.model.width)
+    shorter = () if subject.matryoshka else tuple(d for d in dims if d < subject.model.width)
     # A linear head is fitted to find passages by excerpts; it agrees less with the full model's ranking.
     head = "rotation" if any(found.relevance is None for found in data) else "linear"
     heads: dict[int, Float | None] = dict.fromkeys(dims)
-    excerpts = _excerpts(subject, [texts[i] for i in picks], cache) if cut else None
-    with Progress("fit heads", len(cut), quiet=quiet) as bar:
-        for dim in cut:
+    excerpts = _excerpts(subject, [texts[i] for i in picks], cache) if shorter else None
+    with Progress("fit heads", len(shorter), quiet=quiet) as bar:
+        for dim in shorter:
             trial = HeadTrial.of(
                 full, nested_sizes(dim), layer_norm=subject.layer_norm, excerpts=excerpts
             )
@@ -101,7 +101,7 @@ def fit_codings(
         else f"made by {head} heads"
     )
     note = f"codes are {how}; 1-bit codes are rotated; both fitted to {len(full):,} documents, no query"
-    return FittedCodings(made, dict.fromkeys(cut, head), note)
+    return FittedCodings(made, dict.fromkeys(shorter, head), note)
 
 
 def _excerpts(subject: Subject, texts: Sequence[str], cache: Cache) -> Excerpts | None:
@@ -118,6 +118,6 @@ def _fitted(subject: Subject, full: Float, head: Float | None, dim: int, kind: s
         return Coding.plain(head, dim, kind, scale=subject.scale)
     layer_norm = subject.layer_norm
     some = full[:: max(1, len(full) // BALANCED_ON)]
-    turned = rotate_for_bits(some, head, dim=dim, layer_norm=layer_norm)
-    codes = derive_codes(some, turned, dim=dim, layer_norm=layer_norm, scale=subject.scale)
-    return Coding(turned, centred_packing(codes))
+    rotated = rotate_for_bits(some, head, dim=dim, layer_norm=layer_norm)
+    codes = derive_codes(some, rotated, dim=dim, layer_norm=layer_norm, scale=subject.scale)
+    return Coding(rotated, centred_packing(codes))

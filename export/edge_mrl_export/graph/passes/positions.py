@@ -31,9 +31,9 @@ class TrimPositions(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         pen = Pen(model.graph, "positions")
         found = _tables(model, self._max_tokens)
-        for gather, cut, table, counted in found:
+        for gather, slice_, table, counted in found:
             gather.replace_input_with(0, pen.const(table[: self._max_tokens]))
-            cut.replace_input_with(0, pen.const(counted[:, : self._max_tokens]))
+            slice_.replace_input_with(0, pen.const(counted[:, : self._max_tokens]))
         tidy(model)
         return ir.passes.PassResult(model, modified=bool(found))
 
@@ -49,12 +49,12 @@ def _tables(model: ir.Model, limit: int) -> list[tuple[ir.Node, ir.Node, Array, 
     found = []
     for gather in model.graph:
         ids = gather.inputs[1] if gather.op_type == "Gather" else None
-        cut = None if ids is None else ids.producer()
-        if cut is None or cut.op_type != "Slice":
+        slice_ = None if ids is None else ids.producer()
+        if slice_ is None or slice_.op_type != "Slice":
             continue
-        table, counted = constant(gather.inputs[0]), constant(cut.inputs[0])
+        table, counted = constant(gather.inputs[0]), constant(slice_.inputs[0])
         if table is None or counted is None or table.ndim != 2 or counted.ndim != 2:
             continue
         if len(table) > limit and np.array_equal(counted, np.arange(counted.size)[None]):
-            found.append((gather, cut, table, counted))
+            found.append((gather, slice_, table, counted))
     return found
