@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from filelock import FileLock
 
@@ -33,6 +34,11 @@ SPREAD = ("tests/export/", "tests/faults/", "tests/heads/", "tests/store/test_cr
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # torch makes this folder when it is imported; the default place is the system's temporary folder.
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(ROOT / "build" / "torchinductor"))
+# How long Hypothesis needs says how busy the machine is, not what a test is worth.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 # A shell ignores interrupts in what it starts in the background, and children inherit that: the tests
 # that interrupt a command would wait for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

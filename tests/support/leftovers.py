@@ -8,6 +8,7 @@ deleted, but for files in the repository.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import shutil
@@ -33,8 +34,9 @@ TOOLS = {
 }
 #: A process that was told to end has so long to do it.
 GRACE_S = 5.0
-#: Folders of servers, which cannot delete them where tests kill them with SIGKILL.
-KILLED = ("edge-mrl-metrics-", "edge-mrl-snapshots-")
+#: Folders of servers, which cannot delete them where tests kill them with SIGKILL; and multiprocessing's
+#: own, which it deletes when this process ends.
+ALLOWED = ("edge-mrl-metrics-", "edge-mrl-snapshots-", "pymp-")
 #: Python's own helpers, which end with the process that started them.
 HELPERS = ("multiprocessing.forkserver", "multiprocessing.resource_tracker")
 
@@ -64,6 +66,8 @@ class Leftovers:
         if memory.is_dir() and os.access(memory, os.W_OK):
             self._folders.append(_folder(memory))
             os.environ[MEMORY] = str(self._folders[1])
+        for folder in self._folders:  # behind what multiprocessing deletes there
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
@@ -89,8 +93,6 @@ class Leftovers:
             else:
                 os.environ[name] = value
         tempfile.tempdir = None
-        for folder in self._folders:
-            shutil.rmtree(folder, ignore_errors=True)
 
     def _processes(self) -> list[str]:
         deadline = time.monotonic() + GRACE_S
@@ -103,7 +105,7 @@ class Leftovers:
 
     def _temporary(self) -> list[str]:
         found = sorted(path for folder in self._folders for path in folder.iterdir())
-        return [f"file {path}" for path in found if not path.name.startswith(KILLED)]
+        return [f"file {path}" for path in found if not path.name.startswith(ALLOWED)]
 
     def _new(self) -> list[str]:
         return [f"file {path}" for path in sorted(set(_files(self._root)) - self._before)]
