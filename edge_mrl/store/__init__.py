@@ -8,6 +8,7 @@ from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
     from edge_mrl.store import reindex, replica
+    from edge_mrl.store.binding import SEARCH_STAGES
     from edge_mrl.store.bundles import binding_of, find_bundle
     from edge_mrl.store.codefile.file import Layout, Segment
     from edge_mrl.store.codefile.table import CodeBlock, CodeTable
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from edge_mrl.store.replica.dead_letters import DeadLetter
     from edge_mrl.store.replica.outbox import MAX_QUEUE_BYTES, Enrollment
     from edge_mrl.store.replica.queue import Outgoing, Queue, Verdict
-    from edge_mrl.store.settings import SEARCH_STAGES
     from edge_mrl.store.statistics import Stats, stats
     from edge_mrl.store.store import Store
     from edge_mrl.store.view import Place, View
@@ -60,6 +60,7 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
+        "binding": ("SEARCH_STAGES",),
         "bundles": ("binding_of", "find_bundle"),
         "codefile.file": ("Layout", "Segment"),
         "codefile.table": ("CodeTable", "CodeBlock"),
@@ -71,7 +72,6 @@ __getattr__ = lazily(
         "replica.dead_letters": ("DeadLetter",),
         "replica.outbox": ("MAX_QUEUE_BYTES", "Enrollment"),
         "replica.queue": ("Outgoing", "Queue", "Verdict"),
-        "settings": ("SEARCH_STAGES",),
         "statistics": ("Stats", "stats"),
         "store": ("Store",),
         "view": ("Place", "View"),

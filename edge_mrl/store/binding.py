@@ -1,4 +1,4 @@
-"""The row that says which codes a store has, how its documents are split, and what else it keeps."""
+"""What a store is bound to, and its settings: texts by name that hold for the codes it has now."""
 
 from __future__ import annotations
 
@@ -13,11 +13,21 @@ from edge_mrl.store.codefile.file import GENERATION_BYTES
 from edge_mrl.store.codefile.state import State, write_state
 from edge_mrl.store.file import Fill
 from edge_mrl.store.records import KEEP_FULL, Binding, checksum, decode_packing, encode_packing
-from edge_mrl.store.settings import delete_settings
 from edge_mrl.store.statements import insert_row
 
-__all__ = ["Bound", "describe_binding", "fill_new", "read_bound", "relative_bundle", "write_bound"]
+__all__ = [
+    "SEARCH_STAGES",
+    "describe_binding",
+    "fill_new",
+    "read_bound",
+    "read_setting",
+    "relative_bundle",
+    "write_bound",
+    "write_setting",
+]
 
+#: The setting that holds the stages of this store's searches, as text.
+SEARCH_STAGES = "funnel"
 #: Columns that the checksum covers, in its order. The bundle's place may change without a new checksum.
 BOUND_COLUMNS = (
     "space_id",
@@ -108,7 +118,7 @@ def write_bound(
         "bundle_relative": relative_bundle(binding.bundle, path),
     }
     insert_row(connection, "binding", bound | beside, replace=True)
-    delete_settings(connection)
+    connection.execute("DELETE FROM settings")
 
 
 def fill_new(path: Path, binding: Binding, rule: PassageRule, keep_full: str | None) -> Fill:
@@ -130,6 +140,30 @@ def fill_new(path: Path, binding: Binding, rule: PassageRule, keep_full: str | N
         write_state(connection, State(0, 1, 0, 0, b"\0" * GENERATION_BYTES))
 
     return fill
+
+
+def read_setting(connection: sqlite3.Connection, name: str) -> str | None:
+    """The text of a setting, or None if it is not set.
+
+    Raises:
+        DamagedError: The text is not what was written.
+    """
+    query = "SELECT value, crc FROM settings WHERE name = ?"
+    row = connection.execute(query, (name,)).fetchone()
+    if row is None:
+        return None
+    value, crc = row
+    if checksum(name, value) != crc:
+        raise DamagedError(f"its setting {name!r} cannot be trusted")
+    return str(value)
+
+
+def write_setting(connection: sqlite3.Connection, name: str, value: str | None) -> None:
+    """Write a setting; None deletes it."""
+    connection.execute("DELETE FROM settings WHERE name = ?", (name,))
+    if value is not None:
+        row = {"name": name, "value": value, "crc": checksum(name, value)}
+        insert_row(connection, "settings", row)
 
 
 def relative_bundle(bundle: str, path: Path) -> str:

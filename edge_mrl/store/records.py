@@ -30,6 +30,7 @@ __all__ = [
     "Entry",
     "checksum",
     "decode_full",
+    "decode_metadata",
     "decode_packing",
     "decode_spans",
     "document_check",

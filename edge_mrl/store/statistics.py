@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from edge_mrl.store import reindex
+from edge_mrl.store.binding import SEARCH_STAGES, read_setting
 from edge_mrl.store.codefile.state import read_dead, read_state
 from edge_mrl.store.file import stored_bytes
 from edge_mrl.store.replica.outbox import read_enrollment
-from edge_mrl.store.settings import SEARCH_STAGES, read_setting
 
 if TYPE_CHECKING:
     from edge_mrl.store.store import Store

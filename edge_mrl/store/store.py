@@ -15,35 +15,28 @@ from pathlib import Path
 from typing import Self
 
 from edge_mrl.documents import Document, PassageRule, clean
-from edge_mrl.errors import (
-    BindingError,
-    DamagedError,
-    StoreBusyError,
-    StoreError,
+from edge_mrl.errors import BindingError, DamagedError, StoreBusyError, StoreError
+from edge_mrl.store.binding import (
+    describe_binding,
+    fill_new,
+    read_bound,
+    relative_bundle,
+    write_setting,
 )
-from edge_mrl.store.binding import describe_binding, fill_new, read_bound, relative_bundle
 from edge_mrl.store.codefile.cache import CodeCache
 from edge_mrl.store.codefile.state import State, read_dead, read_state, write_state
 from edge_mrl.store.file import Fill, connect, named_damage, reporting, transaction
-from edge_mrl.store.records import (
-    Binding,
-    Counts,
-    Entry,
-    each_id,
-    encode_metadata,
-    text_hash,
-)
+from edge_mrl.store.records import Binding, Counts, Entry, each_id, encode_metadata, text_hash
 from edge_mrl.store.replica.outbox import Change, note, note_put, room_in_queue
 from edge_mrl.store.rows import (
     EntryRows,
+    Taking,
     leave_out_vectors,
     put_metadata,
     put_rows,
     remove_documents,
 )
-from edge_mrl.store.settings import write_setting
 from edge_mrl.store.statements import select_rows
-from edge_mrl.store.taking import Taking
 from edge_mrl.store.view import DOCUMENT_COLUMNS, View, read_document
 
 __all__ = ["Store"]
@@ -425,7 +418,7 @@ class Store:
         if self.binding.code != before.code:
             raise BindingError(
                 f"{self.path} has been changed to another bundle, {self.binding.bundle} "
-                f"({describe_binding(self.binding)}): put these documents again"
+                f"({describe_binding(self.binding)}): use that bundle, and try again"
             )
 
     def _follow_binding(self) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from edge_mrl.documents import Document
 from edge_mrl.errors import DamagedError, EdgeMrlError
+from edge_mrl.store.binding import read_setting
 from edge_mrl.store.codefile.cache import CodeCache
 from edge_mrl.store.codefile.state import read_state
 from edge_mrl.store.filters import compile_filter
@@ -23,7 +24,6 @@ from edge_mrl.store.records import (
     document_check,
     text_hash,
 )
-from edge_mrl.store.settings import read_setting
 from edge_mrl.store.statements import select_rows
 
 if TYPE_CHECKING:

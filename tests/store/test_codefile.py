@@ -251,7 +251,7 @@ def test_file_of_another_program_is_left_alone(path: Path, codes: NDArray[np.int
     with Store.open(path) as store:
         assert answers(store, codes) == expected
         compact(store)
-        assert "no code file" in stats(store).problem
+        assert "is not a code file" in stats(store).problem
     assert file.read_bytes() == b"somebody's notes"
 
 
@@ -361,9 +361,10 @@ def test_reader_sees_compaction_of_another_process(path: Path, codes: NDArray[np
         store.delete([str(number) for number in range(350)])
         before = answers(store, codes[350:])
         run_python(
-            "from edge_mrl import codecache, maintain\n"
+            "from edge_mrl.store import compact\n"
+            "from edge_mrl.store.codefile import cache as codecache\n"
             "codecache.SEGMENT_ROWS, codecache.STAGE_ROWS = 128, 64\n"
-            f"with Store.open({str(path)!r}) as store: maintain.compact(store)"
+            f"with Store.open({str(path)!r}) as store: compact(store)"
         )
         assert answers(store, codes[350:]) == before
         assert stats(store).deleted_passages == 0
@@ -378,9 +379,10 @@ def test_open_block_keeps_its_rows_while_another_process_compacts(
         with store.reading() as view:
             expected = nearest(codes[:3], view.codes, k=5, width=40)
             run_python(
-                "from edge_mrl import codecache, maintain\n"
+                "from edge_mrl.store import compact\n"
+                "from edge_mrl.store.codefile import cache as codecache\n"
                 "codecache.SEGMENT_ROWS, codecache.STAGE_ROWS = 128, 64\n"
-                f"with Store.open({str(path)!r}) as store: maintain.compact(store)"
+                f"with Store.open({str(path)!r}) as store: compact(store)"
             )
             assert nearest(codes[:3], view.codes, k=5, width=40) == expected
         assert check(store).sound
@@ -391,7 +393,7 @@ def test_commits_cost_what_sqlite_costs(path: Path) -> None:
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed: the syncs of a commit are not counted")
     code = f"""
-from edge_mrl.codecache import STAGE_ROWS
+from edge_mrl.store.codefile.cache import STAGE_ROWS
 with create({str(path)!r}) as store:
     for number in range(200):
         store.put([entry(str(number))])
@@ -420,7 +422,7 @@ def test_layout_fits_pages_of_any_size(kind: str) -> None:
 
 def test_opening_says_why_not(tmp_path: Path) -> None:
     layout = Layout(8, 64)
-    with pytest.raises(CodeFileError, match="not there"):
+    with pytest.raises(CodeFileError, match="it is missing"):
         CodeFile.open(tmp_path / "x", layout, b"1" * 16)
     (tmp_path / "x").write_bytes(b"text")
     with pytest.raises(ForeignFileError):

@@ -16,7 +16,7 @@ from edge_mrl.errors import (
     UsageError,
 )
 from edge_mrl.search.scan import nearest
-from edge_mrl.store import Counts, Entry, Store, check, text_hash
+from edge_mrl.store import Counts, Entry, Health, Store, check, text_hash
 from tests.support.stores import BINDING, DIM, RULE, entry, live_codes, open_store
 
 if TYPE_CHECKING:
@@ -45,6 +45,13 @@ def test_store_gives_back_what_was_put(path: Path) -> None:
             keys = view.codes.gather(np.arange(2))[1].tolist()
             assert view.places(keys) == {keys[0]: (0, [(0, 6), (1, 6)])}
             assert view.documents(keys)[keys[0]].id == "b"
+
+
+def test_emptied_store_is_sound(path: Path) -> None:
+    with open_store(path) as store:
+        store.put([entry("a", "some words")])
+        store.delete(["a"])
+        assert check(store) == Health(0, (), (), ())
 
 
 def test_put_replaces_the_document_of_its_id(path: Path) -> None:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["STAGE_ROWS", "CodeCache"]
+__all__ = ["CodeCache"]
 
 #: Rows that wait in SQLite before they go to the file. Reading them again after a commit takes some
 #: 3 ms; filing them costs two syncs, once for so many rows.

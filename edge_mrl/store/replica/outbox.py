@@ -26,11 +26,13 @@ __all__ = [
     "known_versions",
     "note",
     "note_put",
+    "queue_crc",
     "read_enrollment",
     "restamp",
     "rewind",
     "room_in_queue",
     "write_enrollment",
+    "write_queue",
     "write_versions",
 ]
 
