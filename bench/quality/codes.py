@@ -27,7 +27,7 @@ from bench.quality.retrieval import ROOT
 from bench.quality.sets import RERANKED, JudgedSet, add_set_arguments, read_sets
 from bench.support.machine import RESULTS, save
 from edge_mrl.bundle.head import derive_codes
-from edge_mrl.cli.progress import Progress
+from edge_mrl.cli.common.progress import Progress
 from edge_mrl.codes.packing import INT8, Packing, int4_step, normalize
 from edge_mrl.heads.rotation import centred_packing, rotate_for_bits
 from edge_mrl.heads.selection import nested_sizes

@@ -34,7 +34,7 @@ from bench.quality.sets import (
 )
 from bench.support.machine import RESULTS, save
 from edge_mrl.bundle.head import derive_codes
-from edge_mrl.cli.progress import Progress
+from edge_mrl.cli.common.progress import Progress
 from edge_mrl.codes.packing import normalize
 from edge_mrl.heads.selection import Excerpts, HeadTrial, nested_sizes
 from edge_mrl_export.pages.plots import Axis, Line, Panel, svg

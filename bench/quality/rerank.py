@@ -22,7 +22,7 @@ from bench.quality.retrieval import rerank
 from bench.quality.sets import JudgedSet, add_set_arguments, read_sets
 from bench.support.machine import save
 from edge_mrl.bundle.head import derive_codes
-from edge_mrl.cli.progress import Progress
+from edge_mrl.cli.common.progress import Progress
 from edge_mrl.codes.packing import similarity
 from edge_mrl.heads.selection import nested_sizes
 from edge_mrl.search.rerank import DEFAULT_MARGIN, NOISE, doubt

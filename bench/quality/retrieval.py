@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from bench.quality.metrics import bootstrap_ratio, evaluate
 from bench.support.machine import save
-from edge_mrl.cli.progress import Progress
+from edge_mrl.cli.common.progress import Progress
 from edge_mrl.codes.packing import normalize, pack_bits, similarity
 from edge_mrl.encode.encoder import Encoder, Encoding
 

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from bench.search.compare import ONE_THREAD
 from bench.support.machine import RESULTS, save
-from edge_mrl.cli.progress import Progress
+from edge_mrl.cli.common.progress import Progress
 from edge_mrl.documents import Document, PassageRule
 from edge_mrl.encode.encoder import Encoder
 from edge_mrl.search.funnel import Funnel

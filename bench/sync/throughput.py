@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from bench.support.machine import save
 from edge_mrl.bundle.head import derive_codes, read_head
 from edge_mrl.bundle.manifest import read_manifest
-from edge_mrl.cli.progress import Progress
+from edge_mrl.cli.common.progress import Progress
 from edge_mrl.codes.packing import normalize
 from edge_mrl.documents import Document
 from edge_mrl.index import Index

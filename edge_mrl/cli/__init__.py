@@ -21,14 +21,14 @@ from edge_mrl.lazy import lazily
 from edge_mrl.machine import memory
 
 if TYPE_CHECKING:
-    from edge_mrl.cli.output import duration, print_json, size
-    from edge_mrl.cli.progress import Progress
+    from edge_mrl.cli.common.output import duration, print_json, size
+    from edge_mrl.cli.common.progress import Progress
 
 __all__ = ["COMMANDS", "EXTRAS", "Progress", "duration", "main", "print_json", "size"]
 
 __getattr__ = lazily(
     __name__,
-    {"output": ("duration", "print_json", "size"), "progress": ("Progress",)},
+    {"common.output": ("duration", "print_json", "size"), "common.progress": ("Progress",)},
 )
 
 #: Sub-commands of the runtime, each a module of this package, with its ``HELP``.

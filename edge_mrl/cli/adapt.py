@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from edge_mrl.cli.output import count, duration, print_json
-from edge_mrl.cli.progress import Progress
-from edge_mrl.cli.stores import add_store, add_threads, existing
+from edge_mrl.cli.common.output import count, duration, print_json
+from edge_mrl.cli.common.progress import Progress
+from edge_mrl.cli.common.stores import add_store, add_threads, existing
 
 if TYPE_CHECKING:
     from edge_mrl.heads import Adaptation

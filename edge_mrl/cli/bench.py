@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_mrl.cli.output import count, print_json, size, table
-from edge_mrl.cli.progress import Progress
-from edge_mrl.cli.stores import add_threads, existing
-from edge_mrl.cli.vectors import replacing
+from edge_mrl.cli.common.output import count, print_json, size, table
+from edge_mrl.cli.common.progress import Progress
+from edge_mrl.cli.common.stores import add_threads, existing
+from edge_mrl.cli.common.vectors import replacing
 from edge_mrl.errors import UsageError
 from edge_mrl.machine import facts
 

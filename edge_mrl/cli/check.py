@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from edge_mrl.cli.output import count, print_json
-from edge_mrl.cli.progress import Progress
-from edge_mrl.cli.stores import add_store, open_existing
+from edge_mrl.cli.common.output import count, print_json
+from edge_mrl.cli.common.progress import Progress
+from edge_mrl.cli.common.stores import add_store, open_existing
 
 __all__ = ["HELP", "add_arguments", "run"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from edge_mrl.cli.output import print_json, size
-from edge_mrl.cli.stores import add_store, open_existing
+from edge_mrl.cli.common.output import print_json, size
+from edge_mrl.cli.common.stores import add_store, open_existing
 
 __all__ = ["HELP", "add_arguments", "run"]
 

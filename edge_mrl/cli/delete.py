@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from edge_mrl.cli.output import count, print_json
-from edge_mrl.cli.stores import FILTER_HELP, add_filter, add_store, open_existing, parse_filter
+from edge_mrl.cli.common.output import count, print_json
+from edge_mrl.cli.common.stores import (
+    FILTER_HELP,
+    add_filter,
+    add_store,
+    open_existing,
+    parse_filter,
+)
 from edge_mrl.errors import UsageError
 
 __all__ = ["HELP", "add_arguments", "run"]

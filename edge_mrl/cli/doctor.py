@@ -7,9 +7,9 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_mrl.cli.output import print_json
-from edge_mrl.cli.progress import Progress
-from edge_mrl.cli.stores import add_threads
+from edge_mrl.cli.common.output import print_json
+from edge_mrl.cli.common.progress import Progress
+from edge_mrl.cli.common.stores import add_threads
 from edge_mrl.machine import describe
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_mrl.cli.output import count, duration, print_json, size
-from edge_mrl.cli.progress import Progress
-from edge_mrl.cli.stores import add_threads
-from edge_mrl.cli.vectors import JsonLines, Npy, replacing
+from edge_mrl.cli.common.output import count, duration, print_json, size
+from edge_mrl.cli.common.progress import Progress
+from edge_mrl.cli.common.stores import add_threads
+from edge_mrl.cli.common.vectors import JsonLines, Npy, replacing
 from edge_mrl.errors import UsageError
 
 if TYPE_CHECKING:
-    from edge_mrl.cli.vectors import Writer
+    from edge_mrl.cli.common.vectors import Writer
     from edge_mrl.encode import Encoder
 
 __all__ = ["HELP", "add_arguments", "run"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from edge_mrl.cli.output import count, print_json
-from edge_mrl.cli.stores import add_store
+from edge_mrl.cli.common.output import count, print_json
+from edge_mrl.cli.common.stores import add_store
 from edge_mrl.errors import UsageError
 
 __all__ = ["HELP", "add_arguments", "run"]

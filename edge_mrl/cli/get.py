@@ -6,8 +6,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from edge_mrl.cli.output import print_json
-from edge_mrl.cli.stores import add_store, open_existing
+from edge_mrl.cli.common.output import print_json
+from edge_mrl.cli.common.stores import add_store, open_existing
 
 if TYPE_CHECKING:
     from edge_mrl.documents import Document

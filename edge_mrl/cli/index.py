@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_mrl.cli.output import count, duration, print_json, size, table
-from edge_mrl.cli.progress import Progress
-from edge_mrl.cli.stores import add_threads
+from edge_mrl.cli.common.output import count, duration, print_json, size, table
+from edge_mrl.cli.common.progress import Progress
+from edge_mrl.cli.common.stores import add_threads
 from edge_mrl.errors import UsageError
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import argparse
 import time
 from typing import Any
 
-from edge_mrl.cli.output import count, duration, print_json
-from edge_mrl.cli.progress import Progress
-from edge_mrl.cli.stores import add_store, add_threads
+from edge_mrl.cli.common.output import count, duration, print_json
+from edge_mrl.cli.common.progress import Progress
+from edge_mrl.cli.common.stores import add_store, add_threads
 
 __all__ = ["HELP", "add_arguments", "run"]
 

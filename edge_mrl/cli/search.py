@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from edge_mrl.cli.output import count, duration, print_json, snippet
-from edge_mrl.cli.stores import (
+from edge_mrl.cli.common.output import count, duration, print_json, snippet
+from edge_mrl.cli.common.stores import (
     FILTER_HELP,
     add_filter,
     add_store,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from edge_mrl.cli.output import count, print_json, size, table
-from edge_mrl.cli.stores import add_store, open_existing
+from edge_mrl.cli.common.output import count, print_json, size, table
+from edge_mrl.cli.common.stores import add_store, open_existing
 
 if TYPE_CHECKING:
     from edge_mrl.store import Stats

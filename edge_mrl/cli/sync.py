@@ -8,9 +8,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from edge_mrl.cli.output import count, duration, print_json, size, snippet, table
-from edge_mrl.cli.progress import Progress
-from edge_mrl.cli.stores import add_store
+from edge_mrl.cli.common.output import count, duration, print_json, size, snippet, table
+from edge_mrl.cli.common.progress import Progress
+from edge_mrl.cli.common.stores import add_store
 from edge_mrl.errors import NetworkError, UsageError
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from edge_mrl.cli import progress
-from edge_mrl.cli.progress import Progress
+from edge_mrl.cli.common import progress
+from edge_mrl.cli.common.progress import Progress
 
 
 class Terminal(io.StringIO):

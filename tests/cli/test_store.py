@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edge_mrl.cli.stores import parse_filter
+from edge_mrl.cli.common.stores import parse_filter
 from edge_mrl.errors import UsageError
 from edge_mrl.index import Index
 from tests.support.bundles import TINY, TINY_COARSE
