@@ -405,7 +405,7 @@ def test_full_vectors_need_a_bundle_that_gives_them(notes: Path, tmp_path: Path)
     assert not path.exists()
     good("index", notes, "--bundle", TINY, "--store", path, "--keep-full", "fp16", "--quiet")
     result = run("index", notes, "--store", path, "--keep-full", "int8")
-    assert b"leave this option out" in result.stderr
+    assert b"leave out this option" in result.stderr
     result = run("reindex", "--bundle", TINY_COARSE, "--store", path)
     assert result.returncode == 2
     assert b"gives none" in result.stderr
