@@ -6,6 +6,7 @@ These names are the public interface; ``import edge_mrl`` loads none of them bef
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_mrl._version import __version__
@@ -36,6 +37,9 @@ __all__ = [
 # From 1.29 on, ONNX Runtime reports its use to its maker unless this is set before it is loaded: it
 # makes a device id and a database in the user's cache, and a thread that uploads.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+# Modules that have moved are still found where they were, and warn.
+__path__.append(str(Path(__file__).parent / "_moved"))
 
 __getattr__ = lazily(
     __name__,

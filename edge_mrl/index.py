@@ -443,4 +443,5 @@ def _require_rule(
         )
 
 
-__getattr__ = moved(__name__, {"edge_mrl.search": ("Hit",)})
+_MOVED = {"edge_mrl.ingest": ("Stored", "embed"), "edge_mrl.search": ("Hit",)}
+__getattr__ = moved(__name__, {**_MOVED, "edge_mrl.store": ("binding_of", "find_bundle")})

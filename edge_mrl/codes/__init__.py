@@ -14,11 +14,15 @@ if TYPE_CHECKING:
         CODE_MAX,
         INT8,
         Packing,
+        asymmetric,
         code_bytes,
         int4_step,
         normalize,
+        pack,
+        pack_bits,
         quantize,
         similarity,
+        unpack,
     )
 
 __all__ = [
@@ -27,12 +31,16 @@ __all__ = [
     "CODE_MAX",
     "INT8",
     "Packing",
+    "asymmetric",
     "code_bytes",
     "int4_step",
     "kind_fits",
     "normalize",
+    "pack",
+    "pack_bits",
     "quantize",
     "similarity",
+    "unpack",
 ]
 
 __getattr__ = lazily(
@@ -45,11 +53,15 @@ __getattr__ = lazily(
             "CODE_MAX",
             "INT8",
             "Packing",
+            "asymmetric",
             "code_bytes",
             "int4_step",
             "normalize",
+            "pack",
+            "pack_bits",
             "quantize",
             "similarity",
+            "unpack",
         ),
     },
 )

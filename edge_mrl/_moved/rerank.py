@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edge_mrl.search import Margin
     from edge_mrl.store import Store
 
-__all__ = ["calibrate_margin"]
+__all__: list[str] = []
 
 __getattr__ = moved(
     __name__,
