@@ -7,11 +7,11 @@ CONSTRAINTS := constraints/tested.txt
 INSTALLED := $(VENV)/.installed
 INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
 BUNDLE := build/minilm-128
-# A worker for each core. Tests of a group (tests/conftest.py) run on one of them; long groups come first.
+# A worker for each core. tests/conftest.py says which tests stay together, and what comes first.
 # Another order in each run: its seed is in the header, and SEED=N repeats it.
 PYTEST := $(BIN)/python -m pytest $(if $(SEED),--randomly-seed=$(SEED))
 WORKERS ?= auto
-PARALLEL := -n $(WORKERS) --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+PARALLEL := -n $(WORKERS) --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests and the demo need no network once installed; nothing may wait for one.

@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -59,14 +60,25 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test its tier and the group of those that run on one worker; long ones come first."""
+    """Give each test its tier; long ones come first."""
     for item in items:
         if all(item.get_closest_marker(tier) is None for tier in TIERS):
             item.add_marker("quick")
-        file = item.nodeid.partition("::")[0]
-        if item.get_closest_marker("xdist_group") is None and not file.startswith(SPREAD):
-            item.add_marker(pytest.mark.xdist_group(file))
     items.sort(key=_rank)
+
+
+@pytest.hookimpl(optionalhook=True)  # the wheel is tested without pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the tests of a file on one worker, but those of ``SPREAD``, if ``--dist loadscope`` asks."""
+    if config.getoption("dist") != "loadscope":
+        return None
+    from xdist.scheduler.loadscope import LoadScopeScheduling
+
+    class FilesTogether(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return nodeid if nodeid.startswith(SPREAD) else nodeid.partition("::")[0]
+
+    return FilesTogether(config, log)
 
 
 def _rank(item: pytest.Item) -> tuple[bool, int]:
