@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -23,14 +21,6 @@ def bed(request: pytest.FixtureRequest) -> Emulator:
             raise
         request.config.stash[REASON] = str(error)
         pytest.skip(f"no ARM test bed: {error}")
-
-
-@pytest.fixture(scope="session")
-def pool() -> Iterator[ThreadPoolExecutor]:
-    """Starts processes side by side: emulation is slow, and each uses little more than a core."""
-    with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as executor:
-        yield executor
-        executor.shutdown(cancel_futures=True)
 
 
 def pytest_terminal_summary(

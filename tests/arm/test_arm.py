@@ -1,13 +1,12 @@
 """The real package on emulated ARM CPUs: a Raspberry Pi 4's, a Raspberry Pi 5's, and one that can do all.
 
-What is run there is started by one fixture, side by side; each test looks at one result.
+What is run there is kept by one fixture; each test looks at one result.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,8 @@ from tests.support.serving import admin, serving
 pytestmark = [pytest.mark.test, pytest.mark.arm]
 
 PIS = ("cortex-a72", "cortex-a76")
+#: A store is written and read on one of them before each merge, and on both at night.
+STORES = ("cortex-a76", pytest.param("cortex-a72", marks=pytest.mark.nightly))
 #: The same graph on two architectures: float sums differ in the last bit, and rounding to int8 makes
 #: a step of that here and there.
 X86_MEAN, X86_MIN = 0.999, 0.995
@@ -66,20 +67,24 @@ def corpus() -> list[dict[str, str]]:
     return [{"id": name, "text": " ".join(entries[name].split())[:TEXT_CHARS]} for name in names]
 
 
-Result = Future[Any]
-
-
 class Runs:
-    """What runs on the emulated CPUs, by name.
+    """What runs on the emulated CPUs, by name and CPU; each is run once, when a test asks for it.
 
     Args:
         folder: For their files.
         bundle: The default bundle.
     """
 
-    def __init__(self, bed: Emulator, pool: ThreadPoolExecutor, folder: Path, bundle: Path) -> None:
-        self._bed, self._pool, self._folder, self._bundle = bed, pool, folder, bundle
-        self._futures: dict[tuple[str, str], Result] = {}
+    def __init__(self, bed: Emulator, folder: Path, bundle: Path) -> None:
+        self._bed, self._folder, self._bundle = bed, folder, bundle
+        self._results: dict[tuple[str, str], Any] = {}
+        self._work: dict[str, Callable[[str], Any]] = {
+            "verify": self._verify,
+            "cost": self._cost,
+            "embed": self._embed_there,
+            "tokens": self._tokens,
+            "store": self._store,
+        }
         self.texts = folder / "texts.txt"
         self.documents = folder / "documents.jsonl"
         self.questions = folder / "questions.txt"
@@ -93,20 +98,11 @@ class Runs:
         self.x86_answers = self._answers(good, self.x86_store)
         self.x86_vectors = self._embed(good, "x86")
 
-    def start(self, verified: Collection[str]) -> None:
-        """Start all, the longest first; ``verified`` are the CPUs that verify the bundle."""
-        for name, work in (
-            ("verify", self._verify),
-            ("cost", self._cost),
-            ("embed", self._embed_there),
-            ("tokens", self._tokens),
-            ("store", self._store),
-        ):
-            for cpu in {"embed": CPUS, "verify": verified}.get(name, PIS):
-                self._futures[name, cpu] = self._pool.submit(work, cpu)
-
     def __getitem__(self, key: tuple[str, str]) -> Any:
-        return self._futures[key].result(LIMIT_S)
+        if key not in self._results:
+            name, cpu = key
+            self._results[key] = self._work[name](cpu)
+        return self._results[key]
 
     def _there(self, cpu: str) -> Callable[..., Any]:
         """The command line on that CPU, called as ``tests.support.processes.good`` is."""
@@ -225,21 +221,8 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(
-    request: pytest.FixtureRequest,
-    bed: Emulator,
-    pool: ThreadPoolExecutor,
-    minilm_bundle: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Runs:
-    made = Runs(bed, pool, tmp_path_factory.mktemp("arm"), minilm_bundle)
-    made.start([cpu for cpu in PIS if _is_asked_for(request.session, "test_verify_passes", cpu)])
-    return made
-
-
-def _is_asked_for(session: pytest.Session, test: str, cpu: str) -> bool:
-    """Whether this test runs, with this CPU."""
-    return any(item.name.partition("@")[0] == f"{test}[{cpu}]" for item in session.items)
+def runs(bed: Emulator, minilm_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(bed, tmp_path_factory.mktemp("arm"), minilm_bundle)
 
 
 @pytest.fixture(scope="module")
@@ -255,10 +238,8 @@ def test_enough_texts(runs: Runs) -> None:
     assert len(set(runs.texts.read_text("utf-8").splitlines())) == DOCUMENTS + QUERIES >= 24
 
 
-# The longest of all by far; what it compares is compared for other texts on both below.
-@pytest.mark.parametrize(
-    "cpu", ["cortex-a76", pytest.param("cortex-a72", marks=pytest.mark.nightly)]
-)
+@pytest.mark.nightly  # the longest of all by far; what it compares is compared for other texts below
+@pytest.mark.parametrize("cpu", PIS)
 def test_verify_passes(runs: Runs, cpu: str) -> None:
     result = runs["verify", cpu]
     assert (result["code"], result.get("failures")) == (0, []), result["said"].decode()
@@ -296,7 +277,7 @@ def test_token_ids_are_identical(runs: Runs, cpu: str, minilm_bundle: Path) -> N
         assert runs["tokens", cpu] == encoder.tokenize(texts)
 
 
-@pytest.mark.parametrize("cpu", PIS)
+@pytest.mark.parametrize("cpu", STORES)
 def test_commands_work_end_to_end(runs: Runs, cpu: str) -> None:
     done = runs["store", cpu]
     assert done["indexed"]["added"] == DOCUMENTS
@@ -308,7 +289,7 @@ def test_commands_work_end_to_end(runs: Runs, cpu: str) -> None:
     assert all(len(hits) == 5 for hits in done["hybrid"])
 
 
-@pytest.mark.parametrize("cpu", PIS)
+@pytest.mark.parametrize("cpu", STORES)
 def test_store_syncs_with_one_on_another_architecture(runs: Runs, cpu: str) -> None:
     done = runs["store", cpu]["sync"]
     assert (done["sent"]["pushed"], done["sent"]["queued"]) == (DOCUMENTS, 0)
@@ -320,7 +301,7 @@ def test_store_syncs_with_one_on_another_architecture(runs: Runs, cpu: str) -> N
     assert (done["first"]["id"], done["first"]["text"]) == ("new", done["new"]["text"])
 
 
-@pytest.mark.parametrize("cpu", PIS)
+@pytest.mark.parametrize("cpu", STORES)
 @pytest.mark.parametrize("where", ["own", "x86", "own here"])
 def test_stores_give_the_same_answers_wherever_they_were_written_and_are_read(
     runs: Runs, cpu: str, where: str
@@ -342,6 +323,7 @@ def test_stores_give_the_same_answers_wherever_they_were_written_and_are_read(
     assert clear >= QUERIES // 2  # else nothing was compared
 
 
+@pytest.mark.nightly  # it measures, which is slow under emulation
 def test_doctor_knows_the_cpu_and_finds_a_bundle_sound(bed: Emulator) -> None:
     """It measures in a process of its own, so this shows as well that one can be started."""
     command = ("-m", "edge_mrl", "doctor", "--bundle", TINY, "--json")
