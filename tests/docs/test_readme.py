@@ -17,8 +17,22 @@ README = (ROOT / "README.md").read_text("utf-8")
 RESULTS = ROOT / "bench" / "results"
 
 
+EXPORT = "edge-mrl export -o minilm-128"
+
+
 @pytest.mark.test
-def test_readme_commands_and_code_run(tmp_path: Path, minilm_model: Path) -> None:
+def test_readme_commands_and_code_run(tmp_path: Path, minilm_bundle: Path) -> None:
+    """Its bundle is the one that the same command made for all tests."""
+    shown = steps(README)
+    assert [EXPORT in step.code for step in shown] == [True, False, False]
+    shutil.copytree(minilm_bundle, tmp_path / "minilm-128")
+    compare_page(README, tmp_path, lambda code: code.replace(EXPORT, "true"))
+
+
+@pytest.mark.nightly
+def test_readme_commands_run_with_an_export_of_their_own(
+    tmp_path: Path, minilm_model: Path
+) -> None:
     shown = steps(README)
     assert [step.language for step in shown] == ["bash", "bash", "python"]
     assert all(step.printed for step in shown[1:]), (

@@ -41,7 +41,7 @@ def test_json_is_one_object_and_nothing_else(model: Path, tmp_path: Path) -> Non
 
 
 def test_gate_and_usage_have_their_own_exit_codes(model: Path, tmp_path: Path) -> None:
-    low = run(model, "--dim", "8", "--int4", "--json", cwd=tmp_path)
+    low = run(model, "--dim", "8", "--int4", "--head", "prefix", "--json", cwd=tmp_path)
     assert low.returncode == 1
     assert json.loads(low.stdout)["error"]["kind"] == "GateError"
     assert "--allow-low-fidelity" in low.stderr
@@ -54,7 +54,8 @@ def test_gate_and_usage_have_their_own_exit_codes(model: Path, tmp_path: Path) -
 
 def test_progress_is_shown_by_stage_on_a_terminal_alone(model: Path, tmp_path: Path) -> None:
     controller, terminal = pty.openpty()
-    command = [sys.executable, "-m", "edge_mrl", "export", str(model), "--dim", "8", "-o", "a"]
+    arguments = (model, "--dim", "8", "--head", "prefix")
+    command = [sys.executable, "-m", "edge_mrl", "export", *map(str, arguments), "-o", "a"]
     with subprocess.Popen(
         command, cwd=tmp_path, stderr=terminal, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -74,6 +75,6 @@ def test_progress_is_shown_by_stage_on_a_terminal_alone(model: Path, tmp_path: P
     for stage in ("load source model", "trace and fuse", "calibrate", "measure bundle", "verify"):
         assert stage.encode() in shown
     assert "fidelity" in printed
-    plain = run(model, "--dim", "8", "-o", "b", cwd=tmp_path)
+    plain = run(*arguments, "-o", "b", cwd=tmp_path)
     assert plain.returncode == 0
     assert "trace and fuse" not in plain.stderr
