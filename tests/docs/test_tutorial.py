@@ -17,7 +17,7 @@ EXPORT = "edge-mrl export -o minilm-128"
 
 @pytest.mark.test
 def test_tutorial_runs_as_it_stands(tmp_path: Path, minilm_bundle: Path) -> None:
-    """Its bundle is the one that the same command made for all tests; a nightly test of the README makes it anew."""
+    """Its bundle is the one that the same command made; a nightly test of the README makes it anew."""
     shown = steps(TUTORIAL)
     assert [step.code for step in shown if "export" in step.code] == [f"{EXPORT}\n"]
     assert f"\n{EXPORT} " in steps(README)[0].code
