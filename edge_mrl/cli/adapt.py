@@ -71,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
         excerpts = not (args.no_excerpts or args.no_pieces)
         done = adapt(index, output=output, excerpts=excerpts, stage=bars.stage)
     if args.json:
-        print_json(dataclasses.asdict(done))
+        # "pieces" is the former name of "excerpts"; it goes with the next minor version.
+        print_json({**dataclasses.asdict(done), "pieces": done.excerpts})
     elif not args.quiet:
         print(_text(done))
     return 0

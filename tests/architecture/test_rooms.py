@@ -176,7 +176,7 @@ def test_sqlite_needs_no_driver_of_postgresql() -> None:
 def test_faces_load_nothing() -> None:
     faces = [module.name for module in every_module() if module.is_face]
     ours = {module.name for module in every_module() if not module.is_face}
-    loaded = loaded_after(imports_of([name for name in faces if not name.endswith(".cli")]))
+    loaded = loaded_after(imports_of([name for name in faces if ".cli" not in name]))
     assert not loaded & {"numpy", *HEAVY, *MODELS}
     assert loaded & ours <= {"edge_mrl._version", "edge_mrl.lazy"}
 
@@ -256,7 +256,7 @@ def test_faces_say_what_they_are_for_and_hide_no_module() -> None:
 
 def test_each_room_has_tests_of_its_own_name() -> None:
     for room in floors("edge_mrl"):
-        if room not in ("_version", "lazy"):
+        if not room.startswith("_"):
             folder, file = ROOT / "tests" / room, ROOT / "tests" / f"test_{room}.py"
             assert file.is_file() or list(folder.glob("test_*.py")), f"no tests of {room}"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge_mrl_server.storage import Database, accounts, open_database
-from tests.support import children, postgres
+from tests.support import postgres
 from tests.support.processes import wait_until
 from tests.support.serving import Caller, Serving, enroll, serving
 
@@ -93,13 +93,6 @@ def check_log(server: Serving) -> None:
     log = server.log()
     assert '"internal' not in log
     assert '"status": 500' not in log
-
-
-@pytest.fixture(scope="session", autouse=True)
-def no_process_outlives_the_tests() -> Iterator[None]:
-    """Set up first, so checked last: after the servers of all other fixtures have ended."""
-    yield
-    assert children.all_end(children.left_over(), 10.0), children.left_over()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -51,6 +51,7 @@ print("all have ended", flush=True)
 @contextmanager
 def supervised(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Two jobs under a supervisor, both begun."""
+    before = set(left_over())  # servers of other tests
     process = subprocess.Popen(
         ending_with_us([sys.executable, "-c", PROGRAM, str(folder)]),
         stdout=subprocess.PIPE,
@@ -61,7 +62,7 @@ def supervised(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         wait_until(lambda: len([*folder.glob("[ab]-[0-9]*")]) == 2)
         yield process
     finally:
-        for pid in left_over():  # also orphans, which hold the pipes open
+        for pid in set(left_over()) - before:  # also orphans, which hold the pipes open
             os.kill(pid, signal.SIGKILL)
         process.communicate()
 
