@@ -35,6 +35,9 @@ SPREAD = ("tests/export/", "tests/faults/", "tests/heads/", "tests/store/test_cr
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # torch makes this folder when it is imported; the default place is the system's temporary folder.
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(ROOT / "build" / "torchinductor"))
+# A worker for each core: two threads in each of them would wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 # How long Hypothesis needs says how busy the machine is, not what a test is worth.
 hypothesis.settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]

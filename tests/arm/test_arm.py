@@ -26,8 +26,6 @@ from tests.support.serving import admin, serving
 pytestmark = [pytest.mark.test, pytest.mark.arm]
 
 PIS = ("cortex-a72", "cortex-a76")
-#: A store is written and read on one of them before each merge, and on both at night.
-STORES = ("cortex-a76", pytest.param("cortex-a72", marks=pytest.mark.nightly))
 #: The same graph on two architectures: float sums differ in the last bit, and rounding to int8 makes
 #: a step of that here and there.
 X86_MEAN, X86_MIN = 0.999, 0.995
@@ -277,7 +275,8 @@ def test_token_ids_are_identical(runs: Runs, cpu: str, minilm_bundle: Path) -> N
         assert runs["tokens", cpu] == encoder.tokenize(texts)
 
 
-@pytest.mark.parametrize("cpu", STORES)
+@pytest.mark.nightly  # minutes of emulation
+@pytest.mark.parametrize("cpu", PIS)
 def test_commands_work_end_to_end(runs: Runs, cpu: str) -> None:
     done = runs["store", cpu]
     assert done["indexed"]["added"] == DOCUMENTS
@@ -289,7 +288,8 @@ def test_commands_work_end_to_end(runs: Runs, cpu: str) -> None:
     assert all(len(hits) == 5 for hits in done["hybrid"])
 
 
-@pytest.mark.parametrize("cpu", STORES)
+@pytest.mark.nightly  # minutes of emulation
+@pytest.mark.parametrize("cpu", PIS)
 def test_store_syncs_with_one_on_another_architecture(runs: Runs, cpu: str) -> None:
     done = runs["store", cpu]["sync"]
     assert (done["sent"]["pushed"], done["sent"]["queued"]) == (DOCUMENTS, 0)
@@ -301,7 +301,8 @@ def test_store_syncs_with_one_on_another_architecture(runs: Runs, cpu: str) -> N
     assert (done["first"]["id"], done["first"]["text"]) == ("new", done["new"]["text"])
 
 
-@pytest.mark.parametrize("cpu", STORES)
+@pytest.mark.nightly  # minutes of emulation
+@pytest.mark.parametrize("cpu", PIS)
 @pytest.mark.parametrize("where", ["own", "x86", "own here"])
 def test_stores_give_the_same_answers_wherever_they_were_written_and_are_read(
     runs: Runs, cpu: str, where: str

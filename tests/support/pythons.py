@@ -121,7 +121,16 @@ def run(name: str, wheel: Path) -> str:
         if not where.startswith(str(python.parent.parent)):
             raise RuntimeError(f"the tests would run {where.strip()}, expected the wheel")
         files = [f"tests/{name}.py" for name in TESTS]
-        options = ["-q", "-m", "quick", "-p", "no:cacheprovider", f"--basetemp={scratch}/tmp"]
+        options = [
+            "-q",
+            "-m",
+            "quick",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:leftovers",
+            f"--basetemp={scratch}/tmp",
+        ]
         said = _call([python, "-m", "pytest", *options, *files], cwd=scratch)
     return f"{_versions(python)}: {said.splitlines()[-1]}"
 
