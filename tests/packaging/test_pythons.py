@@ -25,14 +25,13 @@ LIMIT_S = 500.0
 @pytest.fixture(scope="module")
 def runs(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Future[str]]]:
+) -> Iterator[dict[tuple[str, bool], Future[str]]]:
     """All that are asked for, side by side."""
     wheel = build_wheel(tmp_path_factory.mktemp("dist"))
-    asked = {
-        item.callspec.params.get("name") for item in request.session.items if is_of_wheel(item)
-    }
+    items = [item for item in request.session.items if is_of_wheel(item)]
+    asked = {(item.callspec.params["name"], item.callspec.params["whole"]) for item in items}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield {name: pool.submit(run, name, wheel) for name in NAMES if name in asked}
+        yield {one: pool.submit(run, one[0], wheel, whole=one[1]) for one in asked}
         pool.shutdown(cancel_futures=True)
 
 
@@ -49,15 +48,17 @@ def test_lowest_versions_are_those_that_the_package_asks_for() -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "whole"),
     [
-        pytest.param(name, marks=pytest.mark.test if name == OLDEST else pytest.mark.nightly)
-        for name in NAMES
+        pytest.param(OLDEST, False, marks=pytest.mark.test),
+        *(pytest.param(name, True, marks=pytest.mark.nightly) for name in NAMES),
     ],
 )
-def test_wheel_passes_its_tests(runs: dict[str, Future[str]], name: str) -> None:
+def test_wheel_passes_its_tests(
+    runs: dict[tuple[str, bool], Future[str]], name: str, whole: bool
+) -> None:
     try:
-        said = runs[name].result(LIMIT_S)
+        said = runs[name, whole].result(LIMIT_S)
     except UnreachableError as error:
         pytest.skip(f"no network to install from: {error}")
     assert " passed" in said
