@@ -21,6 +21,8 @@ from edge_mrl.encode.encoder import Encoder
 from edge_mrl_export.pages.plots import Column, dots
 from tests.support.bundles import TINY
 
+pytestmark = pytest.mark.test
+
 MINILM = Transformer(layers=6, hidden=384, intermediate=1536)
 HERE = Environment("here", Path(sys.executable))
 #: Vectors of the same texts in other batches of the same graph.

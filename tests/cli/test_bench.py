@@ -19,6 +19,8 @@ from edge_mrl.diagnose.bench import Figure, Report, parse_report
 from tests.support.bundles import TINY, copy_bundle
 from tests.support.processes import good
 
+pytestmark = pytest.mark.test
+
 QUICK = ("--seconds", "0")
 ROWS = 1500
 

@@ -21,6 +21,8 @@ from edge_mrl.index import Index
 from tests.support.bundles import TINY, TINY_COARSE, copy_bundle
 from tests.support.processes import COMMAND, good, run, wait_until
 
+pytestmark = pytest.mark.test
+
 #: What help may take, the interpreter included; the best of five, for a busy machine.
 HELP_LIMIT_S = 0.15
 HEAVY = ("numpy", "onnxruntime", "tokenizers", "sqlite3")

@@ -20,6 +20,8 @@ from edge_mrl.machine import facts as machine
 from tests.support.bundles import TINY, TINY_COARSE, copy_bundle
 from tests.support.processes import good, run
 
+pytestmark = pytest.mark.test
+
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:

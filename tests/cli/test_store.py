@@ -20,6 +20,8 @@ from edge_mrl.index import Index
 from tests.support.bundles import TINY, TINY_COARSE
 from tests.support.processes import COMMAND, good, run, wait_until
 
+pytestmark = pytest.mark.test
+
 if TYPE_CHECKING:
     from pathlib import Path
 

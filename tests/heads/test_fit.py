@@ -11,6 +11,8 @@ from edge_mrl.codes.packing import normalize
 from edge_mrl.heads.fit import Batch, Passages, fit_linear, fit_rotation, pca, slopes, steps
 from edge_mrl.heads.selection import agreement, found_again
 
+pytestmark = pytest.mark.test
+
 Float = NDArray[np.float32]
 #: Columns that float32 holds orthonormal, after some hundred products.
 ORTHONORMAL = 1e-5

@@ -23,7 +23,7 @@ from tests.support.processes import COMMAND, good
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's limits")
+pytestmark = [pytest.mark.test, pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")]
 
 #: Address space, with all that is mapped; and memory that is written.
 KINDS = {"space": resource.RLIMIT_AS, "data": resource.RLIMIT_DATA}

@@ -30,6 +30,8 @@ from tests.support.children import children_of, ending_with_us, mark
 from tests.support.processes import COMMAND, good, run, wait_until
 from tests.support.serving import Caller, admin, enroll, item, serving, units
 
+pytestmark = pytest.mark.test
+
 GOLDEN = Path(__file__).parents[1] / "golden"
 SERVER_PAGE = (Path(__file__).parents[2] / "docs" / "server.md").read_text("utf-8")
 

@@ -33,6 +33,8 @@ from tests.support.processes import COMMAND
 from tests.support.relays import Relay
 from tests.support.serving import admin, serving
 
+pytestmark = pytest.mark.test
+
 DAY_MS = 86_400_000
 #: Clocks of devices agree to the time that an answer takes.
 AGREE_S = 0.1

@@ -22,6 +22,8 @@ from tests.support import postgres
 from tests.support.processes import wait_until
 from tests.support.serving import SPACE, Caller, enroll, item, serving, units
 
+pytestmark = pytest.mark.test
+
 
 def batch(*items: Item, dim: int = 8) -> Push:
     return Push(SPACE, items, dim, 0)

@@ -23,6 +23,8 @@ from tests.server.conftest import Place
 from tests.support.processes import wait_until
 from tests.support.serving import Caller, Serving, admin, enroll, item, serving, units
 
+pytestmark = pytest.mark.test
+
 PREFIX = head_id(None, layer_norm=False)
 SNAPSHOT = f"/v1/snapshot/coarse?head={PREFIX}&dim=4"
 INJECTIONS = [

@@ -23,6 +23,8 @@ from tests.support.children import (
 from tests.support.processes import wait_until
 from tests.support.serving import Caller, Serving, enroll, serving
 
+pytestmark = pytest.mark.test
+
 #: A process that has nothing to finish ends at once; so long takes a busy machine at most.
 SOON_S = 20.0
 #: Jobs that write a line to a file when they begin and when they are told to end.

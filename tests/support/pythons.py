@@ -133,7 +133,8 @@ def run(name: str, wheel: Path, *, whole: bool = True) -> str:
             raise RuntimeError(f"the tests would run {where.strip()}, expected the wheel")
         files = [f"tests/{file}.py" for file in (*TESTS, *(LONG_TESTS if whole else ()))]
         # What a run leaves behind is looked for by the run that started this one.
-        options = ["-q", "-m", "quick", "-p", "no:cacheprovider", "-p", "no:leftovers"]
+        tiers = "not nightly" if whole else "quick"
+        options = ["-q", "-m", tiers, "-p", "no:cacheprovider", "-p", "no:leftovers"]
         options.append(f"--basetemp={scratch}/tmp")
         said = _call([python, "-m", "pytest", *options, *files], cwd=scratch)
     return f"{_versions(python)}: {said.splitlines()[-1]}"

@@ -13,6 +13,8 @@ import pytest
 from tests.support.leftovers import MARK
 from tests.support.processes import wait_until
 
+pytestmark = pytest.mark.test
+
 ROOT = Path(__file__).parent.parent.parent
 CONFTEST = """
 from pathlib import Path
