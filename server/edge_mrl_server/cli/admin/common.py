@@ -1,0 +1,57 @@
+"""What the nouns of ``edge-mrl admin`` share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from edge_mrl_server.storage import Database
+
+__all__ = ["Actions", "Outcome", "Subjects"]
+
+#: Exit code, what ``--json`` prints, and lines of text.
+Outcome = tuple[int, dict[str, Any], list[str]]
+#: What runs for a subject and its verb, if it has one.
+Actions = dict[tuple[str, str | None], Callable[["Database", argparse.Namespace], Outcome]]
+
+
+class _Verb(Protocol):
+    def __call__(self, name: str, text: str, *, tenant: bool = True) -> argparse.ArgumentParser: ...
+
+
+class Subjects:
+    """What can be administered, and what can be done with it; each takes the options of all."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self._subjects = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
+        self._common = argparse.ArgumentParser(add_help=False)
+        self._common.add_argument(
+            "--database",
+            default="edge-mrl-server.db",
+            metavar="FILE|URL",
+            help="SQLite file, or postgresql://... (default: edge-mrl-server.db)",
+        )
+        self._common.add_argument(
+            "--json", action="store_true", help="print one JSON object instead of text"
+        )
+
+    def alone(self, name: str, text: str) -> argparse.ArgumentParser:
+        """A subject without verbs."""
+        return self._subjects.add_parser(name, help=text, parents=[self._common])
+
+    def add(self, name: str, text: str | None) -> _Verb:
+        """A subject, listed if it has a text; returns what adds a verb to it."""
+        made = (
+            self._subjects.add_parser(name, help=text) if text else self._subjects.add_parser(name)
+        )
+        verbs = made.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+        def verb(name: str, text: str, *, tenant: bool = True) -> argparse.ArgumentParser:
+            parser = verbs.add_parser(name, help=text, parents=[self._common])
+            if tenant:
+                parser.add_argument("tenant", metavar="TENANT", help="name of the tenant")
+            return parser
+
+        return verb

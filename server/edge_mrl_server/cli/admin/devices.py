@@ -1,0 +1,63 @@
+"""``edge-mrl admin devices`` and ``tokens``: devices, and what they identify themselves with."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from edge_mrl_server.cli.admin.common import Actions, Outcome, Subjects
+
+if TYPE_CHECKING:
+    from edge_mrl_server.storage import Database
+
+__all__ = ["ACTIONS", "add"]
+
+
+def add(subjects: Subjects) -> None:
+    """Describe the nouns' arguments."""
+    devices = subjects.add("devices", "devices that a tenant has enrolled")
+    devices("list", "list a tenant's devices, and how many changes they are behind")
+    tokens = subjects.add("tokens", "secrets that devices identify themselves with")
+    revoke = tokens("revoke", "revoke a device's tokens for good")
+    revoke.add_argument(
+        "device", metavar="DEVICE", help="id of the device, as `admin devices list` shows it"
+    )
+
+
+def _list_devices(database: Database, args: argparse.Namespace) -> Outcome:
+    from edge_mrl_server.storage import accounts
+
+    with database.read() as transaction:
+        tenant = accounts.require_tenant(transaction, args.tenant)
+        devices = accounts.list_devices(transaction, args.tenant)
+    lines = []
+    for device in devices:
+        device["behind"] = tenant.change - device["pulled"]
+        state = "revoked" if device["revoked_ms"] else f"{device['behind']:,} changes behind"
+        seen = max(device["pushed_ms"] or 0, device["pulled_ms"] or 0)
+        name = "".join(c if c.isprintable() else "?" for c in device["name"])
+        lines.append(f"{device['device']}  {name:<20} seen {_time(seen)}  {state}")
+    return 0, {"tenant": args.tenant, "devices": devices}, lines or ["no devices"]
+
+
+def _revoke(database: Database, args: argparse.Namespace) -> Outcome:
+    from edge_mrl_server.storage import accounts
+
+    with database.write() as transaction:
+        done = accounts.revoke(transaction, args.tenant, args.device)
+    result = {"tenant": args.tenant, "device": args.device, "revoked": done}
+    words = "revoked" if done else "no such device, or it was revoked before"
+    return 0 if done else 1, result, [f"{args.device}: {words}"]
+
+
+def _time(ms: int) -> str:
+    if not ms:
+        return "never"
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(sep=" ", timespec="seconds")
+
+
+ACTIONS: Actions = {
+    ("devices", "list"): _list_devices,
+    ("tokens", "revoke"): _revoke,
+}

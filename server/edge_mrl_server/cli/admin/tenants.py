@@ -1,0 +1,79 @@
+"""``edge-mrl admin tenants``: groups of devices that share documents."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from edge_mrl.errors import UsageError
+from edge_mrl_server.cli.admin.common import Actions, Outcome, Subjects
+
+if TYPE_CHECKING:
+    from edge_mrl_server.storage import Database
+
+__all__ = ["ACTIONS", "add"]
+
+
+def add(subjects: Subjects) -> None:
+    """Describe the noun's arguments."""
+    tenants = subjects.add("tenants", "groups of devices that share documents")
+    tenants("list", "list all tenants", tenant=False)
+    tenants("create", "make a tenant")
+    limit = tenants("limit", "limit a tenant's documents, devices or requests")
+    limit.add_argument(
+        "limits",
+        nargs="+",
+        metavar="NAME=N",
+        help="documents, devices, device_requests_per_s or tenant_requests_per_s; NAME= for no limit",
+    )
+
+
+def _list_tenants(database: Database, args: argparse.Namespace) -> Outcome:  # noqa: ARG001
+    from dataclasses import asdict
+
+    from edge_mrl_server.storage import accounts
+
+    with database.read() as transaction:
+        tenants = accounts.list_tenants(transaction)
+    lines = [
+        f"{t.name:<20} {t.documents:>12,} documents {t.passages:>12,} passages  change {t.change:,}"
+        + (f"  limits {t.limits}" if t.limits != "{}" else "")
+        for t in tenants
+    ]
+    return 0, {"tenants": [asdict(tenant) for tenant in tenants]}, lines or ["no tenants"]
+
+
+def _create_tenant(database: Database, args: argparse.Namespace) -> Outcome:
+    from edge_mrl_server.storage import accounts
+
+    with database.write() as transaction:
+        accounts.create_tenant(transaction, args.tenant)
+    return 0, {"tenant": args.tenant}, [f"made tenant {args.tenant}"]
+
+
+def _limit_tenant(database: Database, args: argparse.Namespace) -> Outcome:
+    import json
+
+    from edge_mrl_server.storage import accounts
+
+    limits: dict[str, float | None] = {}
+    for text in args.limits:
+        name, equals, value = text.partition("=")
+        try:
+            limits[name] = float(value) if value else None
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise UsageError(f"{text!r}: expected NAME=N, or NAME= for no limit")
+    with database.write() as transaction:
+        tenant = accounts.set_limits(transaction, args.tenant, limits)
+    now = json.loads(tenant.limits)
+    text = ", ".join(f"{name}={value:.15g}" for name, value in now.items())
+    return 0, {"tenant": tenant.name, "limits": now}, [f"limits of {tenant.name}: {text or 'none'}"]
+
+
+ACTIONS: Actions = {
+    ("tenants", "list"): _list_tenants,
+    ("tenants", "create"): _create_tenant,
+    ("tenants", "limit"): _limit_tenant,
+}
