@@ -71,6 +71,7 @@ class Store:
         self.dim, self.kind, self.step, self.centre = self.one(
             "SELECT dim, stored, step, centre FROM binding"
         )
+        self.planes = 2 if self.kind == "2bit" else 1
 
     def one(self, sql: str, *values: int) -> tuple[Any, ...]:
         """The first row that a statement gives."""
@@ -85,9 +86,13 @@ class Store:
         if self.kind == "int4":
             halves = np.stack([raw >> 4, raw & 15], axis=2).reshape(len(raw), -1)
             return 2.0 * halves[:, : self.dim] - 15
-        signs = 2.0 * np.unpackbits(raw, axis=1, count=self.dim) - 1
+        size = len(raw[0]) // self.planes
+        levels = np.zeros((len(raw), self.dim))
+        for plane in range(self.planes):
+            bits = np.unpackbits(raw[:, plane * size : (plane + 1) * size], axis=1, count=self.dim)
+            levels = 2 * levels + 2.0 * bits - 1
         centre = 0.0 if self.centre is None else np.frombuffer(self.centre, "i1")
-        return np.asarray(centre + (self.step or 1) * signs, np.float64)
+        return np.asarray(centre + (self.step or 1) * levels, np.float64)
 
     def deleted(self) -> NDArray[np.bool_]:
         """Which rows are deleted: bool[rows]."""
@@ -122,19 +127,20 @@ class Store:
         crc = int.from_bytes(data[36:40], "little")
         require(crc == zlib.crc32(data[:36]), "the code file's header is damaged")
         words = -(-dim // 64)
-        used = {"int8": dim, "int4": -(-dim // 2), "1bit": 0}[self.kind]
+        used = {"int8": dim, "int4": -(-dim // 2)}.get(self.kind, 0)
         width = -(-used // 8) * 8
-        length = -(-size * (8 * words + 4 + 4 + width) // 65_536) * 65_536
+        columns = self.planes * words
+        length = -(-size * (8 * columns + 4 + 4 + width) // 65_536) * 65_536
         for first in range(0, self.filed, size):
             segment = data[65_536 + first // size * length :]
             rows = min(size, self.filed - first)
-            bits = np.frombuffer(segment, "<u8", words * size).reshape(words, size)
-            checks, keys = np.frombuffer(segment, "<u4", 2 * size, 8 * words * size).reshape(
+            bits = np.frombuffer(segment, "<u8", columns * size).reshape(columns, size)
+            checks, keys = np.frombuffer(segment, "<u4", 2 * size, 8 * columns * size).reshape(
                 2, size
             )
             raw = np.ascontiguousarray(bits[:, :rows].T).view(np.uint8)
             if width:
-                start = 8 * (words + 1) * size
+                start = 8 * (columns + 1) * size
                 raw = np.frombuffer(segment, "u1", rows * width, start).reshape(rows, width)
             sums = row_checks(raw, keys[:rows], first)
             require(bool((sums == checks[:rows]).all()), f"codes from row {first} on are damaged")

@@ -55,15 +55,16 @@ __all__ = [
     "check_files",
     "dump_manifest",
     "expected_outputs",
+    "lowest_version",
     "make_code",
     "parse_manifest",
     "read_manifest",
 ]
 
 FORMAT = "edge-mrl-bundle"
-#: Version 2 says how stores pack codes, in the keys of CODE_KEYS; in version 1 they keep int8 codes. A
-#: bundle has the lowest version that can describe it.
-VERSIONS = (1, 2)
+#: Version 2 says how stores pack codes, in the keys of CODE_KEYS; in version 1 they keep int8 codes.
+#: Version 3 has 2-bit codes and random heads. A bundle has the lowest version that can describe it.
+VERSIONS = (1, 2, 3)
 CODE_KEYS = ("stored", "step", "centre")
 #: The rules for making codes, as manifests name them.
 INT8_RULE = "clip(round_half_even(127*x/scale),-127,127)"
@@ -75,7 +76,7 @@ TOKENIZER = "tokenizer.json"
 GOLDEN = "golden.json"
 HEAD = "head.npy"
 #: How a head was made. All kinds except the prefix are matrices, in a file of their own.
-HEAD_KINDS = ("prefix", "pca", "rotation", "linear", "matrix")
+HEAD_KINDS = ("prefix", "pca", "rotation", "linear", "random", "matrix")
 KINDS = ("document", "query")
 
 _ZEROS = "0" * 64
@@ -282,7 +283,7 @@ def parse_manifest(data: bytes) -> Manifest:
         raise FormatError(f"{MANIFEST}: format is {found!r}, expected {FORMAT!r}")
     if parsed.get("version") not in VERSIONS:
         raise FormatError(
-            f"bundle format version {parsed.get('version')!r}, this edge-mrl reads 1 and 2: "
+            f"bundle format version {parsed.get('version')!r}, this edge-mrl reads 1 to 3: "
             "update edge-mrl, or export the bundle again"
         )
     if parsed["version"] == 1 and isinstance(parsed.get("code"), dict):
@@ -355,7 +356,7 @@ def _check_values(manifest: Manifest) -> None:
         "dims.full": manifest.dims.full is None or manifest.dims.full >= 1,
         "max_tokens": manifest.max_tokens >= 1,
         "code.scale": 0 < code.scale < float("inf"),
-        "code.stored": (code.stored == "int8") == (manifest.version == 1)
+        "code.stored": manifest.version == lowest_version(code.stored, manifest.head.kind)
         and kind_fits(code.stored, code.step, code.centre, manifest.dims.coarse),
         "padding.side": manifest.padding.side == "right",
         "head.kind": manifest.head.kind in HEAD_KINDS,
@@ -366,9 +367,15 @@ def _check_values(manifest: Manifest) -> None:
         and (HEAD in manifest.files) == (manifest.head.kind != "prefix")
         and all(re.fullmatch(r"[\w.-]+", name) for name in manifest.files),
     }
-    wrong = [key for key, good in checks.items() if not good]
-    if wrong:
+    if wrong := [key for key, good in checks.items() if not good]:
         raise ManifestError(f"{MANIFEST}: invalid value of {', '.join(wrong)}")
+
+
+def lowest_version(stored: str, head_kind: str) -> int:
+    """The version of the format that a bundle with such codes and such a head has."""
+    if stored == "2bit" or head_kind == "random":
+        return 3
+    return 1 if stored == "int8" else 2
 
 
 def make_code(head_id: str, dim: int, *, scale: float, packing: Packing | None = None) -> Code:

@@ -1,4 +1,4 @@
-"""Codes: vectors as int8, 4-bit or 1-bit numbers, and how they are packed into bytes."""
+"""Codes: vectors as int8, 4-bit, 2-bit or 1-bit numbers, and how they are packed into bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
-    from edge_mrl.codes.kinds import kind_fits
+    from edge_mrl.codes.kinds import PLANES, kind_fits
     from edge_mrl.codes.packing import (
         CODE_BITS,
         CODE_KINDS,
@@ -22,15 +22,19 @@ if TYPE_CHECKING:
         pack_bits,
         quantize,
         similarity,
+        two_bit_step,
         unpack,
     )
+    from edge_mrl.codes.scoring import Scorer, planes_of
 
 __all__ = [
     "CODE_BITS",
     "CODE_KINDS",
     "CODE_MAX",
     "INT8",
+    "PLANES",
     "Packing",
+    "Scorer",
     "asymmetric",
     "code_bytes",
     "int4_step",
@@ -38,15 +42,17 @@ __all__ = [
     "normalize",
     "pack",
     "pack_bits",
+    "planes_of",
     "quantize",
     "similarity",
+    "two_bit_step",
     "unpack",
 ]
 
 __getattr__ = lazily(
     __name__,
     {
-        "kinds": ("kind_fits",),
+        "kinds": ("PLANES", "kind_fits"),
         "packing": (
             "CODE_BITS",
             "CODE_KINDS",
@@ -61,7 +67,9 @@ __getattr__ = lazily(
             "pack_bits",
             "quantize",
             "similarity",
+            "two_bit_step",
             "unpack",
         ),
+        "scoring": ("Scorer", "planes_of"),
     },
 )

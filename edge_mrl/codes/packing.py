@@ -1,9 +1,9 @@
-"""int8, int4 and 1-bit codes of unit-length vectors (FORMAT.md, "Codes").
+"""int8, int4, 2-bit and 1-bit codes of unit-length vectors (FORMAT.md, "Codes").
 
 A bundle's graph gives int8 codes, with the same arithmetic as ``quantize``, which is used to check the
-graph and to make codes from full vectors. A store may keep less: ``pack`` makes int4 or 1-bit codes from
-int8 codes. A query keeps its int8 code, so that only one side loses precision (asymmetric scoring; Dong
-et al., SIGIR 2008).
+graph and to make codes from full vectors. A store may keep less: ``pack`` makes int4, 2-bit or 1-bit
+codes from int8 codes. A query keeps its int8 code, so that only one side loses precision (asymmetric
+scoring; Dong et al., SIGIR 2008).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.codes.kinds import CODE_BITS, CODE_KINDS, CODE_MAX, kind_fits
+from edge_mrl.codes.kinds import CODE_BITS, CODE_KINDS, CODE_MAX, PLANES, kind_fits
 from edge_mrl.errors import UsageError
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "pack_bits",
     "quantize",
     "similarity",
+    "two_bit_step",
     "unpack",
 ]
 
@@ -41,6 +42,8 @@ __all__ = [
 #: (Max, IRE Trans. Inf. Theory 6, 1960). Elements of embeddings are close to normal: other steps from
 #: 0.25 to 0.4 kept less of nDCG@10 on four sets, with and without a fitted head.
 _BEST_STEP = 0.335
+#: The same for 4 levels: half the distance of two of them.
+_BEST_HALF_STEP = 0.4979
 
 
 def normalize(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -101,6 +104,21 @@ def int4_step(dim: int, *, scale: float = 1.0) -> float:
     return round(_BEST_STEP * CODE_MAX / (scale * math.sqrt(dim)), 4)
 
 
+def two_bit_step(codes: NDArray[np.int8], centre: Sequence[int] | None = None) -> int:
+    """The step of 2-bit codes that suits some int8 codes: half the distance of two levels.
+
+    Args:
+        codes: int8[n, d], codes of text like the text that will be stored.
+        centre: The centre of the 2-bit codes, d integers; None for zeros.
+
+    Returns:
+        At least 1, and at most 42, so that all levels are int8 codes.
+    """
+    around = codes.astype(np.float64) - (0 if centre is None else np.array(centre))
+    spread = float(np.sqrt(np.square(around).mean()))
+    return min(max(round(_BEST_HALF_STEP * spread), 1), CODE_MAX // 3)
+
+
 def code_bytes(dim: int, kind: str) -> int:
     """Bytes of a stored code.
 
@@ -111,7 +129,10 @@ def code_bytes(dim: int, kind: str) -> int:
     Raises:
         UsageError: The kind is unknown.
     """
-    return -(-dim * _bits(kind) // 8)
+    bits = _bits(kind)
+    if kind in PLANES:
+        return PLANES[kind] * -(-dim // 8)
+    return -(-dim * bits // 8)
 
 
 def pack(
@@ -124,24 +145,30 @@ def pack(
     """Pack int8 codes as stored codes of a kind.
 
     int4: ``clip(ceil(code / step) + 7, 0, 15)``, even dimensions in the upper half of a byte. The highest
-    bit of each half is ``code > 0``. 1-bit: ``code > centre``.
+    bit of each half is ``code > 0``. 2-bit: ``clip(ceil((code - centre) / (2 * step)) + 1, 0, 3)``, the
+    upper bits of all dimensions as one plane, then the lower bits as another. 1-bit: ``code > centre``,
+    which is also the upper plane of 2-bit codes.
 
     Args:
         codes: int8[n, d].
         kind: One of CODE_KINDS.
-        step: For int4, the bundle's ``code.step``.
-        centre: For 1-bit, the bundle's ``code.centre``, d integers; None for zeros.
+        step: For int4 and 2-bit, the bundle's ``code.step``.
+        centre: For 2-bit and 1-bit, the bundle's ``code.centre``, d integers; None for zeros.
 
     Returns:
-        uint8[n, code_bytes(d, kind)]; bits after the last dimension are 0.
+        uint8[n, code_bytes(d, kind)]; bits after the last dimension of a plane are 0.
 
     Raises:
-        UsageError: The kind is unknown, or the step of int4 is not above 0.
+        UsageError: The kind is unknown, or the step of int4 or 2-bit codes is not above 0.
     """
     if _bits(kind) == 8:
         return np.ascontiguousarray(codes).view(np.uint8)
     if kind == "1bit":
         return pack_bits(codes, centre)
+    if kind == "2bit":
+        if step is None or step not in range(1, CODE_MAX + 1):
+            raise UsageError(f"the step of 2bit codes is {step}, expected a whole number above 0")
+        return _pack_two_bits(codes, int(step), centre)
     if step is None or not 0 < step < math.inf:
         raise UsageError(f"the step of int4 codes is {step}, expected a number above 0")
     halves = _nibbles(float(step)).take(codes.view(np.uint8))
@@ -165,20 +192,26 @@ def unpack(
         packed: uint8[n, at least code_bytes(dim, kind)]; more bytes are ignored.
         dim: Dimensions d.
         kind: One of CODE_KINDS.
-        step: For 1-bit with a centre, the bundle's ``code.step``, a whole number.
-        centre: For 1-bit, the bundle's ``code.centre``.
+        step: For 2-bit, and for 1-bit with a centre, the bundle's ``code.step``, a whole number.
+        centre: For 2-bit and 1-bit, the bundle's ``code.centre``.
 
     Returns:
         int8[n, d], up to a factor that does not change cosines: int8 codes unchanged; int4 as odd numbers
-        from -15 to 15, in half steps; 1-bit as 1 and -1, or with a centre as ``centre + step`` and
-        ``centre - step``.
+        from -15 to 15, in half steps; 2-bit as -3, -1, 1 and 3, in steps; 1-bit as 1 and -1. With a
+        centre, 2-bit and 1-bit levels are multiplied by the step and added to the centre.
     """
     if _bits(kind) == 8:
         return packed.view(np.int8)[:, :dim]
-    levels: NDArray[np.int8] = _levels(kind).take(packed).view(np.int8)
-    if kind != "1bit" or centre is None:
-        return levels[:, :dim]
-    scaled: NDArray[np.int8] = levels[:, :dim] * np.int8(step or 1) + np.array(centre, np.int8)
+    if kind == "int4":
+        halves: NDArray[np.int8] = _int4_levels().take(packed).view(np.int8)
+        return halves[:, :dim]
+    plane = -(-dim // 8)
+    levels = _signs().take(packed[:, :plane]).view(np.int8)[:, :dim]
+    if kind == "2bit":
+        levels = 2 * levels + _signs().take(packed[:, plane : 2 * plane]).view(np.int8)[:, :dim]
+    if centre is None:
+        return levels
+    scaled: NDArray[np.int8] = levels * np.int8(step or 1) + np.array(centre, np.int8)
     return scaled
 
 
@@ -214,11 +247,12 @@ class Packing:
 
     Attributes:
         kind: One of CODE_KINDS.
-        step: For int4, the step in units of the int8 code. For 1-bit with a centre, the distance of the
-            two levels from it, a whole number. Otherwise None.
-        centre: For 1-bit, the mean int8 code of text like the stored text, or None if it is unknown. Bits
-            that are set as often as not tell most, and cosines that include what all codes share rank
-            best.
+        step: For int4, the step in units of the int8 code. For 2-bit, half the distance of two levels, a
+            whole number. For 1-bit with a centre, the distance of the two levels from it, a whole number.
+            Otherwise None.
+        centre: For 2-bit and 1-bit, the mean int8 code of text like the stored text, or None if it is
+            unknown. Bits that are set as often as not tell most, and cosines that include what all codes
+            share rank best.
     """
 
     kind: str = "int8"
@@ -292,12 +326,25 @@ def _nibbles(step: float) -> NDArray[np.uint8]:
     return nibbles
 
 
+def _pack_two_bits(
+    codes: NDArray[np.int8], step: int, centre: Sequence[int] | None
+) -> NDArray[np.uint8]:
+    middle: NDArray[np.int16] = np.array([0] if centre is None else centre, np.int16)
+    around = codes.astype(np.int16) - middle
+    upper, outer = around > 0, np.abs(2 * around - 1) > 4 * step
+    return np.concatenate([np.packbits(upper, axis=1), np.packbits(upper == outer, axis=1)], axis=1)
+
+
 @functools.cache
-def _levels(kind: str) -> NDArray[np.uint16] | NDArray[np.uint64]:
-    """The levels in each byte, int8 each, as one number: uint16[256] for int4, uint64[256] for 1-bit."""
+def _int4_levels() -> NDArray[np.uint16]:
+    """uint16[256]: the two levels in each byte of an int4 code, int8 each, as one number."""
     each = np.arange(256, dtype=np.uint8)
-    if kind == "int4":
-        halves = np.stack([each >> 4, each & 15], axis=1).astype(np.int8)
-        return (halves * 2 - 15).astype(np.int8).view(np.uint16).ravel()
-    bits = np.unpackbits(each[:, None], axis=1).astype(np.int8)
+    halves = np.stack([each >> 4, each & 15], axis=1).astype(np.int8)
+    return (halves * 2 - 15).astype(np.int8).view(np.uint16).ravel()
+
+
+@functools.cache
+def _signs() -> NDArray[np.uint64]:
+    """uint64[256]: 1 or -1 for each bit of a byte, int8 each, as one number."""
+    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.int8)
     return (bits * 2 - 1).astype(np.int8).view(np.uint64).ravel()

@@ -28,7 +28,7 @@ __all__ = ["DEFAULT_WIDTH", "WORD_DIMS", "Funnel", "Stage", "tune", "tuned_funne
 DEFAULT_WIDTH = 5_000
 #: Dimensions of a column of bits. A 1-bit stage compares a multiple of them, or all dimensions.
 WORD_DIMS = 64
-_STAGE = re.compile(r"(\d{1,6})x(1|4|8)(?::(\d{1,9}))?")
+_STAGE = re.compile(r"(\d{1,6})x(1|2|4|8)(?::(\d{1,9}))?")
 _FULL = "full"
 
 
@@ -38,8 +38,8 @@ class Stage:
 
     Attributes:
         dims: The number of leading dimensions that are compared.
-        bits: 1 compares bits with the query's bits, by Hamming distance; 4 and 8, and 1 in the last
-            stage, compare stored codes with the query's int8 code, by cosine.
+        bits: 1 compares bits with the query's bits, by Hamming distance; 2, 4 and 8, and 1 in the
+            last stage, compare stored codes with the query's int8 code, by cosine.
         width: The number of rows that are passed on; in the last stage, the number of documents that
             are rescored by full vectors, or None.
     """
@@ -69,7 +69,8 @@ class Funnel:
         for stage in self.stages:
             if stage.dims < 1 or stage.bits not in CODE_BITS.values():
                 raise UsageError(
-                    f"the funnel has a stage {stage}: expected at least 1 dimension, and 1, 4 or 8 bits"
+                    f"the funnel has a stage {stage}: expected at least 1 dimension, and 1, 2, 4 "
+                    "or 8 bits"
                 )
             if stage.width is not None and stage.width < 1:
                 raise UsageError(
@@ -110,7 +111,7 @@ class Funnel:
             if match is None:
                 raise UsageError(
                     f"the funnel has a stage {part!r}, expected DIMSxBITS:WIDTH such as 128x1:5000, with "
-                    "1, 4 or 8 bits; the last stage has no width, or is followed by full"
+                    "1, 2, 4 or 8 bits; the last stage has no width, or is followed by full"
                 )
             dims, bits, width = match.groups()
             stages.append(Stage(int(dims), int(bits), None if width is None else int(width)))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge_mrl.codes import INT8, Scorer
 from edge_mrl.errors import UsageError
 from edge_mrl.machine import require_room_for_products
 from edge_mrl.search.funnel import DEFAULT_WIDTH, WORD_DIMS, Funnel
@@ -28,11 +29,8 @@ __all__ = ["EXACT_BELOW", "Match", "nearest"]
 #: Up to this many times the width, all rows are scored: the 1-bit stage would save a millisecond at
 #: most, and would miss more of the best rows than it does among a million.
 EXACT_BELOW = 4
-#: Values that are turned into floats at a time: 8 MB, which small devices have and large caches hold.
+#: Values whose codes are gathered at a time: 2 MB of int8 codes, which small devices have.
 CHUNK_VALUES = 2**21
-#: Up to this many dimensions, the product of two codes is below 2**24: exact in float32, in any order of
-#: the sum.
-FLOAT32_EXACT_DIM = 1040
 #: Candidates are at most this many times the width, however many rows have the same distance: if all
 #: codes are equal, not every row may become a candidate.
 TIES = 3
@@ -110,12 +108,13 @@ def _exhaustive(
         mask[table.dead] = False
     rows = np.flatnonzero(mask)
     step = max(1, CHUNK_VALUES // table.dim)
+    scorer = Scorer(queries, table.layout.packing)
     scores = np.empty((len(queries), len(rows)), np.float64)
     keys = np.empty(len(rows), np.uint32)
     for first in range(0, len(rows), step):
         some = slice(first, first + step)
         codes, keys[some] = table.gather(rows[some])
-        scores[:, some] = _cosines(queries, codes)
+        scores[:, some] = scorer.cosines(codes)
     return [_best(rows, keys, row, table, k) for row in scores]
 
 
@@ -134,6 +133,7 @@ def _funnel(
         distances[table.dead] = far
     else:
         np.putmask(distances, ~mask, far)
+    whole = Scorer(query[None], table.layout.packing)
     widths = [max(stage.width or 0, k) for stage in funnel.coarse]
     while True:
         widths = [min(width, candidates) for width in widths]
@@ -144,10 +144,11 @@ def _funnel(
                     _closest(_distances_of(query, table, rows, stage.dims), stage.dims, width)
                 ]
             else:
-                levels = table.gather(rows)[0][:, : stage.dims]
-                rows = rows[_highest(_cosines(query[None, : stage.dims], levels)[0], width)]
+                levels = table.gather_levels(rows)[0][:, : stage.dims]
+                scorer = Scorer(query[None, : stage.dims], INT8)
+                rows = rows[_highest(scorer.cosines(levels.view(np.uint8))[0], width)]
         codes, keys = table.gather(rows)
-        matches = _best(rows, keys, _cosines(query[None], codes)[0], table, k)
+        matches = _best(rows, keys, whole.cosines(codes)[0], table, k)
         # Documents of many passages may fill the candidates: widen the stages until k are found.
         if len(matches) == k or widths[-1] == candidates:
             return matches
@@ -156,8 +157,7 @@ def _funnel(
 
 def _words(query: NDArray[np.int8], table: CodeTable, dims: int) -> NDArray[np.uint64]:
     """The first words of the query's 1-bit code."""
-    layout = table.layout
-    return layout.bit_words(layout.packing.bits(query[None]))[0, : -(-dims // WORD_DIMS)]
+    return table.layout.bit_words(query[None])[: -(-dims // WORD_DIMS), 0]
 
 
 def _distances(query: NDArray[np.int8], table: CodeTable, dims: int) -> NDArray[Any]:
@@ -221,18 +221,6 @@ def _closest(distances: NDArray[Any], dim: int, width: int) -> NDArray[np.int64]
     closer = np.flatnonzero(distances < low)
     level = np.flatnonzero(distances == low)[: TIES * width - len(closer)]
     return np.sort(np.concatenate([closer, level]))
-
-
-def _cosines(queries: NDArray[np.int8], codes: NDArray[np.int8]) -> NDArray[np.float64]:
-    """float64[q, n]: cosines; 0 for a code of zeros."""
-    exact = codes.shape[1] <= FLOAT32_EXACT_DIM
-    kind: Any = np.float32 if exact else np.float64
-    left, right = queries.astype(kind), codes.astype(kind)
-    dots: NDArray[np.float64] = (left @ right.T).astype(np.float64)
-    lengths = np.sqrt(np.einsum("nd,nd->n", right, right).astype(np.float64))
-    own = np.sqrt(np.einsum("nd,nd->n", left, left).astype(np.float64))
-    dots /= np.maximum(own[:, None] * lengths, 1.0)
-    return np.clip(dots, -1.0, 1.0, out=dots)  # rounding may exceed 1 by the last bit
 
 
 def _best(

@@ -34,6 +34,7 @@ from edge_mrl.bundle import (
     dump_manifest,
     expected_outputs,
     head_id,
+    lowest_version,
     make_code,
     parse_manifest,
     read_head,
@@ -308,7 +309,7 @@ def _manifest(plan: _Plan, precision: Precision) -> Manifest:
     packing = plan.packing
     return Manifest(
         format=FORMAT,
-        version=1 if packing.kind == "int8" else 2,
+        version=lowest_version(packing.kind, plan.head.kind),
         manifest_sha256="0" * 64,
         name=source.name,
         source=SourceModel(source.model, source.architecture, source.licence),

@@ -136,16 +136,16 @@ def test_foreign_manifest_is_a_format_error(bundle: Path, data: bytes, message: 
 
 
 def test_unknown_version_is_a_format_error(bundle: Path) -> None:
-    rewrite_manifest(bundle, lambda data: data.update(version=3))
-    with pytest.raises(FormatError, match="version 3, this edge-mrl reads 1 and 2"):
+    rewrite_manifest(bundle, lambda data: data.update(version=4))
+    with pytest.raises(FormatError, match="version 4, this edge-mrl reads 1 to 3"):
         read_manifest(bundle)
 
 
 def keep(bundle: Path, **kept: Any) -> None:
-    """Write a manifest of version 2."""
+    """Write a manifest of version 2, or of version 3 where codes have 2 bits."""
 
     def change(data: dict[str, Any]) -> None:
-        data["version"] = 2
+        data["version"] = 3 if kept.get("stored") == "2bit" else 2
         data["code"] |= {"stored": None, "step": None, "centre": None, **kept}
 
     rewrite_manifest(bundle, change)
@@ -159,6 +159,7 @@ def test_manifest_without_kept_codes_keeps_int8() -> None:
     ("kept", "packing"),
     [
         ({"stored": "int4", "step": 10.5}, Packing("int4", 10.5)),
+        ({"stored": "2bit", "step": 4.0}, Packing("2bit", 4.0)),
         ({"stored": "1bit"}, Packing("1bit")),
         (
             {"stored": "1bit", "step": 9.0, "centre": list(range(16))},
@@ -183,6 +184,8 @@ def test_manifest_of_version_2_says_what_is_kept(
         {"stored": "int4"},
         {"stored": "int4", "step": 0},
         {"stored": "int4", "step": 2.5, "centre": [0] * 16},
+        {"stored": "2bit"},
+        {"stored": "2bit", "step": 43},
         {"stored": "1bit", "step": 9},
         {"stored": "1bit", "centre": [0] * 16},
         {"stored": "1bit", "step": 9.5, "centre": [0] * 16},
@@ -199,6 +202,13 @@ def test_kept_codes_that_cannot_be_are_a_manifest_error(bundle: Path, kept: dict
 def test_manifest_of_version_1_says_nothing_of_kept_codes(bundle: Path) -> None:
     rewrite_manifest(bundle, lambda data: data["code"].update(stored="1bit"))
     with pytest.raises(ManifestError, match="unknown stored in code"):
+        read_manifest(bundle)
+
+
+def test_a_manifest_has_the_lowest_version_that_can_describe_it(bundle: Path) -> None:
+    keep(bundle, stored="2bit", step=4)
+    rewrite_manifest(bundle, lambda data: data.update(version=2))
+    with pytest.raises(ManifestError, match=r"invalid value of code\.stored"):
         read_manifest(bundle)
 
 

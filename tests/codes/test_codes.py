@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from edge_mrl.codes.kinds import PLANES
 from edge_mrl.codes.packing import (
     CODE_KINDS,
     CODE_MAX,
@@ -21,9 +22,12 @@ from edge_mrl.codes.packing import (
     pack_bits,
     quantize,
     similarity,
+    two_bit_step,
     unpack,
 )
+from edge_mrl.codes.scoring import Scorer, planes_of
 from edge_mrl.errors import UsageError
+from tests.support.stores import PACKINGS, packing
 
 FORMAT_MD = Path(__file__).parent.parent.parent / "FORMAT.md"
 
@@ -48,6 +52,20 @@ def int4_vectors() -> list[tuple[float, list[int], bytes, list[int]]]:
     return [
         (float(step), _integers(codes), _bytes(packed), _integers(levels))
         for step, codes, packed, levels in table_below("Test vectors for int4:")
+    ]
+
+
+def two_bit_vectors() -> list[tuple[int, list[int], bytes, list[int]]]:
+    return [
+        (int(step), _integers(codes), _bytes(packed), _integers(levels))
+        for step, codes, packed, levels in table_below("Test vectors for 2-bit:")
+    ]
+
+
+def centred_two_bit_vectors() -> list[tuple[int, list[int], list[int], bytes, list[int]]]:
+    return [
+        (int(step), _integers(centre), _integers(codes), _bytes(packed), _integers(levels))
+        for step, centre, codes, packed, levels in table_below("2-bit around a centre:")
     ]
 
 
@@ -91,6 +109,29 @@ def test_int4_codes_match_the_vectors_of_the_format(
     assert unpack(stored, len(codes), "int4").tolist() == [levels]
 
 
+@pytest.mark.parametrize(("step", "codes", "packed", "levels"), two_bit_vectors())
+def test_two_bit_codes_match_the_vectors_of_the_format(
+    step: int, codes: list[int], packed: bytes, levels: list[int]
+) -> None:
+    packing = Packing("2bit", float(step))
+    assert packing.fits(len(codes))
+    stored = packing.pack(np.array([codes], np.int8))
+    assert stored.tobytes() == packed
+    assert packing.unpack(stored, len(codes)).tolist() == [levels]
+    assert stored.tobytes()[: len(packed) // 2] == pack_bits(np.array([codes], np.int8)).tobytes()
+
+
+@pytest.mark.parametrize(("step", "centre", "codes", "packed", "levels"), centred_two_bit_vectors())
+def test_centred_two_bit_codes_match_the_vectors_of_the_format(
+    step: int, centre: list[int], codes: list[int], packed: bytes, levels: list[int]
+) -> None:
+    packing = Packing("2bit", float(step), tuple(centre))
+    assert packing.fits(len(codes))
+    stored = packing.pack(np.array([codes], np.int8))
+    assert stored.tobytes() == packed
+    assert packing.unpack(stored, len(codes)).tolist() == [levels]
+
+
 @pytest.mark.parametrize(("step", "centre", "codes", "bits", "levels"), centred_vectors())
 def test_centred_bits_match_the_vectors_of_the_format(
     step: int, centre: list[int], codes: list[int], bits: bytes, levels: list[int]
@@ -106,6 +147,7 @@ def test_format_has_test_vectors() -> None:
     assert len(centred_vectors()) == 2
     assert len(format_vectors()) == 6
     assert len(int4_vectors()) == 5
+    assert len(two_bit_vectors()) == len(centred_two_bit_vectors()) == 2
 
 
 def test_scale_divides_before_rounding_and_clips() -> None:
@@ -159,7 +201,7 @@ codes_of_any_size = arrays(
 )
 
 
-@given(codes_of_any_size, st.sampled_from(CODE_KINDS), st.floats(0.5, 20))
+@given(codes_of_any_size, st.sampled_from(["int8", "int4", "1bit"]), st.floats(0.5, 20))
 def test_stored_codes_unpack_to_the_levels_nearest_to_the_codes(
     codes: np.ndarray, kind: str, step: float
 ) -> None:
@@ -182,13 +224,62 @@ def test_stored_codes_unpack_to_the_levels_nearest_to_the_codes(
         assert (levels[exact < -8 * step] == -15).all()
 
 
+@given(codes_of_any_size, st.integers(1, 20), st.data())
+def test_two_bit_codes_unpack_to_the_levels_nearest_to_the_codes(
+    codes: np.ndarray, step: int, data: st.DataObject
+) -> None:
+    dim, most = codes.shape[1], CODE_MAX - 3 * step
+    centre = data.draw(st.none() | st.tuples(*[st.integers(-most, most)] * dim))
+    packing = Packing("2bit", step, centre)
+    assert packing.fits(dim)
+    packed = packing.pack(codes)
+    assert packed.shape == (len(codes), packing.bytes(dim)) == (len(codes), 2 * -(-dim // 8))
+    levels = packing.unpack(packed, dim).astype(int)
+    if centre is None:
+        levels *= step
+    middle = np.array(centre or [0] * dim)
+    choices = middle + step * np.array([-3, -1, 1, 3])[:, None]  # [4, dim]
+    nearest = np.abs(choices[:, None] - codes.astype(int)).min(axis=0)
+    assert (np.abs(levels - codes) == nearest).all()
+    assert ((levels > middle) == (codes > middle)).all()
+    planes = packed[:, : packed.shape[1] // 2]
+    assert (planes == packing.bits(codes)).all()
+
+
+@pytest.mark.parametrize("name", PACKINGS)
+@pytest.mark.parametrize("dim", [1, 7, 64, 100, 384, 1536])
+def test_packed_codes_score_as_their_levels_do(name: str, dim: int) -> None:
+    rng = np.random.default_rng(dim)
+    queries = rng.integers(-127, 128, (3, dim)).astype(np.int8)
+    codes = rng.integers(-127, 128, (40, dim)).astype(np.int8)
+    kept = packing(name, dim)
+    packed = kept.pack(codes)
+    stored = packed if kept.kind not in PLANES else planes_of(packed, dim, PLANES[kept.kind])
+    levels = kept.unpack(packed, dim).astype(np.int64)
+    a = queries.astype(np.int64)
+    lengths = np.sqrt(np.outer((a * a).sum(1), (levels * levels).sum(1)))
+    # Products and lengths are whole numbers; division and root may differ by the last bit.
+    np.testing.assert_allclose(
+        Scorer(queries, kept).cosines(stored), (a @ levels.T) / lengths, rtol=0, atol=1e-15
+    )
+
+
+@pytest.mark.parametrize("name", PACKINGS)
+def test_a_scorer_has_no_answer_for_no_codes_and_no_queries(name: str) -> None:
+    kept, dim = packing(name, 24), 24
+    empty = np.empty((0, kept.bytes(dim)), np.uint8)
+    stored = empty if kept.kind not in PLANES else planes_of(empty, dim, PLANES[kept.kind])
+    assert Scorer(np.ones((2, dim), np.int8), kept).cosines(stored).shape == (2, 0)
+    assert Scorer(np.ones((0, dim), np.int8), kept).cosines(stored).shape == (0, 0)
+
+
 @pytest.mark.parametrize("kind", CODE_KINDS)
 @pytest.mark.parametrize("dim", [1, 7, 64, 384])
 def test_asymmetric_cosines_equal_exact_integer_arithmetic(kind: str, dim: int) -> None:
     rng = np.random.default_rng(dim)
     queries = rng.integers(-127, 128, (3, dim)).astype(np.int8)
     codes = rng.integers(-127, 128, (40, dim)).astype(np.int8)
-    packed = pack(codes, kind, step=9.5)
+    packed = pack(codes, kind, step=9)
     levels = unpack(packed, dim, kind).astype(np.int64)
     a = queries.astype(np.int64)
     lengths = np.sqrt(np.outer((a * a).sum(1), (levels * levels).sum(1)))
@@ -204,14 +295,16 @@ def test_int4_loses_little_of_a_cosine_and_one_bit_more() -> None:
     vectors = normalize(np.random.default_rng(3).standard_normal((200, 128)).astype(np.float32))
     codes = quantize(vectors)
     step = int4_step(128)
+    steps = {"int8": None, "int4": step, "2bit": two_bit_step(codes), "1bit": None}
     own = {
-        kind: np.diag(asymmetric(codes, pack(codes, kind, step=step), 128, kind))
+        kind: np.diag(asymmetric(codes, pack(codes, kind, step=steps[kind]), 128, kind))
         for kind in CODE_KINDS
     }
     assert own["int8"].min() > 0.999999
     # A uniform quantiser with 16 levels leaves 1.15 % of a normal variable's variance (Max, 1960),
-    # one with two levels 36.3 %: cosines of sqrt(1 - 0.0115) and sqrt(2 / pi).
+    # one with four 11.9 %, one with two 36.3 %: cosines of the roots of 1 - 0.0115, 1 - 0.119, 2 / pi.
     assert abs(own["int4"].mean() - 0.9942) < 0.0006
+    assert abs(own["2bit"].mean() - 0.9387) < 0.002
     assert abs(own["1bit"].mean() - 0.798) < 0.006
 
 
@@ -221,6 +314,19 @@ def test_int4_needs_a_step(step: float | None) -> None:
         pack(np.zeros((1, 2), np.int8), "int4", step=step)
 
 
+@pytest.mark.parametrize("step", [None, 0, -1, 2.5, 128, float("nan")])
+def test_two_bit_codes_need_a_whole_step(step: float | None) -> None:
+    with pytest.raises(UsageError, match="step of 2bit codes"):
+        pack(np.zeros((1, 2), np.int8), "2bit", step=step)
+
+
+def test_the_step_of_two_bit_codes_follows_their_spread_and_stays_inside() -> None:
+    codes = np.array([[10, -10, 10, -10]], np.int8)
+    assert two_bit_step(codes) == 5
+    assert two_bit_step(codes, [10, -10, 10, -10]) == 1
+    assert two_bit_step(np.array([[127, -127]], np.int8)) == CODE_MAX // 3
+
+
 def test_an_unknown_kind_of_code_is_named() -> None:
-    with pytest.raises(UsageError, match="'int2', expected one of int8, int4, 1bit"):
+    with pytest.raises(UsageError, match="'int2', expected one of int8, int4, 2bit, 1bit"):
         code_bytes(4, "int2")

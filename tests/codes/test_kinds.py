@@ -12,8 +12,8 @@ from edge_mrl.codes.kinds import CODE_BITS, CODE_KINDS, CODE_MAX, kind_fits
 
 
 def test_kinds_are_in_the_order_of_their_bits() -> None:
-    assert CODE_KINDS == ("int8", "int4", "1bit")
-    assert [CODE_BITS[kind] for kind in CODE_KINDS] == [8, 4, 1]
+    assert CODE_KINDS == ("int8", "int4", "2bit", "1bit")
+    assert [CODE_BITS[kind] for kind in CODE_KINDS] == [8, 4, 2, 1]
     assert CODE_MAX == 127
 
 
@@ -30,6 +30,16 @@ def test_kinds_are_in_the_order_of_their_bits() -> None:
         ("int4", math.inf, None, False),
         ("int4", math.nan, None, False),
         ("int4", 9.5, [0, 0], False),
+        ("2bit", 4, None, True),
+        ("2bit", 42.0, None, True),
+        ("2bit", 43, None, False),  # a level beyond 127
+        ("2bit", None, None, False),
+        ("2bit", None, [0, 0], False),
+        ("2bit", 2.5, None, False),  # a whole number
+        ("2bit", 0, [0, 0], False),
+        ("2bit", 9, [100, -100], True),
+        ("2bit", 10, [100, 0], False),
+        ("2bit", 9, [5], False),  # not one number for each dimension
         ("1bit", None, None, True),
         ("1bit", 1.0, None, False),  # a step belongs to a centre
         ("1bit", None, [0, 0], False),

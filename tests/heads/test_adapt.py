@@ -61,7 +61,7 @@ def make_store(path: Path, bundle: Path, keep_full: str | None = None) -> Path:
 def codes_of(index: Index) -> tuple[NDArray[np.int8], list[str]]:
     """All stored codes, with the ids of their documents."""
     with index.store.reading() as view:
-        codes, keys = view.codes.gather(np.arange(view.codes.rows))
+        codes, keys = view.codes.gather_levels(np.arange(view.codes.rows))
         names = index.store.ids(sorted(set(keys.tolist())))
     return codes, [names[key] for key in keys.tolist()]
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_mrl.codes.packing import INT8, Packing
+from edge_mrl.codes.packing import CODE_BITS, INT8, Packing
 from edge_mrl.errors import UsageError
 from edge_mrl.search import scan as search
 from edge_mrl.search.funnel import Funnel
@@ -228,7 +228,7 @@ def test_nothing_to_find_is_an_error(option: str) -> None:
 
 def funnel(text: str, table: CodeTable) -> Funnel:
     """A funnel that ends with the codes of a table."""
-    whole = {"int8": 8, "int4": 4, "1bit": 1}[table.layout.packing.kind]
+    whole = CODE_BITS[table.layout.packing.kind]
     return Funnel.of(f"{text},{table.dim}x{whole}")
 
 

@@ -125,7 +125,7 @@ def codes_of(store: Store) -> dict[str, list[list[int]]]:
     with store.reading() as view:
         table = view.codes
         rows = np.setdiff1d(np.arange(table.rows), table.dead)
-        codes, keys = table.gather(rows)
+        codes, keys = table.gather_levels(rows)
         names = store.ids(sorted(set(keys.tolist())))
     found: dict[str, list[list[int]]] = {}
     for key, code in zip(keys.tolist(), codes.tolist(), strict=True):

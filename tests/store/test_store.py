@@ -42,7 +42,7 @@ def test_store_gives_back_what_was_put(path: Path) -> None:
         assert store.hashes(["b", "c"]) == {"b": text_hash("text b")}
         assert live_codes(store) == [[3] * DIM] * 2
         with store.reading() as view:
-            keys = view.codes.gather(np.arange(2))[1].tolist()
+            keys = view.codes.gather_levels(np.arange(2))[1].tolist()
             assert view.places(keys) == {keys[0]: (0, [(0, 6), (1, 6)])}
             assert view.documents(keys)[keys[0]].id == "b"
 

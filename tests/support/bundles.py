@@ -12,7 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edge_mrl.bundle.manifest import MANIFEST, dump_manifest, make_code, read_manifest
+from edge_mrl.bundle.manifest import (
+    MANIFEST,
+    dump_manifest,
+    lowest_version,
+    make_code,
+    read_manifest,
+)
 from edge_mrl.codes.packing import Packing
 
 ROOT = Path(__file__).parent.parent.parent
@@ -63,7 +69,8 @@ def keep_codes_as(bundle: Path, packing: Packing) -> Path:
     """Make a copy's stores keep other codes than int8, as an export with ``--code`` does."""
     manifest = read_manifest(bundle)
     code = make_code(manifest.head.id, manifest.dim, scale=manifest.code.scale, packing=packing)
-    changed = dataclasses.replace(manifest, version=2, code=code)
+    version = lowest_version(code.stored, manifest.head.kind)
+    changed = dataclasses.replace(manifest, version=version, code=code)
     (bundle / MANIFEST).write_bytes(dump_manifest(changed))
     return bundle
 

@@ -59,7 +59,7 @@ def full_entry(name: str, text: str = "some text", passages: int = 1, **options:
 
 
 #: What stores may keep of codes; tests that depend on it run for each.
-PACKINGS = ("int8", "int4", "1bit", "1bit around a centre")
+PACKINGS = ("int8", "int4", "2bit", "2bit around a centre", "1bit", "1bit around a centre")
 
 
 def packing(name: str, dim: int) -> Packing:
@@ -68,6 +68,8 @@ def packing(name: str, dim: int) -> Packing:
     return {
         "int8": INT8,
         "int4": Packing("int4", int4_step(dim)),
+        "2bit": Packing("2bit", 5.0),
+        "2bit around a centre": Packing("2bit", 5.0, centre),
         "1bit": Packing("1bit"),
         "1bit around a centre": Packing("1bit", 9.0, centre),
     }[name]
@@ -119,7 +121,7 @@ def live_codes(store: Store) -> list[list[int]]:
     with store.reading() as view:
         table = view.codes
         rows = np.setdiff1d(np.arange(table.rows), table.dead)
-        return table.gather(rows)[0].tolist()
+        return table.gather_levels(rows)[0].tolist()
 
 
 #: For processes that write such stores too.

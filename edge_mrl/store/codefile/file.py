@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from edge_mrl.codes import INT8, Packing
+from edge_mrl.codes import INT8, PLANES, Packing, planes_of
 from edge_mrl.machine import sync_path
 
 if TYPE_CHECKING:
@@ -80,23 +80,26 @@ def _multipliers(count: int) -> NDArray[np.uint64]:
 
 
 def row_checks(
-    codes: NDArray[np.uint8], keys: NDArray[np.uint32], rows: NDArray[np.int64]
+    codes: NDArray[np.uint8] | NDArray[np.uint64],
+    keys: NDArray[np.uint32],
+    rows: NDArray[np.int64],
 ) -> NDArray[np.uint32]:
     """Check values of rows: a multiply-add hash of code, key and row number, its upper half.
 
     The multipliers are odd, so that any single flipped bit changes the hash.
 
     Args:
-        codes: uint8[n, a multiple of 8], the rows' codes with zeros behind them.
+        codes: uint8[n, a multiple of 8], the rows' codes with zeros behind them; or uint64[words, n],
+            the words of codes that are kept as planes.
         keys: uint32[n].
         rows: int64[n], the rows' numbers in the store.
 
     Returns:
         uint32[n].
     """
-    words = np.ascontiguousarray(codes).view(np.uint64)
+    words = codes.T if codes.dtype == np.uint64 else np.ascontiguousarray(codes).view(np.uint64)
     factors = _multipliers(words.shape[1] + 2)
-    hashes = words @ factors[2:]
+    hashes: NDArray[np.uint64] = words @ factors[2:]
     hashes += keys.astype(np.uint64) * factors[0]
     hashes += (rows.astype(np.uint64) + np.uint64(1)) * factors[1]
     checks: NDArray[np.uint32] = (hashes >> np.uint64(32)).astype(np.uint32)
@@ -110,7 +113,7 @@ class Layout:
     Attributes:
         dim: Dimensions.
         rows: Rows of a segment, a multiple of 64.
-        packing: What the codes are. 1-bit codes lie in the columns of bits alone.
+        packing: What the codes are. Those that are kept as planes lie in the columns of bits alone.
     """
 
     dim: int
@@ -123,6 +126,11 @@ class Layout:
         return -(-self.dim // 64)
 
     @property
+    def planes(self) -> int:
+        """Planes of bits: 1, or as many as the code has where it is kept as planes."""
+        return PLANES.get(self.packing.kind, 1)
+
+    @property
     def code_bytes(self) -> int:
         """Bytes of a row's code, as the database holds it."""
         return self.packing.bytes(self.dim)
@@ -130,17 +138,17 @@ class Layout:
     @property
     def stride(self) -> int:
         """Bytes of a row's code in the column of codes, zeros up to a multiple of 8."""
-        return 0 if self.packing.kind == "1bit" else -(-self.code_bytes // 8) * 8
+        return 0 if self.packing.kind in PLANES else -(-self.code_bytes // 8) * 8
 
     @property
     def columns(self) -> int:
-        """Columns with a checksum: the words, then the checks, then the keys."""
-        return self.words + 2
+        """Columns with a checksum: the words of all planes, then the checks, then the keys."""
+        return self.planes * self.words + 2
 
     @property
     def segment_bytes(self) -> int:
         """Bytes from one segment's start to the next's."""
-        used = self.rows * (8 * self.words + 4 + 4 + self.stride)
+        used = self.rows * (8 * self.planes * self.words + 4 + 4 + self.stride)
         return -(-used // ALIGNMENT) * ALIGNMENT
 
     def file_bytes(self, rows: int) -> int:
@@ -149,7 +157,7 @@ class Layout:
 
     def arrays(self, buffer: mmap.mmap | bytearray) -> Segment:
         """A segment's columns in its bytes."""
-        rows, words = self.rows, self.words
+        rows, words = self.rows, self.planes * self.words
         bits = np.frombuffer(buffer, np.uint64, words * rows).reshape(words, rows)
         at = 8 * words * rows
         checks = np.frombuffer(buffer, np.uint32, rows, at)
@@ -168,22 +176,34 @@ class Layout:
             first_row: The first one's number in the store.
         """
         stored = codes.view(np.uint8)
-        bits = stored
-        if self.stride:
-            bits = self.packing.bits(self.packing.unpack(stored, self.dim))
-        words = self.bit_words(bits)
-        padded = np.zeros((len(stored), self.stride), np.uint8)
-        padded[:, : self.code_bytes] = stored[:, : self.stride]
         rows = np.arange(first_row, first_row + len(stored), dtype=np.int64)
-        checked = padded if self.stride else words.view(np.uint8)
-        checks = row_checks(checked, keys, rows)
-        return Segment(np.ascontiguousarray(words.T), checks, keys, padded)
+        padded = np.zeros((len(stored), self.stride), np.uint8)
+        if not self.stride:
+            words = planes_of(stored, self.dim, self.planes)
+            return Segment(words, row_checks(words, keys, rows), keys, padded)
+        padded[:, : self.code_bytes] = stored
+        words = self.bit_words(self.packing.unpack(stored, self.dim))
+        return Segment(words, row_checks(padded, keys, rows), keys, padded)
 
-    def bit_words(self, bits: NDArray[np.uint8]) -> NDArray[np.uint64]:
-        """1-bit codes uint8[n, ceil(dim / 8)] as words uint64[n, words], zeros behind them."""
-        padded = np.zeros((len(bits), 8 * self.words), np.uint8)
-        padded[:, : bits.shape[1]] = bits
-        return padded.view("<u8")
+    def stored(self, codes: NDArray[np.uint8] | NDArray[np.uint64]) -> NDArray[np.uint8]:
+        """The codes of rows as the database holds them.
+
+        Args:
+            codes: uint8[n, stride], or uint64[planes * words, n] of codes that are kept as planes.
+
+        Returns:
+            uint8[n, code_bytes].
+        """
+        if codes.dtype != np.uint64:
+            return codes.view(np.uint8)[:, : self.code_bytes]
+        size = -(-self.dim // 8)
+        rows = np.ascontiguousarray(codes.T, "<u8").view(np.uint8)
+        planes = rows.reshape(len(rows), self.planes, 8 * self.words)[:, :, :size]
+        return planes.reshape(len(rows), self.code_bytes)
+
+    def bit_words(self, codes: NDArray[np.int8]) -> NDArray[np.uint64]:
+        """The 1-bit codes of int8[n, dim] as words, uint64[words, n], zeros behind them."""
+        return planes_of(self.packing.bits(codes), self.dim, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,10 +211,11 @@ class Segment:
     """Rows in columns.
 
     Attributes:
-        bits: uint64[words, n], the 1-bit codes, a word of every row after the other.
+        bits: uint64[words, n], the 1-bit codes, a word of every row after the other; of codes that are
+            kept as planes, the other planes in the same way behind them.
         checks: uint32[n], see ``row_checks``.
         keys: uint32[n], the rows' documents.
-        codes: uint8[n, stride], the int8 or int4 codes with zeros behind them; no bytes for 1-bit.
+        codes: uint8[n, stride], the int8 or int4 codes with zeros behind them; no bytes for planes.
     """
 
     bits: NDArray[np.uint64]

@@ -95,7 +95,36 @@ class CodeTable:
         mask[self.dead] = False
         return mask
 
-    def gather(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int8], NDArray[np.uint32]]:
+    def gather(
+        self, rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.uint8] | NDArray[np.uint64], NDArray[np.uint32]]:
+        """Codes and keys of rows, compared with their checks.
+
+        Args:
+            rows: int64[n], ascending.
+
+        Returns:
+            The codes as ``codes.Scorer`` takes them, uint8[n, stride], or uint64[columns of bits, n] of
+            codes that are kept as planes; and uint32[n].
+        """
+        layout = self.layout
+        codes: NDArray[np.uint8] | NDArray[np.uint64]
+        if layout.stride:
+            codes = np.empty((len(rows), layout.stride), np.uint8)
+        else:
+            codes = np.empty((layout.planes * layout.words, len(rows)), np.uint64)
+        keys = np.empty(len(rows), np.uint32)
+        borders = np.searchsorted(rows, [part.first + part.rows for part in self.parts]).tolist()
+        start = 0
+        for number, stop in enumerate(borders):
+            if start < stop:
+                some = slice(start, stop)
+                place = codes[some] if layout.stride else codes[:, some]
+                self._gather_part(number, rows[some], place, keys[some])
+            start = stop
+        return codes, keys
+
+    def gather_levels(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int8], NDArray[np.uint32]]:
         """Levels of codes (``codes.unpack``) and keys of rows, compared with their checks.
 
         Args:
@@ -105,15 +134,8 @@ class CodeTable:
             int8[n, dim] and uint32[n].
         """
         layout = self.layout
-        codes = np.empty((len(rows), layout.stride or 8 * layout.words), np.uint8)
-        keys = np.empty(len(rows), np.uint32)
-        borders = np.searchsorted(rows, [part.first + part.rows for part in self.parts]).tolist()
-        start = 0
-        for number, stop in enumerate(borders):
-            if start < stop:
-                self._gather_part(number, rows[start:stop], codes[start:stop], keys[start:stop])
-            start = stop
-        return layout.packing.unpack(codes, layout.dim), keys
+        codes, keys = self.gather(rows)
+        return layout.packing.unpack(layout.stored(codes), layout.dim), keys
 
     def gather_bits(self, rows: NDArray[np.int64], words: int) -> NDArray[np.uint64]:
         """The first words of rows' 1-bit codes, as the columns hold them: uint64[words, n]."""
@@ -132,7 +154,7 @@ class CodeTable:
         self,
         number: int,
         rows: NDArray[np.int64],
-        codes: NDArray[np.uint8],
+        codes: NDArray[np.uint8] | NDArray[np.uint64],
         keys: NDArray[np.uint32],
     ) -> None:
         part = self.parts[number]
@@ -140,8 +162,8 @@ class CodeTable:
         if self.layout.stride:
             part.segment.codes.take(local, axis=0, out=codes)
         else:
-            for place, word in enumerate(part.segment.bits):
-                codes.view("<u8")[:, place] = word.take(local)
+            for word, column in zip(codes, part.segment.bits, strict=True):
+                column.take(local, out=word)
         part.segment.keys.take(local, out=keys)
         if part.mapped and (row_checks(codes, keys, rows) != part.segment.checks[local]).any():
             self.repair(number)

@@ -130,7 +130,7 @@ def _queries(table: CodeTable) -> NDArray[np.int8]:
     chance = np.random.default_rng(SEED)
     rows = np.setdiff1d(np.arange(table.rows), table.dead)
     picks = rows[np.linspace(0, len(rows) - 1, min(QUERIES, len(rows))).round().astype(int)]
-    levels = table.gather(picks.astype(np.int64))[0].astype(np.float32)
+    levels = table.gather_levels(picks.astype(np.int64))[0].astype(np.float32)
     spread = np.linalg.norm(levels, axis=1, keepdims=True) / np.sqrt(table.dim)
     noisy = levels + NOISE * spread * chance.standard_normal(levels.shape).astype(np.float32)
     largest = np.abs(noisy).max(axis=1, keepdims=True)
