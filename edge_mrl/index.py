@@ -184,7 +184,7 @@ class Index:
             How many documents were added, updated and unchanged.
 
         Raises:
-            UsageError: JSON cannot hold a document's metadata.
+            UsageError: A document's metadata cannot be kept. The documents before it are stored.
             StoreError: The current batch was not stored.
         """
         return put_documents(self._store, lambda: self.encoder, documents, committed=committed)

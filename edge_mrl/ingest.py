@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edge_mrl.documents import PassageRule
+from edge_mrl.documents import Document, PassageRule, check_metadata, shorten
 from edge_mrl.encode import passage_rule, split_passages
 from edge_mrl.errors import BindingError, UsageError
 from edge_mrl.store import Entry, reindex, text_hash
 
 if TYPE_CHECKING:
-    from edge_mrl.documents import Document
     from edge_mrl.encode import Encoder
     from edge_mrl.store import Store
 
@@ -69,20 +68,45 @@ class Stored:
 
 
 def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    """Group documents into batches of bounded size. No batch has an id twice."""
+    """Group documents into batches of bounded size. No batch has an id twice.
+
+    Raises:
+        UsageError: A document cannot be stored. Those before it have been yielded.
+    """
     batch: dict[str, Document] = {}
-    chars = 0
-    for document in documents:
-        if document.id in batch:
+    chars, refused = 0, None
+    following = iter(documents)
+    while refused is None:
+        try:
+            document = _checked(next(following, None))
+        except UsageError as error:
+            document, refused = None, error
+        if batch and (document is None or document.id in batch):
             yield list(batch.values())
             batch, chars = {}, 0
+        if document is None:
+            break
         batch[document.id] = document
         chars += len(document.text)
         if len(batch) >= BATCH_DOCUMENTS or chars >= BATCH_CHARS:
             yield list(batch.values())
             batch, chars = {}, 0
-    if batch:
-        yield list(batch.values())
+    if refused is not None:
+        raise refused
+
+
+def _checked(document: object) -> Document | None:
+    """The document, before anything is made of it; None as it is.
+
+    Raises:
+        UsageError: It is no document, or a store cannot keep its metadata.
+    """
+    if document is None:
+        return None
+    if not isinstance(document, Document):
+        raise UsageError(f"{shorten(document)} is {type(document).__name__}, expected a Document")
+    check_metadata(document.metadata, f"document {document.id!r}")
+    return document
 
 
 def embed(
@@ -131,7 +155,7 @@ def put_documents(
         How many documents were added, updated and unchanged.
 
     Raises:
-        UsageError: JSON cannot hold a document's metadata.
+        UsageError: A document's metadata cannot be kept. The documents before it are stored.
         StoreError: The current batch was not stored.
     """
     total = Stored()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from edge_mrl.documents import Document
+from edge_mrl.documents import Document, metadata_problem
 from edge_mrl.errors import UsageError
 
 __all__ = ["LINES_SUFFIXES", "SourceFile", "find_sources", "read_documents"]
@@ -174,8 +174,11 @@ def _parse_line(line: bytes, where: str, source: str) -> Document:
     if type(names[0]) not in (str, int):
         raise UsageError(f"{where}: id is {type(names[0]).__name__}, expected a string or integer")
     whole = f"{title}\n{text}" if title else text
+    metadata = {**values, **metadata}
+    if (problem := metadata_problem(metadata)) is not None:
+        raise UsageError(f"{where}: {problem}")
     try:
-        return Document(str(names[0]), whole, {**values, **metadata}, source)
+        return Document(str(names[0]), whole, metadata, source)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
 

@@ -45,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("expected either ids or --filter (see `edge-mrl delete --help`)")
     with open_existing(args) as index:
         where = parse_filter(args.filter)
+        if where == {}:
+            raise UsageError("--filter {} matches every document: name a condition")
         ids = args.ids if where is None else index.select(where)
         deleted = index.delete(ids)
     if args.json:

@@ -6,10 +6,10 @@ A filter becomes one SELECT over the ``fields`` table, with every name and value
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from edge_mrl.documents import metadata_problem, shorten, text_problem, value_problem
 from edge_mrl.errors import UsageError
 
 __all__ = ["compile_filter", "field_rows"]
@@ -20,7 +20,6 @@ NULL, BOOL, NUMBER, TEXT = range(4)
 #: of negation fill; people write far fewer.
 MAX_CONDITIONS = 200
 MAX_DEPTH = 8
-INT64 = 2**63
 
 #: SQL and its parameters.
 Query = tuple[str, list[Any]]
@@ -28,6 +27,7 @@ Field = tuple[str, int, Any]
 
 _COMPARE = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _LEAF = "SELECT document FROM fields WHERE name = ?"
+_EVERYTHING: Query = ("SELECT key AS document FROM documents", [])
 _HELP = (
     'expected {"name": value}, with $eq $ne $in $nin $gt $gte $lt $lte $exists $not for a name, '
     "and $and $or $not around whole filters"
@@ -37,9 +37,12 @@ _HELP = (
 def field_rows(metadata: Mapping[str, Any]) -> list[Field]:
     """The comparable values in metadata, as rows (name, kind, value) without repetition.
 
-    Objects within are reached by dotted names; a list counts as each of its values.
+    Objects within are reached by dotted names; a list counts as each of its values. Metadata beyond the
+    limits of ``edge_mrl.documents``, as older versions stored it, has no rows.
     """
-    return sorted(set(_walk("", metadata)), key=repr) if metadata else []
+    if not metadata or metadata_problem(metadata) is not None:
+        return []
+    return sorted(set(_walk("", metadata)), key=repr)
 
 
 def compile_filter(where: Mapping[str, Any]) -> Query:
@@ -47,11 +50,14 @@ def compile_filter(where: Mapping[str, Any]) -> Query:
 
     Args:
         where: ``{"lang": "en", "year": {"$gte": 2020}, "$or": [{"tag": "a"}, {"tag": "b"}]}``: all
-            conditions hold. ``$ne``, ``$nin`` and ``$not`` also match documents without the name.
+            conditions hold. ``$ne``, ``$nin`` and ``$not`` also match documents without the name. ``{}``
+            matches all documents. Integers of 64 bits and floats are compared exactly.
 
     Raises:
         UsageError: ``where`` is not such a filter.
     """
+    if isinstance(where, Mapping) and not where:
+        return _EVERYTHING
     conditions = [0]
     return _all_of(_filter(where, 1, conditions))
 
@@ -73,15 +79,15 @@ def _kind(value: Any) -> tuple[int, Any]:
     if isinstance(value, bool):
         return BOOL, int(value)
     if isinstance(value, int):
-        return NUMBER, value if -INT64 <= value < INT64 else float(value)
+        return NUMBER, int(value)
     if isinstance(value, float):
-        return NUMBER, value
+        return NUMBER, float(value)
     return TEXT, str(value)
 
 
 def _filter(where: Any, depth: int, conditions: list[int]) -> Iterator[Query]:
     if not isinstance(where, Mapping) or not where:
-        raise UsageError(f"filter {_show(where)}: {_HELP}")
+        raise UsageError(f"filter {shorten(where)}: {_HELP}")
     if depth > MAX_DEPTH:
         raise UsageError(f"a filter is nested more than {MAX_DEPTH} levels deep: make it flatter")
     for name, value in where.items():
@@ -91,14 +97,16 @@ def _filter(where: Any, depth: int, conditions: list[int]) -> Iterator[Query]:
                 f"a filter has more than {MAX_CONDITIONS} conditions: use $in for a list of values"
             )
         if not isinstance(name, str):
-            raise UsageError(f"filter name {name!r}: expected a string")
+            raise UsageError(f"filter name {shorten(name)}: expected a string")
+        if (problem := text_problem(name)) is not None:
+            raise UsageError(f"filter name {problem}")
         yield _condition(name, value, depth, conditions)
 
 
 def _condition(name: str, value: Any, depth: int, conditions: list[int]) -> Query:
     if name in ("$and", "$or"):
         if isinstance(value, str | Mapping) or not isinstance(value, Sequence) or not value:
-            raise UsageError(f"filter {name}: expected a list of filters, got {_show(value)}")
+            raise UsageError(f"filter {name}: expected a list of filters, got {shorten(value)}")
         parts = [_all_of(_filter(part, depth + 1, conditions)) for part in value]
         return _all_of(parts) if name == "$and" else _compound(parts, "UNION")
     if name == "$not":
@@ -147,7 +155,7 @@ def _equal(name: str, value: Any) -> Query:
 
 def _any_of(name: str, values: Any) -> Query:
     if isinstance(values, str | Mapping) or not isinstance(values, Sequence):
-        raise UsageError(f"filter {name!r}: expected a list of values, got {_show(values)}")
+        raise UsageError(f"filter {name!r}: expected a list of values, got {shorten(values)}")
     kinds: dict[int, list[Any]] = {}
     for value in values:
         kind, bound = _kind(_scalar(name, value))
@@ -163,7 +171,7 @@ def _any_of(name: str, values: Any) -> Query:
 
 def _exists(name: str, value: Any) -> Query:
     if not isinstance(value, bool):
-        raise UsageError(f"filter {name!r} $exists: expected true or false, got {_show(value)}")
+        raise UsageError(f"filter {name!r} $exists: expected true or false, got {shorten(value)}")
     there = (_LEAF, [name])
     return there if value else _none_of(there)
 
@@ -173,8 +181,7 @@ def _all_of(parts: Iterator[Query] | list[Query]) -> Query:
 
 
 def _none_of(query: Query) -> Query:
-    everything: Query = ("SELECT key AS document FROM documents", [])
-    return _compound([everything, query], "EXCEPT")
+    return _compound([_EVERYTHING, query], "EXCEPT")
 
 
 def _compound(parts: list[Query], operator: str) -> Query:
@@ -186,12 +193,7 @@ def _compound(parts: list[Query], operator: str) -> Query:
 
 def _scalar(name: str, value: Any) -> Any:
     if value is None or isinstance(value, str | bool | int | float):
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UsageError(f"filter {name!r}: {value} cannot be compared")
+        if (problem := value_problem(value)) is not None:
+            raise UsageError(f"filter {name!r}: the value is {problem}")
         return value
     raise UsageError(f"filter {name!r}: expected a string, number, true, false or null; {_HELP}")
-
-
-def _show(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

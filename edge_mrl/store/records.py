@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_mrl.codes import INT8, Packing
-from edge_mrl.documents import Document, clean
+from edge_mrl.documents import Document, check_metadata, clean
 from edge_mrl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -137,15 +137,12 @@ def encode_metadata(document: Document) -> str:
     """Metadata as JSON with sorted keys.
 
     Raises:
-        UsageError: JSON cannot carry the metadata.
+        UsageError: A store cannot keep the metadata, see ``edge_mrl.documents.check_metadata``.
     """
-    values = dict(document.metadata)
-    if not values:
+    if not document.metadata:
         return "{}"
-    try:
-        return clean(json.dumps(values, ensure_ascii=False, allow_nan=False, sort_keys=True))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UsageError(f"metadata of document {document.id!r} is not JSON: {error}") from error
+    check_metadata(document.metadata, f"document {document.id!r}")
+    return json.dumps(dict(document.metadata), ensure_ascii=False, sort_keys=True)
 
 
 def encode_spans(spans: Sequence[tuple[int, int]]) -> bytes:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mrl.documents import clean, id_problem, metadata_problem, shorten
 from edge_mrl.errors import WireError
 from edge_mrl.wire.clock import format_stamp, parse_stamp
 
@@ -87,6 +88,8 @@ class Item:
         text: Its text, or None if text is not sent.
         metadata: Its metadata, or None if metadata is not sent.
         spans: Start and end of each passage in the text, in characters; empty without text.
+        problem: Why its text or metadata cannot be stored, in words; it then has neither. None if all is
+            well.
     """
 
     id: str
@@ -97,6 +100,7 @@ class Item:
     text: str | None = None
     metadata: Mapping[str, Any] | None = None
     spans: Sequence[tuple[int, int]] = field(default=())
+    problem: str | None = None
 
 
 def encode_message(header: Mapping[str, Any], vectors: NDArray[Any]) -> bytes:
@@ -200,12 +204,9 @@ def check_id(value: object) -> str:
     Raises:
         WireError: The value is not such an id.
     """
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise WireError(f"id {value!r:.40}: expected text without NUL")
-    try:
-        size = len(value.encode("utf-8"))
-    except UnicodeEncodeError as error:
-        raise WireError("id: lone surrogates cannot be sent") from error
+    if not isinstance(value, str) or id_problem(value) is not None:
+        raise WireError(f"id {shorten(value)}: {id_problem(value)}")
+    size = len(value.encode("utf-8"))
     if size > MAX_ID_BYTES:
         raise WireError(f"an id of {size} bytes, expected at most {MAX_ID_BYTES}")
     return value
@@ -244,6 +245,8 @@ def _item(row: object, vectors: NDArray[Any], at: int) -> Item:
         raise WireError(f"{count} vectors, only {len(vectors) - at} are left")
     text, metadata, spans = _content(row, count)
     some = vectors[at : at + count]
+    if (problem := _problem(text, metadata)) is not None:
+        return Item(name, stamp, some, deleted, device, problem=problem)
     return Item(name, stamp, some, deleted, device, text, metadata, spans)
 
 
@@ -258,7 +261,6 @@ def _content(
         raise WireError("text: expected text")
     if metadata is not None and not isinstance(metadata, dict):
         raise WireError("meta: expected an object")
-    _check_text((text, metadata))
     if not isinstance(flat, list) or not all(_is_count(n) for n in flat):
         raise WireError("spans: expected a list of offsets")
     if text is None and flat:
@@ -271,12 +273,11 @@ def _content(
     return text, metadata, spans
 
 
-def _check_text(value: object) -> None:
-    """Refuse lone surrogates and infinite numbers: JSON can express them, databases cannot hold them."""
-    try:
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
-    except (ValueError, RecursionError) as error:
-        raise WireError("text and meta: expected Unicode text and finite numbers") from error
+def _problem(text: str | None, metadata: dict[str, Any] | None) -> str | None:
+    """Why text or metadata cannot be stored: JSON can express more than databases can hold."""
+    if text is not None and clean(text) != text:
+        return "the text has a lone surrogate, expected Unicode text"
+    return None if metadata is None else metadata_problem(metadata)
 
 
 def _parse(data: bytes) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def test_pushed_documents_come_back_as_they_were(place: Place) -> None:
     device = place.device()
     text = "zero \0 and é and 𝄞"
     sent = item(
-        "a", n=2, seed=1, text=text, metadata={"k": [1, {"x": "\0"}]}, spans=[(0, 4), (2, 9)]
+        "a", n=2, seed=1, text=text, metadata={"k": [1, {"x": "𝄞"}]}, spans=[(0, 4), (2, 9)]
     )
     assert device.statuses(sent, item("b", n=0), item("c", deleted=True)) == ["applied"] * 3
     items, message = pulled(device, text=1)
@@ -61,6 +61,25 @@ def test_pushed_documents_come_back_as_they_were(place: Place) -> None:
     assert (len(b.vectors), b.text, c.deleted) == (0, None, True)
     assert (message.header["cursor"], message.header["more"]) == (3, False)
     assert pulled(device)[0][0].text is None
+
+
+def test_metadata_beyond_the_limits_is_invalid_with_a_reason_and_the_rest_goes_in(
+    place: Place,
+) -> None:
+    device = place.device()
+    bad: list[dict[str, Any]] = [
+        {"n": 10**309},
+        {"K" * 100_000: {str(i): 0 for i in range(4_000)}},
+        {"x": "\0"},
+        {"a": [0] * 5_000},
+    ]
+    wrong = [item(f"bad{number}", metadata=metadata) for number, metadata in enumerate(bad)]
+    results = device.push(*wrong, item("good", metadata={"n": 2**63 - 1})).json["results"]
+    assert [result["status"] for result in results] == ["invalid"] * 4 + ["applied"]
+    words = ("64 bits", "512 bytes", "NUL", "2,048 values")
+    for result, said in zip(results, words, strict=False):
+        assert said in result["reason"]
+    assert [one.id for one in pulled(device, text=1)[0]] == ["good"]
 
 
 def test_newer_version_wins_whatever_the_order(place: Place) -> None:

@@ -81,7 +81,7 @@ def test_metadata_come_back_with_sorted_keys() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), {1, 2}, b"bytes"])
 def test_metadata_that_json_cannot_carry_are_refused(value: object) -> None:
-    with pytest.raises(UsageError, match="metadata of document 'd' is not JSON"):
+    with pytest.raises(UsageError, match="document 'd': metadata 'k' is"):
         encode_metadata(Document("d", "", {"k": value}))
 
 

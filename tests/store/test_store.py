@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
@@ -118,10 +117,10 @@ def test_codes_of_the_wrong_shape_or_type_are_refused(codes: np.ndarray, path: P
         assert store.count() == Counts(0, 0)
 
 
-@pytest.mark.parametrize("value", [float("nan"), {1, 2}, b"bytes", np.float32(1)])
+@pytest.mark.parametrize("value", [float("nan"), {1, 2}, b"bytes", np.float32(1), 10**309])
 def test_metadata_that_json_cannot_carry_is_refused(value: object, path: Path) -> None:
     with open_store(path) as store:
-        with pytest.raises(UsageError, match="'a' is not JSON"):
+        with pytest.raises(UsageError, match="document 'a': metadata 'x' is"):
             store.put([entry("a", x=value)])
         assert store.count() == Counts(0, 0)
 
@@ -149,24 +148,24 @@ def test_unchanged_documents_get_their_metadata_alone(path: Path) -> None:
 
 TEXT = st.text(alphabet=st.characters(exclude_categories=()), max_size=20)
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1)
+VALUES = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
 JSON = st.recursive(
     st.none()
     | st.booleans()
-    | st.integers()
+    | st.integers(-(2**63), 2**63 - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
-    | TEXT,
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner, max_size=2),
+    | VALUES,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(VALUES, inner, max_size=2),
     max_leaves=5,
 )
 
 
 @settings(deadline=None)  # a sync to disk takes as long as it takes
-@given(name=NAMES, text=TEXT, metadata=st.dictionaries(TEXT, JSON, max_size=3))
+@given(name=NAMES, text=TEXT, metadata=st.dictionaries(VALUES, JSON, max_size=3))
 def test_any_document_comes_back_as_utf8_can_carry_it(
     name: str, text: str, metadata: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "round-trip.db"
-    given_json = json.dumps(metadata, ensure_ascii=False, sort_keys=True)
     document = Document(name, text, metadata)
     with open_store(path) as store:
         store.put([Entry(document, [], np.empty((0, DIM), np.int8))])
@@ -174,4 +173,4 @@ def test_any_document_comes_back_as_utf8_can_carry_it(
         assert store.hashes([name]) == {name: text_hash(text)}
     assert back.id == name
     assert back.text == clean(text)
-    assert back.metadata == json.loads(clean(given_json))
+    assert back.metadata == metadata

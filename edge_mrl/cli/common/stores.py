@@ -99,7 +99,7 @@ def _parse(expression: str) -> dict[str, Any]:
     if expression.lstrip().startswith("{"):
         try:
             value = json.loads(expression)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"--filter {expression!r} is not valid JSON ({error})") from error
         if isinstance(value, dict):
             return value
@@ -117,6 +117,6 @@ def _value(text: str) -> Any:
     """The value of a JSON string, number, true, false or null; any other text stays as it is."""
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return text if isinstance(value, list | dict) else value

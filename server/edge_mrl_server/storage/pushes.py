@@ -60,14 +60,22 @@ class Push:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of an item: its status, and the server's stamp if that is newer."""
+    """What became of an item.
+
+    Attributes:
+        status: See FORMAT.md, "Wire".
+        stamp: The stamp of the version that is here, if that is newer.
+        reason: Why it is invalid, for people.
+    """
 
     status: str
     stamp: int | None = None
+    reason: str | None = None
 
     def as_json(self) -> dict[str, str]:
         """As the answer to a push has it."""
-        return {"status": self.status} | ({"v": format_stamp(self.stamp)} if self.stamp else {})
+        newer = {"v": format_stamp(self.stamp)} if self.stamp else {}
+        return {"status": self.status} | newer | ({"reason": self.reason} if self.reason else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +235,8 @@ def _judge(batch: Push) -> tuple[dict[int, Item], dict[int, Result]]:
         end = at + len(item.vectors)
         if item.stamp > limit:
             results[place] = Result("clock_ahead")
+        elif item.problem is not None:
+            results[place] = Result("invalid", reason=item.problem)
         elif not valid[at:end].all():
             results[place] = Result("invalid")
         else:
