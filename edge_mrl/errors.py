@@ -11,7 +11,10 @@ EdgeMrlError
 │   ├── HashError                      a file's SHA-256 differs from the manifest's
 │   ├── FormatError                    a format or version that this release cannot read
 │   ├── ManifestError                  a manifest with a missing, unknown or wrongly typed key
-│   └── GraphError                     a graph with other inputs or outputs than FORMAT.md says
+│   ├── GraphError                     a graph that is not as FORMAT.md says
+│   ├── TokenizerError                 a tokenizer with parts that no bundle has
+│   └── SignatureError                 a bundle that no trusted key has signed
+├── EncoderError              exit 2   a text that a bundle's tokenizer or graph cannot encode
 ├── StoreError                exit 2   a store that cannot be used
 │   ├── NotAStoreError                 a file that edge-mrl did not write (it is left untouched)
 │   ├── BindingError                   a store of another embedding space or code
@@ -37,6 +40,7 @@ __all__ = [
     "BundleError",
     "DamagedError",
     "EdgeMrlError",
+    "EncoderError",
     "FormatError",
     "GateError",
     "GraphError",
@@ -50,13 +54,16 @@ __all__ = [
     "NotEnrolledError",
     "OutOfMemoryError",
     "ServerError",
+    "SignatureError",
     "StepError",
     "StoreBusyError",
     "StoreError",
     "StoreVersionError",
+    "TokenizerError",
     "TruncatedError",
     "UsageError",
     "WireError",
+    "brief",
     "reason",
 ]
 
@@ -121,7 +128,19 @@ class ManifestError(BundleError):
 
 
 class GraphError(BundleError):
-    """A graph with other inputs or outputs than FORMAT.md describes."""
+    """A graph with other parts, inputs or outputs than FORMAT.md describes."""
+
+
+class TokenizerError(BundleError):
+    """A tokenizer with parts that no bundle has; some could hang or use up the memory."""
+
+
+class SignatureError(BundleError):
+    """A bundle that no trusted key has signed, or that was changed since."""
+
+
+class EncoderError(EdgeMrlError):
+    """A text that the bundle's tokenizer or graph cannot encode, or not into finite numbers."""
 
 
 class StoreError(EdgeMrlError):
@@ -209,4 +228,10 @@ class ServerError(NetworkError):
 def reason(error: BaseException) -> str:
     """The first line of another library's error message, or the error's class if it has no message."""
     text = str(error).strip()
-    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
+    return brief(text.splitlines()[0].rstrip(".")) if text else type(error).__name__
+
+
+def brief(value: object, most: int = 300) -> str:
+    """A text for a message, shortened: what is wrong may be megabytes long."""
+    text = str(value)
+    return text if len(text) <= most else f"{text[: most - 40]}… ({len(text)} characters)"

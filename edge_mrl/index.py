@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
@@ -45,6 +44,7 @@ from edge_mrl.store import (
 
 if TYPE_CHECKING:
     from edge_mrl.documents import Document
+    from edge_mrl.encode import OpeningKeywords
     from edge_mrl.ingest import Stored
     from edge_mrl.search import Hit, Scorer, SearchKeywords
     from edge_mrl.store import Compaction, Health, Stats
@@ -61,11 +61,11 @@ class Index:
     """A store together with its bundle. Threads may share an index."""
 
     def __init__(
-        self, store: Store, encoder: Encoder | None, *, open_encoder: Callable[[Path], Encoder]
+        self, store: Store, encoder: Encoder | None, *, opening: OpeningKeywords | None = None
     ) -> None:
         self._store = store
+        self._opening = opening or {}
         self._encoder = encoder
-        self._open_encoder = open_encoder
         self._lock = threading.Lock()
         self._reranker: Reranker | None = None
 
@@ -78,8 +78,7 @@ class Index:
         max_tokens: int | None = None,
         overlap: int | None = None,
         keep_full: str | None = None,
-        threads: int | None = None,
-        low_memory: bool = False,
+        **opening: Unpack[OpeningKeywords],
     ) -> Index:
         """Open a store; if there is none and a bundle is given, create it.
 
@@ -94,8 +93,8 @@ class Index:
             keep_full: How full vectors are kept, to rescore the best hits offline: "fp16" (768 B a
                 passage at 384 dimensions), "int8" (388 B), "until-synced" (fp16, until a server has
                 them), or None for not at all. Fixed when the store is created.
-            threads: Threads for embedding; None for one per core.
-            low_memory: Use less memory for embedding; slower.
+            **opening: How bundles are opened, as for ``Encoder.open``: ``threads``, ``low_memory``, and
+                ``trust``, a file of public keys, one of which must have signed the bundle.
 
         Raises:
             UsageError: There is no store and no bundle is given, or the options for passages or full
@@ -103,26 +102,26 @@ class Index:
             BundleError: The bundle cannot be trusted or opened.
             StoreError: The store cannot be used; a BindingError if it belongs to another bundle.
         """
-        open_encoder = partial(Encoder.open, threads=threads, low_memory=low_memory)
+        trust = opening.get("trust")
         encoder = None
         with ExitStack() as opened:
             if bundle is None:
                 store = opened.enter_context(Store.open(path))
             else:
                 folder = Path(bundle).resolve()
-                binding = binding_of(read_manifest(folder), folder)
+                binding = binding_of(read_manifest(folder, trust=trust), folder)
                 try:
                     store = opened.enter_context(Store.open(path))
                     store.require(binding)
                 except NoStoreError:
-                    encoder = opened.enter_context(open_encoder(folder))
+                    encoder = opened.enter_context(Encoder.open(folder, **opening))
                     rule = passage_rule(encoder, max_tokens=max_tokens, overlap=overlap)
                     store = opened.enter_context(
                         Store.create(path, binding, rule, keep_full=keep_full)
                     )
             _require_rule(store, max_tokens, overlap, keep_full)
             opened.pop_all()
-        return cls(store, encoder, open_encoder=open_encoder)
+        return cls(store, encoder, opening=opening)
 
     @property
     def path(self) -> Path:
@@ -162,7 +161,8 @@ class Index:
             if self._encoder is not None and _code(self._encoder) != code:
                 self._encoder = None  # a search in another thread may still use it
             if self._encoder is None:
-                self._encoder = self._open_encoder(find_bundle(self._store))
+                folder = find_bundle(self._store, trust=self._opening.get("trust"))
+                self._encoder = Encoder.open(folder, **self._opening)
             return self._encoder
 
     def put(
@@ -343,7 +343,7 @@ class Index:
             BundleError: The new bundle cannot be trusted.
         """
         folder = Path(bundle).resolve()
-        encoder = self._open_encoder(folder)
+        encoder = Encoder.open(folder, **self._opening)
         try:
             rule = rule_for(encoder, self.rule, max_tokens, overlap)
             binding = binding_of(encoder.manifest, folder)

@@ -33,6 +33,9 @@ FIRST = ("tests/arm/", "tests/faults/", "tests/store/test_crash.py", "tests/pack
 SPREAD = ("tests/export/", "tests/faults/", "tests/heads/", "tests/store/test_crash.py")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# What is known about bundles: not the user's own, and kept, so that each bundle is tried once.
+os.environ["EDGE_MRL_STATE"] = str(ROOT / "build" / "test-state")
+os.environ.pop("EDGE_MRL_TRUST", None)
 # torch makes this folder when it is imported; the default place is the system's temporary folder.
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(ROOT / "build" / "torchinductor"))
 # A worker for each core: two threads in each of them would wait for each other.

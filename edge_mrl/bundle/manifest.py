@@ -10,13 +10,12 @@ import hashlib
 import json
 import os
 import re
-import types
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from edge_mrl.bundle.files import read_bounded, require_sizes
+from edge_mrl.bundle.jsontext import build, parse_json
 from edge_mrl.codes import kind_fits
 from edge_mrl.errors import (
     BundleError,
@@ -26,8 +25,8 @@ from edge_mrl.errors import (
     ManifestError,
     MissingFileError,
     OutOfMemoryError,
-    TruncatedError,
     UsageError,
+    brief,
     reason,
 )
 from edge_mrl.machine import ran_out
@@ -42,6 +41,7 @@ __all__ = [
     "HEAD",
     "KINDS",
     "MANIFEST",
+    "SIGNATURE",
     "TOKENIZER",
     "WEIGHTS",
     "Dims",
@@ -50,15 +50,16 @@ __all__ = [
     "Manifest",
     "Padding",
     "Precision",
+    "Signed",
     "SourceModel",
     "bundle_error",
-    "check_files",
     "dump_manifest",
     "expected_outputs",
     "lowest_version",
     "make_code",
     "parse_manifest",
     "read_manifest",
+    "read_signed",
 ]
 
 FORMAT = "edge-mrl-bundle"
@@ -70,6 +71,7 @@ CODE_KEYS = ("stored", "step", "centre")
 INT8_RULE = "clip(round_half_even(127*x/scale),-127,127)"
 BIT_RULE = "code>0,msb_first"
 MANIFEST = "edge_mrl.json"
+SIGNATURE = "edge_mrl.sig"
 GRAPH = "model.onnx"
 WEIGHTS = "model.onnx.data"
 TOKENIZER = "tokenizer.json"
@@ -78,6 +80,8 @@ HEAD = "head.npy"
 #: How a head was made. All kinds except the prefix are matrices, in a file of their own.
 HEAD_KINDS = ("prefix", "pca", "rotation", "linear", "random", "matrix")
 KINDS = ("document", "query")
+#: More than any model has, and little enough that nothing overflows.
+MOST_DIMENSIONS, MOST_TOKENS, MOST_PROMPT_CHARS = 65_536, 1_000_000, 10_000
 
 _ZEROS = "0" * 64
 _OWN_HASH = re.compile(rb'"manifest_sha256": "([0-9a-f]{64})"')
@@ -245,23 +249,57 @@ class Manifest:
         return sum(entry.size_bytes for entry in self.files.values())
 
 
-def read_manifest(bundle: str | os.PathLike[str]) -> Manifest:
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A manifest, and who vouches for it.
+
+    Attributes:
+        manifest: The manifest.
+        digest: SHA-256 of its file's bytes, which name every other file's.
+        signer: The id of the trusted key that vouches for it; None if no keys were asked for.
+    """
+
+    manifest: Manifest
+    digest: str
+    signer: str | None
+
+
+def read_manifest(
+    bundle: str | os.PathLike[str], *, trust: str | os.PathLike[str] | None = None
+) -> Manifest:
     """Read and check the manifest of the bundle in a folder.
+
+    Args:
+        bundle: The bundle's folder.
+        trust: A file of keys, of which one must have signed the bundle; None for the file that the
+            environment variable EDGE_MRL_TRUST names, if it is set.
 
     Raises:
         UsageError: The folder does not exist.
         MissingFileError: The folder has no manifest.
+        SignatureError: No trusted key has signed the bundle.
         BundleError: The manifest is damaged or unknown; the class says how.
     """
+    return read_signed(bundle, trust=trust).manifest
+
+
+def read_signed(
+    bundle: str | os.PathLike[str], *, trust: str | os.PathLike[str] | None = None
+) -> Signed:
+    """Read a manifest as ``read_manifest`` does, with what is known of its bytes."""
+    from edge_mrl.bundle.trust import vouch
+
     folder = Path(bundle)
     if not folder.is_dir():
         raise UsageError(f"no bundle at {folder}: expected a folder made by `edge-mrl export`")
-    path = folder / MANIFEST
-    if not path.is_file():
+    try:
+        data = read_bounded(folder, MANIFEST)
+    except MissingFileError as error:
         raise MissingFileError(
             f"{folder} has no {MANIFEST}: it is not a bundle, or the copy is incomplete"
-        )
-    return parse_manifest(path.read_bytes())
+        ) from error
+    signer = vouch(folder, data, trust)  # before anything is parsed
+    return Signed(parse_manifest(data), hashlib.sha256(data).hexdigest(), signer)
 
 
 def parse_manifest(data: bytes) -> Manifest:
@@ -272,25 +310,20 @@ def parse_manifest(data: bytes) -> Manifest:
         HashError: The bytes are not those that were written.
         ManifestError: A key is missing, unknown or of the wrong type.
     """
-    try:
-        parsed = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(
-            f"{MANIFEST} is not valid JSON ({error}): copy the bundle again"
-        ) from error
+    parsed = parse_json(data, MANIFEST)
     if not isinstance(parsed, dict) or parsed.get("format") != FORMAT:
         found = parsed.get("format") if isinstance(parsed, dict) else type(parsed).__name__
-        raise FormatError(f"{MANIFEST}: format is {found!r}, expected {FORMAT!r}")
-    if parsed.get("version") not in VERSIONS:
+        raise FormatError(f"{MANIFEST}: format is {brief(repr(found))}, expected {FORMAT!r}")
+    if type(parsed.get("version")) is not int or parsed["version"] not in VERSIONS:
         raise FormatError(
-            f"bundle format version {parsed.get('version')!r}, this edge-mrl reads 1 to 3: "
+            f"bundle format version {brief(repr(parsed.get('version')))}, this edge-mrl reads 1 to 3: "
             "update edge-mrl, or export the bundle again"
         )
     if parsed["version"] == 1 and isinstance(parsed.get("code"), dict):
         if unknown := sorted(parsed["code"].keys() & set(CODE_KEYS)):
             raise ManifestError(f"{MANIFEST}: unknown {', '.join(unknown)} in code")
         parsed["code"] |= {"stored": "int8", "step": None, "centre": None}
-    manifest: Manifest = _build(Manifest, parsed, "")
+    manifest: Manifest = build(Manifest, parsed, MANIFEST)
     _check_own_hash(data, manifest)
     _check_values(manifest)
     return manifest
@@ -303,39 +336,6 @@ def dump_manifest(manifest: Manifest) -> bytes:
         values["code"] = {k: v for k, v in values["code"].items() if k not in CODE_KEYS}
     data = (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
     return data.replace(_ZEROS.encode(), hashlib.sha256(data).hexdigest().encode(), 1)
-
-
-def check_files(bundle: str | os.PathLike[str], manifest: Manifest, *, hashes: bool) -> None:
-    """Check that the bundle's files are there, complete and, with ``hashes``, unchanged.
-
-    Args:
-        bundle: The bundle's folder.
-        manifest: Its manifest.
-        hashes: Read every byte and compare SHA-256 too (about 0.1 s for 23 MB).
-
-    Raises:
-        MissingFileError: A file is missing.
-        TruncatedError: A file has another size.
-        HashError: A file has other bytes.
-    """
-    for name, entry in manifest.files.items():
-        path = Path(bundle) / name
-        if not path.is_file():
-            raise MissingFileError(
-                f"{name} is missing from the bundle {bundle}: copy the bundle again"
-            )
-        size = path.stat().st_size
-        if size != entry.size_bytes:
-            raise TruncatedError(
-                f"{name} has {size} bytes, expected {entry.size_bytes}: copy the bundle again"
-            )
-        if hashes:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if digest != entry.sha256:
-                raise HashError(
-                    f"{name} is damaged: SHA-256 {digest}, expected {entry.sha256}: copy the bundle again"
-                )
 
 
 def _check_own_hash(data: bytes, manifest: Manifest) -> None:
@@ -352,23 +352,36 @@ def _check_own_hash(data: bytes, manifest: Manifest) -> None:
 def _check_values(manifest: Manifest) -> None:
     code = manifest.code
     checks = {
-        "dims.coarse": manifest.dims.coarse >= 1,
-        "dims.full": manifest.dims.full is None or manifest.dims.full >= 1,
-        "max_tokens": manifest.max_tokens >= 1,
+        "dims.coarse": 1 <= manifest.dims.coarse <= MOST_DIMENSIONS,
+        "dims.full": manifest.dims.full is None or 1 <= manifest.dims.full <= MOST_DIMENSIONS,
+        "max_tokens": 1 <= manifest.max_tokens <= MOST_TOKENS,
         "code.scale": 0 < code.scale < float("inf"),
         "code.stored": manifest.version == lowest_version(code.stored, manifest.head.kind)
         and kind_fits(code.stored, code.step, code.centre, manifest.dims.coarse),
         "padding.side": manifest.padding.side == "right",
+        "padding.id": 0 <= manifest.padding.id < 1 << 31,
         "head.kind": manifest.head.kind in HEAD_KINDS,
-        "prompts": set(manifest.prompts) == set(KINDS),
+        "prompts": set(manifest.prompts) == set(KINDS)
+        and all(len(text) <= MOST_PROMPT_CHARS for text in manifest.prompts.values()),
         "inputs": manifest.inputs == ["input_ids", "attention_mask"],
         "outputs": manifest.outputs == expected_outputs(manifest.dims),
         "files": {GRAPH, WEIGHTS, TOKENIZER, GOLDEN} <= set(manifest.files)
         and (HEAD in manifest.files) == (manifest.head.kind != "prefix")
-        and all(re.fullmatch(r"[\w.-]+", name) for name in manifest.files),
+        and all(_plain(name, entry) for name, entry in manifest.files.items()),
     }
     if wrong := [key for key, good in checks.items() if not good]:
         raise ManifestError(f"{MANIFEST}: invalid value of {', '.join(wrong)}")
+    require_sizes(manifest)
+
+
+def _plain(name: str, entry: FileEntry) -> bool:
+    """Whether a file has a name in the bundle's own folder, a size, and a hash."""
+    return (
+        re.fullmatch(r"\w[\w.-]{0,99}", name, re.ASCII) is not None
+        and name not in (MANIFEST, SIGNATURE)
+        and entry.size_bytes >= 0
+        and re.fullmatch(r"[0-9a-f]{64}", entry.sha256) is not None
+    )
 
 
 def lowest_version(stored: str, head_kind: str) -> int:
@@ -402,44 +415,7 @@ def expected_outputs(dims: Dims) -> dict[str, str]:
     return {"coarse": "int8"} | ({} if dims.full is None else {"full": "float32"})
 
 
-def _build(kind: Any, value: Any, where: str) -> Any:
-    """Build a dataclass from parsed JSON. Every key must be present, known, and of the right type."""
-    if not isinstance(value, dict):
-        raise ManifestError(f"{MANIFEST}: {where or 'the manifest'} must be an object")
-    hints = typing.get_type_hints(kind)
-    missing, unknown = sorted(hints.keys() - value.keys()), sorted(value.keys() - hints.keys())
-    if missing or unknown:
-        what = f"missing {', '.join(missing)}" if missing else f"unknown {', '.join(unknown)}"
-        raise ManifestError(f"{MANIFEST}: {what}{f' in {where}' if where else ''}")
-    return kind(
-        **{
-            key: _convert(hint, value[key], f"{where}.{key}".lstrip("."))
-            for key, hint in hints.items()
-        }
-    )
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, value, where)
-    if origin is dict and isinstance(value, Mapping):
-        return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if origin is list and isinstance(value, list):
-        return [_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
-    if origin is types.UnionType and value is not None:
-        for option in arguments:
-            if typing.get_origin(option) is not None:
-                return _convert(option, value, where)
-    options = arguments if origin not in (dict, list, None) else (hint,)
-    if float in options and type(value) is int:
-        return float(value)
-    if type(value) not in options:
-        raise ManifestError(f"{MANIFEST}: {where} is {type(value).__name__}, expected {hint}")
-    return value
-
-
-def bundle_error(error: Exception, bundle: Path) -> EdgeMrlError:
+def bundle_error(error: BaseException, bundle: Path) -> EdgeMrlError:
     """The error to raise in place of a library's error as it opened a file of a bundle."""
     if ran_out(error):
         return OutOfMemoryError(

@@ -7,11 +7,12 @@ Nothing heavy is imported here, so that help and usage errors appear at once.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn
 
@@ -57,11 +58,18 @@ EXTRAS = {
     "export": "turn a text-embedding model into a small, verified bundle",
     "eval": "measure how much retrieval quality short codes keep, on your data",
     "advise": "find the smallest code that is good enough, on your data",
+    "sign": "sign a bundle, or make a key to sign with",
     "serve": "run a server that devices sync with",
     "admin": "manage a server's tenants, devices and tokens",
 }
 #: The extra that installs such a command, if the extra has another name.
-EXTRA_OF = {"eval": "export", "advise": "export", "serve": "server", "admin": "server"}
+EXTRA_OF = {
+    "eval": "export",
+    "sign": "signed",
+    "advise": "export",
+    "serve": "server",
+    "admin": "server",
+}
 ENTRY_POINTS = "edge_mrl.commands"
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -142,12 +150,28 @@ def _dispatch(arguments: list[str]) -> int:
     args = parser.parse_args(arguments[1:])
     _prepare(name, args)
     try:
-        code: int = command.run(args)
+        with _trusting(getattr(args, "trust", None)):
+            code: int = command.run(args)
     except ModuleNotFoundError as error:
         if name not in EXTRAS:
             raise
         raise _missing(name, f"{name} needs {error.name}") from error
     return code
+
+
+@contextlib.contextmanager
+def _trusting(keys: str | None) -> Iterator[None]:
+    """Ask for a signature by these keys, also in the processes that a command starts."""
+    before = os.environ.get("EDGE_MRL_TRUST")
+    if keys is not None:
+        os.environ["EDGE_MRL_TRUST"] = keys
+    try:
+        yield
+    finally:
+        if keys is not None:
+            os.environ.pop("EDGE_MRL_TRUST")
+            if before is not None:
+                os.environ["EDGE_MRL_TRUST"] = before
 
 
 def _prepare(name: str, args: argparse.Namespace) -> None:

@@ -7,7 +7,8 @@ import dataclasses
 import json
 from typing import Any
 
-from edge_mrl.bundle import Manifest, Precision, check_files, read_manifest
+from edge_mrl.bundle import Manifest, Precision, check_files, read_manifest, signers
+from edge_mrl.cli.common.stores import add_trust
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -17,6 +18,7 @@ HELP = "show what a bundle contains"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the sub-command's arguments."""
     parser.add_argument("bundle", metavar="DIR", help="the bundle's folder")
+    add_trust(parser)
     parser.add_argument("--json", action="store_true", help="print the manifest as one JSON object")
 
 
@@ -24,7 +26,11 @@ def run(args: argparse.Namespace) -> int:
     """Print the manifest. The files' presence and sizes are checked, not their hashes (see verify)."""
     manifest = read_manifest(args.bundle)
     check_files(args.bundle, manifest, hashes=False)
-    print(json.dumps(_data(manifest), ensure_ascii=False) if args.json else _text(manifest))
+    keys = signers(args.bundle)
+    if args.json:
+        print(json.dumps({**_data(manifest), "signed_by": keys}, ensure_ascii=False))
+    else:
+        print(_text(manifest, keys))
     return 0
 
 
@@ -32,7 +38,7 @@ def _data(manifest: Manifest) -> dict[str, Any]:
     return {**dataclasses.asdict(manifest), "size_bytes": manifest.size_bytes}
 
 
-def _text(manifest: Manifest) -> str:
+def _text(manifest: Manifest, keys: list[str]) -> str:
     source, precision, quality = manifest.source, manifest.precision, manifest.quality
     code, width = manifest.code, manifest.full_dim
     full = "none (codes only)" if width is None else f"float32, {width} dimensions"
@@ -51,6 +57,7 @@ def _text(manifest: Manifest) -> str:
         ("fidelity", f"cosine {fidelity} to the fp32 source"),
         ("space", manifest.space_id),
         ("code", manifest.code_id),
+        ("signed by", ", ".join(keys) or "nobody"),
         ("made with", ", ".join(f"{name} {version}" for name, version in manifest.tools.items())),
     ]
     files = [(name, f"{entry.size_bytes / 1e6:9.3f} MB") for name, entry in manifest.files.items()]

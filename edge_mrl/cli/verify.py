@@ -8,6 +8,8 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from edge_mrl.cli.common.stores import add_trust
+
 if TYPE_CHECKING:
     from edge_mrl.encode import Verification
 
@@ -23,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "exit codes: 0 all checks passed, 1 vectors differ on this machine, 2 the bundle is damaged"
     )
     parser.add_argument("bundle", metavar="DIR", help="the bundle's folder")
+    add_trust(parser)
     parser.add_argument(
         "--threads", type=int, metavar="N", help="use at most N threads (default: one per core)"
     )

@@ -269,7 +269,7 @@ def _index(job: dict[str, Any], encoder: Encoder) -> Index:
     except BaseException:
         store.close()
         raise
-    return Index(store, encoder, open_encoder=lambda _: encoder)
+    return Index(store, encoder)
 
 
 def _require(store: Store, binding: Binding) -> None:

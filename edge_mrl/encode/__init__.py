@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
-    from edge_mrl.encode.encoder import Encoder, Encoding
+    from edge_mrl.encode.encoder import Encoder, Encoding, OpeningKeywords
     from edge_mrl.encode.graph_session import available_threads
     from edge_mrl.encode.passages import (
         passage_rule,
@@ -28,6 +28,7 @@ __all__ = [
     "GOLDEN_FORMAT",
     "Encoder",
     "Encoding",
+    "OpeningKeywords",
     "Verification",
     "available_threads",
     "cosines",
@@ -41,7 +42,7 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "encoder": ("Encoder", "Encoding"),
+        "encoder": ("Encoder", "Encoding", "OpeningKeywords"),
         "graph_session": ("available_threads",),
         "passages": ("passage_rule", "split_passages", "token_spans"),
         "verification": (

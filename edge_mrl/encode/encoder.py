@@ -10,18 +10,24 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.bundle import KINDS, Manifest, check_files, read_manifest
+from edge_mrl.bundle import KINDS, Manifest
 from edge_mrl.encode.graph_session import GraphSession
-from edge_mrl.encode.tokenizer import load_tokenizer, replace_surrogates, require_room_for_tokens
-from edge_mrl.errors import UsageError
+from edge_mrl.encode.tokenizer import (
+    load_tokenizer,
+    replace_surrogates,
+    require_room_for_tokens,
+    tokenizing,
+)
+from edge_mrl.encode.trial import admit
+from edge_mrl.errors import EncoderError, UsageError
 from edge_mrl.machine import memory, reporting_memory
 
-__all__ = ["Encoder", "Encoding"]
+__all__ = ["Encoder", "Encoding", "OpeningKeywords"]
 
 #: Texts that are tokenised, sorted by length and encoded together. More texts sort better, but take
 #: more memory.
@@ -29,6 +35,8 @@ WINDOW_TEXTS = 512
 #: Characters after which such a window ends early, so that texts of megabytes take bounded memory.
 WINDOW_CHARS = 2_000_000
 LOW_MEMORY_WINDOW_CHARS = 200_000
+#: Most characters of a text. A book has 2 million.
+MOST_TEXT_CHARS = 20_000_000
 #: Tokens in one batch, padding included. Small sorted batches stay in the cache and are faster.
 BATCH_TOKENS = 512
 LOW_MEMORY_BATCH_TOKENS = 256
@@ -52,6 +60,14 @@ class Encoding:
 
     def __len__(self) -> int:
         return len(self.coarse)
+
+
+class OpeningKeywords(TypedDict, total=False):
+    """How a bundle is opened; see ``Encoder.open``."""
+
+    threads: int | None
+    low_memory: bool
+    trust: str | os.PathLike[str] | None
 
 
 class Encoder:
@@ -89,31 +105,49 @@ class Encoder:
         threads: int | None = None,
         low_memory: bool = False,
         verify_hashes: bool = False,
+        trust: str | os.PathLike[str] | None = None,
+        untried: bool = False,
     ) -> Encoder:
         """Open a bundle.
+
+        Files are compared with their hashes the first time, and again whenever they have changed. A
+        bundle that this machine does not know is first tried in a process of its own, with limits of
+        time and memory. What was found out is kept in the user's folder for state.
 
         Args:
             path: The bundle's folder.
             threads: Use at most so many threads (default: one per core).
             low_memory: Use smaller batches and no memory arena: slower, with the smallest RSS.
-            verify_hashes: Check every file's SHA-256 first. Sizes are always checked.
+            verify_hashes: Compare every file's SHA-256 again, even if the files have not changed.
+            trust: A file of public keys: a bundle that none of them has signed is refused, and every
+                SHA-256 is compared (default: the file that EDGE_MRL_TRUST names, if it is set).
+            untried: Do not try the bundle first: for one that this process has just made.
 
         Raises:
             UsageError: The folder does not exist, or ``threads`` is below 1.
+            SignatureError: No trusted key has signed the bundle.
             BundleError: The bundle is damaged, or cannot be opened.
             OutOfMemoryError: There is not enough memory. The methods that encode may raise it too.
         """
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}, expected at least 1")
         folder = Path(path).resolve()
-        manifest = read_manifest(folder)
-        check_files(folder, manifest, hashes=verify_hashes)
+        admitted = admit(folder, trust=trust, verify_hashes=verify_hashes, untried=untried)
+        manifest = admitted.manifest
         with reporting_memory():
             memory.load_unwinder()
-            tokenizer = load_tokenizer(folder)
+            tokenizer = load_tokenizer(folder, manifest, checked=admitted.checked)
             tokenizer.no_padding()
-            tokenizer.enable_truncation(manifest.max_tokens)
-            session = GraphSession(folder, manifest, threads, low_memory=low_memory)
+            with tokenizing():
+                tokenizer.enable_truncation(manifest.max_tokens)
+            session = GraphSession(
+                folder,
+                manifest,
+                threads,
+                low_memory=low_memory,
+                files=admitted.files,
+                checked=admitted.checked,
+            )
         return cls(
             folder,
             manifest,
@@ -138,6 +172,7 @@ class Encoder:
         Raises:
             TypeError: ``texts`` is a single str, or an element is not a str.
             UsageError: The kind is unknown, or the encoder is closed.
+            EncoderError: The bundle cannot encode a text; the others of the call are not encoded either.
         """
         chunks = list(self.stream(texts, kind=kind))
         if not chunks:
@@ -187,7 +222,7 @@ class Encoder:
         """A ``tokenizers.Tokenizer`` that neither truncates nor pads, loaded when it is first needed."""
         with self._lock:
             if self._whole is None:
-                self._whole = load_tokenizer(self.path)
+                self._whole = load_tokenizer(self.path, self.manifest, checked=True)
                 self._whole.no_truncation()
                 self._whole.no_padding()
             return self._whole
@@ -204,7 +239,8 @@ class Encoder:
 
     def _token_ids(self, texts: list[str]) -> list[list[int]]:
         require_room_for_tokens(sum(map(len, texts)))
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts)]
+        with tokenizing():
+            return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts)]
 
     def _empty(self) -> Encoding:
         width = self.manifest.full_dim
@@ -241,6 +277,10 @@ def _windows(texts: Iterable[str], prompt: str, most_chars: int) -> Iterator[lis
         for text in itertools.chain([first], itertools.islice(iterator, WINDOW_TEXTS - 1)):
             if not isinstance(text, str):
                 raise TypeError(f"a text is {type(text).__name__}, expected str")
+            if len(text) > MOST_TEXT_CHARS:
+                raise EncoderError(
+                    f"a text has {len(text)} characters, expected at most {MOST_TEXT_CHARS}: split it"
+                )
             window.append(replace_surrogates(prompt + text))
             chars += len(text)
             if chars > most_chars:

@@ -9,7 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl.documents import PassageRule
-from edge_mrl.encode.tokenizer import replace_surrogates, require_room_for_tokens
+from edge_mrl.encode.tokenizer import (
+    replace_surrogates,
+    require_room_for_tokens,
+    tokenizing,
+)
 from edge_mrl.errors import UsageError
 from edge_mrl.machine import reporting_memory
 
@@ -123,7 +127,8 @@ def _tokens(encoder: Encoder, text: str) -> tuple[NDArray[np.int64], NDArray[np.
     starts, words, count = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
     for first, after in _blocks(text):
         require_room_for_tokens()
-        encoding = tokenizer.encode(text[first:after], add_special_tokens=False)
+        with tokenizing():
+            encoding = tokenizer.encode(text[first:after], add_special_tokens=False)
         starts.append(np.array([start for start, _ in encoding.offsets], np.int64) + first)
         numbers = [-1 if word is None else word + count for word in encoding.word_ids]
         words.append(np.array(numbers, np.int64))

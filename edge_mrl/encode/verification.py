@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.bundle import GOLDEN, Precision, check_files, read_manifest
+from edge_mrl.bundle import GOLDEN, KINDS, Manifest, Precision, parse_json, read_file
 from edge_mrl.encode.encoder import Encoder
-from edge_mrl.errors import FormatError
+from edge_mrl.encode.trial import admit, run_apart
+from edge_mrl.errors import FormatError, GraphError, TokenizerError, brief
 from edge_mrl.machine import facts as machine
 
 __all__ = [
@@ -23,7 +23,9 @@ __all__ = [
     "Verification",
     "cosines",
     "encode_vector",
+    "try_here",
     "verify",
+    "verify_here",
 ]
 
 GOLDEN_FORMAT = "edge-mrl-golden"
@@ -36,6 +38,9 @@ MACHINE_MIN = 0.995
 #: not at all on x86, and on ARM, whose attention sums in blocks of the padded width, in a few codes
 #: (least seen: 0.9998).
 BATCH_MIN = 0.999
+#: Golden texts that a first trial encodes, and the least cosine of their codes to the exporter's: no
+#: rounding goes as low, and a wrong kernel reached 0.24.
+TRIAL_TEXTS, TRIAL_MIN = 4, 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,45 +99,114 @@ class Verification:
     batch_cosine_min: float
 
 
-def verify(bundle: str | os.PathLike[str], *, threads: int | None = None) -> Verification:
-    """Verify a bundle on this machine.
+def verify(
+    bundle: str | os.PathLike[str],
+    *,
+    threads: int | None = None,
+    trust: str | os.PathLike[str] | None = None,
+    untried: bool = False,
+) -> Verification:
+    """Verify a bundle on this machine, in a process of its own, with limits of time and memory.
 
     Args:
         bundle: The bundle's folder.
         threads: Use at most so many threads (default: one per core).
+        trust: A file of public keys, one of which must have signed it (default: EDGE_MRL_TRUST's).
+        untried: Verify it in this process: for a bundle that it has just made.
 
     Raises:
         UsageError: The folder does not exist.
         BundleError: The bundle is damaged; the class and the message say how.
     """
     folder = Path(bundle)
-    manifest = read_manifest(folder)
-    check_files(folder, manifest, hashes=True)
-    golden = read_golden(folder)
-    with Encoder.open(folder, threads=threads) as encoder:
-        return _compare(encoder, golden, len(manifest.files))
+    admitted = admit(folder, trust=trust, verify_hashes=True, untried=True)
+    found = None
+    if not untried:
+        found = run_apart(
+            folder,
+            admitted.digest,
+            size_bytes=admitted.manifest.size_bytes,
+            step="verify",
+            threads=threads,
+        )
+    if found is None:
+        result = verify_here(folder, threads=threads)
+    else:
+        lists = {name: tuple(found[name]) for name in ("failures", "warnings")}
+        result = Verification(**{**found, **lists})
+    if result.passed:
+        admitted.remember_tried()
+    return result
 
 
-def read_golden(bundle: Path) -> list[Golden]:
+def verify_here(folder: Path, *, threads: int | None) -> Verification:
+    """Verify a bundle, whose hashes have been compared, in this process."""
+    with Encoder.open(folder, threads=threads, untried=True) as encoder:
+        golden = read_golden(folder, encoder.manifest)
+        return _compare(encoder, golden, len(encoder.manifest.files))
+
+
+def try_here(folder: Path) -> None:
+    """Encode the shortest golden texts, as a first trial of a bundle.
+
+    Raises:
+        BundleError: The bundle cannot encode them, or into something else altogether.
+    """
+    with Encoder.open(folder, threads=1, untried=True) as encoder:
+        golden = read_golden(folder, encoder.manifest)
+        shortest = sorted(golden, key=lambda g: (len(g.text), g.text))
+        texts = shortest[:TRIAL_TEXTS]
+        result = _compare(encoder, texts, 0)
+        if not result.same_ids:
+            raise TokenizerError(
+                f"the tokenizer of the bundle {folder} gives other ids than on the exporting machine: "
+                "check the version of `tokenizers`, or export the bundle again"
+            )
+        if result.coarse_cosine_min < TRIAL_MIN:
+            raise GraphError(
+                f"the graph of the bundle {folder} gives something else than on the exporting machine "
+                f"(cosine {result.coarse_cosine_min:.3f}): `edge-mrl verify` says more"
+            )
+        _require_differences(encoder, golden)
+
+
+def _require_differences(encoder: Encoder, golden: list[Golden]) -> None:
+    """Check that a graph does not give one vector for all texts."""
+    longest = max(golden, key=lambda g: len(g.ids))
+    shortest = min(golden, key=lambda g: len(g.ids))
+    if set(longest.ids) == set(shortest.ids):
+        return
+    coarse = encoder.encode([longest.text, shortest.text], kind=longest.kind).coarse
+    if (coarse[0] == coarse[1]).all():
+        raise GraphError(
+            f"the graph of the bundle {encoder.path} gives the same vector for different texts: "
+            "export the model again"
+        )
+
+
+def read_golden(bundle: Path, manifest: Manifest) -> list[Golden]:
     """Read the golden texts of a bundle, with their vectors.
 
     Raises:
         FormatError: The file is damaged, or its version is unknown.
+        BundleError: It has other bytes than the manifest names.
     """
+    parsed = parse_json(read_file(bundle, GOLDEN, manifest.files[GOLDEN]), GOLDEN)
     try:
-        parsed = json.loads((bundle / GOLDEN).read_bytes())
         if (parsed["format"], parsed["version"]) != (GOLDEN_FORMAT, GOLDEN_VERSION):
-            raise FormatError(
-                f"{GOLDEN}: unknown format {parsed['format']!r} {parsed['version']!r}"
-            )
-        return [_golden(entry) for entry in parsed["texts"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise FormatError(f"{GOLDEN} cannot be read: {error!r}") from error
+            named = brief(f"{parsed['format']!r} {parsed['version']!r}", 80)
+            raise FormatError(f"{GOLDEN}: unknown format {named}")
+        golden = [_golden(entry, manifest) for entry in parsed["texts"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FormatError(f"{GOLDEN} cannot be read: {brief(repr(error))}") from error
+    if not golden or len({len(g.source) for g in golden}) != 1:
+        raise FormatError(f"{GOLDEN} has no texts, or vectors of several lengths")
+    return golden
 
 
-def _golden(entry: dict[str, Any]) -> Golden:
+def _golden(entry: dict[str, Any], manifest: Manifest) -> Golden:
     full = None if entry["full"] is None else decode_vector(entry["full"], "<f4")
-    return Golden(
+    golden = Golden(
         text=entry["text"],
         kind=entry["kind"],
         ids=entry["ids"],
@@ -140,11 +214,22 @@ def _golden(entry: dict[str, Any]) -> Golden:
         coarse=decode_vector(entry["coarse"], "i1"),
         source=decode_vector(entry["source"], "<f2").astype(np.float32),
     )
+    width = None if full is None else len(full)
+    if (len(golden.coarse), width) != (manifest.dim, manifest.full_dim):
+        raise ValueError(f"vectors of {len(golden.coarse)} and {width} dimensions")
+    if full is not None and len(golden.source) != len(full):
+        raise ValueError(f"vectors of {len(golden.source)} dimensions of the source")
+    if not isinstance(golden.text, str) or golden.kind not in KINDS:
+        raise ValueError(f"a text of the kind {brief(golden.kind, 40)}")
+    if not all(type(token) is int for token in golden.ids):
+        raise ValueError("ids that are no numbers")
+    return golden
 
 
 def decode_vector(text: str, dtype: str) -> NDArray[Any]:
     """Decode base64 of little-endian values to an array."""
-    return np.frombuffer(base64.b64decode(text, validate=True), dtype=dtype)
+    data = base64.b64decode(text, validate=True)
+    return np.frombuffer(data, dtype=dtype)
 
 
 def encode_vector(vector: NDArray[Any], dtype: str) -> str:

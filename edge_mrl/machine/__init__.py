@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from edge_mrl.machine.facts import Cpu, FileSystem, Memory, Requirement, describe
     from edge_mrl.machine.memory import (
         as_error,
+        limit_process,
         ran_out,
         reporting_memory,
         require_room,
@@ -27,6 +28,7 @@ __all__ = [
     "as_error",
     "describe",
     "facts",
+    "limit_process",
     "memory",
     "ran_out",
     "reporting_memory",
@@ -44,6 +46,7 @@ __getattr__ = lazily(
         "facts": ("Cpu", "FileSystem", "Memory", "Requirement", "describe"),
         "memory": (
             "as_error",
+            "limit_process",
             "ran_out",
             "reporting_memory",
             "require_room",

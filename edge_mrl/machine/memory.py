@@ -8,10 +8,11 @@ end the process. So the memory that those last ones will need is checked, or loa
 from __future__ import annotations
 
 import errno
+import math
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 
 from edge_mrl.errors import EdgeMrlError, OutOfMemoryError
@@ -20,6 +21,7 @@ __all__ = [
     "CODE_BYTES",
     "START_BYTES",
     "as_error",
+    "limit_process",
     "load_unwinder",
     "one_thread_each",
     "ran_out",
@@ -180,3 +182,27 @@ def reporting_memory() -> Iterator[None]:
         if known and ran_out(error) and not isinstance(error, OutOfMemoryError):
             raise as_error(error) from error
         raise
+
+
+def limit_process(*, cpu_s: float, data_bytes: int) -> None:
+    """Limit what this process can take; without effect where the system has no such limits.
+
+    Args:
+        cpu_s: Seconds of the processor, over all threads.
+        data_bytes: Memory that is written to. Lower limits stay.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    cores = os.cpu_count() or 1
+    limits = {
+        resource.RLIMIT_CPU: math.ceil(cpu_s * cores),
+        resource.RLIMIT_DATA: data_bytes,
+        resource.RLIMIT_CORE: 0,
+    }
+    for kind, limit in limits.items():
+        soft, hard = resource.getrlimit(kind)
+        lowest = min([limit, *(x for x in (soft, hard) if x != resource.RLIM_INFINITY)])
+        with suppress(OSError, ValueError):
+            resource.setrlimit(kind, (lowest, hard))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_mrl.bundle import read_manifest
-from edge_mrl.errors import BindingError, BundleError, UsageError
+from edge_mrl.errors import BindingError, BundleError, SignatureError, UsageError
 from edge_mrl.store.records import Binding
 
 if TYPE_CHECKING:
@@ -16,19 +17,24 @@ if TYPE_CHECKING:
 __all__ = ["binding_of", "find_bundle"]
 
 
-def find_bundle(store: Store) -> Path:
+def find_bundle(store: Store, *, trust: str | os.PathLike[str] | None = None) -> Path:
     """The folder of a store's bundle: beside the store as it was, or at its former absolute path.
+
+    Args:
+        store: The open store.
+        trust: A file of keys, one of which must have signed it; None for the one of EDGE_MRL_TRUST.
 
     Raises:
         UsageError: There is no bundle at either place.
         BindingError: The bundle that is there now has another embedding space or code.
+        SignatureError: No trusted key has signed the bundle that is there now.
     """
-    wrong: BindingError | None = None
+    wrong: BindingError | SignatureError | None = None
     for folder in store.bundle_candidates():
         try:
-            binding = binding_of(read_manifest(folder), folder.resolve())
+            binding = binding_of(read_manifest(folder, trust=trust), folder.resolve())
             store.require(binding)
-        except BindingError as error:
+        except (BindingError, SignatureError) as error:
             wrong = error
         except (UsageError, BundleError):
             continue

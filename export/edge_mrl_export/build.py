@@ -38,6 +38,8 @@ from edge_mrl.bundle import (
     make_code,
     parse_manifest,
     read_head,
+    require_key,
+    sign_bundle,
 )
 from edge_mrl.codes import Packing
 from edge_mrl.encode import Encoder, Verification, verify
@@ -167,6 +169,7 @@ def export(
     recipe: Recipe,
     *,
     force: bool = False,
+    sign: Path | str | None = None,
     stages: Stages | None = None,
 ) -> Export:
     """Turn a text-embedding model into a verified bundle.
@@ -176,6 +179,7 @@ def export(
         output: Folder to make; it appears only when the bundle is complete and verified.
         recipe: What was asked for.
         force: Replace an earlier bundle at ``output``.
+        sign: A file with a private key to sign the bundle with.
         stages: Told about progress.
 
     Raises:
@@ -185,6 +189,8 @@ def export(
     """
     output = output.expanduser().absolute()
     check_output(output, force=force)
+    if sign is not None:
+        require_key(sign)
     texts = _texts(recipe)
     clock = _Clock(stages or Silent())
     clock.stage("load source model")
@@ -200,6 +206,8 @@ def export(
     with tempfile.TemporaryDirectory(prefix="edge-mrl-") as scratch, staging(output) as folder:
         manifest, measured = _build(plan, Path(scratch), folder, clock)
         manifest, report = _complete(plan, folder, manifest, measured, clock)
+        if sign is not None:
+            sign_bundle(folder, sign)
         publish(folder, output)
     return Export(output, manifest, measured.fidelity, report, measured.speed, clock.seconds())
 
@@ -356,7 +364,7 @@ def _measure(plan: _Plan, folder: Path, manifest: Manifest, clock: _Clock) -> _M
     clock.stage("run source model")
     reference = plan.source.encode(sample, kind="document", max_tokens=manifest.max_tokens)
     clock.stage("measure bundle", len(sample))
-    with Encoder.open(folder) as encoder:
+    with Encoder.open(folder, untried=True) as encoder:
         _check_ids(encoder, plan.source, plan.vocabulary, sample)
         head = read_head(folder, encoder.manifest)
         fidelity = measure(encoder, sample, reference, head=head, advance=clock.advance)
@@ -397,7 +405,7 @@ def _complete(
     """Write golden vectors, report and final manifest; then verify the bundle as a device does."""
     vocabulary, head, fidelity = plan.vocabulary, plan.head, measured.fidelity
     clock.stage("golden vectors and report")
-    with Encoder.open(folder) as encoder:
+    with Encoder.open(folder, untried=True) as encoder:
         same = set(vocabulary.unchanged([text for _, text in GOLDEN_TEXTS]))
         texts = tuple(pair for pair in GOLDEN_TEXTS if pair[1] in same)
         write_json(golden_vectors(encoder, plan.source, texts), folder / GOLDEN)
@@ -424,7 +432,7 @@ def _complete(
     (folder / "report.html").write_text(report_html(report), encoding="utf-8")
     manifest = _write_manifest(folder, manifest)
     clock.stage("verify")
-    _accept(verify(folder))
+    _accept(verify(folder, untried=True))
     return manifest, report
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "add_filter",
     "add_store",
     "add_threads",
+    "add_trust",
     "existing",
     "open_existing",
     "parse_filter",
@@ -55,6 +56,17 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
         "--threads", type=int, metavar="N", help="use N threads (default: one per core)"
     )
     parser.add_argument("--low-memory", action="store_true", help="use less memory; slower")
+    add_trust(parser)
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Add --trust, for commands that open a bundle; the command line passes it on by EDGE_MRL_TRUST."""
+    parser.add_argument(
+        "--trust",
+        metavar="KEYS",
+        help="refuse a bundle that no public key in this file has signed (default: the file that "
+        "EDGE_MRL_TRUST names, if it is set)",
+    )
 
 
 def parse_filter(expressions: list[str] | None) -> dict[str, Any] | None:

@@ -62,6 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write the bundle even if it is below a gate",
     )
+    parser.add_argument(
+        "--sign",
+        metavar="KEYFILE",
+        help="sign the bundle with this private key (Ed25519 in PEM, as `edge-mrl sign --new-key` makes)",
+    )
     parser.add_argument("--force", action="store_true", help="replace an earlier bundle at DIR")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
@@ -200,7 +205,7 @@ def run(args: argparse.Namespace) -> int:
     )
     output = args.output or _default_output(args.model, recipe.dim, recipe.code)
     try:
-        result = export(args.model, output, recipe, force=args.force, stages=bar)
+        result = export(args.model, output, recipe, force=args.force, sign=args.sign, stages=bar)
     finally:
         if bar is not None:
             bar.close()
