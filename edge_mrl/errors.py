@@ -26,7 +26,9 @@ EdgeMrlError
 ├── MissingDependencyError    exit 3   an optional package is not installed
 ├── WireError                 exit 4   bytes from another machine that are not a valid message
 └── NetworkError              exit 4   a server or model hub could not be reached
-    └── ServerError                    a server was reached and refused the request
+    ├── ServerError                    a server was reached and refused the request
+    ├── IntermediaryError              a proxy or a login page answered in the server's place
+    └── OversizedAnswerError           an answer of more bytes than its kind can have
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ __all__ = [
     "GateError",
     "GraphError",
     "HashError",
+    "IntermediaryError",
     "ManifestError",
     "MissingDependencyError",
     "MissingFileError",
@@ -53,6 +56,7 @@ __all__ = [
     "NotAStoreError",
     "NotEnrolledError",
     "OutOfMemoryError",
+    "OversizedAnswerError",
     "ServerError",
     "SignatureError",
     "StepError",
@@ -223,6 +227,26 @@ class ServerError(NetworkError):
         self.status = status
         self.code = code
         self.details = dict(details or {})
+
+
+class IntermediaryError(NetworkError):
+    """What stands between this machine and a server answered in its place: a proxy, a login page.
+
+    Attributes:
+        status: The HTTP status.
+        sent_bytes: Bytes of the request's body.
+    """
+
+    def __init__(
+        self, message: str, *, status: int, sent_bytes: int = 0, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.status = status
+        self.sent_bytes = sent_bytes
+
+
+class OversizedAnswerError(NetworkError):
+    """An answer of more bytes than any right one of its kind has; it was not read to its end."""
 
 
 def reason(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edge_mrl.cli.common.output import count, duration, print_json, size, snippet, table
 from edge_mrl.cli.common.progress import Progress
 from edge_mrl.cli.common.stores import add_store
-from edge_mrl.errors import NetworkError, UsageError
+from edge_mrl.errors import EdgeMrlError, NetworkError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,8 @@ may be interrupted at any moment: nothing is lost, and nothing is stored twice. 
 alone are not anonymous: text can be reconstructed from them (see docs/sync.md).
 
 Dead letters are versions that cannot be sent: the server refuses them, or another device has deleted the
-document meanwhile. List them with --dead-letters, send them again with --retry, delete them with --drop.
+document meanwhile. Versions of other devices that cannot be stored here are among them ("unreadable").
+List them with --dead-letters, try them again with --retry, delete them with --drop.
 
 --qdrant pushes to a collection of your own Qdrant server instead. Its API key is read from the
 environment variable QDRANT_API_KEY.
@@ -189,7 +190,13 @@ def _once(client: SyncClient, args: argparse.Namespace) -> int:
         outcome = client.sync_once(step=step)
     _warn(outcome, client, args)
     _print_outcome(outcome, client.status(), args, time.monotonic() - started)
-    return 0 if outcome.cause in (None, "policy") else NetworkError.exit_code
+    return _exit_code(outcome)
+
+
+def _exit_code(outcome: Outcome) -> int:
+    if outcome.cause in (None, "policy"):
+        return 0
+    return EdgeMrlError.exit_code if outcome.cause == "internal" else NetworkError.exit_code
 
 
 def _watch(client: SyncClient, args: argparse.Namespace) -> int:
@@ -223,8 +230,12 @@ def _watch(client: SyncClient, args: argparse.Namespace) -> int:
 def _warn(outcome: Outcome, client: SyncClient, args: argparse.Namespace) -> None:
     if outcome.waiting is None or args.quiet:
         return
-    left = count(client.status().queue.items, "document")
-    print(f"edge-mrl: waiting: {outcome.waiting}; {left} still queued", file=sys.stderr, flush=True)
+    queued = client.status().queue.items
+    left = f"{count(queued, 'document')} still queued" if queued else "nothing is queued"
+    goes_on = args.watch and outcome.cause != "refused"
+    # Nothing waits in a command that has ended.
+    verb, end = ("waiting", "") if goes_on else ("not synced", "; run the command again to go on")
+    print(f"edge-mrl: {verb}: {outcome.waiting}; {left}{end}", file=sys.stderr, flush=True)
 
 
 def _figures(outcome: Outcome) -> str:
@@ -282,6 +293,8 @@ def _print_letters(letters: Sequence[Any], args: argparse.Namespace) -> None:
     for letter in letters:
         text = "" if letter.document is None else snippet(letter.document.text, chars=60)
         print(f"{letter.reason:<18}{_when(letter.since_ms)}  {letter.id}  {text}".rstrip())
+        if letter.detail:
+            print(f"{'':18}{letter.detail}")
 
 
 def _say(args: argparse.Namespace, facts: dict[str, Any], text: str) -> None:

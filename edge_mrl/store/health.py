@@ -17,6 +17,7 @@ from edge_mrl.store.filters import field_rows
 from edge_mrl.store.migrations import KEYWORD_COLUMNS
 from edge_mrl.store.records import checksum, decode_metadata, document_check, text_hash
 from edge_mrl.store.replica.outbox import read_enrollment
+from edge_mrl.store.replica.withheld import WITHHELD_COLUMNS
 from edge_mrl.store.rows import insert_fields
 
 if TYPE_CHECKING:
@@ -181,6 +182,7 @@ def _queue(connection: sqlite3.Connection) -> list[str]:
         ("versions", "id, stamp, device, deleted, acknowledged, sent"),
         ("outbox", "id, stamp, deleted, bytes"),
         ("dead", "id, stamp, reason, since_ms, deleted, metadata, text"),
+        ("withheld", WITHHELD_COLUMNS),
     )
     for table, columns in tables:
         query = f"SELECT {columns}, crc FROM {table}"  # noqa: S608 - own names

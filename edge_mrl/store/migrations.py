@@ -304,6 +304,24 @@ def _fill_fifth(connection: sqlite3.Connection) -> None:
             connection.execute("UPDATE versions SET sent = 0, crc = ? WHERE id = ?", row)
 
 
+_WITHHELD: tuple[Step, ...] = (
+    "ALTER TABLE dead ADD COLUMN detail TEXT NOT NULL DEFAULT ''",
+    """CREATE TABLE withheld (
+        id TEXT PRIMARY KEY,
+        stamp INTEGER NOT NULL,
+        device TEXT NOT NULL,
+        deleted INTEGER NOT NULL,
+        reason TEXT NOT NULL,
+        detail TEXT NOT NULL,
+        since_ms INTEGER NOT NULL,
+        program TEXT NOT NULL,
+        metadata TEXT,
+        text TEXT,
+        again INTEGER NOT NULL,
+        crc INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+)
+
 #: Names and steps, in order. A released migration never changes; a new one goes at the end.
 MIGRATIONS: tuple[tuple[str, tuple[Step, ...]], ...] = (
     ("0001-documents-passages-codes", _FIRST),
@@ -311,4 +329,5 @@ MIGRATIONS: tuple[tuple[str, tuple[Step, ...]], ...] = (
     ("0003-outbox-versions", _THIRD),
     ("0004-stored-codes-settings", (*_FOURTH_TABLES, _check_fourth)),
     ("0005-epoch-numbered-pushes", (*_FIFTH_TABLES, _fill_fifth)),
+    ("0006-withheld-versions", _WITHHELD),
 )

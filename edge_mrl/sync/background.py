@@ -5,16 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from edge_mrl.errors import StoreError
 from edge_mrl.store import replica
+from edge_mrl.sync.outcome import Outcome, internal_fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edge_mrl.store import DeadLetter, Store
-    from edge_mrl.sync.outcome import Outcome
     from edge_mrl.sync.policy import Backoff
 
 __all__ = ["BackgroundSync", "Listener"]
@@ -45,6 +45,9 @@ class Syncing(Protocol):
 
     def attempt(self, *, now: bool, step: Callable[[Outcome], None] | None) -> Outcome:
         """Sync once, sending each request once; whatever fails is part of the outcome."""
+
+    def report(self, waiting: str) -> None:
+        """Note why nothing is synced now."""
 
     def dead_letters(self) -> list[DeadLetter]:
         """Versions that will not be sent, by id."""
@@ -112,12 +115,23 @@ class BackgroundSync:
             self._sleep(wait_s, seen, look=outcome.done)
 
     def _run_once(self) -> Outcome:
+        """Sync once, and tell the listener. Whatever fails is reported, and the thread goes on."""
         with self._condition:
             now, self._now, self._woken = self._now, False, False
-        outcome = self._syncing.attempt(now=now, step=self._listener.committed)
-        if outcome.dead:
-            self._listener.dead_letters(self._syncing.dead_letters())
-        self._listener.ran(outcome)
+        try:
+            outcome = self._syncing.attempt(now=now, step=self._listener.committed)
+            if outcome.dead:
+                self._listener.dead_letters(self._syncing.dead_letters())
+        except BaseException as error:  # noqa: BLE001 - a thread that ends here would end in silence
+            waiting, cause = internal_fault(error)
+            self._syncing.report(waiting)
+            outcome = Outcome(waiting=waiting, cause=cause)
+        try:
+            self._listener.ran(outcome)
+        except BaseException as error:  # noqa: BLE001 - the application's own function
+            waiting, cause = internal_fault(error)
+            self._syncing.report(waiting)
+            return replace(outcome, waiting=waiting, cause=cause)
         return outcome
 
     def _wait_after(self, outcome: Outcome) -> float:
@@ -145,5 +159,5 @@ class BackgroundSync:
         """The newest stamp that waits: when it changes, something was written."""
         try:
             return replica.newest_queued(self._syncing.store)
-        except StoreError:
+        except Exception:  # noqa: BLE001 - the run that follows says what is wrong
             return 0

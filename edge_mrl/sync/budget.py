@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from edge_mrl.errors import NetworkError, ServerError
+from edge_mrl.errors import (
+    IntermediaryError,
+    NetworkError,
+    OversizedAnswerError,
+    ServerError,
+)
+from edge_mrl.sync.answers.intermediaries import LASTING
 from edge_mrl.sync.policy import Backoff
 
 if TYPE_CHECKING:
@@ -85,7 +92,8 @@ class Budget:
         """Send a request, and send it again after failures that may pass.
 
         A refusal that would end the run is asked for once more: a bit of the token may have been changed
-        on the way, and the server cannot know that.
+        on the way, and the server cannot know that. So is what a proxy answers for as long as nobody
+        changes the proxy. An answer that is too large is not: the next one may cost as many bytes.
 
         Args:
             ask: Sends the request and returns its result.
@@ -95,23 +103,41 @@ class Budget:
             OverBudgetError: No bytes are left.
         """
         backoff = attempt_backoff()
-        refused: ServerError | None = None
+        refused: tuple[int, str] | None = None
         while True:
             self.require(0)
             self._first = False
             try:
                 return ask()
-            except NetworkError as error:
-                if isinstance(error, ServerError) and not is_temporary(error):
-                    same = refused is not None and refused.code == error.code
-                    if same or error.code in OUT_OF_STEP or error.code == "head_unknown":
-                        raise
-                    refused = error
+            except OversizedAnswerError:
+                raise
+            except (ServerError, IntermediaryError) as error:
+                if is_temporary(error):
+                    self._wait(backoff, error)
                     continue
-                wait_s = backoff.failed(error.retry_after_s)
-                if backoff.failures >= self._attempts or wait_s > 2 * ATTEMPT_WAIT_S:
+                code = error.code if isinstance(error, ServerError) else "intermediary"
+                same = refused == (error.status, code)
+                if same or code in OUT_OF_STEP or code == "head_unknown":
                     raise
-                time.sleep(wait_s)
+                refused = (error.status, code)
+            except NetworkError as error:
+                self._wait(backoff, error)
+
+    def _wait(self, backoff: Backoff, error: NetworkError) -> None:
+        """Wait for the next attempt, or raise the error where there is none."""
+        wait_s = backoff.failed(error.retry_after_s)
+        if backoff.failures >= self._attempts or wait_s > 2 * ATTEMPT_WAIT_S:
+            raise error
+        time.sleep(wait_s)
+
+    @contextmanager
+    def once(self) -> Iterator[None]:
+        """Send each request of a block once, whatever comes back."""
+        before, self._attempts = self._attempts, 1
+        try:
+            yield
+        finally:
+            self._attempts = before
 
 
 def attempt_backoff() -> Backoff:
@@ -119,6 +145,8 @@ def attempt_backoff() -> Backoff:
     return Backoff(cap_s=ATTEMPT_WAIT_S, first_s=0.25)
 
 
-def is_temporary(error: ServerError) -> bool:
+def is_temporary(error: ServerError | IntermediaryError) -> bool:
     """Whether a refusal may pass by itself: a time-out, a busy or broken server, a damaged request."""
+    if isinstance(error, IntermediaryError):
+        return error.status not in LASTING
     return error.status >= 500 or error.status in _TEMPORARY or error.code in _DAMAGED

@@ -19,7 +19,7 @@ from edge_mrl.store import Store, find_bundle, replica
 from edge_mrl.sync.background import BackgroundSync, Listener
 from edge_mrl.sync.budget import ATTEMPTS, Budget
 from edge_mrl.sync.link import Link
-from edge_mrl.sync.outcome import Outcome
+from edge_mrl.sync.outcome import Outcome, internal_fault
 from edge_mrl.sync.policy import MAX_WAIT_S, Backoff, Conditions, Policy
 from edge_mrl.sync.push import BodySize
 from edge_mrl.sync.reranker import Reranker
@@ -191,6 +191,10 @@ class SyncClient:
         except EdgeMrlError as error:  # the store is busy, or damaged
             self._waiting = str(error)
             return Outcome(waiting=str(error), cause="store")
+        except Exception as error:  # noqa: BLE001 - nobody is there to catch it
+            waiting, cause = internal_fault(error)
+            self._waiting = waiting
+            return Outcome(waiting=waiting, cause=cause)
 
     def start(
         self,
@@ -244,6 +248,10 @@ class SyncClient:
                 "the client is not running: call start() first, or sync_once(now=True)"
             )
         self._background.wake(now=True)
+
+    def report(self, waiting: str) -> None:
+        """Note why nothing is synced now: ``status().waiting``."""
+        self._waiting = waiting
 
     def status(self) -> Status:
         """Where the store's sync stands."""

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
+
+from edge_mrl.errors import reason
 
 if TYPE_CHECKING:
     from edge_mrl.store import Agreed
     from edge_mrl.sync.budget import Budget
 
-__all__ = ["Cause", "Outcome", "Tally"]
+__all__ = ["Cause", "Outcome", "Tally", "internal_fault"]
 
 #: Why a run ended before everything was done. "policy": the application does not allow more; "network":
 #: the network failed, or the server is busy; "refused": the server refuses until a person changes
-#: something; "store": the store cannot be used now.
-Cause = Literal["policy", "network", "refused", "store"]
+#: something; "store": the store cannot be used now; "internal": the program has a fault.
+Cause = Literal["policy", "network", "refused", "store", "internal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,7 @@ class Outcome:
         pulled: Documents received from other devices.
         deleted: Documents deleted here because other devices deleted them.
         dead: Versions that became dead letters (see ``SyncClient.dead_letters``).
+        unreadable: Those of them that arrived from other devices, and cannot be stored here.
         bytes_sent: Bytes of the bodies sent, including those of failed requests.
         bytes_received: Bytes of the bodies received.
         waiting: Why the run ended before everything was done, in plain words; None if all was done.
@@ -42,6 +46,7 @@ class Outcome:
     pulled: int = 0
     deleted: int = 0
     dead: int = 0
+    unreadable: int = 0
     bytes_sent: int = 0
     bytes_received: int = 0
     waiting: str | None = None
@@ -53,6 +58,15 @@ class Outcome:
     def done(self) -> bool:
         """Whether everything was sent and received."""
         return self.waiting is None
+
+
+def internal_fault(error: BaseException) -> tuple[str, Cause]:
+    """How an error that nobody expected is reported; its traceback goes to the log."""
+    logging.getLogger("edge_mrl.sync").error("a sync failed", exc_info=error)
+    text = (
+        f"an internal error: {type(error).__name__}: {reason(error)}; what is queued stays queued"
+    )
+    return text, "internal"
 
 
 class Tally:
@@ -84,10 +98,16 @@ class Tally:
         )
         self._report()
 
-    def pulled(self, put: int, deleted: int) -> None:
-        """Count documents that were received, and deleted because others had deleted them."""
+    def pulled(self, put: int, deleted: int, withheld: int = 0) -> None:
+        """Count documents that were received, deleted because others had, and could not be stored."""
         now = self._outcome
-        self._outcome = replace(now, pulled=now.pulled + put, deleted=now.deleted + deleted)
+        self._outcome = replace(
+            now,
+            pulled=now.pulled + put,
+            deleted=now.deleted + deleted,
+            dead=now.dead + withheld,
+            unreadable=now.unreadable + withheld,
+        )
         self._report()
 
     def agreed(self, agreed: Agreed | None) -> None:

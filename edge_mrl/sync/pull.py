@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import struct
-from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Self, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-
-from edge_mrl.bundle import derive_codes, read_head, read_manifest
-from edge_mrl.documents import Document
-from edge_mrl.errors import NetworkError, ServerError, WireError
-from edge_mrl.store import Entry, find_bundle, replica
-from edge_mrl.sync.remote import CodeKey
-from edge_mrl.wire import Item, decode_items, decode_message
+from edge_mrl.bundle import read_head, read_manifest
+from edge_mrl.errors import (
+    IntermediaryError,
+    NetworkError,
+    OversizedAnswerError,
+    ServerError,
+    WireError,
+)
+from edge_mrl.store import find_bundle, replica
+from edge_mrl.sync.pulls.entries import Entries, withheld
+from edge_mrl.sync.pulls.part_file import PartFile
+from edge_mrl.sync.remote import CodeKey, PageForm, UnreadablePageError
+from edge_mrl.wire import Item, UnreadableItem, decode_message, decode_readable_items
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
-    from edge_mrl.store import Agreed, Store
+    from edge_mrl.store import Agreed, Entry, Store
     from edge_mrl.sync.budget import Budget
     from edge_mrl.sync.outcome import Tally
     from edge_mrl.sync.remote import ChangePage, Remote
@@ -40,8 +41,20 @@ BATCH_DOCUMENTS = 4_096
 FRAME_ITEMS = 65_536
 #: How often a snapshot may change while it is read; then changes are pulled instead.
 SNAPSHOT_TRIES = 3
-_HEAD_BYTES = 1_024
-_LENGTH = struct.Struct("<I")
+
+
+@dataclass(frozen=True, slots=True)
+class _Position:
+    """What a page says beside its documents: the cursor, its epoch, and the clock."""
+
+    cursor: int | None = None
+    epoch: str = ""
+    offset_ms: int | None = None
+
+
+_NOWHERE = _Position()
+#: Why a document is not here whose page cannot be read with it.
+_NOT_READ = "the server's message with this document cannot be read"
 
 
 class Puller:
@@ -69,6 +82,8 @@ class Puller:
         self._full = store.keep_full in ("fp16", "int8")
         self._matrix: NDArray[np.float32] | None = None
         self._read_matrix = False
+        self._entries = Entries(self._manifest, full=self._full, head=self._head)
+        self._form = PageForm("full" if self._full else "coarse", self._code)
 
     def changes(self) -> None:
         """Pull what changed since the last time.
@@ -81,7 +96,7 @@ class Puller:
             now = replica.enrollment_of(self._store)
             since, epoch, push = (now.cursor, now.epoch, now.answered) if now else (0, "", 0)
             page = self._page(since, epoch=epoch, push=push)
-            self._apply(page.items, cursor=page.cursor, epoch=page.epoch, offset_ms=page.offset_ms)
+            self._apply(page, cursor=page.cursor)
             if not page.more:
                 return
 
@@ -104,6 +119,8 @@ class Puller:
                 if error.status not in (404, 412, 416, 501):
                     raise
                 Path(self._part).unlink(missing_ok=True)
+            except OversizedAnswerError:  # a server that knows no ranges: in pages, then
+                break
         return self.everything()
 
     def everything(self) -> Agreed:
@@ -117,7 +134,8 @@ class Puller:
         while True:
             page = self._page(since, fence=fence, epoch=epoch)
             there.update((item.id, item.stamp) for item in page.items)
-            self._apply(page.items, cursor=None, offset_ms=page.offset_ms)
+            there.update((item.id, item.stamp) for item in page.unreadable)
+            self._apply(page, cursor=None)
             since, fence, epoch = page.cursor, page.fence, page.epoch
             if not page.more:
                 break
@@ -130,14 +148,36 @@ class Puller:
     def _page(
         self, since: int, *, fence: int | None = None, epoch: str | None = None, push: int = 0
     ) -> ChangePage:
-        vectors = "full" if self._full else "coarse"
+        """The next changes. One that makes its whole page unreadable comes alone, by its version."""
 
-        def ask() -> ChangePage:
-            return self._remote.pull(
-                since, code=self._code, vectors=vectors, fence=fence, epoch=epoch, push=push
+        def ask(form: PageForm) -> ChangePage:
+            return self._with_head(
+                lambda: self._remote.pull(since, form=form, fence=fence, epoch=epoch, push=push)
             )
 
-        return self._with_head(ask)
+        try:
+            page = ask(self._form)
+        except (UnreadablePageError, ServerError, IntermediaryError) as error:
+            # A server that fails at a document answers 500 to each page that has it.
+            if not isinstance(error, UnreadablePageError) and error.status != 500:
+                raise
+            if self._form.limit > 1:
+                self._form = replace(self._form, limit=max(self._form.limit // 8, 1))
+                with self._budget.once():
+                    return self._page(since, fence=fence, epoch=epoch, push=push)
+            return self._outline(ask(PageForm("none", text=False, limit=1)))
+        self._form = replace(self._form, limit=min(self._form.limit * 8, PageForm("none").limit))
+        return page
+
+    def _outline(self, page: ChangePage) -> ChangePage:
+        """A page that has no more than versions, of documents that cannot be read."""
+        unreadable = [
+            UnreadableItem(item.id, item.stamp, item.device, item.deleted, _NOT_READ)
+            for item in page.items
+            if not item.deleted
+        ]
+        items = [item for item in page.items if item.deleted]
+        return replace(page, items=items, unreadable=[*unreadable, *page.unreadable])
 
     def _with_head(self, ask: Callable[[], T]) -> T:
         """Send a request; register the bundle's projection head first if the server does not know it."""
@@ -157,54 +197,55 @@ class Puller:
             self._read_matrix = True
         return self._matrix
 
-    def _apply(
-        self,
-        items: Sequence[Item],
-        *,
-        cursor: int | None,
-        epoch: str = "",
-        offset_ms: int | None = None,
+    def _apply(self, page: ChangePage, *, cursor: int | None) -> None:
+        """Store a page. A document that cannot be stored is said, and stops nothing else."""
+        self._store_items(
+            page.items,
+            page.unreadable,
+            _Position(cursor, page.epoch if cursor is not None else "", page.offset_ms),
+        )
+
+    def _store_items(
+        self, items: Sequence[Item], unreadable: Sequence[UnreadableItem], position: _Position
     ) -> None:
-        pairs = [(item, self._entry(item)) for item in items]
+        pairs, others = self._entries.of(items, unreadable)
+        try:
+            self._take(pairs, others, position)
+        except Exception as error:
+            if not replica.concerns_documents(error) or not pairs:
+                raise
+            self._take_apart(pairs, error)
+            self._take([], others, position)
+
+    def _take_apart(self, pairs: Sequence[tuple[Item, Entry | None]], error: Exception) -> None:
+        """Store documents in halves, down to those that cannot be stored."""
+        if len(pairs) == 1:
+            self._take([], [withheld(pairs[0][0], error)], _NOWHERE)
+            return
+        middle = len(pairs) // 2
+        for half in (pairs[:middle], pairs[middle:]):
+            try:
+                self._take(half, [], _NOWHERE)
+            except Exception as fault:
+                if not replica.concerns_documents(fault):
+                    raise
+                self._take_apart(half, fault)
+
+    def _take(
+        self,
+        pairs: Sequence[tuple[Item, Entry | None]],
+        others: Sequence[replica.Withheld],
+        position: _Position,
+    ) -> None:
         applied = replica.apply_pulled(
-            self._store, pairs, cursor=cursor, epoch=epoch, offset_ms=offset_ms
+            self._store,
+            pairs,
+            cursor=position.cursor,
+            epoch=position.epoch,
+            offset_ms=position.offset_ms,
+            withheld=others,
         )
-        self._tally.pulled(applied.put, applied.deleted)
-
-    def _entry(self, item: Item) -> Entry | None:
-        """A document as the store keeps it."""
-        if item.deleted:
-            return None
-        codes, full = self._codes(item)
-        spans: Sequence[tuple[int, int]] = item.spans
-        if item.text is None:
-            spans = [(0, 0)] * len(codes)
-        document = Document(item.id, item.text or "", item.metadata or {})
-        return Entry(document, spans, codes, full)
-
-    def _codes(self, item: Item) -> tuple[NDArray[np.int8], NDArray[np.float32] | None]:
-        manifest = self._manifest
-        rows = item.vectors
-        kind, width = ("float16", manifest.full_dim) if self._full else ("int8", manifest.dim)
-        if len(rows) and (rows.dtype.name != kind or rows.shape[1] != width):
-            raise NetworkError(
-                f"the server sent {rows.dtype}[n, {rows.shape[1]}] for document {item.id!r}, "
-                f"expected {kind}[n, {width}]"
-            )
-        if not len(rows):
-            empty = np.empty((0, manifest.full_dim or 1), np.float32)
-            return np.empty((0, manifest.dim), np.int8), empty
-        if not self._full:
-            return rows, None
-        full = rows.astype(np.float32)
-        codes = derive_codes(
-            full,
-            self._head(),
-            dim=manifest.dim,
-            layer_norm=manifest.head.layer_norm,
-            scale=manifest.code.scale,
-        )
-        return codes, full
+        self._tally.pulled(applied.put, applied.deleted, applied.withheld)
 
     # --- the snapshot
 
@@ -214,7 +255,7 @@ class Puller:
 
     def _snapshot(self) -> bool:
         """Fetch and apply a snapshot; returns False if it changed meanwhile."""
-        with _PartFile(self._part, self._code) as part:
+        with PartFile(self._part, self._code) as part:
             while not part.complete:
                 ask = partial(self._remote.snapshot, self._code, start=part.size, etag=part.etag)
                 got = self._with_head(ask)
@@ -222,17 +263,18 @@ class Puller:
             if not part.sound():
                 part.remove()
                 return False
-            self._take(part)
+            self._take_snapshot(part)
             part.remove()
         return True
 
-    def _take(self, part: _PartFile) -> None:
+    def _take_snapshot(self, part: PartFile) -> None:
         batch: list[Item] = []
+        unreadable: list[UnreadableItem] = []
         cursor, epoch = 0, ""
         for number, frame in enumerate(part.frames()):
             try:
                 message = decode_message(frame)
-                items = decode_items(message, most=FRAME_ITEMS)
+                items, bad = decode_readable_items(message, most=FRAME_ITEMS)
             except WireError as error:
                 raise NetworkError(f"the snapshot: {error}") from error
             if number == 0:
@@ -241,115 +283,9 @@ class Puller:
                     raise NetworkError("the snapshot: cursor: expected a number")
                 cursor, epoch = first, str(message.header.get("epoch", ""))
             batch += items
+            unreadable += bad
             if len(batch) >= BATCH_DOCUMENTS:
-                self._apply(batch, cursor=None)
-                batch = []
+                self._store_items(batch, unreadable, _NOWHERE)
+                batch, unreadable = [], []
         # The cursor moves only now: applying a snapshot twice is harmless, missing a part is not.
-        self._apply(batch, cursor=cursor, epoch=epoch)
-
-
-class _PartFile:
-    """The part of a snapshot that was received, kept so that an interrupted device continues there.
-
-    The file begins with JSON that says which snapshot it is; the received bytes follow.
-    """
-
-    def __init__(self, path: Path, code: CodeKey) -> None:
-        self._path = path
-        self._code = repr(code)
-        self._file: BinaryIO | None = None
-        self.size = 0
-        self.etag: str | None = None
-        self._digest: str | None = None
-        self._whole = -1
-
-    def __enter__(self) -> Self:
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            self._resume()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    @property
-    def complete(self) -> bool:
-        """Whether the whole snapshot is there."""
-        return self._whole >= 0 and self.size >= self._whole
-
-    def add(self, data: bytes, *, size_bytes: int, etag: str, digest: str | None) -> None:
-        """Append what was received."""
-        if self._file is None:
-            self._begin(size_bytes, etag, digest)
-        elif size_bytes != self._whole:
-            raise NetworkError("the snapshot changed while it was read")
-        file = self._opened
-        file.seek(_HEAD_BYTES + self.size)
-        file.write(data)
-        file.flush()
-        self.size += len(data)
-
-    def sound(self) -> bool:
-        """Whether size and digest are those that the server announced."""
-        file, sha = self._opened, hashlib.sha256()
-        file.seek(_HEAD_BYTES)
-        while part := file.read(1 << 20):
-            sha.update(part)
-        whole = f"sha-256=:{b64encode(sha.digest()).decode()}:"
-        return self.size == self._whole and self._digest in (None, whole)
-
-    def frames(self) -> Iterator[bytes]:
-        """The snapshot's frames, in order.
-
-        Raises:
-            NetworkError: The snapshot ends within a frame.
-        """
-        file, at = self._opened, 0
-        file.seek(_HEAD_BYTES)
-        while at < self.size:
-            head = file.read(_LENGTH.size)
-            length = _LENGTH.unpack(head)[0] if len(head) == _LENGTH.size else self.size
-            at += _LENGTH.size + length
-            if at > self.size:
-                raise NetworkError("the snapshot ends within a frame")
-            yield file.read(length)
-
-    def remove(self) -> None:
-        """Delete the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-        self._path.unlink(missing_ok=True)
-
-    @property
-    def _opened(self) -> BinaryIO:
-        assert self._file is not None
-        return self._file
-
-    def _begin(self, size_bytes: int, etag: str, digest: str | None) -> None:
-        facts = {"code": self._code, "etag": etag, "size": size_bytes, "digest": digest}
-        head = json.dumps(facts).encode().ljust(_HEAD_BYTES)
-        if len(head) > _HEAD_BYTES:
-            raise NetworkError("the snapshot's ETag is too long")
-        with suppress(FileNotFoundError):
-            self._path.unlink()
-        handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        self._file = os.fdopen(handle, "w+b")
-        self._file.write(head)
-        self.size, self.etag, self._digest, self._whole = 0, etag, digest, size_bytes
-
-    def _resume(self) -> None:
-        file = self._path.open("r+b")
-        try:
-            facts = json.loads(file.read(_HEAD_BYTES))
-            same = facts["code"] == self._code
-            etag, whole, digest = str(facts["etag"]), int(facts["size"]), facts["digest"]
-            size = min(self._path.stat().st_size - _HEAD_BYTES, whole)
-        except BaseException:
-            file.close()
-            raise
-        if not same or size < 0:
-            file.close()
-            return
-        self._file, self.size, self.etag = file, size, etag
-        self._whole, self._digest = whole, digest
+        self._store_items(batch, unreadable, _Position(cursor, epoch))

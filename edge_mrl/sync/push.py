@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_mrl.errors import NetworkError, NotEnrolledError, ServerError, UsageError
+from edge_mrl.errors import (
+    EdgeMrlError,
+    IntermediaryError,
+    NetworkError,
+    NotEnrolledError,
+    ServerError,
+    UsageError,
+    WireError,
+    reason,
+)
 from edge_mrl.store import Outgoing, Verdict, replica
 from edge_mrl.sync.targets.target import PushBatch, PushResult
-from edge_mrl.wire import MAX_BODY_BYTES, MAX_ITEMS, Item, encode_items
+from edge_mrl.wire import MAX_BODY_BYTES, MAX_ITEMS, Item, check_id, encode_items
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,25 +36,60 @@ __all__ = ["BodySize", "Pusher"]
 
 #: Bodies shrink to this when larger ones time out on a slow uplink.
 LEAST_BODY_BYTES = 1 << 14
+_BEHIND = (
+    "the server's clock is behind a version that it accepted earlier, and documents that are above it "
+    "wait: on the server, `edge-mrl admin restamp TENANT` gives such versions the present time"
+)
 
 
 class BodySize:
     """How much is sent in one request: less after failures, because the uplink may be too slow for more.
 
+    What a proxy refused as too large is remembered, so that each run does not find it out anew.
+
     Attributes:
         size_bytes: Most bytes of a body.
+        items: Most documents in a body.
     """
 
     def __init__(self) -> None:
-        self.size_bytes = MAX_BODY_BYTES
+        self.size_bytes = self._ceiling = MAX_BODY_BYTES
+        self.items = self._most_items = MAX_ITEMS
+
+    def begin(self) -> None:
+        """A run begins: allow twice what was let through the last time."""
+        self._ceiling = min(self._ceiling * 2, MAX_BODY_BYTES)
+        self._most_items = min(self._most_items * 2, MAX_ITEMS)
+        self.grow()
 
     def shrink(self) -> None:
         """Halve the size after a body that was not answered."""
-        self.size_bytes = max(self.size_bytes // 2, LEAST_BODY_BYTES)
+        self.size_bytes = min(max(self.size_bytes // 2, LEAST_BODY_BYTES), self._ceiling)
 
     def grow(self) -> None:
         """Double the size after a body that was answered."""
-        self.size_bytes = min(self.size_bytes * 2, MAX_BODY_BYTES)
+        self.size_bytes = min(self.size_bytes * 2, self._ceiling)
+        self.items = min(self.items * 2, self._most_items)
+
+    def refuse(self, size_bytes: int, items: int) -> None:
+        """Send half of what was refused as a whole, and no more in this run."""
+        self.size_bytes = self._ceiling = max(size_bytes // 2, 1)
+        self.items = self._most_items = max(items // 2, 1)
+
+
+class _RefusedError(Exception):
+    """A push was refused as a whole, because of its size or because of a document in it.
+
+    Args:
+        batch: What was sent.
+        reason: The reason of a dead letter, if it is a single document.
+        message: What was said.
+    """
+
+    def __init__(self, batch: PushBatch, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.batch = batch
+        self.reason = reason
 
 
 class Pusher:
@@ -76,9 +121,13 @@ class Pusher:
         self._budget = budget
         self._tally = tally
         self._dim = store.binding.full_dim or 1
+        self._refused_alone: set[tuple[str, int]] = set()
 
     def push(self) -> None:
         """Send until nothing waits.
+
+        A push that is refused as a whole is sent again in halves, down to the document that is the
+        reason: that one becomes a dead letter, and the others arrive.
 
         Raises:
             ServerError: The server refused a push.
@@ -86,15 +135,19 @@ class Pusher:
             OverBudgetError: The run's bytes are used up.
         """
         rounds_ahead = 0
-        while waiting := replica.outgoing(self._store, limit=MAX_ITEMS):
-            statuses = {verdict.status for verdict in self._push_some(waiting)}
+        self._body.begin()
+        while waiting := replica.outgoing(self._store, limit=self._body.items):
+            try:
+                verdicts = self._push_some(waiting)
+            except _RefusedError as refused:
+                self._halve(refused)
+                continue
+            statuses = {verdict.status for verdict in verdicts}
             rounds_ahead = rounds_ahead + 1 if statuses == {"clock_ahead"} else 0
-            # After the first time, the queue got new stamps by the server's clock.
+            # After the first time, the queue got new stamps by the server's clock. What is left is above
+            # a version that the server has, and stands behind everything else in the queue.
             if rounds_ahead > 1:
-                raise NetworkError(
-                    "the server's clock is behind stamps that it accepted earlier: waiting for it to "
-                    "catch up"
-                )
+                raise NetworkError(_BEHIND)
 
     def settle(self) -> None:
         """Ask whether the last push arrived; if it did not, the server refuses it from now on."""
@@ -131,7 +184,9 @@ class Pusher:
         verdicts = _without_vectors(waiting)
         if verdicts:
             return self._take(verdicts)
-        items = self._items(waiting, with_text=self._enrollment.with_text)
+        items, verdicts = self._items(waiting, with_text=self._enrollment.with_text)
+        if verdicts:
+            return self._take(verdicts)
         now = self._enrollment
         batch = self._batch(items, now)
         if batch is None:
@@ -143,10 +198,32 @@ class Pusher:
         ):
             self.settle()
             return []
-        result = self._budget.attempt(lambda: self._send(batch))
+        try:
+            result = self._budget.attempt(lambda: self._send(batch))
+        except ServerError as error:
+            if error.code == "malformed":
+                raise _RefusedError(batch, "invalid", str(error)) from error
+            raise
         pairs = zip(batch.items, result.results, strict=True)
         verdicts = [Verdict(item.id, item.stamp, *said) for item, said in pairs]
         return self._take(verdicts, offset_ms=result.offset_ms, number=number)
+
+    def _halve(self, refused: _RefusedError) -> None:
+        """Go on with less after a push of which nothing was stored."""
+        if self._target.numbered and self._enrollment.is_open:
+            self.settle()
+        items = refused.batch.items
+        if len(items) > 1:
+            self._body.refuse(len(refused.batch.frame), len(items))
+            return
+        name, stamp = items[0].id, items[0].stamp
+        if (
+            name,
+            stamp,
+        ) not in self._refused_alone:  # what was damaged on its way gets another chance
+            self._refused_alone.add((name, stamp))
+            return
+        self._take([Verdict(name, stamp, refused.reason, detail=str(refused))])
 
     def _take(
         self, verdicts: list[Verdict], *, offset_ms: int | None = None, number: int = 0
@@ -158,25 +235,59 @@ class Pusher:
         self._tally.pushed([verdict.status for verdict in verdicts])
         return verdicts
 
-    def _items(self, waiting: Sequence[Outgoing], *, with_text: bool) -> list[Item]:
-        made = self._embed([one for one in waiting if one.vectors is None and not one.deleted])
-        items = []
+    def _items(
+        self, waiting: Sequence[Outgoing], *, with_text: bool
+    ) -> tuple[list[Item], list[Verdict]]:
+        """Documents as they are sent, and what cannot be sent at all."""
+        made, failed = self._embed(
+            [one for one in waiting if one.vectors is None and not one.deleted]
+        )
+        items, verdicts = [], []
         for one in waiting:
             document = one.document
+            if one.id in failed:
+                verdicts.append(
+                    Verdict(one.id, one.stamp, replica.NO_VECTORS, detail=failed[one.id])
+                )
+                continue
             if one.deleted or document is None:
                 items.append(Item(one.id, one.stamp, self._no_vectors, deleted=True))
                 continue
             vectors: NDArray[Any] = made[one.id] if one.vectors is None else one.vectors
+            item = Item(one.id, one.stamp, vectors)
             if with_text:
                 text, metadata, spans = document.text, document.metadata, one.spans
-                items.append(
-                    Item(one.id, one.stamp, vectors, text=text, metadata=metadata, spans=spans)
-                )
+                item = replace(item, text=text, metadata=metadata, spans=spans)
+            problem = _unsendable(item)
+            if problem:
+                verdicts.append(Verdict(one.id, one.stamp, "invalid", detail=problem))
             else:
-                items.append(Item(one.id, one.stamp, vectors))
-        return items
+                items.append(item)
+        return items, verdicts
 
-    def _embed(self, batch: Sequence[Outgoing]) -> dict[str, NDArray[np.float16]]:
+    def _embed(
+        self, waiting: Sequence[Outgoing]
+    ) -> tuple[dict[str, NDArray[np.float16]], dict[str, str]]:
+        """Vectors of documents whose vectors were not kept, and what is wrong with texts that fail.
+
+        A text that the model cannot take costs its own document alone.
+        """
+        try:
+            return self._embed_all(waiting), {}
+        except (EdgeMrlError, MemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the model's runtime raises for a text
+            if len(waiting) == 1:
+                return {}, {waiting[0].id: f"its text cannot be embedded: {reason(error)}"}
+        made: dict[str, NDArray[np.float16]] = {}
+        failed: dict[str, str] = {}
+        for one in waiting:
+            good, bad = self._embed([one])
+            made |= good
+            failed |= bad
+        return made, failed
+
+    def _embed_all(self, batch: Sequence[Outgoing]) -> dict[str, NDArray[np.float16]]:
         """Vectors of documents whose vectors were not kept, made from their text again."""
         if not batch:
             return {}
@@ -219,7 +330,9 @@ class Pusher:
     def _send(self, batch: PushBatch) -> PushResult:
         try:
             result = self._target.push(batch)
-        except ServerError:
+        except (ServerError, IntermediaryError) as error:
+            if error.status == 413:
+                raise _RefusedError(batch, "too_large", str(error)) from error
             raise
         except NetworkError:
             self._body.shrink()
@@ -240,6 +353,19 @@ def _without_vectors(waiting: Sequence[Outgoing]) -> list[Verdict]:
         for one in waiting
         if one.vectors is None and one.document is not None and not one.document.text
     ]
+
+
+def _unsendable(item: Item) -> str:
+    """Why a document cannot be written into a message; empty if it can.
+
+    An older version of this program may have stored what is refused now.
+    """
+    try:
+        check_id(item.id)
+        json.dumps(dict(item.metadata or {}), ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except (WireError, TypeError, ValueError, RecursionError) as error:
+        return f"it cannot be sent: {reason(error)}"
+    return ""
 
 
 def _estimated_bytes(item: Item) -> int:

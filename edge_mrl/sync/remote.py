@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlencode
 
@@ -16,9 +16,9 @@ from edge_mrl.wire import (
     CONTENT_TYPE,
     STATUSES,
     Item,
-    Message,
-    decode_items,
+    UnreadableItem,
     decode_message,
+    decode_readable_items,
     encode_message,
     now_ms,
     parse_stamp,
@@ -30,7 +30,14 @@ if TYPE_CHECKING:
     from edge_mrl.bundle import Manifest
     from edge_mrl.sync.credentials import Credentials
 
-__all__ = ["ChangePage", "CodeKey", "Remote", "request_enrollment"]
+__all__ = [
+    "ChangePage",
+    "CodeKey",
+    "PageForm",
+    "Remote",
+    "UnreadablePageError",
+    "request_enrollment",
+]
 
 #: Documents in a page of a pull.
 PAGE_ITEMS = 512
@@ -82,12 +89,40 @@ class Grant:
     offset_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class PageForm:
+    """What a page of changes contains.
+
+    Attributes:
+        vectors: "coarse", "full" or "none".
+        code: Which codes the server makes, if ``vectors`` is "coarse".
+        text: Whether texts and metadata come too.
+        limit: Documents at most.
+    """
+
+    vectors: str
+    code: CodeKey | None = None
+    text: bool = True
+    limit: int = PAGE_ITEMS
+
+    @property
+    def query(self) -> dict[str, Any]:
+        """The form as parameters of a request."""
+        query: dict[str, Any] = {"limit": self.limit, "vectors": self.vectors}
+        if self.text:
+            query["text"] = 1
+        if self.code is not None and self.vectors == "coarse":
+            query |= self.code.query
+        return query
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ChangePage:
     """Some changes of a tenant's documents.
 
     Attributes:
         items: The documents, oldest change first.
+        unreadable: Documents among them that cannot be read, by version and reason.
         cursor: The last change on this page.
         more: Whether more changes follow.
         fence: The last change among the deletions that the server has forgotten; 0 if it has all.
@@ -103,6 +138,11 @@ class ChangePage:
     epoch: str
     kept: int
     offset_ms: int
+    unreadable: Sequence[UnreadableItem] = ()
+
+
+class UnreadablePageError(NetworkError):
+    """A page that is what the server sent, and still cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +209,7 @@ class Remote:
         self,
         since: int,
         *,
-        code: CodeKey | None,
-        vectors: str,
+        form: PageForm,
         fence: int | None = None,
         epoch: str | None = None,
         push: int = 0,
@@ -179,8 +218,7 @@ class Remote:
 
         Args:
             since: A cursor; 0 for everything.
-            code: Which codes the server makes, if ``vectors`` is "coarse".
-            vectors: "coarse", "full" or "none".
+            form: What of them, and how many.
             fence: The fence on the first page, when everything is pulled.
             epoch: The epoch of ``since``; None if any epoch will do.
             push: The last push that is known to have arrived or not.
@@ -188,35 +226,45 @@ class Remote:
         Raises:
             ServerError: "fenced": the server has forgotten deletions after ``since``. "restored": the
                 server was restored from an older copy. "head_unknown": it cannot make these codes yet.
+            UnreadablePageError: The response is the server's, and its list of documents cannot be read.
             NetworkError: No valid response came.
         """
-        query: dict[str, Any] = {"since": since, "limit": PAGE_ITEMS, "vectors": vectors, "text": 1}
-        if code is not None and vectors == "coarse":
-            query |= code.query
+        query: dict[str, Any] = {"since": since, **form.query}
         if fence is not None:
             query["fence"] = fence
         if epoch is not None:
             query |= {"epoch": epoch, "push": push}
         started = now_ms()
-        message = _frame(self._ask("GET", f"/v1/pull?{urlencode(query)}"))
-        header = message.header
-        cursor, more, clock = header.get("cursor"), header.get("more"), header.get("now_ms")
+        response = self._ask("GET", f"/v1/pull?{urlencode(query)}")
+        try:
+            message = decode_message(response.body)
+            items, unreadable = decode_readable_items(message, most=2 * PAGE_ITEMS)
+        except WireError as error:
+            raise UnreadablePageError(
+                f"{self.transport.server}: a page of changes: {error}"
+            ) from error
+        page = self._page(message.header, since, _offset(message.header.get("now_ms"), started))
+        return self._advancing(replace(page, items=items, unreadable=unreadable), since)
+
+    def _page(self, header: Mapping[str, Any], since: int, offset_ms: int) -> ChangePage:
+        """A page without its documents."""
+        server = self.transport.server
+        cursor, more = header.get("cursor"), header.get("more")
         if header.get("since") != since:
             # Without TLS, nothing else would show that a bit of the request's first line was changed.
-            raise NetworkError(
-                f"{self.transport.server}: the page does not begin after change {since}"
-            )
+            raise NetworkError(f"{server}: the page does not begin after change {since}")
         if not isinstance(cursor, int) or cursor < since or not isinstance(more, bool):
-            raise NetworkError(f"{self.transport.server}: the page has no valid cursor")
-        items = _items(message)
-        if (more and not items) or (items and cursor <= since):
-            raise NetworkError(f"{self.transport.server}: the page's cursor does not advance")
+            raise NetworkError(f"{server}: the page has no valid cursor")
         stood, named, kept = header.get("fence", 0), header.get("epoch", ""), header.get("kept", 0)
         if not (isinstance(stood, int) and isinstance(named, str) and isinstance(kept, int)):
-            raise NetworkError(
-                f"{self.transport.server}: expected fence and kept as numbers, epoch as text"
-            )
-        return ChangePage(items, cursor, more, stood, named, kept, _offset(clock, started))
+            raise NetworkError(f"{server}: expected fence and kept as numbers, epoch as text")
+        return ChangePage((), cursor, more, stood, named, kept, offset_ms)
+
+    def _advancing(self, page: ChangePage, since: int) -> ChangePage:
+        some = bool(page.items or page.unreadable)
+        if (page.more and not some) or (some and page.cursor <= since):
+            raise NetworkError(f"{self.transport.server}: the page's cursor does not advance")
+        return page
 
     def snapshot(self, code: CodeKey, *, start: int, etag: str | None) -> SnapshotPart:
         """Ask for a range of a snapshot, which has the codes of all documents that are not deleted.
@@ -344,20 +392,6 @@ def request_enrollment(transport: Transport, invitation: str, name: str) -> Gran
         expires if isinstance(expires, int) else None,
         _offset(answer.get("now_ms"), started),
     )
-
-
-def _frame(response: Response) -> Message:
-    try:
-        return decode_message(response.body)
-    except WireError as error:
-        raise NetworkError(f"the server's response is not a frame: {error}") from error
-
-
-def _items(message: Message) -> list[Item]:
-    try:
-        return decode_items(message, most=2 * PAGE_ITEMS)
-    except WireError as error:
-        raise NetworkError(f"the server's response: {error}") from error
 
 
 def _result(row: object) -> tuple[str, int]:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edge_mrl.errors import NetworkError, NotEnrolledError, ServerError, UsageError
+from edge_mrl.errors import (
+    EdgeMrlError,
+    NetworkError,
+    NotEnrolledError,
+    ServerError,
+    UsageError,
+)
 from edge_mrl.store import replica
 from edge_mrl.sync.budget import (
     OUT_OF_STEP,
@@ -16,7 +23,7 @@ from edge_mrl.sync.budget import (
     attempt_backoff,
     is_temporary,
 )
-from edge_mrl.sync.outcome import Outcome, Tally
+from edge_mrl.sync.outcome import Outcome, Tally, internal_fault
 from edge_mrl.sync.pull import Puller
 from edge_mrl.sync.push import BodySize, Pusher
 
@@ -82,6 +89,10 @@ class Run:
             tally.stop(str(error), "network", error.retry_after_s)
         except UsageError as error:
             tally.stop(str(error), "refused")
+        except EdgeMrlError:
+            raise
+        except Exception as error:  # noqa: BLE001 - it is part of the outcome, and logged
+            tally.stop(*internal_fault(error))
         return tally.outcome
 
     def _sync_with_server(self, tally: Tally) -> None:
@@ -95,12 +106,13 @@ class Run:
         if puller is not None and self._enrollment.cursor == 0:
             # Before anything is sent: see Puller.bootstrap.
             tally.agreed(puller.bootstrap())
+        if puller is not None and replica.asks_again(self.store):
+            tally.agreed(puller.everything())
+            replica.note_asked(self.store)
         backoff = attempt_backoff()
         for _ in range(CATCH_UPS):
             try:
-                pusher.push()
-                if puller is not None:
-                    puller.changes()
+                self._exchange(pusher, puller)
             except ServerError as error:
                 if error.code not in OUT_OF_STEP:
                     raise
@@ -118,6 +130,24 @@ class Run:
         raise NetworkError(
             f"{remote.transport.server} changed again and again during this run: trying again later"
         )
+
+    def _exchange(self, pusher: Pusher, puller: Puller | None) -> None:
+        """Push, then pull; pull too where the push has to wait, whatever it waits for.
+
+        Raises:
+            NetworkError: The push failed, or the pull.
+        """
+        try:
+            pusher.push()
+        except NetworkError as error:
+            code = error.code if isinstance(error, ServerError) else ""
+            if puller is None or code in OUT_OF_STEP or code == "token":
+                raise
+            with suppress(NetworkError), self.budget.once():
+                puller.changes()
+            raise
+        if puller is not None:
+            puller.changes()
 
     def _pusher(self, target: PushTarget, tally: Tally) -> Pusher:
         return Pusher(

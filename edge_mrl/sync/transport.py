@@ -20,14 +20,14 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from edge_mrl._version import __version__
-from edge_mrl.errors import NetworkError, ServerError, UsageError, reason
+from edge_mrl.errors import NetworkError, OversizedAnswerError, ServerError, UsageError, reason
 from edge_mrl.sync.address import host_and_port, proxy_for, proxy_headers, server_address
+from edge_mrl.sync.answers.intermediaries import intermediary_error
+from edge_mrl.sync.answers.limits import MAX_REFUSAL_BYTES, OVERSIZED_WAIT_S, answer_limit
 from edge_mrl.wire import PROTOCOL, digest, matches_digest
 
 __all__ = ["Response", "Timeouts", "Transport"]
 
-#: Most bytes of a response: a page of 512 documents with some passages each takes a few megabytes.
-MAX_RESPONSE_BYTES = 256 << 20
 #: Characters of a server's own text that an error message shows.
 SHOWN_CHARS = 200
 _CHUNK_BYTES = 1 << 16
@@ -140,6 +140,8 @@ class Transport:
 
         Raises:
             ServerError: The server refused the request.
+            IntermediaryError: A proxy or the like answered in the server's place.
+            OversizedAnswerError: The response is larger than one to this path can be.
             NetworkError: No response came, or it is incomplete, damaged or for another request.
         """
         limit = self.timeouts.total_s if total_s is None else total_s
@@ -202,7 +204,7 @@ class Transport:
         if watchdog.expired:
             self.close()
             raise NetworkError(f"{self.server} took too long")
-        return self._checked(response, sequence)
+        return self._checked(response, sequence, len(body or b""))
 
     def _headers(self, sequence: str, body: bytes | None) -> dict[str, str]:
         headers = {"User-Agent": f"edge-mrl/{__version__}", "Accept-Encoding": "identity"}
@@ -253,30 +255,44 @@ class Transport:
         connection.request(method, target, body=body, headers=headers)
         self.bytes_sent += len(body or b"")
         response = connection.getresponse()
-        data = self._read(response)
+        most = answer_limit(path, plain=self._plain)
+        try:
+            data = self._read(response, most if response.status < 300 else MAX_REFUSAL_BYTES)
+        except BaseException:
+            response.close()
+            raise
         if response.will_close:
             self.close()
         names = {name.lower(): value for name, value in response.getheaders()}
         return Response(response.status, names, data)
 
-    def _read(self, response: http.client.HTTPResponse) -> bytes:
+    def _read(self, response: http.client.HTTPResponse, most: int) -> bytes:
+        """A response's body, of ``most`` bytes at most, however they are framed."""
+        if (response.length or 0) > most:
+            raise self._oversized(f"{response.length:,}", most)
         parts, size = [], 0
-        while part := response.read(_CHUNK_BYTES):
+        while part := response.read(min(_CHUNK_BYTES, most + 1 - size)):
             parts.append(part)
             size += len(part)
             self.bytes_received += len(part)
-            if size > MAX_RESPONSE_BYTES:
-                raise http.client.HTTPException(f"a response of over {MAX_RESPONSE_BYTES} bytes")
+            if size > most:
+                raise self._oversized(f"more than {most:,}", most)
         if response.length:  # the connection ended before the length that was announced
             raise http.client.IncompleteRead(b"", response.length)
         return b"".join(parts)
 
-    def _checked(self, response: Response, sequence: str) -> Response:
+    def _oversized(self, size: str, most: int) -> OversizedAnswerError:
+        return OversizedAnswerError(
+            f"{self.server} answers with {size} bytes, expected at most {most:,} to this request: it was "
+            "not read to its end; check that this is an edge-mrl server (--server URL)",
+            retry_after_s=OVERSIZED_WAIT_S,
+        )
+
+    def _checked(self, response: Response, sequence: str, sent_bytes: int) -> Response:
         """The response, if it is complete, belongs to this request, and is not a refusal."""
         headers = response.headers
-        right = self._plain or headers.get("edge-mrl-sequence") == sequence
-        if right and not self._plain:
-            right = matches_digest(response.body, headers.get("content-digest"))
+        if not self._plain:
+            self._check_sender(response, sequence, sent_bytes)
         if 300 <= response.status < 400:
             raise ServerError(
                 f"{self.server} redirects to {headers.get('location', '?')!r:.{SHOWN_CHARS}}: if that "
@@ -284,18 +300,26 @@ class Transport:
                 "itself",
                 status=response.status,
             )
-        if not right:
-            # A proxy on the way may have answered: that is no more than a reason to try again.
-            self.close()
-            wait_s = _retry_after(headers) if response.status in (429, 502, 503, 504) else None
-            raise NetworkError(
-                f"{self.server}: the response ({response.status}) is damaged, or belongs to another "
-                "request",
-                retry_after_s=wait_s,
-            )
         if response.status >= 400:
             raise _refusal(self.server, response)
         return response
+
+    def _check_sender(self, response: Response, sequence: str, sent_bytes: int) -> None:
+        """Make sure that the server gave the response, to this request, and that it is undamaged."""
+        headers, status = response.headers, response.status
+        named = headers.get("edge-mrl-sequence")
+        if named == sequence and matches_digest(response.body, headers.get("content-digest")):
+            return
+        self.close()
+        wait_s = _retry_after(headers) if status in (429, 502, 503, 504) else None
+        if named is None:
+            raise intermediary_error(
+                self.server, status, headers, sent_bytes=sent_bytes, retry_after_s=wait_s
+            )
+        raise NetworkError(
+            f"{self.server}: the response ({status}) is damaged, or belongs to another request",
+            retry_after_s=wait_s,
+        )
 
 
 class _StaleError(NetworkError):

@@ -15,9 +15,11 @@ from edge_mrl.errors import WireError
 
 __all__ = [
     "COUNTER_BITS",
+    "MAX_AHEAD_MS",
     "MAX_STAMP",
     "Version",
     "format_stamp",
+    "latest_stamp",
     "next_stamp",
     "now_ms",
     "parse_stamp",
@@ -26,6 +28,9 @@ __all__ = [
 COUNTER_BITS = 16
 #: The largest stamp: it fits into a signed 64-bit integer of any database (the year 6429).
 MAX_STAMP = 2**63 - 1
+#: How far ahead of one's own clock a stamp may be and still count as the time: five minutes, since
+#: clocks are corrected to about the time of a round trip.
+MAX_AHEAD_MS = 5 * 60_000
 _DIGITS = 16
 _HEX = frozenset("0123456789abcdef")
 
@@ -58,6 +63,19 @@ def next_stamp(last: int, *, offset_ms: int = 0, wall: Callable[[], int] = now_m
     """
     here = max(wall() + offset_ms, 0) << COUNTER_BITS
     return min(max(here, last + 1), MAX_STAMP)
+
+
+def latest_stamp(*, offset_ms: int = 0, wall: Callable[[], int] = now_ms) -> int:
+    """The largest stamp that a right clock may have given by now.
+
+    A clock that follows every stamp it sees is put ahead for good by a single wrong one. So a larger
+    stamp counts for its own document only (compare "max offset" of CockroachDB's hybrid clocks).
+
+    Args:
+        offset_ms: Milliseconds to add to this machine's clock, learned from a server.
+        wall: The clock: milliseconds since 1970.
+    """
+    return min(max(wall() + offset_ms + MAX_AHEAD_MS, 0) << COUNTER_BITS, MAX_STAMP)
 
 
 def format_stamp(stamp: int) -> str:

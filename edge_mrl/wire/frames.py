@@ -32,9 +32,11 @@ __all__ = [
     "STATUSES",
     "Item",
     "Message",
+    "UnreadableItem",
     "check_id",
     "decode_items",
     "decode_message",
+    "decode_readable_items",
     "digest",
     "encode_items",
     "encode_message",
@@ -162,22 +164,90 @@ def decode_items(message: Message, *, most: int = MAX_ITEMS) -> list[Item]:
     Raises:
         WireError: An item breaks the specification, or there are more than ``most``.
     """
-    rows = message.header.get("items")
-    if not isinstance(rows, list):
-        raise WireError("items: expected a list")
-    if len(rows) > most:
-        raise WireError(f"{len(rows)} items, expected at most {most}")
     items, at = [], 0
-    for place, row in enumerate(rows):
+    for place, row in enumerate(_item_rows(message, most)):
         try:
             item = _item(row, message.vectors, at)
         except WireError as error:
             raise WireError(f"item {place}: {error}") from error
         at += len(item.vectors)
         items.append(item)
-    if at != len(message.vectors):
-        raise WireError(f"the items have {at} vectors, the frame {len(message.vectors)}")
+    _check_all_used(message, at)
     return items
+
+
+def _item_rows(message: Message, most: int) -> list[Any]:
+    rows = message.header.get("items")
+    if not isinstance(rows, list):
+        raise WireError("items: expected a list")
+    if len(rows) > most:
+        raise WireError(f"{len(rows)} items, expected at most {most}")
+    return rows
+
+
+def _check_all_used(message: Message, count: int) -> None:
+    if count != len(message.vectors):
+        raise WireError(f"the items have {count} vectors, the frame {len(message.vectors)}")
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableItem:
+    """A document in a frame that cannot be read, while the others of the frame can.
+
+    Attributes:
+        id: The document's id.
+        stamp: The stamp of its version.
+        device: The device that wrote the version; None if the frame does not say.
+        deleted: Whether the version is a deletion.
+        problem: What is wrong with it.
+    """
+
+    id: str
+    stamp: int
+    device: str | None
+    deleted: bool
+    problem: str
+
+
+def decode_readable_items(
+    message: Message, *, most: int = MAX_ITEMS
+) -> tuple[list[Item], list[UnreadableItem]]:
+    """The documents of a frame that can be read, and the others by id, version and reason.
+
+    Raises:
+        WireError: The list of documents is not one, or of an item not even id, version and number of
+            vectors can be read, so that the vectors behind it belong to nobody.
+    """
+    items: list[Item] = []
+    unreadable: list[UnreadableItem] = []
+    at = 0
+    for place, row in enumerate(_item_rows(message, most)):
+        try:
+            item = _item(row, message.vectors, at)
+        except WireError as error:
+            named, count = _outline(row, place, str(error))
+            unreadable.append(named)
+            at += count
+        else:
+            items.append(item)
+            at += len(item.vectors)
+    _check_all_used(message, at)
+    return items, unreadable
+
+
+def _outline(row: object, place: int, problem: str) -> tuple[UnreadableItem, int]:
+    """Which document a row is about and how many vectors it has, where the rest cannot be read."""
+    if not isinstance(row, dict):
+        raise WireError(f"item {place}: {problem}")
+    count, device = row.get("n", 0), row.get("by")
+    if not _is_count(count) or count > MAX_PASSAGES:
+        raise WireError(f"item {place}: {problem}")
+    try:
+        name, stamp = check_id(row.get("id")), parse_stamp(row.get("v"))
+    except WireError as error:
+        raise WireError(f"item {place}: {error}") from error
+    writer = device if isinstance(device, str) else None
+    return UnreadableItem(name, stamp, writer, row.get("del") is True, problem), count
 
 
 def digest(data: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ from edge_mrl.documents import Document
 from edge_mrl.errors import EdgeMrlError, NetworkError
 from edge_mrl.store import Entry, Store, check, replica
 from edge_mrl.store.replica.outbox import NEVER, UNKNOWN, Known, known_versions, write_versions
-from edge_mrl.wire import Item, Version
+from edge_mrl.wire import COUNTER_BITS, Item, Version, now_ms
 from tests.support.stores import DIM, FULL_DIM, full_entry, live_codes, open_enrolled, open_store
 
 if TYPE_CHECKING:
@@ -66,8 +67,54 @@ def test_new_document_is_stored_and_not_queued(store: Store) -> None:
     enrollment = replica.enrollment_of(store)
     assert enrollment is not None
     assert (enrollment.cursor, enrollment.epoch, enrollment.offset_ms) == (5, "e1", 3)
-    assert (enrollment.last, enrollment.floor) == (LATER, LATER)
     assert known(store, "a") == {"a": Known(Version(LATER, "other"), False, LATER)}
+
+
+def test_stamp_ahead_of_the_time_counts_for_its_own_document_alone(store: Store) -> None:
+    """Where last followed it, everything written here for a year would wait for the server's clock."""
+    apply(store, pulled("far", LATER), pulled("near", now_ms() << COUNTER_BITS))
+    store.put([full_entry("far", "mine"), full_entry("near", "mine"), full_entry("new")])
+    stamps = {one.id: one.stamp for one in replica.outgoing(store, limit=9)}
+    assert stamps["far"] == LATER + 1  # the next version still wins
+    assert stamps.keys() == {"far", "near", "new"}
+    soon = (now_ms() + 60_000) << COUNTER_BITS
+    assert max(stamps["near"], stamps["new"], last_stamp(store)) < soon < LATER
+    store.delete(["far"])
+    assert {one.id: one.stamp for one in replica.outgoing(store, limit=9)}["far"] == LATER + 2
+
+
+def test_server_that_is_behind_freezes_only_what_it_has_a_later_version_of(store: Store) -> None:
+    apply(store, pulled("far", LATER))
+    store.put([full_entry("far", "mine"), full_entry("new")])
+    waiting = replica.outgoing(store, limit=9)
+    verdicts = [replica.Verdict(one.id, one.stamp, "clock_ahead") for one in waiting]
+    replica.acknowledge(store, verdicts, offset_ms=-1_000)
+    new, far = replica.outgoing(store, limit=9)
+    assert (new.id, far.id, far.stamp) == ("new", "far", LATER + 1)
+    assert new.stamp < (now_ms() + 60_000) << COUNTER_BITS
+
+
+def test_version_that_cannot_be_stored_is_kept_until_a_newer_one_comes(store: Store) -> None:
+    letter = replica.Withheld("x", Version(LATER, "other"), False, replica.UNREADABLE, "too deep")
+    applied = replica.apply_pulled(store, [pulled("a", 5)], cursor=7, withheld=[letter])
+    assert applied == replica.Applied(put=1, deleted=0, withheld=1)
+    (found,) = replica.list_dead_letters(store)
+    assert (found.id, found.reason, found.device, found.detail, found.stamp, found.document) == (
+        "x", "unreadable", "other", "too deep", LATER, None,
+    )  # fmt: skip
+    assert replica.count_dead_letters(store) == 1
+    apply(store, pulled("x", LATER - 1))  # an older one heals nothing
+    assert replica.count_dead_letters(store) == 1
+    apply(store, pulled("x", LATER))
+    assert replica.count_dead_letters(store) == 0
+    replica.apply_pulled(store, [], cursor=8, withheld=[letter])  # what is here is not withheld
+    assert replica.count_dead_letters(store) == 0
+    later = replace(letter, version=Version(LATER + 9, "other"))
+    replica.apply_pulled(store, [], cursor=8, withheld=[later])
+    store.put([full_entry("x", "mine")])
+    assert replica.count_dead_letters(store) == 0
+    (mine,) = replica.outgoing(store, limit=9)
+    assert mine.stamp == LATER + 10
 
 
 def test_applying_twice_changes_nothing(store: Store) -> None:

@@ -28,7 +28,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
         replica.acknowledge(store, verdicts, offset_ms=0)
         with store.writing(), store.locked() as (connection, _):
             kept = ('{"k": 1}', "text d")
-            write_dead_letter(connection, "d", 1, replica.DELETED_ELSEWHERE, 0, *kept)
+            letter = ("d", 1, replica.DELETED_ELSEWHERE, 0)
+            write_dead_letter(connection, letter, kept=kept)
         yield store
         assert check(store).problems == ()
 

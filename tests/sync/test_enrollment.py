@@ -17,6 +17,7 @@ from edge_mrl.sync.client import SyncClient
 from edge_mrl.sync.credentials import Credentials, credentials_path
 from edge_mrl.sync.enrollment import enroll, move
 from edge_mrl.sync.link import Link
+from edge_mrl.sync.remote import PageForm
 from edge_mrl.sync.status import status_of
 from tests.support.bundles import TINY, TINY_COARSE
 from tests.support.processes import run
@@ -158,7 +159,7 @@ def test_enrolling_that_was_interrupted_is_finished_by_the_next_connection(
         link = Link(index.store, None)
         remote = link.follow()
         assert status_of(index.store).queue.items == 2
-        assert remote.pull(0, code=None, vectors="none").items == []
+        assert remote.pull(0, form=PageForm("none")).items == []
         assert link.follow() is remote  # one connection for all runs
         found = Credentials.read(before)
         assert found is not None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         Applied,
         ServerPosition,
         apply_pulled,
+        concerns_documents,
         reconcile,
     )
     from edge_mrl.store.replica.dead_letters import (
@@ -48,11 +49,18 @@ if TYPE_CHECKING:
         queue_of,
         settle_push,
     )
+    from edge_mrl.store.replica.withheld import (
+        UNREADABLE,
+        Withheld,
+        asks_again,
+        note_asked,
+    )
 
 __all__ = [
     "DELETED_ELSEWHERE",
     "MAX_QUEUE_BYTES",
     "NO_VECTORS",
+    "UNREADABLE",
     "Agreed",
     "Applied",
     "DeadLetter",
@@ -61,9 +69,12 @@ __all__ = [
     "Queue",
     "ServerPosition",
     "Verdict",
+    "Withheld",
     "acknowledge",
     "apply_pulled",
+    "asks_again",
     "begin_push",
+    "concerns_documents",
     "count_dead_letters",
     "drop_dead_letters",
     "enroll",
@@ -72,6 +83,7 @@ __all__ = [
     "list_dead_letters",
     "mark_success",
     "newest_queued",
+    "note_asked",
     "outgoing",
     "queue_of",
     "reconcile",
@@ -86,7 +98,14 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "arrivals": ("Agreed", "Applied", "ServerPosition", "apply_pulled", "reconcile"),
+        "arrivals": (
+            "Agreed",
+            "Applied",
+            "ServerPosition",
+            "apply_pulled",
+            "concerns_documents",
+            "reconcile",
+        ),
         "dead_letters": (
             "DELETED_ELSEWHERE",
             "NO_VECTORS",
@@ -118,5 +137,6 @@ __getattr__ = lazily(
             "queue_of",
             "settle_push",
         ),
+        "withheld": ("UNREADABLE", "Withheld", "asks_again", "note_asked"),
     },
 )

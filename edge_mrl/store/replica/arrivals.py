@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_mrl.codes import INT8
-from edge_mrl.errors import NetworkError
+from edge_mrl.errors import (
+    DamagedError,
+    NetworkError,
+    NotEnrolledError,
+    OutOfMemoryError,
+    StoreError,
+)
 from edge_mrl.store.records import Binding, decode_metadata, encode_codes
 from edge_mrl.store.replica.dead_letters import DELETED_ELSEWHERE, write_dead_letter
 from edge_mrl.store.replica.enrollment import require
@@ -20,10 +26,12 @@ from edge_mrl.store.replica.outbox import (
     Queued,
     known_versions,
     restamp,
+    seen,
     write_enrollment,
     write_queue,
     write_versions,
 )
+from edge_mrl.store.replica.withheld import Withheld, forget_withheld, write_withheld
 from edge_mrl.store.statements import select_rows
 from edge_mrl.wire import Version, now_ms
 
@@ -32,15 +40,29 @@ if TYPE_CHECKING:
     from edge_mrl.store.store import Store
     from edge_mrl.wire import Item
 
-__all__ = ["Agreed", "Applied", "ServerPosition", "apply_pulled", "reconcile"]
+__all__ = [
+    "Agreed",
+    "Applied",
+    "ServerPosition",
+    "apply_pulled",
+    "concerns_documents",
+    "reconcile",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """How many documents were put and deleted in a store because other devices wrote them."""
+    """What other devices wrote, in numbers.
+
+    Attributes:
+        put: How many documents were put in the store.
+        deleted: How many were deleted in it.
+        withheld: How many versions could not be stored.
+    """
 
     put: int
     deleted: int
+    withheld: int = 0
 
 
 def apply_pulled(
@@ -50,12 +72,14 @@ def apply_pulled(
     cursor: int | None,
     epoch: str = "",
     offset_ms: int | None = None,
+    withheld: Sequence[Withheld] = (),
 ) -> Applied:
     """Store what other devices wrote, where it is newer than what is here.
 
     Args:
         store: The store.
         pulled: Items, each with its document as this store keeps it; None for a deletion.
+        withheld: Versions that arrived with these and cannot be stored.
         cursor: The server's change up to which everything was pulled with these items. None if items
             before that are still missing.
         epoch: The server's epoch, in which ``cursor`` counts.
@@ -75,23 +99,56 @@ def apply_pulled(
             query = "DELETE FROM fulls WHERE document = ?"
             connection.executemany(query, [(key,) for key in news.same])
         write_versions(connection, news.versions)
-        stamps = [item.stamp for item, _ in pulled]
-        write_enrollment(
-            connection,
-            replace(
-                now,
-                last=max(now.last, *stamps) if stamps else now.last,
-                floor=max(now.floor, *stamps) if stamps else now.floor,
-                cursor=now.cursor if cursor is None else cursor,
-                epoch=now.epoch if cursor is None else epoch,
-                offset_ms=now.offset_ms if offset_ms is None else offset_ms,
-                success_ms=now_ms(),
-            ),
+        after = replace(
+            now,
+            cursor=now.cursor if cursor is None else cursor,
+            epoch=now.epoch if cursor is None else epoch,
+            offset_ms=now.offset_ms if offset_ms is None else offset_ms,
+            success_ms=now_ms(),
         )
+        write_enrollment(connection, seen(after, [item.stamp for item, _ in pulled]))
+        forget_withheld(connection, _versions_of(pulled))
+        unknown = _not_here(connection, withheld)
+        write_withheld(connection, unknown)
         gone = [name for name in news.gone if name in local.keys]
         taking.delete(gone)
         taking.put(news.entries)
-        return Applied(len(news.entries), len(gone))
+        return Applied(len(news.entries), len(gone), len(unknown))
+
+
+def concerns_documents(error: Exception) -> bool:
+    """Whether it may be one of the documents that an attempt to store them failed for.
+
+    If so, the others can be stored without it. Otherwise the store, the disk or the memory is the reason.
+    """
+    if isinstance(error, DamagedError):
+        return True
+    if isinstance(error, StoreError):
+        cause = error.__cause__
+        code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+        return isinstance(cause, sqlite3.Error) and code in _DOCUMENTS
+    return not isinstance(
+        error, NotEnrolledError | NetworkError | OutOfMemoryError | OSError | MemoryError
+    )
+
+
+#: SQLite's codes for values that it cannot take; 0 where the Python module itself refused them.
+_DOCUMENTS = frozenset(
+    {
+        0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE,
+    }
+)  # fmt: skip
+
+
+def _versions_of(pulled: Sequence[tuple[Item, Entry | None]]) -> dict[str, Version]:
+    return {item.id: Version(item.stamp, item.device or "") for item, _ in pulled}
+
+
+def _not_here(connection: sqlite3.Connection, letters: Sequence[Withheld]) -> list[Withheld]:
+    """What is newer than what is here."""
+    known = known_versions(connection, [one.id for one in letters])
+    return [one for one in letters if one.id not in known or known[one.id].version < one.version]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +239,8 @@ class _Local:
         if item.deleted and mine and not accepted and item.id in self._rows:
             query = "SELECT metadata, text FROM documents WHERE id = ?"
             metadata, text = self._connection.execute(query, (item.id,)).fetchone()
-            write_dead_letter(
-                self._connection, item.id, item.stamp, DELETED_ELSEWHERE, 0, metadata, text
-            )
+            letter = (item.id, item.stamp, DELETED_ELSEWHERE, 0)
+            write_dead_letter(self._connection, letter, kept=(metadata, text))
 
     def same(self, entry: Entry) -> bool:
         """Whether the same text is here already: the same codes, and no other text or metadata came.

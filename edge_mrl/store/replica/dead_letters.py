@@ -1,4 +1,4 @@
-"""Dead letters: versions that are not sent any more, kept to be read, queued again or dropped."""
+"""Dead letters: versions that are not sent any more, or that arrived and could not be stored here."""
 
 from __future__ import annotations
 
@@ -7,11 +7,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edge_mrl.documents import Document
+from edge_mrl.documents import Document, clean
 from edge_mrl.errors import DamagedError
 from edge_mrl.store.records import checksum, decode_metadata
 from edge_mrl.store.replica.enrollment import require
 from edge_mrl.store.replica.outbox import Queued, restamp, write_queue
+from edge_mrl.store.replica.withheld import (
+    DETAIL_CHARS,
+    UNREADABLE,
+    ask_again,
+    count_withheld,
+    drop_withheld,
+    list_withheld,
+)
 from edge_mrl.store.statements import insert_into
 from edge_mrl.wire import now_ms
 
@@ -33,21 +41,25 @@ __all__ = [
 #: Reasons why a version is not sent, beside those of a server: "invalid", "too_large", "forbidden".
 DELETED_ELSEWHERE = "deleted_elsewhere"
 NO_VECTORS = "no_vectors"
-_DEAD = ("id", "stamp", "reason", "since_ms", "deleted", "metadata", "text", "crc")
+_DEAD = ("id", "stamp", "reason", "since_ms", "deleted", "metadata", "text", "crc", "detail")
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A version that is not sent any more.
+    """A version that is not sent any more, or one of another device that cannot be stored here.
 
     Attributes:
         id: The document.
-        reason: "invalid", "too_large" or "forbidden", if the server refused it; "no_vectors", if its text
-            is not on this device, so that it cannot be embedded; "deleted_elsewhere", if another device
-            deleted the document.
+        reason: "invalid", "too_large" or "forbidden", if the server refused it, or what stands between;
+            "no_vectors", if its text is not on this device, so that it cannot be embedded;
+            "deleted_elsewhere", if another device deleted the document; "unreadable", if another device's
+            version arrived and cannot be stored.
         since_ms: Since when it is a dead letter, in milliseconds since 1970.
         deleted: Whether the version is a deletion.
-        document: The document; None for a deletion.
+        document: The document; None for a deletion, and where it is not here.
+        stamp: The stamp of the version.
+        device: The device that wrote the version; "" for this one.
+        detail: What was said about it, for people; "" for nothing.
     """
 
     id: str
@@ -55,17 +67,20 @@ class DeadLetter:
     since_ms: int
     deleted: bool
     document: Document | None
+    stamp: int = 0
+    device: str = ""
+    detail: str = ""
 
 
 def count_dead_letters(store: Store) -> int:
     """The number of dead letters."""
     with store.locked() as (connection, _):
         (count,) = connection.execute("SELECT count(*) FROM dead").fetchone()
-        return int(count)
+        return int(count) + count_withheld(connection)
 
 
 def list_dead_letters(store: Store) -> list[DeadLetter]:
-    """All dead letters, ordered by id.
+    """All dead letters, ordered by id; of one document, what arrived comes behind what is not sent.
 
     Raises:
         DamagedError: A dead letter is not what was written.
@@ -73,23 +88,33 @@ def list_dead_letters(store: Store) -> list[DeadLetter]:
     query = f"SELECT {', '.join(_DEAD)} FROM dead ORDER BY id"  # noqa: S608 - own names
     with store.locked() as (connection, _):
         rows = connection.execute(query).fetchall()
+        withheld = list_withheld(connection)
     here = store.get([name for name, *_ in rows])
     letters = []
-    for *values, crc in rows:
-        name, _, reason, since_ms, deleted, metadata, text = values
+    for *values, crc, detail in rows:
+        name, stamp, reason, since_ms, deleted, metadata, text = values
         if checksum(*values) != crc:
             raise DamagedError(f"the dead letter of document {name!r} cannot be trusted")
         document = None if deleted else here.get(name)
         if text is not None:
             document = Document(name, text, decode_metadata(metadata))
-        letters.append(DeadLetter(name, reason, since_ms, bool(deleted), document))
-    return letters
+        letters.append(
+            DeadLetter(name, reason, since_ms, bool(deleted), document, stamp, "", detail)
+        )
+    letters += [
+        DeadLetter(
+            one.id, one.reason, one.since_ms, one.deleted, one.document, one.version.stamp,
+            one.version.device, one.detail,
+        )
+        for one in withheld
+    ]  # fmt: skip
+    return sorted(letters, key=lambda letter: (letter.id, letter.device != ""))
 
 
 def requeue_dead_letters(
     store: Store, ids: Iterable[str] | None = None
 ) -> tuple[int, list[Document]]:
-    """Queue dead letters again, with new stamps.
+    """Queue dead letters again, with new stamps. What could not be stored here is asked for again.
 
     Args:
         store: The store.
@@ -100,9 +125,8 @@ def requeue_dead_letters(
         put them again to keep them.
     """
     wanted = None if ids is None else set(ids)
-    letters = [
-        letter for letter in list_dead_letters(store) if wanted is None or letter.id in wanted
-    ]
+    found = [letter for letter in list_dead_letters(store) if wanted is None or letter.id in wanted]
+    letters = [letter for letter in found if not letter.device]
     gone = [letter for letter in letters if letter.reason == DELETED_ELSEWHERE]
     again = [letter for letter in letters if letter.reason != DELETED_ELSEWHERE]
     with store.writing(), store.locked() as (connection, _):
@@ -111,8 +135,10 @@ def requeue_dead_letters(
         write_queue(connection, rows)
         restamp(connection, now, [letter.id for letter in again])
         _forget(connection, [letter.id for letter in again])
+        ask_again(connection, [letter.id for letter in found if letter.reason == UNREADABLE])
     documents = [letter.document for letter in gone if letter.document is not None]
-    return len(again), documents
+    asked = sum(letter.reason == UNREADABLE for letter in found)
+    return len(again) + asked, documents
 
 
 def drop_dead_letters(store: Store, ids: Iterable[str] | None = None) -> int:
@@ -127,12 +153,14 @@ def drop_dead_letters(store: Store, ids: Iterable[str] | None = None) -> int:
     """
     with store.writing(), store.locked() as (connection, _):
         there = {name for (name,) in connection.execute("SELECT id FROM dead")}
-        wanted = there if ids is None else there & set(ids)
+        chosen = None if ids is None else set(ids)
+        wanted = there if chosen is None else there & chosen
         _forget(connection, sorted(wanted))
+        withheld = drop_withheld(connection, chosen)
         if store.keep_full == "until-synced":
             query = "DELETE FROM fulls WHERE document = (SELECT key FROM documents WHERE id = ?)"
             connection.executemany(query, [(name,) for name in wanted])
-    return len(wanted)
+    return len(wanted) + withheld
 
 
 def _forget(connection: sqlite3.Connection, names: Sequence[str]) -> None:
@@ -140,24 +168,36 @@ def _forget(connection: sqlite3.Connection, names: Sequence[str]) -> None:
 
 
 def move_to_dead_letters(
-    connection: sqlite3.Connection, letters: Iterable[tuple[str, int, str]]
+    connection: sqlite3.Connection, letters: Iterable[tuple[str, int, str, str]]
 ) -> None:
-    """Move versions (id, stamp, reason) from the queue to the dead letters; their documents stay."""
-    for name, stamp, reason in letters:
+    """Move versions (id, stamp, reason, detail) from the queue to the dead letters.
+
+    Their documents stay.
+    """
+    for name, stamp, reason, detail in letters:
         query = "DELETE FROM outbox WHERE id = ? AND stamp = ? RETURNING deleted"
         for (deleted,) in connection.execute(query, (name, stamp)).fetchall():
-            write_dead_letter(connection, name, stamp, reason, deleted)
+            write_dead_letter(connection, (name, stamp, reason, deleted), detail=detail)
 
 
 def write_dead_letter(
     connection: sqlite3.Connection,
-    name: str,
-    stamp: int,
-    reason: str,
-    deleted: int,
-    *kept: str | None,
+    letter: tuple[str, int, str, int],
+    *,
+    kept: tuple[str, str] | None = None,
+    detail: str = "",
 ) -> None:
-    """Write a dead letter; ``kept`` is the metadata and text of a document that is deleted here."""
+    """Write a dead letter.
+
+    Args:
+        connection: In a transaction that writes.
+        letter: The document's id, the version's stamp, the reason, and whether it is a deletion.
+        kept: Metadata and text of a document that is deleted here.
+        detail: What was said about it.
+    """
+    name, stamp, reason, deleted = letter
     metadata, text = kept or (None, None)
     values = (name, stamp, reason, now_ms(), deleted, metadata, text)
-    connection.execute(insert_into("dead", _DEAD, replace=True), (*values, checksum(*values)))
+    # The detail is for people alone: nothing depends on it, and no checksum covers it.
+    row = (*values, checksum(*values), clean(detail)[:DETAIL_CHARS])
+    connection.execute(insert_into("dead", _DEAD, replace=True), row)

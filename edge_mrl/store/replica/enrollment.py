@@ -17,6 +17,7 @@ from edge_mrl.store.replica.outbox import (
     Enrollment,
     Known,
     Queued,
+    Stamps,
     known_versions,
     read_enrollment,
     restamp,
@@ -24,7 +25,7 @@ from edge_mrl.store.replica.outbox import (
     write_queue,
     write_versions,
 )
-from edge_mrl.wire import Version, next_stamp, now_ms
+from edge_mrl.wire import Version, now_ms
 
 if TYPE_CHECKING:
     from edge_mrl.store.store import Store
@@ -86,7 +87,7 @@ def enroll(store: Store, wanted: Enrollment, *, full_dim: int | None) -> None:
             _rename(connection, before.device, wanted.device)
             restamp(connection, kept)
         else:
-            for table in ("versions", "outbox", "dead"):
+            for table in ("versions", "outbox", "dead", "withheld"):
                 connection.execute(f"DELETE FROM {table}")  # noqa: S608 - own names
             last = 0 if before is None else before.last
             _queue_all(connection, replace(wanted, last=last))
@@ -109,19 +110,19 @@ def _queue_all(connection: sqlite3.Connection, enrollment: Enrollment) -> None:
         "SELECT id, ifnull(length(vectors), 0) FROM documents LEFT JOIN fulls ON document = key "
         "ORDER BY key"
     )
-    last, time_ms, versions, rows = enrollment.last, now_ms(), {}, []
-    known = {}
-    for name, size in connection.execute(query):
-        last = next_stamp(last, offset_ms=enrollment.offset_ms)
-        known[name] = Version(last, enrollment.device)
-        rows.append(Queued(name, last, deleted=False, queued_ms=time_ms, size_bytes=size))
-    before = known_versions(connection, list(known))
-    for name, version in known.items():
+    time_ms, clock = now_ms(), Stamps(enrollment)
+    sizes = dict(connection.execute(query).fetchall())
+    before = known_versions(connection, list(sizes))
+    versions, rows = {}, []
+    for name, size in sizes.items():
+        stamp = clock.next_after(before.get(name))
+        version = Version(stamp, enrollment.device)
         old = before.get(name, Known(version, deleted=False, acknowledged=NEVER))
         versions[name] = replace(old, version=version, deleted=False)
+        rows.append(Queued(name, stamp, deleted=False, queued_ms=time_ms, size_bytes=size))
     write_versions(connection, versions)
     write_queue(connection, rows)
-    write_enrollment(connection, replace(enrollment, last=last))
+    write_enrollment(connection, replace(enrollment, last=clock.last))
 
 
 def set_with_text(store: Store, *, with_text: bool) -> None:

@@ -13,7 +13,7 @@ from dataclasses import astuple, dataclass, fields, replace
 from edge_mrl.errors import DamagedError
 from edge_mrl.store.records import checksum
 from edge_mrl.store.statements import insert_into, select_rows
-from edge_mrl.wire import Version, next_stamp, now_ms
+from edge_mrl.wire import Version, latest_stamp, next_stamp, now_ms
 
 __all__ = [
     "MAX_QUEUE_BYTES",
@@ -23,6 +23,7 @@ __all__ = [
     "Enrollment",
     "Known",
     "Queued",
+    "Stamps",
     "known_versions",
     "note",
     "note_put",
@@ -31,6 +32,7 @@ __all__ = [
     "restamp",
     "rewind",
     "room_in_queue",
+    "seen",
     "write_enrollment",
     "write_queue",
     "write_versions",
@@ -191,6 +193,62 @@ def write_enrollment(connection: sqlite3.Connection, enrollment: Enrollment) -> 
     connection.execute(statement, (1, *values, checksum(*values)))
 
 
+class Stamps:
+    """Gives stamps to what is written here.
+
+    A stamp that is further ahead than any right clock could be counts for its own document only: the next
+    version of that document is above it, and every other document is stamped by the time. So one wrong
+    clock, wherever it was, freezes nothing.
+
+    Args:
+        enrollment: The largest stamp so far, and the clock's offset.
+        wall: The clock, in milliseconds since 1970.
+
+    Attributes:
+        last: The largest stamp given or seen that is not ahead of the time.
+    """
+
+    def __init__(self, enrollment: Enrollment, *, wall: Callable[[], int] = now_ms) -> None:
+        self._offset_ms = enrollment.offset_ms
+        self._wall = wall
+        self._latest = latest_stamp(offset_ms=enrollment.offset_ms, wall=wall)
+        self.last = 0
+        self.see(enrollment.last)
+
+    def see(self, stamp: int) -> None:
+        """Follow a stamp that was seen, unless it is ahead of the time."""
+        if self.last < stamp <= self._latest:
+            self.last = stamp
+
+    def next_after(self, known: Known | None, *, acknowledged: bool = False, above: int = 0) -> int:
+        """The stamp of a document's next version.
+
+        Args:
+            known: What is known of the document; None for nothing.
+            acknowledged: Only be above what a server has, as where the version here was never accepted.
+            above: A stamp that it has to be above too.
+        """
+        seen = above
+        if known is not None:
+            seen = (
+                known.acknowledged if acknowledged else max(known.acknowledged, known.version.stamp)
+            )
+            seen = max(seen, above)
+        stamp = next_stamp(max(self.last, seen), offset_ms=self._offset_ms, wall=self._wall)
+        self.see(stamp)
+        return stamp
+
+
+def seen(enrollment: Enrollment, stamps: Iterable[int]) -> Enrollment:
+    """The enrollment after stamps of versions that a server has were seen."""
+    clock, floor = Stamps(enrollment), enrollment.floor
+    latest = latest_stamp(offset_ms=enrollment.offset_ms)
+    for stamp in stamps:
+        clock.see(stamp)
+        floor = max(floor, stamp) if stamp <= latest else floor
+    return replace(enrollment, last=clock.last, floor=floor)
+
+
 def note(
     connection: sqlite3.Connection,
     changes: Sequence[Change],
@@ -204,24 +262,28 @@ def note(
     enrollment = read_enrollment(connection) if changes else None
     if enrollment is None:
         return
-    last, time_ms = enrollment.last, wall()
-    known = known_versions(connection, [change.id for change in changes])
+    time_ms, clock = wall(), Stamps(enrollment, wall=wall)
+    names = [change.id for change in changes]
+    known = known_versions(connection, names)
+    # Of versions that could not be stored here, the next one must be the newer one too.
+    withheld = dict(select_rows(connection, "id, stamp", "id", names, "withheld"))
     versions, rows = {}, []
     for change in changes:
-        last = next_stamp(last, offset_ms=enrollment.offset_ms, wall=wall)
         before = known.get(change.id)
+        stamp = clock.next_after(before, above=withheld.get(change.id, 0))
         # Put again after a deletion, it is a new document: that a server has none is no reason to
         # take it for deleted elsewhere (arrivals.reconcile).
         old = before is not None and (change.deleted or not before.deleted)
         acknowledged, sent = (before.acknowledged, before.sent) if before and old else (NEVER, 0)
-        version = Version(last, enrollment.device)
+        version = Version(stamp, enrollment.device)
         versions[change.id] = Known(version, change.deleted, acknowledged, sent)
-        rows.append(Queued(change.id, last, change.deleted, time_ms, change.size_bytes))
+        rows.append(Queued(change.id, stamp, change.deleted, time_ms, change.size_bytes))
     write_versions(connection, versions)
     write_queue(connection, rows)
     # A letter about an older version is of no use any more.
-    connection.executemany("DELETE FROM dead WHERE id = ?", [(change.id,) for change in changes])
-    write_enrollment(connection, replace(enrollment, last=last))
+    connection.executemany("DELETE FROM dead WHERE id = ?", [(name,) for name in names])
+    connection.executemany("DELETE FROM withheld WHERE id = ?", [(name,) for name in withheld])
+    write_enrollment(connection, replace(enrollment, last=clock.last))
 
 
 def note_put(
@@ -315,7 +377,10 @@ def restamp(
     *,
     wall: Callable[[], int] = now_ms,
 ) -> Enrollment:
-    """Give queued documents new stamps above ``enrollment.last``, in their present order.
+    """Give queued documents new stamps, in their present order.
+
+    Each is above what a server has of its document, and above ``enrollment.last`` where that is not ahead
+    of the time. A version of another device, queued to be offered, keeps its stamp: it is that version's.
 
     Args:
         connection: In a transaction that writes.
@@ -331,17 +396,20 @@ def restamp(
         if wanted is None or name in wanted
     ]
     known = known_versions(connection, [row.id for row in rows])
-    last, versions, fresh = enrollment.last, {}, []
+    clock = Stamps(enrollment, wall=wall)
+    versions, fresh = {}, []
     for row in rows:
-        # Every acknowledged stamp is at most ``floor``, and that at most ``last``.
-        last = next_stamp(last, offset_ms=enrollment.offset_ms, wall=wall)
-        version = Version(last, enrollment.device)
-        before = known.get(row.id, Known(version, row.deleted, NEVER)).settled(arrived=True)
+        found = known.get(row.id)
+        if found is not None and found.version.device != enrollment.device:
+            continue
+        stamp = clock.next_after(found, acknowledged=True)
+        version = Version(stamp, enrollment.device)
+        before = (found or Known(version, row.deleted, NEVER)).settled(arrived=True)
         versions[row.id] = replace(before, version=version, deleted=row.deleted)
-        fresh.append(replace(row, stamp=last))
+        fresh.append(replace(row, stamp=stamp))
     write_versions(connection, versions)
     write_queue(connection, fresh)
-    after = replace(enrollment, last=last)
+    after = replace(enrollment, last=clock.last)
     write_enrollment(connection, after)
     return after
 

@@ -18,6 +18,7 @@ from edge_mrl.store.replica.outbox import (
     known_versions,
     queue_crc,
     restamp,
+    seen,
     write_enrollment,
     write_versions,
 )
@@ -73,12 +74,14 @@ class Verdict:
         status: "applied"; "stale", if the server has a newer version; "clock_ahead", if the stamp is too
             far in the future; "invalid", "too_large" or "forbidden", if the server refused the version.
         newer: The stamp of the version that the server has, if that is newer; else 0.
+        detail: What was said beside the status, for people.
     """
 
     id: str
     stamp: int
     status: str
     newer: int = 0
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +107,14 @@ def queue_of(store: Store) -> Queue:
 
 
 def newest_queued(store: Store) -> int:
-    """The largest stamp that waits to be sent; 0 if nothing waits."""
+    """A number that changes when something is queued to be sent; 0 if nothing waits.
+
+    The largest stamp alone would not do: behind one that is ahead of the time, it stays the same.
+    """
     with store.locked() as (connection, _):
-        query = "SELECT ifnull(max(stamp), 0) FROM outbox"
-        (newest,) = connection.execute(query).fetchone()
-        return int(newest)
+        query = "SELECT count(*), ifnull(max(stamp), 0) FROM outbox"
+        count, newest = connection.execute(query).fetchone()
+        return (int(count) << 64) + int(newest)
 
 
 def outgoing(store: Store, *, limit: int, after: int = 0) -> list[Outgoing]:
@@ -235,12 +241,12 @@ def acknowledge(
         now = require(connection, store)
         known = known_versions(connection, [verdict.id for verdict in verdicts])
         versions = {name: one.settled(arrived=False) for name, one in known.items()}
-        done, letters, last, floor = [], [], now.last, now.floor
+        now = replace(now, offset_ms=offset_ms, answered=max(now.answered, number))
+        done, letters, stamps = [], [], []
         for verdict in verdicts:
-            last = max(last, verdict.newer)
             if verdict.status in ("applied", "stale"):
                 done.append(verdict)
-                floor = max(floor, verdict.newer, verdict.stamp)
+                stamps += [verdict.newer, verdict.stamp]
                 if verdict.id in known:
                     before = known[verdict.id]
                     # A version that lost was never accepted, though the server knows the document.
@@ -250,13 +256,14 @@ def acknowledge(
             elif verdict.status != "clock_ahead":
                 letters.append(verdict)
         write_versions(connection, versions)
-        move_to_dead_letters(connection, [(one.id, one.stamp, one.status) for one in letters])
+        move_to_dead_letters(
+            connection, [(one.id, one.stamp, one.status, one.detail) for one in letters]
+        )
         _dequeue(connection, store, done)
-        answered = max(now.answered, number)
-        after = replace(now, last=last, floor=floor, offset_ms=offset_ms, answered=answered)
+        after = seen(now, stamps)
         if any(verdict.status == "clock_ahead" for verdict in verdicts):
             # Down to what a server has already: below that a version would lose against itself.
-            restamp(connection, replace(after, last=floor))
+            restamp(connection, replace(after, last=after.floor))
         else:
             write_enrollment(connection, after)
 
