@@ -228,9 +228,14 @@ def decode_readable_items(
             named, count = _outline(row, place, str(error))
             unreadable.append(named)
             at += count
-        else:
+            continue
+        at += len(item.vectors)
+        if item.problem is None:
             items.append(item)
-            at += len(item.vectors)
+        else:
+            unreadable.append(
+                UnreadableItem(item.id, item.stamp, item.device, item.deleted, item.problem)
+            )
     _check_all_used(message, at)
     return items, unreadable
 

@@ -17,6 +17,7 @@ from edge_mrl.wire.frames import (
     Item,
     decode_items,
     decode_message,
+    decode_readable_items,
     digest,
     encode_items,
     encode_message,
@@ -232,3 +233,26 @@ def test_next_stamp_is_later_than_all_seen(last: int, clock: int, offset: int) -
 
 def test_versions_order_by_stamp_then_device() -> None:
     assert Version(1, "b") < Version(2, "a") < Version(2, "b")
+
+
+def test_document_that_cannot_be_read_costs_no_other_of_its_frame() -> None:
+    good = [{"id": name, "v": format_stamp(5), "n": 1} for name in "abc"]
+    bad = [
+        {"id": "deep", "v": format_stamp(6), "by": "x", "n": 1, "meta": {"n": 10**309}},
+        {"id": "spans", "v": format_stamp(7), "n": 1, "text": "t", "spans": [1]},
+        {"id": "key", "v": format_stamp(8), "n": 0, "what": 1},
+    ]
+    rows = [good[0], bad[0], good[1], bad[1], bad[2], good[2]]
+    data = encode_message({"items": rows}, np.arange(10, dtype=np.float16).reshape(5, 2))
+    items, unreadable = decode_readable_items(decode_message(data))
+    # The vectors behind an unreadable document are still their own documents'.
+    assert [(item.id, item.vectors[0, 0]) for item in items] == [("a", 0), ("b", 4), ("c", 8)]
+    assert [(one.id, one.stamp, one.device) for one in unreadable] == [
+        ("deep", 6, "x"), ("spans", 7, None), ("key", 8, None),
+    ]  # fmt: skip
+    assert all(one.problem for one in unreadable)
+    for wrong in ({"id": "a", "v": "no"}, {"id": "a", "v": format_stamp(1), "n": -1}, 7):
+        with pytest.raises(WireError):  # whose vectors follow is not known
+            decode_readable_items(
+                decode_message(encode_message({"items": [wrong]}, np.zeros((0, 2), np.float16)))
+            )
