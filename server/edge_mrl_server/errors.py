@@ -2,7 +2,9 @@
 
 EdgeMrlError
 ├── UnavailableError               exit 4   the database cannot be reached, is full, or is read-only now
+│   └── DatabaseInUseError                  another process has the database open
 └── DatabaseError                  exit 2   a database that is not this server's, or a newer server's
+    └── DamagedDatabaseError                the database is malformed: waiting does not help
 RejectedError                               a device asks for what cannot be done; says why
 ├── InvalidTokenError                       a token that is unknown, expired or revoked
 ├── InvalidInvitationError                  an invitation that is unknown, used or expired
@@ -23,7 +25,9 @@ from typing import Any
 from edge_mrl.errors import EdgeMrlError
 
 __all__ = [
+    "DamagedDatabaseError",
     "DatabaseError",
+    "DatabaseInUseError",
     "FencedError",
     "InvalidHeadError",
     "InvalidInvitationError",
@@ -44,8 +48,16 @@ class UnavailableError(EdgeMrlError):
     exit_code = 4
 
 
+class DatabaseInUseError(UnavailableError):
+    """Another process has the database open, and what is asked for needs it closed."""
+
+
 class DatabaseError(EdgeMrlError):
     """A database that this server cannot use, whenever it is tried."""
+
+
+class DamagedDatabaseError(DatabaseError):
+    """The database is malformed. It is not busy: only a restore from a copy helps."""
 
 
 class RejectedError(Exception):

@@ -39,7 +39,7 @@ SERVER_PAGE = (Path(__file__).parents[2] / "docs" / "server.md").read_text("utf-
 def _help(capsys: pytest.CaptureFixture[str], command: str) -> str:
     capsys.readouterr()
     with pytest.raises(SystemExit):
-        main([command, "--help"])
+        main([*command.split(), "--help"])
     return capsys.readouterr().out
 
 
@@ -159,7 +159,9 @@ def test_commands_that_are_written_down_run(
             assert main(["admin", *words]) == expected, words
     options = set(re.findall(r"--[a-z-]*[a-z]", SERVER_PAGE)) - {"--days"}
     assert len(options) > 5
-    known = _help(capsys, "serve") + _help(capsys, "sync")
+    subjects = ("backup", "restore", "restored")
+    known = "".join(_help(capsys, f"admin {subject}") for subject in subjects)
+    known += _help(capsys, "serve") + _help(capsys, "sync")
     assert options <= set(re.findall(r"--[a-z-]+", known))
 
 

@@ -24,6 +24,8 @@ __all__ = ["DEFAULT_PORT", "HELP", "add_arguments", "run"]
 HELP = "run a server that devices sync with"
 DEFAULT_PORT = 8077
 MAX_WORKERS = 256
+#: A SQLite file of up to this size is read before the server listens, a larger one while it serves.
+CHECKED_BYTES = 256 << 20
 _EPILOG = """\
 examples:
   edge-mrl serve                                      SQLite, this machine alone
@@ -150,11 +152,13 @@ def _run(args: argparse.Namespace) -> int:
 
     from edge_mrl_server.logs import configure
     from edge_mrl_server.process import listen, serve_devices, serve_operator, supervise
+    from edge_mrl_server.storage import hold_database
 
     configure(quiet=args.quiet)
     settings = _settings(args)
-    invitation = _first_invitation(args.database)
     with ExitStack() as stack:
+        stack.enter_context(hold_database(args.database))
+        invitation, checked = _open_first(args.database)
         try:
             sock = stack.enter_context(listen(args.host, args.port, patience_s=args.body_timeout))
             own = None
@@ -164,6 +168,8 @@ def _run(args: argparse.Namespace) -> int:
             raise NetworkError(f"cannot listen: {error.strerror or error}") from error
         _announce(args, sock.getsockname()[1], own.getsockname()[1] if own else None, invitation)
         jobs = [partial(serve_devices, settings, sock)] * args.workers
+        if not checked:
+            jobs[0] = partial(serve_devices, settings, sock, check=True)
         if own is not None:
             jobs.append(partial(serve_operator, settings, own))
         if len(jobs) == 1:
@@ -196,19 +202,24 @@ def _positive(text: str) -> float:
     return value
 
 
-def _first_invitation(url: str) -> str | None:
-    """Make or migrate the database; returns an invitation if it had no tenant yet."""
+def _open_first(url: str) -> tuple[str | None, bool]:
+    """Make or migrate the database, and check it if that takes no more than some seconds.
+
+    Returns:
+        An invitation if it had no tenant yet, and whether it was checked.
+    """
     from edge_mrl_server.storage import accounts, open_database
 
     with open_database(url, connections=1) as database:
+        checked = database.check(most_bytes=CHECKED_BYTES)
         with database.read() as transaction:
             if accounts.list_tenants(transaction, limit=1):
-                return None
+                return None, checked
         with database.write() as transaction:
             # Several servers may start at once: one of them makes it.
             if not accounts.ensure_tenant(transaction, "default"):
-                return None
-            return accounts.create_invitation(transaction, "default")
+                return None, checked
+            return accounts.create_invitation(transaction, "default"), checked
 
 
 def _announce(

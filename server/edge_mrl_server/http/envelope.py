@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge_mrl.wire import digest
-from edge_mrl_server.errors import RejectedError, UnavailableError
+from edge_mrl_server.errors import DamagedDatabaseError, RejectedError, UnavailableError
 from edge_mrl_server.http.refusals import Refusal, refusal_of
 from edge_mrl_server.http.service import Reply, Service, json_reply, sequence
 from edge_mrl_server.logs import LOGGER
@@ -24,6 +24,8 @@ __all__ = ["Envelope", "Handler", "endpoint", "http_error"]
 Handler = Callable[[Service, Request], Awaitable[Reply | Response]]
 #: How long a device waits when the database is away.
 UNAVAILABLE_RETRY_S = 2
+#: How long it waits when the database is malformed: until somebody has restored it.
+DAMAGED_RETRY_S = 600
 #: Statuses after which a body may still be on its way: the connection ends with the answer.
 _UNREAD = frozenset({400, 401, 403, 404, 405, 408, 413, 429, 503})
 
@@ -43,6 +45,9 @@ def endpoint(service: Service, handler: Handler) -> Callable[[Request], Awaitabl
             LOGGER.error("database unavailable", extra={"fields": {"error": str(error)}})
             request.state.code = "busy"
             reply = _refused(_BUSY)
+        except DamagedDatabaseError:  # logged once, where it was found
+            request.state.code = "damaged"
+            reply = _refused(_DAMAGED)
         return respond(request, reply)
 
     return run
@@ -147,6 +152,13 @@ class Envelope:
 
 _BUSY = Refusal(
     503, "busy", "the database is not available just now: wait", retry_after_s=UNAVAILABLE_RETRY_S
+)
+_DAMAGED = Refusal(
+    503,
+    "damaged",
+    "the server's database is damaged, and takes nothing until its operator has restored it: what waits "
+    "on this device stays there",
+    retry_after_s=DAMAGED_RETRY_S,
 )
 
 

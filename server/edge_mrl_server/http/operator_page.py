@@ -24,6 +24,7 @@ from starlette.routing import Route
 
 from edge_mrl import __version__
 from edge_mrl.wire import now_ms
+from edge_mrl_server.errors import DatabaseError, UnavailableError
 from edge_mrl_server.storage import Database, Tenant, accounts
 
 __all__ = ["create_operator_app"]
@@ -107,6 +108,14 @@ def _respond(body: bytes, kind: str) -> Response:
 
 
 def _page(database: Database, registry: CollectorRegistry, name: str | None) -> bytes:
+    try:
+        return _document("".join(_parts(database, registry, name)), database.name)
+    except (DatabaseError, UnavailableError) as error:
+        problem = f'<p class="bad">{escape(str(error))}</p>'
+        return _document(problem + _errors(registry), database.name)
+
+
+def _parts(database: Database, registry: CollectorRegistry, name: str | None) -> list[str]:
     with database.read() as transaction:
         tenants = accounts.list_tenants(transaction, limit=MOST)
         totals = accounts.totals(transaction)
@@ -120,7 +129,7 @@ def _page(database: Database, registry: CollectorRegistry, name: str | None) -> 
     elif name:
         parts.append(f"<p>There is no tenant {escape(name)}.</p>")
     parts.append(_errors(registry))
-    return _document("".join(parts), database.name)
+    return parts
 
 
 def _document(body: str, name: str) -> bytes:

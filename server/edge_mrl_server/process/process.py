@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import uvicorn
 from prometheus_client import CollectorRegistry, multiprocess
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from edge_mrl_server.errors import DatabaseError, UnavailableError
 from edge_mrl_server.http import Metrics, Service, create_app, create_operator_app
+from edge_mrl_server.logs import LOGGER
 from edge_mrl_server.settings import Settings
-from edge_mrl_server.storage import open_database
+from edge_mrl_server.storage import Database, open_database
 
 __all__ = ["listen", "serve_devices", "serve_operator"]
 
@@ -75,15 +78,20 @@ class _Server(uvicorn.Server):
                 signal.signal(sign, handler)
 
 
-def serve_devices(settings: Settings, sock: socket.socket, *, max_connections: int = 2_000) -> None:
+def serve_devices(
+    settings: Settings, sock: socket.socket, *, max_connections: int = 2_000, check: bool = False
+) -> None:
     """Serve the protocol until SIGTERM or SIGINT; then finish the requests that run.
 
     Args:
         settings: The server's settings.
         sock: A listening socket.
         max_connections: While there are so many connections, further ones get 503.
+        check: Read the whole database beside the requests. If it is malformed, all are refused.
     """
     with open_database(settings.database, connections=settings.threads) as database:
+        if check:
+            threading.Thread(target=_check, args=(database,), daemon=True).start()
         service = Service(database, settings, Metrics())
         try:
             config = _config(
@@ -94,6 +102,13 @@ def serve_devices(settings: Settings, sock: socket.socket, *, max_connections: i
             _Server(config).run([sock])
         finally:
             service.snapshots.close()
+
+
+def _check(database: Database) -> None:
+    # Whatever is wrong is logged where it is found, and said to every device.
+    with suppress(DatabaseError, UnavailableError):
+        if database.check():
+            LOGGER.info("database checked")
 
 
 def serve_operator(settings: Settings, sock: socket.socket) -> None:

@@ -9,7 +9,20 @@ from edge_mrl.lazy import lazily
 if TYPE_CHECKING:
     from edge_mrl_server.storage import accounts, heads, ranking
     from edge_mrl_server.storage.accounts import IssuedToken, require_tenant
-    from edge_mrl_server.storage.database import Database, check, open_database
+    from edge_mrl_server.storage.database import (
+        Database,
+        check,
+        hold_database,
+        is_file,
+        open_database,
+    )
+    from edge_mrl_server.storage.engines.copies import (
+        Copied,
+        Restored,
+        backup,
+        check_restored,
+        restore,
+    )
     from edge_mrl_server.storage.engines.postgres import PostgresDatabase
     from edge_mrl_server.storage.heads import Head
     from edge_mrl_server.storage.pulls import PullQuery, changes_after, live_pages, note_pull
@@ -17,6 +30,7 @@ if TYPE_CHECKING:
     from edge_mrl_server.storage.records import Principal, Tenant
 
 __all__ = [
+    "Copied",
     "Database",
     "Head",
     "IssuedToken",
@@ -24,11 +38,16 @@ __all__ = [
     "Principal",
     "PullQuery",
     "Push",
+    "Restored",
     "Tenant",
     "accounts",
+    "backup",
     "changes_after",
     "check",
+    "check_restored",
     "heads",
+    "hold_database",
+    "is_file",
     "live_pages",
     "note_pull",
     "open_database",
@@ -36,13 +55,15 @@ __all__ = [
     "push",
     "ranking",
     "require_tenant",
+    "restore",
 ]
 
 __getattr__ = lazily(
     __name__,
     {
         "accounts": ("IssuedToken", "require_tenant"),
-        "database": ("Database", "check", "open_database"),
+        "database": ("Database", "check", "hold_database", "is_file", "open_database"),
+        "engines.copies": ("Copied", "Restored", "backup", "check_restored", "restore"),
         "engines.postgres": ("PostgresDatabase",),
         "heads": ("Head",),
         "pulls": ("PullQuery", "changes_after", "live_pages", "note_pull"),

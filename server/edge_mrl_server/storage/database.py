@@ -17,7 +17,7 @@ for it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from edge_mrl_server.storage.records import NewVersion, Row, Tenant
 
-__all__ = ["Database", "Transaction", "check", "open_database"]
+__all__ = ["Database", "Transaction", "check", "hold_database", "is_file", "open_database"]
 
 
 class Transaction(Protocol):
@@ -95,6 +95,13 @@ class Database(Protocol):
             lazily: It may be lost, so it waits neither for standbys nor long for others' locks.
         """
 
+    def check(self, *, most_bytes: int | None = None) -> bool:
+        """Read the whole database, unless it is larger, or checks itself; returns whether it was read.
+
+        Raises:
+            DamagedDatabaseError: It is malformed.
+        """
+
     def sizes(self) -> Mapping[str, int]:
         """Bytes on disk, by table (with its indexes) or file."""
 
@@ -108,25 +115,41 @@ class Database(Protocol):
         """Closes."""
 
 
-def open_database(url: str, *, connections: int = 8) -> Database:
+def is_file(url: str) -> bool:
+    """Whether an address is a SQLite file's path."""
+    return not url.startswith(("postgresql://", "postgres://"))
+
+
+def hold_database(url: str) -> AbstractContextManager[None]:
+    """Keep others from replacing a SQLite file for as long as this process, and those it forks, live."""
+    if not is_file(url):
+        return nullcontext()
+    from edge_mrl_server.storage.engines.guard import Files, hold
+
+    return hold(Files(Path(url)))
+
+
+def open_database(url: str, *, connections: int = 8, create: bool = True) -> Database:
     """Open, and where needed make or migrate, the database at a path or a ``postgresql://`` address.
 
     Args:
         url: A file's path, or a connection string as libpq reads it.
         connections: How many are used at once at most (PostgreSQL).
+        create: Whether a file is made where there is none (SQLite).
 
     Raises:
-        DatabaseError: The database is another program's, or a newer server's.
+        DatabaseError: The database is another program's, or a newer server's; or there is none.
+        DamagedDatabaseError: The database is malformed.
         UnavailableError: The database cannot be reached.
         MissingDependencyError: PostgreSQL's driver is not installed.
     """
-    if url.startswith(("postgresql://", "postgres://")):
+    if not is_file(url):
         from edge_mrl_server.storage.engines.postgres import PostgresDatabase
 
         return PostgresDatabase(url, connections=connections)
     from edge_mrl_server.storage.engines.sqlite import SqliteDatabase
 
-    return SqliteDatabase(Path(url))
+    return SqliteDatabase(Path(url), create=create)
 
 
 def check(database: Database) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from edge_mrl_server.cli.admin import database, devices, invitations, tenants
+from edge_mrl_server.cli.admin import copies, database, devices, invitations, tenants
 from edge_mrl_server.cli.admin.common import Actions, Subjects
 
 __all__ = ["HELP", "add_arguments", "run"]
 
 HELP = "manage a server's tenants, devices and tokens"
-_NOUNS = (tenants, invitations, devices, database)
+_NOUNS = (tenants, invitations, devices, database, copies)
 _ACTIONS: Actions = {name: action for noun in _NOUNS for name, action in noun.ACTIONS.items()}
 _EPILOG = """\
 examples:
@@ -21,11 +21,12 @@ examples:
   edge-mrl admin devices list acme
   edge-mrl admin tokens revoke acme 1f0c9a7be2d4c853
   edge-mrl admin purge acme --days 90
-  edge-mrl admin restored
+  edge-mrl admin backup monday.db
+  edge-mrl admin restore monday.db
   edge-mrl admin index create --database postgresql://edge@db.example/edge
 
-exit codes: 0 done, 1 there was no device to revoke, 2 wrong usage or database, 3 a missing package,
-            4 the database cannot be reached
+exit codes: 0 done, 1 there was no device to revoke, 2 wrong usage or database, or one that is damaged,
+            3 a missing package, 4 the database cannot be reached, or another process has it open
 """
 
 
@@ -48,9 +49,13 @@ def run(args: argparse.Namespace) -> int:
             "the next minor version",
             file=sys.stderr,
         )
-    action = _ACTIONS[args.subject, getattr(args, "verb", None)]
-    with open_database(args.database, connections=1) as opened:
-        code, result, lines = action(opened, args)
+    name = (args.subject, getattr(args, "verb", None))
+    if name in copies.FILE_ACTIONS:
+        code, result, lines = copies.FILE_ACTIONS[name](args)
+    else:
+        create = name == ("tenants", "create")
+        with open_database(args.database, connections=1, create=create) as opened:
+            code, result, lines = _ACTIONS[name](opened, args)
     if args.json:
         print_json(result)
     else:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from edge_mrl_server.storage import Database
 
-__all__ = ["Actions", "Outcome", "Subjects"]
+__all__ = ["Actions", "FileActions", "Outcome", "Subjects"]
 
 #: Exit code, what ``--json`` prints, and lines of text.
 Outcome = tuple[int, dict[str, Any], list[str]]
 #: What runs for a subject and its verb, if it has one.
 Actions = dict[tuple[str, str | None], Callable[["Database", argparse.Namespace], Outcome]]
+#: The same for what works on the database's files, and opens it by itself, or not at all.
+FileActions = dict[tuple[str, str | None], Callable[[argparse.Namespace], Outcome]]
 
 
 class _Verb(Protocol):

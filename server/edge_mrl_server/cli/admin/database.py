@@ -1,4 +1,4 @@
-"""``edge-mrl admin purge``, ``restored`` and ``index``: the database as a whole."""
+"""``edge-mrl admin purge`` and ``index``: what is in the database as a whole."""
 
 from __future__ import annotations
 
@@ -26,10 +26,6 @@ def add(subjects: Subjects) -> None:
         metavar="N",
         help="forget deletions that are older than N days",
     )
-    subjects.alone(
-        "restored",
-        "tell the server that its database was restored from a copy: devices send what it lacks",
-    )
     index = subjects.add("index", "PostgreSQL's index over vectors, for tenants with many of them")
     index("create", "make the index (takes minutes; devices can go on)", tenant=False)
     index("drop", "drop the index", tenant=False)
@@ -45,17 +41,6 @@ def _purge(database: Database, args: argparse.Namespace) -> Outcome:
     count, fence = purge(database, args.tenant, before_ms=before)
     result = {"tenant": args.tenant, "forgotten": count, "fence": fence}
     return 0, result, [f"{count:,} tombstones forgotten; fence {fence:,}"]
-
-
-def _restored(database: Database, args: argparse.Namespace) -> Outcome:  # noqa: ARG001
-    from edge_mrl_server.storage import accounts
-
-    with database.write() as transaction:
-        count = accounts.renew_epochs(transaction)
-    words = (
-        f"{count:,} tenants: each device will pull everything once, and send what the server lacks"
-    )
-    return 0, {"tenants": count}, [words]
 
 
 def _index(database: Database, args: argparse.Namespace) -> Outcome:
@@ -74,7 +59,6 @@ def _index(database: Database, args: argparse.Namespace) -> Outcome:
 
 ACTIONS: Actions = {
     ("purge", None): _purge,
-    ("restored", None): _restored,
     ("index", "create"): _index,
     ("index", "drop"): _index,
 }

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edge_mrl.errors import MissingDependencyError, reason
 from edge_mrl.wire import now_ms
-from edge_mrl_server.errors import DatabaseError, UnavailableError
+from edge_mrl_server.errors import DamagedDatabaseError, DatabaseError, UnavailableError
 from edge_mrl_server.storage.database import Transaction
 from edge_mrl_server.storage.migrations import MIGRATIONS, statements
 from edge_mrl_server.storage.records import TENANT_COLUMNS, NewVersion, Row, Tenant, tenant_of
@@ -230,6 +230,10 @@ class PostgresDatabase:
                 )
             yield PostgresTransaction(connection)
 
+    def check(self, *, most_bytes: int | None = None) -> bool:  # noqa: ARG002
+        """PostgreSQL checks its pages by itself, where its cluster has checksums."""
+        return False
+
     def sizes(self) -> Mapping[str, int]:
         """Bytes of each table with its indexes."""
         with self.read() as transaction:
@@ -379,9 +383,13 @@ def _without_password(url: str) -> str:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """What PostgreSQL cannot do now, as an error that devices are told to wait for."""
+    """What PostgreSQL cannot do now, as an error that devices wait for; damage by its name."""
     try:
         yield
+    except (psycopg.errors.DataCorrupted, psycopg.errors.IndexCorrupted) as error:
+        raise DamagedDatabaseError(
+            f"PostgreSQL: {reason(error)}: the database is damaged; restore a copy"
+        ) from error
     except psycopg.ProgrammingError:
         raise
     except (

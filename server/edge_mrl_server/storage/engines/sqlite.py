@@ -17,20 +17,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl.wire import now_ms
-from edge_mrl_server.errors import DatabaseError, UnavailableError
+from edge_mrl_server.errors import DamagedDatabaseError, DatabaseError, UnavailableError
+from edge_mrl_server.logs import LOGGER
 from edge_mrl_server.storage.bits import BitCache
 from edge_mrl_server.storage.database import Transaction
+from edge_mrl_server.storage.engines.guard import Files, hold
+from edge_mrl_server.storage.engines.soundness import (
+    APPLICATION_ID,
+    check_structure,
+    is_damage,
+)
 from edge_mrl_server.storage.migrations import MIGRATIONS, statements
 from edge_mrl_server.storage.records import TENANT_COLUMNS, NewVersion, Row, Tenant, tenant_of
 
-__all__ = ["SqliteDatabase"]
+__all__ = ["SqliteDatabase", "migrate"]
 
-#: "eMRS": a server's database, not a device's store.
-APPLICATION_ID = 0x654D5253
 #: How long a writer waits for another process before the device is told to come again.
 BUSY_TIMEOUT_S = 10.0
 #: Pages stay in SQLite's own cache; the system's does the rest.
 CACHE_KIB = 16_384
+#: What an operator can do about a malformed database.
+_HELP = "restore a copy (`edge-mrl admin restore COPY`)"
 #: Rows of documents' vectors that one look-up asks for.
 LOOKUP = 500
 
@@ -139,33 +146,42 @@ class SqliteTransaction:
 
 
 class SqliteDatabase:
-    """A database in one file. See ``Database``."""
+    """A database in one file. See ``Database``.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: The file.
+        create: Whether it is made where there is none.
+    """
+
+    def __init__(self, path: Path, *, create: bool = True) -> None:
         self.name = str(path)
         self._path = path
+        self._files = Files(path)
         self._bits = BitCache()
         self._writing = threading.Lock()
         self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
         self._closed = False
-        with _translated():
-            self._writer = self._connect()
-            try:
+        self._damage: str | None = None
+        with contextlib.ExitStack() as stack:
+            if not create:
+                _require(self._files)
+            stack.enter_context(hold(self._files))
+            with _translated(path):
+                self._writer = self._connect()
+                stack.callback(self._writer.close)
                 self._prepare()
-            except BaseException:
-                self._writer.close()
-                raise
+            self._held = stack.pop_all()
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """One state of the database."""
-        with _translated():
+        with self._watching():
             try:
                 connection = self._readers.get_nowait()
             except queue.Empty:
                 connection = self._connect()
         try:
-            with _translated():
+            with self._watching():
                 connection.execute("BEGIN")
                 yield SqliteTransaction(connection, self._bits)
         finally:
@@ -179,7 +195,7 @@ class SqliteDatabase:
     @contextmanager
     def write(self, *, lazily: bool = False) -> Iterator[Transaction]:  # noqa: ARG002
         """The only transaction that writes."""
-        with self._writing, _translated():
+        with self._writing, self._watching():
             if self._closed:
                 raise UnavailableError("the database is being closed")
             connection = self._writer
@@ -192,9 +208,26 @@ class SqliteDatabase:
                     connection.rollback()
                 raise
 
+    def check(self, *, most_bytes: int | None = None) -> bool:
+        """Read every page, unless the file is larger than ``most_bytes``; returns whether it was read.
+
+        Raises:
+            DamagedDatabaseError: The file is malformed. From then on nothing is read or written.
+        """
+        size = self.sizes().get("database", 0)
+        if most_bytes is not None and size > most_bytes:
+            return False
+        with self._watching():
+            connection = self._connect()
+            try:
+                check_structure(connection, self._path, quick=True)
+            finally:
+                connection.close()
+        return True
+
     def sizes(self) -> Mapping[str, int]:
         """Bytes of the database and its log."""
-        files = {"database": self._path, "log": Path(f"{self._path}-wal")}
+        files = {"database": self._path, "log": self._files.log}
         return {name: path.stat().st_size for name, path in files.items() if path.exists()}
 
     def close(self) -> None:
@@ -205,6 +238,7 @@ class SqliteDatabase:
         with contextlib.suppress(queue.Empty):
             while True:
                 self._readers.get_nowait().close()
+        self._held.close()
 
     def __enter__(self) -> Self:
         return self
@@ -223,17 +257,39 @@ class SqliteDatabase:
     def _prepare(self) -> None:
         connection = self._writer
         _check_ours(connection, self._path)
+        if self._files.damage_said() is not None:
+            check_structure(connection, self._path)
+            self._files.damage.unlink(missing_ok=True)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")
         try:
-            _migrate(connection, self._path)
+            migrate(connection, self._path)
             connection.execute("COMMIT")
         except BaseException:
             connection.rollback()
             raise
         if os.name == "posix":
             self._path.chmod(0o600)
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        """Translate SQLite's errors, and touch nothing more once the file is known to be malformed.
+
+        What is read from a malformed file may lack documents, and devices would go on behind them.
+        """
+        said = self._damage or self._files.damage_said()
+        if said is not None:
+            raise DamagedDatabaseError(f"{self._path} is damaged ({said}): {_HELP}")
+        try:
+            with _translated(self._path):
+                yield
+        except DamagedDatabaseError as error:
+            if self._damage is None:
+                self._damage = str(error.__cause__ or error)
+                self._files.mark_damaged(self._damage)
+                LOGGER.critical("database damaged", extra={"fields": {"error": str(error)}})
+            raise
 
 
 def _check_ours(connection: sqlite3.Connection, path: Path) -> None:
@@ -245,7 +301,12 @@ def _check_ours(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Bring the tables up to date, in a transaction that writes.
+
+    Raises:
+        DatabaseError: A newer server wrote them.
+    """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     steps = MIGRATIONS["sqlite"]
     if version > len(steps):
@@ -265,14 +326,25 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute(f"PRAGMA user_version = {len(steps)}")
 
 
+def _require(files: Files) -> None:
+    """Make no database by looking at one that is not there."""
+    if files.incoming.exists() or files.has_log:
+        return
+    if not files.database.exists() or not files.database.stat().st_size:
+        raise DatabaseError(
+            f"no database at {files.database}: name the server's with --database "
+            "(`edge-mrl serve` makes one)"
+        )
+
+
 @contextmanager
-def _translated() -> Iterator[None]:
-    """What SQLite cannot do now, as an error that devices are told to wait for."""
+def _translated(path: Path) -> Iterator[None]:
+    """What SQLite cannot do now, as an error that devices are told to wait for; damage by its name."""
     try:
         yield
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
             raise
-        if "not a database" in str(error):
-            raise DatabaseError(f"the file is not a database: {error}") from error
+        if is_damage(error):
+            raise DamagedDatabaseError(f"{path}: {error}: {_HELP}") from error
         raise UnavailableError(f"SQLite: {error}") from error
