@@ -30,7 +30,7 @@ from edge_mrl_server.storage.engines.soundness import (
 from edge_mrl_server.storage.migrations import MIGRATIONS, statements
 from edge_mrl_server.storage.records import TENANT_COLUMNS, NewVersion, Row, Tenant, tenant_of
 
-__all__ = ["SqliteDatabase", "migrate"]
+__all__ = ["SqliteDatabase", "SqliteTransaction", "migrate"]
 
 #: How long a writer waits for another process before the device is told to come again.
 BUSY_TIMEOUT_S = 10.0
