@@ -23,8 +23,14 @@ class Settings:
         tenant_rate: Requests a second from all devices of a tenant.
         enroll_rate: Enrollments a second from one address.
         failure_rate: Requests a second without a valid token from one address.
-        behind_proxy: Whether a request's address is the last entry of ``X-Forwarded-For``.
+        proxies: Addresses and networks whose ``X-Forwarded-For`` says where a request comes from;
+            ``*`` for whoever connects.
         cache_bytes: Bytes of snapshots on the disk at most.
+        connections: Open connections at most; fewer where the system allows fewer files.
+        address_connections: Open connections of one address at most, but for proxies.
+        device_requests: Requests of one device that are answered at once.
+        tenant_requests: Requests of a tenant that are answered at once.
+        log_rate: Lines a second about one tenant's requests.
     """
 
     database: str
@@ -37,5 +43,10 @@ class Settings:
     tenant_rate: float = 2_000.0
     enroll_rate: float = 20.0
     failure_rate: float = 20.0
-    behind_proxy: bool = False
+    proxies: tuple[str, ...] = ()
     cache_bytes: int = 2 << 30
+    connections: int = 4_000
+    address_connections: int = 256
+    device_requests: int = 16
+    tenant_requests: int = 256
+    log_rate: float = 100.0

@@ -42,7 +42,9 @@ class Maker:
         text: bool = False,
         etag: str | None = None,
     ) -> Snapshot:
-        return self.cache.get(self.database, self.heads, tenant, code, text=text, etag=etag)
+        opened = self.cache.get(self.database, self.heads, tenant, code, text=text, etag=etag)
+        opened.close()
+        return opened.snapshot
 
 
 @pytest.fixture

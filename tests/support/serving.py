@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -45,6 +46,7 @@ class Serving:
         database: A path, or a connection string.
         arguments: Further arguments of ``edge-mrl serve``.
         port: Where; 0 takes a free one.
+        program: Python to run before the server: a test breaks something with it.
 
     Attributes:
         url: Where it listens.
@@ -52,10 +54,25 @@ class Serving:
         invitation: An invitation to tenant ``default``, if the database was new.
     """
 
-    def __init__(self, database: str | Path, *arguments: str, port: int = 0) -> None:
+    def __init__(
+        self, database: str | Path, *arguments: str, port: int = 0, program: str = ""
+    ) -> None:
         self.database = str(database)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
-        command = [*COMMAND, "serve", "--database", self.database, "--port", str(port), "--json"]
+        own = [
+            sys.executable,
+            "-c",
+            f"{program}\nfrom edge_mrl.cli import main\nraise SystemExit(main())",
+        ]
+        command = [
+            *(own if program else COMMAND),
+            "serve",
+            "--database",
+            self.database,
+            "--port",
+            str(port),
+            "--json",
+        ]
         self.process = subprocess.Popen(
             children.ending_with_us([*command, *arguments]),
             stdout=subprocess.PIPE,
@@ -117,9 +134,11 @@ class Serving:
 
 
 @contextmanager
-def serving(database: str | Path, *arguments: str, port: int = 0) -> Iterator[Serving]:
+def serving(
+    database: str | Path, *arguments: str, port: int = 0, program: str = ""
+) -> Iterator[Serving]:
     """A server process, ended at the end."""
-    server = Serving(database, *arguments, port=port)
+    server = Serving(database, *arguments, port=port, program=program)
     try:
         yield server
     finally:

@@ -43,7 +43,11 @@ _LIMITS = (
     ("--device-rate", 100.0, "N", "requests a second from one device"),
     ("--tenant-rate", 2_000.0, "N", "requests a second from all devices of a tenant"),
     ("--failure-rate", 20.0, "N", "requests a second without a valid token from one address"),
-    ("--in-flight-mb", 128.0, "MIB", "request bodies in memory at once, in MiB"),
+    ("--connections", 4_000.0, "N", "open connections; fewer where the system allows fewer files"),
+    ("--address-connections", 256.0, "N", "open connections from one address"),
+    ("--in-flight-mb", 128.0, "MIB", "requests and answers in memory at once, in MiB"),
+    ("--cache-mb", 2_048.0, "MIB", "snapshots on the disk, in MiB"),
+    ("--log-rate", 100.0, "N", "lines a second in the log about the requests of a tenant"),
     ("--write-timeout", 20.0, "S", "seconds that a device waits for a commit, standbys included"),
     (
         "--body-timeout",
@@ -96,16 +100,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder for snapshots (default: a temporary folder)",
     )
-    parser.add_argument(
-        "--behind-proxy",
-        action="store_true",
-        help="take a client's address from the last entry of X-Forwarded-For, which your proxy sets",
-    )
+    _add_proxies(parser)
     _add_limits(parser.add_argument_group("limits"))
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object when the server is listening"
     )
     parser.add_argument("--quiet", action="store_true", help="log only warnings and errors")
+
+
+def _add_proxies(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--behind-proxy",
+        action="store_true",
+        help="take a client's address from the last entry of X-Forwarded-For, which your proxy sets",
+    )
+    parser.add_argument(
+        "--proxies",
+        metavar="LIST",
+        help="addresses and networks of your proxies, with commas between: X-Forwarded-For is believed "
+        "from them alone, and the limit of connections from one address is not theirs",
+    )
 
 
 def _add_limits(group: argparse._ArgumentGroup) -> None:
@@ -139,8 +153,20 @@ def _check(args: argparse.Namespace) -> None:
             raise UsageError(f"{name} {port}: expected 0 to 65535")
     if not 1 <= args.workers <= MAX_WORKERS:
         raise UsageError(f"--workers {args.workers}: expected 1 to {MAX_WORKERS}")
+    _check_proxies(args)
     if not hasattr(os, "fork") and (args.workers > 1 or args.admin_port is not None):
         raise UsageError("--workers and --admin-port need Linux or macOS")
+
+
+def _check_proxies(args: argparse.Namespace) -> None:
+    if not args.proxies:
+        return
+    from edge_mrl_server.http import Proxies
+
+    try:
+        Proxies(args.proxies.split(","))
+    except ValueError as error:
+        raise UsageError(f"--proxies: {error}; expected 10.0.0.1 or 10.0.0.0/8") from error
 
 
 def _leave(sign: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
@@ -185,13 +211,17 @@ def _settings(args: argparse.Namespace) -> Settings:
     return Settings(
         database=args.database,
         cache=args.cache,
+        cache_bytes=int(args.cache_mb * (1 << 20)) // args.workers,
         device_rate=args.device_rate,
         tenant_rate=args.tenant_rate,
         in_flight_bytes=int(args.in_flight_mb * (1 << 20)),
         body_timeout_s=args.body_timeout,
         write_timeout_s=args.write_timeout,
         failure_rate=args.failure_rate,
-        behind_proxy=args.behind_proxy,
+        proxies=tuple(args.proxies.split(",")) if args.proxies else ("*",) * args.behind_proxy,
+        connections=int(args.connections),
+        address_connections=int(args.address_connections),
+        log_rate=args.log_rate,
     )
 
 

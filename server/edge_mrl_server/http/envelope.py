@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +16,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge_mrl.wire import digest
 from edge_mrl_server.errors import DamagedDatabaseError, RejectedError, UnavailableError
-from edge_mrl_server.http.refusals import Refusal, refusal_of
-from edge_mrl_server.http.service import Reply, Service, json_reply, sequence
-from edge_mrl_server.logs import LOGGER
+from edge_mrl_server.http.load.bodies import discard
+from edge_mrl_server.http.refusals import Refusal, error_body, refusal_of
+from edge_mrl_server.http.service import Reply, Service, held, sequence
+from edge_mrl_server.logs import LOGGER, first_line
 
 __all__ = ["Envelope", "Handler", "endpoint", "http_error"]
 
@@ -26,6 +28,12 @@ Handler = Callable[[Service, Request], Awaitable[Reply | Response]]
 UNAVAILABLE_RETRY_S = 2
 #: How long it waits when the database is malformed: until somebody has restored it.
 DAMAGED_RETRY_S = 600
+#: Answered even where there are too many connections: else a process that is alive would seem dead.
+HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
+#: Bytes of a body that are given to the connection at once.
+PIECE_BYTES = 1 << 16
+#: Lines a second of a tenant's requests that were refused, and of requests without a token.
+REFUSED_LINES_PER_S = 5.0
 #: Statuses after which a body may still be on its way: the connection ends with the answer.
 _UNREAD = frozenset({400, 401, 403, 404, 405, 408, 413, 429, 503})
 
@@ -37,20 +45,39 @@ def endpoint(service: Service, handler: Handler) -> Callable[[Request], Awaitabl
         request.state.route = request.scope["route"].path
         try:
             reply = await handler(service, request)
+            _hold_answer(service, request, reply)
         except (Refusal, RejectedError) as error:
             refusal = error if isinstance(error, Refusal) else refusal_of(error)
-            reply = _refused(refusal)
-            request.state.code = refusal.code
+            reply = await _refuse(request, refusal)
         except UnavailableError as error:
-            LOGGER.error("database unavailable", extra={"fields": {"error": str(error)}})
-            request.state.code = "busy"
-            reply = _refused(_BUSY)
+            LOGGER.error("database unavailable", extra={"fields": {"error": first_line(error)}})
+            reply = await _refuse(request, _BUSY)
         except DamagedDatabaseError:  # logged once, where it was found
-            request.state.code = "damaged"
-            reply = _refused(_DAMAGED)
+            reply = await _refuse(request, _DAMAGED)
+        except Exception:  # noqa: BLE001 - it becomes an answer, and its trace is logged
+            LOGGER.exception("internal error", extra={"fields": {"path": request.state.route}})
+            reply = await _refuse(request, _FAILED)
         return respond(request, reply)
 
     return run
+
+
+def _hold_answer(service: Service, request: Request, reply: Reply | Response) -> None:
+    """Count a long answer as long as it is in memory: whoever reads slowly waits behind itself."""
+    principal = getattr(request.state, "principal", None)
+    if isinstance(reply, Reply) and len(reply.body) > PIECE_BYTES and principal is not None:
+        held(request).enter_context(service.in_flight.hold(principal.tenant))(len(reply.body))
+
+
+async def _refuse(request: Request, refusal: Refusal) -> Reply:
+    request.state.code = refusal.code
+    reply = _refused(refusal)
+    # A device that is to come again should read when: it first sends all of its body.
+    known = getattr(request.state, "principal", None) is not None
+    if known and refusal.status in (429, 503) and await discard(request):
+        headers = {name: value for name, value in reply.headers.items() if name != "Connection"}
+        return replace(reply, headers=headers)
+    return reply
 
 
 def respond(request: Request, reply: Reply | Response) -> Response:
@@ -95,6 +122,7 @@ class Envelope:
             return
         metrics, began = self.service.metrics, time.perf_counter()
         state: dict[str, Any] = scope.setdefault("state", {})
+        state["held"] = ExitStack()
         sent: dict[str, int] = {"status": 0, "bytes": 0, "received": 0}
 
         async def count_in() -> Message:
@@ -105,13 +133,14 @@ class Envelope:
         async def count_out(message: Message) -> None:
             if message["type"] == "http.response.start":
                 sent["status"] = message["status"]
-            sent["bytes"] += len(message.get("body", b""))
-            async with asyncio.timeout(self.service.settings.body_timeout_s):
-                await send(message)
+            for piece in _pieces(message):
+                sent["bytes"] += len(piece.get("body", b""))
+                async with asyncio.timeout(self.service.settings.body_timeout_s):
+                    await send(piece)
 
         metrics.in_flight.inc()
         try:
-            await self._app(scope, count_in, count_out)
+            await self._answer(scope, count_in, count_out)
         except TimeoutError:
             # The client does not read; uvicorn closes the connection of an answer that is not complete.
             state["code"] = "slow_reader"
@@ -120,11 +149,20 @@ class Envelope:
             state["code"] = "internal"
             if not sent["status"]:
                 request = Request(scope)
-                failed = _refused(Refusal(500, "internal", "the server failed; its log says why"))
-                await respond(request, failed)(scope, receive, count_out)
+                await respond(request, _refused(_FAILED))(scope, receive, count_out)
         finally:
+            state["held"].close()
             metrics.in_flight.dec()
             self._note(scope, state, sent, time.perf_counter() - began)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not scope["state"].get("crowded") or scope["path"] in HEALTH_PATHS:
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        scope["state"]["code"] = "busy"
+        await discard(request)
+        await respond(request, _refused(_CROWDED))(scope, receive, send)
 
     def _note(
         self, scope: Scope, state: Mapping[str, Any], sent: Mapping[str, int], seconds: float
@@ -136,18 +174,34 @@ class Envelope:
         metrics.received.inc(sent["received"])
         metrics.sent.inc(sent["bytes"])
         principal = state.get("principal")
+        tenant = getattr(principal, "tenant", None)
         fields = {
-            "method": scope["method"],
+            "method": scope["method"][:16],
             "route": route,
             "status": sent["status"],
             "code": code,
-            "tenant": getattr(principal, "tenant", None),
+            "tenant": tenant,
             "device": getattr(principal, "device", None),
             "ms": round(seconds * 1000, 1),
             "bytes_in": sent["received"],
             "bytes_out": sent["bytes"],
         }
-        LOGGER.info("request", extra={"fields": fields})
+        # A tenant has lines of its own, and those without a token share some: nobody fills the disk.
+        kind = f"{tenant or ''} {code and 'refused'}"
+        lines_per_s = self.service.settings.log_rate if tenant and not code else REFUSED_LINES_PER_S
+        LOGGER.info("request", extra={"fields": fields, "kind": kind, "lines_per_s": lines_per_s})
+
+
+def _pieces(message: Message) -> Iterator[Message]:
+    """A long body in pieces: each is sent when the ones before are on their way."""
+    body = message.get("body", b"")
+    if len(body) <= PIECE_BYTES:
+        yield message
+        return
+    last = len(body) - 1 - (len(body) - 1) % PIECE_BYTES
+    for start in range(0, len(body), PIECE_BYTES):
+        more = start < last or message.get("more_body", False)
+        yield {**message, "body": body[start : start + PIECE_BYTES], "more_body": more}
 
 
 _BUSY = Refusal(
@@ -160,10 +214,13 @@ _DAMAGED = Refusal(
     "on this device stays there",
     retry_after_s=DAMAGED_RETRY_S,
 )
+_FAILED = Refusal(500, "internal", "the server failed; its log says where")
+_CROWDED = Refusal(
+    503, "busy", "there are too many connections: wait", retry_after_s=UNAVAILABLE_RETRY_S
+)
 
 
 def _refused(refusal: Refusal) -> Reply:
-    error = {"code": refusal.code, "message": str(refusal), **refusal.extra}
     headers = {}
     if refusal.retry_after_s is not None:
         headers["Retry-After"] = str(refusal.retry_after_s)
@@ -171,5 +228,4 @@ def _refused(refusal: Refusal) -> Reply:
         headers["WWW-Authenticate"] = "Bearer"
     if refusal.status in _UNREAD:
         headers["Connection"] = "close"
-    reply = json_reply({"error": error}, status=refusal.status)
-    return replace(reply, headers=headers)
+    return Reply(error_body(refusal), status=refusal.status, headers=headers)

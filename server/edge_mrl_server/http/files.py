@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from typing import BinaryIO
 
@@ -11,61 +13,68 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from edge_mrl.wire import CONTENT_TYPE, digest
-from edge_mrl_server.http.snapshot import Snapshot
+from edge_mrl_server.http.snapshot import Opened
 
 __all__ = ["file_response"]
 
 _CHUNK = 1 << 18
-#: A part is read at once, so that its digest can stand before it. Of a longer one only the beginning is
+#: A part is read twice, so that its digest can stand before it. Of a longer one only the beginning is
 #: sent: the device asks for the rest.
 MAX_PART = 8 << 20
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
-def file_response(snapshot: Snapshot, request: Request) -> Response:
-    """The response to a GET: 200, 206, 304, 412 or 416. Blocks."""
+def file_response(opened: Opened, request: Request) -> Response:
+    """The response to a GET: 200, 206, 304, 412 or 416. Blocks. The file is closed behind it."""
+    snapshot, wanted = opened.snapshot, request.headers
     headers = {
         "ETag": snapshot.etag,
         "Repr-Digest": snapshot.digest,
         "Accept-Ranges": "bytes",
         "Content-Type": CONTENT_TYPE,
     }
-    wanted = request.headers
     if "if-match" in wanted and snapshot.etag not in _tags(wanted["if-match"]):
         return _empty(412, headers)
     if snapshot.etag in _tags(wanted.get("if-none-match", "")):
         return _empty(304, headers)
-    asked = wanted.get("range")
-    if asked is None or wanted.get("if-range", snapshot.etag) != snapshot.etag:
-        return _whole(snapshot, headers)
-    match = _RANGE.fullmatch(asked.strip())
+    asked, size = wanted.get("range"), snapshot.size_bytes
+    match = None
+    if asked is not None and wanted.get("if-range", snapshot.etag) == snapshot.etag:
+        match = _RANGE.fullmatch(asked.strip())
     if match is None or match.groups() == ("", ""):
-        return _whole(snapshot, headers)  # several ranges, or another unit: ignored, as is allowed
-    start, stop = _bounds(match, snapshot.size_bytes)
+        # Several ranges, or another unit: ignored, as is allowed.
+        headers["Content-Digest"] = snapshot.digest
+        return _stream(opened.file, 0, size, 200, headers)
+    start, stop = _bounds(match, size)
     if start >= stop:
-        return _empty(416, headers | {"Content-Range": f"bytes */{snapshot.size_bytes}"})
-    with snapshot.path.open("rb") as file:
-        file.seek(start)
-        part = file.read(min(stop - start, MAX_PART))
-    last = start + len(part) - 1
-    headers["Content-Range"] = f"bytes {start}-{last}/{snapshot.size_bytes}"
-    headers["Content-Digest"] = digest(part)
-    return Response(part, 206, headers)
+        return _empty(416, headers | {"Content-Range": f"bytes */{size}"})
+    stop = min(stop, start + MAX_PART)
+    headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+    headers["Content-Digest"] = _digest(opened.file, start, stop)
+    return _stream(opened.file, start, stop, 206, headers)
 
 
-def _whole(snapshot: Snapshot, headers: dict[str, str]) -> Response:
-    # Opened here: the file may be deleted while it is sent.
-    file = snapshot.path.open("rb")
-    headers |= {"Content-Length": str(snapshot.size_bytes), "Content-Digest": snapshot.digest}
-    return StreamingResponse(_chunks(file), 200, headers)
+def _digest(file: BinaryIO, start: int, stop: int) -> str:
+    sha = hashlib.sha256()
+    file.seek(start)
+    while start < stop and (data := file.read(min(_CHUNK, stop - start))):
+        sha.update(data)
+        start += len(data)
+    return f"sha-256=:{b64encode(sha.digest()).decode()}:"
 
 
-async def _chunks(file: BinaryIO) -> AsyncIterator[bytes]:
-    try:
-        while data := await anyio.to_thread.run_sync(file.read, _CHUNK):
-            yield data
-    finally:
-        file.close()
+def _stream(
+    file: BinaryIO, start: int, stop: int, status: int, headers: dict[str, str]
+) -> StreamingResponse:
+    file.seek(start)
+    headers |= {"Content-Length": str(stop - start)}
+    return StreamingResponse(_chunks(file, stop - start), status, headers)
+
+
+async def _chunks(file: BinaryIO, size: int) -> AsyncIterator[bytes]:
+    while size and (data := await anyio.to_thread.run_sync(file.read, min(_CHUNK, size))):
+        size -= len(data)
+        yield data
 
 
 def _bounds(match: re.Match[str], size: int) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edge_mrl.errors import WireError
 from edge_mrl.wire import (
     CONTENT_TYPE,
+    MAX_BODY_BYTES,
     MAX_IDS,
     MAX_ITEMS,
     MAX_PASSAGES,
-    Item,
     Message,
     check_id,
     decode_items,
@@ -27,9 +26,10 @@ from edge_mrl.wire import (
 from edge_mrl_server.errors import RestoredError
 from edge_mrl_server.http.files import file_response
 from edge_mrl_server.http.heads import CodeKey
+from edge_mrl_server.http.load.turns import HEAVY, WRITE
 from edge_mrl_server.http.openapi import DESCRIPTION
 from edge_mrl_server.http.refusals import Refusal
-from edge_mrl_server.http.service import Reply, Service, json_reply, one_vector, space
+from edge_mrl_server.http.service import Reply, Service, held, json_reply, of, one_vector, space
 from edge_mrl_server.http.snapshot import coded
 from edge_mrl_server.storage import (
     IssuedToken,
@@ -37,7 +37,6 @@ from edge_mrl_server.storage import (
     Push,
     accounts,
     changes_after,
-    check,
     heads,
     note_pull,
     ranking,
@@ -61,6 +60,8 @@ __all__ = [
 #: An enrollment is an invitation and a name.
 MAX_ENROLL_BYTES = 4_096
 MAX_HEAD_BYTES = 16 << 20
+#: A head is read, hashed, and written by the database: each has it once more.
+HEAD_COPIES = 4
 MAX_HITS = 1_000
 MAX_LONG = 2**63 - 1
 
@@ -69,26 +70,20 @@ async def push(service: Service, request: Request) -> Reply:
     """POST /v1/push: store documents; a status for each."""
     principal = await service.admit(request)
     space_id = space(request)
-    async with AsyncExitStack() as stack:
-        message = await service.frame(request, stack)
-        if message.vectors.dtype != np.float16:
-            raise Refusal(400, "malformed", "expected vectors of float16")
-        header = message.header
-        cursor, number, epoch = header.get("cursor"), header.get("push", 0), header.get("epoch", "")
-        if not _is_long(cursor):
-            raise Refusal(400, "malformed", "cursor: expected the change pulled to, 0 for none")
-        if not _is_long(number) or not isinstance(epoch, str):
-            raise Refusal(400, "malformed", "push, epoch: expected a number and text")
-        batch = Push(space_id, _items(message), message.vectors.shape[1], cursor, number, epoch)
-        done = await service.work(apply, service.database, principal, batch, writes=True)
+    batch = await service.frame(
+        request, lambda message: _batch(space_id, message), most_header=MAX_BODY_BYTES
+    )
+    done = await service.work(
+        apply, service.database, principal, batch, who=of(principal), kind=WRITE
+    )
     for result in done.results:
         service.metrics.items.labels(result.status).inc()
-    service.metrics.vectors.inc(len(message.vectors))
+    service.metrics.vectors.inc(sum(len(item.vectors) for item in batch.items))
     reply: dict[str, Any] = {
         "now_ms": now_ms(),
         "results": [result.as_json() for result in done.results],
     }
-    if number and not batch.items:
+    if batch.number and not batch.items:
         reply["refused"] = done.refused
     return json_reply(reply)
 
@@ -129,14 +124,15 @@ async def pull(service: Service, request: Request) -> Reply:
         note_pull(service.database, principal, since)
         return Reply(encode_items(header, items, like=like), CONTENT_TYPE)
 
-    return await service.work(load)
+    return await service.work(load, who=of(principal))
 
 
 async def snapshot(service: Service, request: Request) -> Response:
     """GET /v1/snapshot/coarse: all live documents in one file, whole or in part."""
     principal = await service.admit(request)
-    found = await service.work(
-        service.snapshots.get,
+    who, cache = of(principal), service.snapshots
+    wanted = partial(
+        cache.find,
         service.database,
         service.heads,
         principal.tenant,
@@ -144,90 +140,81 @@ async def snapshot(service: Service, request: Request) -> Response:
         text=request.query_params.get("text") == "1",
         etag=request.headers.get("if-range") or request.headers.get("if-match"),
     )
-    return await service.work(file_response, found, request)
+    found = await service.work(wanted, who=who)
+    if found is None:
+        make = partial(cache.get, *wanted.args, **wanted.keywords)
+        found = await service.work(make, who=who, kind=HEAVY)
+    held(request).callback(found.close)
+    return await service.work(file_response, found, request, who=who)
 
 
 async def rerank(service: Service, request: Request) -> Reply:
     """POST /v1/rerank: the cosines of documents that the device names."""
     principal = await service.admit(request)
     space_id = space(request)
-    async with AsyncExitStack() as stack:
-        message = await service.frame(request, stack)
-        ids = message.header.get("ids")
-        if not isinstance(ids, list) or len(ids) > MAX_IDS:
-            raise Refusal(400, "malformed", f"ids: expected a list of at most {MAX_IDS}")
-        try:
-            names = [check_id(name) for name in ids]
-        except WireError as error:
-            raise Refusal(400, "malformed", str(error)) from error
-        query = one_vector(message)
-        scores = await service.work(
-            ranking.rerank, service.database, principal.tenant, space_id, names, query
-        )
-    missing = [name for name, score in zip(names, scores, strict=True) if score is None]
-    return json_reply({"scores": scores, "missing": missing})
+    names, query = await service.frame(
+        request, lambda message: (_ids(message), one_vector(message)), most_header=MAX_BODY_BYTES
+    )
+
+    def score() -> Reply:
+        scores = ranking.rerank(service.database, principal.tenant, space_id, names, query)
+        missing = [name for name, score in zip(names, scores, strict=True) if score is None]
+        return json_reply({"scores": scores, "missing": missing})
+
+    return await service.work(score, who=of(principal))
 
 
 async def search(service: Service, request: Request) -> Reply:
     """POST /v1/search: the nearest documents of the tenant."""
     principal = await service.admit(request)
     space_id = space(request)
-    async with AsyncExitStack() as stack:
-        message = await service.frame(request, stack)
-        k, text = message.header.get("k", 10), message.header.get("text", False)
-        if not isinstance(k, int) or isinstance(k, bool) or not 0 < k <= MAX_HITS:
-            raise Refusal(400, "malformed", f"k: expected a number from 1 to {MAX_HITS}")
-        if not isinstance(text, bool):
-            raise Refusal(400, "malformed", "text: expected true or false")
-        query = one_vector(message)
-        hits = await service.work(
-            ranking.search, service.database, principal.tenant, space_id, query, k, text=text
-        )
-    return json_reply({"hits": hits})
+    k, text, query = await service.frame(request, _wanted)
+
+    def find() -> Reply:
+        hits = ranking.search(service.database, principal.tenant, space_id, query, k, text=text)
+        return json_reply({"hits": hits})
+
+    return await service.work(find, who=of(principal))
 
 
 async def register_head(service: Service, request: Request) -> Reply:
     """PUT /v1/heads/ID: register the matrix that makes a code."""
     principal = await service.admit(request)
     name = request.path_params["head"]
-    async with AsyncExitStack() as stack:
-        message = await service.frame(request, stack, most=MAX_HEAD_BYTES)
-        layer_norm = message.header.get("layer_norm")
-        if not isinstance(layer_norm, bool):
-            raise Refusal(400, "malformed", "layer_norm: expected true or false")
-        if message.vectors.dtype != np.float32:
-            raise Refusal(400, "malformed", "expected a matrix of float32")
-        new = await service.work(
-            heads.register,
-            service.database,
-            principal.tenant,
-            name,
-            message.vectors,
-            layer_norm=layer_norm,
-            writes=True,
-        )
+    matrix, layer_norm = await service.frame(
+        request, _head, most=MAX_HEAD_BYTES, copies=HEAD_COPIES
+    )
+    new = await service.work(
+        heads.register,
+        service.database,
+        principal.tenant,
+        name,
+        matrix,
+        layer_norm=layer_norm,
+        who=of(principal),
+        kind=WRITE,
+    )
     return json_reply({"head": name}, status=201 if new else 200)
 
 
 async def enroll(service: Service, request: Request) -> Reply:
     """POST /v1/enroll: a device and its first token for an invitation."""
-    service.admit_stranger(request)
-    async with AsyncExitStack() as stack:
-        body = await service.body(request, stack, most=MAX_ENROLL_BYTES)
-        try:
-            given = json.loads(body)
-            invitation, name = given["code"], given["name"]
-            name.encode()
-        except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-            raise Refusal(400, "malformed", "expected a JSON object with code and name") from error
-        if not isinstance(invitation, str) or not isinstance(name, str) or "\0" in name:
-            raise Refusal(400, "malformed", "code, name: expected text")
+    who = service.admit_stranger(request)
+    body = await service.body(request, most=MAX_ENROLL_BYTES)
+    try:
+        given = json.loads(body)
+        invitation, name = given["code"], given["name"]
+        name.encode()
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise Refusal(400, "malformed", "expected a JSON object with code and name") from error
+    if not isinstance(invitation, str) or not isinstance(name, str) or "\0" in name:
+        raise Refusal(400, "malformed", "code, name: expected text")
 
-        def add() -> IssuedToken:
-            with service.database.write() as transaction:
-                return accounts.enroll(transaction, invitation, name)
+    def add() -> IssuedToken:
+        with service.database.write() as transaction:
+            return accounts.enroll(transaction, invitation, name)
 
-        made = await service.work(add, writes=True)
+    made = await service.work(add, who=who, kind=WRITE)
     return json_reply(
         {
             "tenant": made.tenant,
@@ -247,7 +234,7 @@ async def rotate(service: Service, request: Request) -> Reply:
         with service.database.write() as transaction:
             return accounts.rotate(transaction, principal)
 
-    made = await service.work(add, writes=True)
+    made = await service.work(add, who=of(principal), kind=WRITE)
     return json_reply({"token": made.token, "expires_ms": made.expires_ms, "now_ms": now_ms()})
 
 
@@ -258,20 +245,56 @@ async def healthz(service: Service, request: Request) -> Reply:  # noqa: ARG001
 
 async def readyz(service: Service, request: Request) -> Reply:  # noqa: ARG001
     """GET /readyz: the database answers."""
-    await service.work(check, service.database)
+    await service.check()
     return json_reply({"status": "ok"})
 
 
 async def openapi(service: Service, request: Request) -> Reply:  # noqa: ARG001
     """GET /openapi.json: the description of the routes."""
-    return json_reply(DESCRIPTION)
+    return _DESCRIPTION
 
 
-def _items(message: Message) -> list[Item]:
-    try:
-        return decode_items(message)
-    except WireError as error:
-        raise Refusal(400, "malformed", str(error)) from error
+_DESCRIPTION = json_reply(DESCRIPTION)
+
+
+def _batch(space_id: str, message: Message) -> Push:
+    """The documents of a push, and what it says about itself."""
+    if message.vectors.dtype != np.float16:
+        raise Refusal(400, "malformed", "expected vectors of float16")
+    header = message.header
+    cursor, number, epoch = header.get("cursor"), header.get("push", 0), header.get("epoch", "")
+    if not _is_long(cursor):
+        raise Refusal(400, "malformed", "cursor: expected the change pulled to, 0 for none")
+    if not _is_long(number) or not isinstance(epoch, str):
+        raise Refusal(400, "malformed", "push, epoch: expected a number and text")
+    return Push(space_id, decode_items(message), message.vectors.shape[1], cursor, number, epoch)
+
+
+def _ids(message: Message) -> list[str]:
+    ids = message.header.get("ids")
+    if not isinstance(ids, list) or len(ids) > MAX_IDS:
+        raise Refusal(400, "malformed", f"ids: expected a list of at most {MAX_IDS}")
+    return [check_id(name) for name in ids]
+
+
+def _wanted(message: Message) -> tuple[int, bool, NDArray[np.float32]]:
+    """How many hits, whether with text, and the query of a search."""
+    k, text = message.header.get("k", 10), message.header.get("text", False)
+    if not isinstance(k, int) or isinstance(k, bool) or not 0 < k <= MAX_HITS:
+        raise Refusal(400, "malformed", f"k: expected a number from 1 to {MAX_HITS}")
+    if not isinstance(text, bool):
+        raise Refusal(400, "malformed", "text: expected true or false")
+    return k, text, one_vector(message)
+
+
+def _head(message: Message) -> tuple[NDArray[np.float32], bool]:
+    """A head's matrix, and whether vectors are centred before it."""
+    layer_norm = message.header.get("layer_norm")
+    if not isinstance(layer_norm, bool):
+        raise Refusal(400, "malformed", "layer_norm: expected true or false")
+    if message.vectors.dtype != np.float32:
+        raise Refusal(400, "malformed", "expected a matrix of float32")
+    return message.vectors, layer_norm
 
 
 def _is_long(value: object) -> TypeGuard[int]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl.bundle import derive_codes, head_id
+from edge_mrl.codes import CODE_MAX
 from edge_mrl_server.http.refusals import Refusal
 from edge_mrl_server.storage import Database, Head, heads
 
 __all__ = ["CodeKey", "HeadCache"]
 
-_CACHED = 64
+#: Bytes of matrices that are kept.
+MAX_CACHED_BYTES = 64 << 20
 #: Heads that only truncate: they are known without being registered.
 _PREFIXES = {head_id(None, layer_norm=norm): norm for norm in (False, True)}
 
@@ -28,11 +30,16 @@ class CodeKey:
         head: The head's id.
         dim: Dimensions of the code.
         scale: The value that 127 stands for.
+        step: What values are multiplied with: scales that give the same one are the same code.
     """
 
     head: str
     dim: int
-    scale: float
+    scale: float = field(compare=False)
+    step: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "step", float(np.float32(CODE_MAX / self.scale)))
 
     def derive(self, head: Head, vectors: NDArray[np.float16]) -> NDArray[np.int8]:
         """The codes, int8[n, dim], of full vectors, float16[n, full_dim]."""
@@ -50,7 +57,9 @@ class CodeKey:
 class HeadCache:
     """The heads used last. They never change, as their names are their hashes. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int = MAX_CACHED_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._lock = threading.Lock()
         self._heads: OrderedDict[tuple[str, str], Head] = OrderedDict()
 
@@ -85,7 +94,12 @@ class HeadCache:
                 404, "head_unknown", f"head {name[:64]} is not registered: PUT /v1/heads/ID first"
             )
         with self._lock:
+            self._bytes += _size(head) - _size(self._heads.pop((tenant, name), None))
             self._heads[tenant, name] = head
-            if len(self._heads) > _CACHED:
-                self._heads.popitem(last=False)
+            while self._bytes > self._max_bytes and len(self._heads) > 1:
+                self._bytes -= _size(self._heads.popitem(last=False)[1])
         return head
+
+
+def _size(head: Head | None) -> int:
+    return 0 if head is None or head.matrix is None else head.matrix.nbytes

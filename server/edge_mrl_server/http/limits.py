@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from edge_mrl_server.http.refusals import Refusal
 
-__all__ = ["Buckets", "InFlight"]
+__all__ = ["Buckets", "InFlight", "cost_of_json"]
 
 
 @dataclass(slots=True)
@@ -77,32 +77,64 @@ class Buckets:
 
 
 class InFlight:
-    """Bytes of request bodies that are in memory at once.
+    """Bytes of requests and answers that are in memory at once.
 
     Args:
         most: How many there may be.
+        share: The part of them that one group may hold. What a group has alone may be larger, as nobody
+            could ever send it otherwise.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, share: float = 0.5) -> None:
         self.most = most
         self.bytes = 0
+        self._share = int(most * share)
+        self._groups: Counter[str] = Counter()
 
     @contextmanager
-    def hold(self) -> Iterator[Callable[[int], None]]:
+    def hold(self, group: str = "") -> Iterator[Callable[[int], None]]:
         """Gives a function that counts bytes; they are given back at the end.
 
         The function raises ``Refusal`` when there are too many.
+
+        Args:
+            group: Whose they are: a tenant's name.
         """
         held = 0
 
         def add(count: int) -> None:
             nonlocal held
-            if self.bytes + count > self.most:
+            others, siblings = self.bytes - held, self._groups[group] - held
+            if (others and self.bytes + count > self.most) or (
+                siblings and self._groups[group] + count > self._share
+            ):
                 raise Refusal(503, "busy", "too much is being sent at once: wait", retry_after_s=1)
             self.bytes += count
+            self._groups[group] += count
             held += count
 
         try:
             yield add
         finally:
             self.bytes -= held
+            self._groups[group] -= held
+            if not self._groups[group]:
+                del self._groups[group]
+
+
+def cost_of_json(text: bytes | memoryview) -> int:
+    """Bytes that JSON takes when it is parsed, about, and rather more than less.
+
+    An empty object is 2 bytes of text and 64 in memory, beside 8 in its list; what a text has between
+    its quotes counts as well, since finding out would cost more.
+
+    Args:
+        text: JSON in UTF-8, whether it is valid or not.
+    """
+    data = bytes(text)
+    return len(data) + sum(data.count(sign) * size for sign, size in _COSTS)
+
+
+#: Bytes of CPython's objects (3.11 to 3.14, 64 bits): a dict with one key, a list, and an element of
+#: either with its place.
+_COSTS = ((b"{", 232), (b"[", 72), (b",", 64))

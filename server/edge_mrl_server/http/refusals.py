@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
+from edge_mrl.wire import digest
 from edge_mrl_server.errors import (
     FencedError,
     InvalidHeadError,
@@ -18,7 +20,7 @@ from edge_mrl_server.errors import (
     WrongDimensionsError,
 )
 
-__all__ = ["Refusal", "refusal_of"]
+__all__ = ["Refusal", "error_body", "malformed_request", "refusal_of"]
 
 #: What storage rejects, as it goes over the wire.
 _ANSWERS: Mapping[type[RejectedError], tuple[int, str]] = {
@@ -65,3 +67,22 @@ def refusal_of(error: RejectedError) -> Refusal:
     """The answer to a request that storage has rejected."""
     status, code = _ANSWERS[type(error)]
     return Refusal(status, code, str(error), **error.details)
+
+
+def error_body(refusal: Refusal) -> bytes:
+    """The JSON of an answer."""
+    error = {"code": refusal.code, "message": str(refusal), **refusal.extra}
+    return json.dumps({"error": error}, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def malformed_request() -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Status, headers and body of the answer to what is no HTTP/1.1, or has too long a head."""
+    refusal = Refusal(400, "malformed", "this is no request of HTTP/1.1, or its head is too long")
+    body = error_body(refusal)
+    headers = {
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+        "Content-Digest": digest(body),
+        "Connection": "close",
+    }
+    return refusal.status, [(n.encode(), v.encode()) for n, v in headers.items()], body

@@ -8,13 +8,13 @@ import json
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from edge_mrl.errors import WireError
 from edge_mrl.wire import (
@@ -23,27 +23,32 @@ from edge_mrl.wire import (
     PROTOCOL,
     Message,
     decode_message,
-    matches_digest,
 )
 from edge_mrl_server.errors import InvalidTokenError
 from edge_mrl_server.http.heads import HeadCache
-from edge_mrl_server.http.limits import Buckets, InFlight
+from edge_mrl_server.http.limits import Buckets, InFlight, cost_of_json
+from edge_mrl_server.http.load.addresses import Proxies
+from edge_mrl_server.http.load.bodies import Reading, check_digest, json_of_frame
+from edge_mrl_server.http.load.crowd import Crowd
+from edge_mrl_server.http.load.turns import HEALTH, READ, STRANGERS, WRITE, Who
 from edge_mrl_server.http.metrics import Metrics
 from edge_mrl_server.http.refusals import Refusal
 from edge_mrl_server.http.snapshot import SnapshotCache
 from edge_mrl_server.http.threads import Threads
 from edge_mrl_server.settings import Settings
-from edge_mrl_server.storage import Database, Principal, accounts
+from edge_mrl_server.storage import Database, Principal, accounts, check
 
-__all__ = ["Reply", "Service", "json_reply", "one_vector", "sequence", "space"]
+__all__ = ["Reply", "Service", "held", "json_reply", "of", "one_vector", "sequence", "space"]
 
 T = TypeVar("T")
 #: Threads that never write: devices can pull while all others wait for a standby.
 ONLY_READ = 2
 #: Tokens that are remembered as valid.
 MAX_KNOWN = 100_000
-#: An IPv6 address with its port and zone is shorter.
-MAX_ADDRESS_CHARS = 80
+#: Bytes of JSON in a frame that has no documents and no ids.
+MAX_HEADER_BYTES = 64 << 10
+#: Requests of clients that are not known yet at once: of one address, and of all.
+MAX_STRANGERS, MAX_ALL_STRANGERS = 16, 256
 _SPACE = re.compile(r"[0-9a-f]{64}")
 _SEQUENCE = re.compile(r"[0-9A-Za-z]{1,64}")
 
@@ -78,7 +83,11 @@ class Service:
         self._tenants = Buckets(settings.tenant_rate)
         self._enrollments = Buckets(settings.enroll_rate)
         self._failures = Buckets(settings.failure_rate, what="requests without a valid token")
-        self._known: OrderedDict[bytes, None] = OrderedDict()
+        #: The tenant and device of each token that was valid when it was last shown.
+        self._known: OrderedDict[bytes, Who] = OrderedDict()
+        self._check: asyncio.Future[None] | None = None
+        self._crowd = Crowd()
+        self._proxies = Proxies(settings.proxies)
         self._threads = Threads(
             settings.threads,
             writers=max(1, settings.threads - ONLY_READ),
@@ -86,23 +95,42 @@ class Service:
         )
 
     async def work(
-        self, function: Callable[..., T], *arguments: Any, writes: bool = False, **options: Any
+        self,
+        function: Callable[..., T],
+        *arguments: Any,
+        who: Who,
+        kind: str = READ,
+        **options: Any,
     ) -> T:
-        """Run a function that blocks in one of a few threads.
+        """Run a function that blocks in one of a few threads, when its turn has come.
 
         Args:
             function: The function.
             *arguments: Its positional arguments.
-            writes: Whether it commits: it may wait until a standby confirms.
+            who: For whom.
+            kind: ``READ``; ``WRITE`` if it commits: it may wait until a standby confirms; or ``HEAVY``.
             **options: Its keyword arguments.
 
         Raises:
             Refusal: All threads stay busy, or a commit is not confirmed in time.
         """
-        return await self._threads.run(lambda: function(*arguments, **options), writes=writes)
+        return await self._threads.run(lambda: function(*arguments, **options), who=who, kind=kind)
+
+    async def check(self) -> None:
+        """See that the database answers. Anyone may ask: who asks while it is asked gets that answer.
+
+        Raises:
+            UnavailableError: It does not answer.
+            Refusal: All threads stay busy.
+        """
+        if self._check is None or self._check.done():
+            work = self.work(check, self.database, who=Who(HEALTH))
+            self._check = asyncio.ensure_future(work)
+            self._check.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.shield(self._check)
 
     async def admit(self, request: Request) -> Principal:
-        """Check what every request with a token must have.
+        """Check what every request with a token must have, and count it until it is answered.
 
         Raises:
             InvalidTokenError: The token is not valid.
@@ -111,51 +139,80 @@ class Service:
         check_protocol(request)
         principal = await self._authenticate(request)
         request.state.principal = principal
-        limits = principal.limits
-        name = f"{principal.tenant}/{principal.device}"
+        limits, tenant = principal.limits, principal.tenant
+        name = f"{tenant}/{principal.device}"
         self._devices.take(name, rate=limits.get("device_requests_per_s"))
-        self._tenants.take(principal.tenant, rate=limits.get("tenant_requests_per_s"))
+        self._tenants.take(tenant, rate=limits.get("tenant_requests_per_s"))
+        most = self.settings.device_requests
+        held(request).enter_context(self._crowd.enter([(name, most)], what="a device"))
+        most = self.settings.tenant_requests
+        held(request).enter_context(self._crowd.enter([(tenant, most)], what="a tenant"))
         return principal
 
     async def _authenticate(self, request: Request) -> Principal:
-        address, key = self._address(request), b""
+        address = self._address(request)
+        key, who = b"", Who(STRANGERS, address)
         try:
             token = _token(request)
             key = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
             # Devices that were let in before are not kept out by what others of their address do.
-            if key not in self._known:
+            if key in self._known:
+                who = self._known[key]
+            else:
                 self._failures.take(address, count=0)
-            principal, new = await self.work(_principal, self.database, token)
+                self._enter_as_stranger(request, address)
+            principal, new = await self.work(_principal, self.database, token, who=who)
         except InvalidTokenError:
             self._known.pop(key, None)
             self._failures.take(address)
             raise
-        self._known[key] = None
+        who = of(principal)
+        self._known[key] = who
         self._known.move_to_end(key)
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
         if new:
-            await self.work(_confirm, self.database, principal, token, writes=True)
+            await self.work(_confirm, self.database, principal, token, who=who, kind=WRITE)
         return principal
 
-    def admit_stranger(self, request: Request) -> None:
-        """Check what a request without a token must have."""
+    def admit_stranger(self, request: Request) -> Who:
+        """Check what a request without a token must have, and count it until it is answered.
+
+        Raises:
+            Refusal: Another protocol, no sequence, or too many requests.
+        """
         check_protocol(request)
-        self._enrollments.take(self._address(request))
+        address = self._address(request)
+        self._enrollments.take(address)
+        self._enter_as_stranger(request, address)
+        return Who(STRANGERS, address)
+
+    def _enter_as_stranger(self, request: Request, address: str) -> None:
+        names = [(f"{STRANGERS}/{address}", MAX_STRANGERS), (STRANGERS, MAX_ALL_STRANGERS)]
+        held(request).enter_context(self._crowd.enter(names, what="clients without a token"))
 
     def _address(self, request: Request) -> str:
-        """Where a request comes from; the last entry is the only one that no client can choose."""
-        if self.settings.behind_proxy:
-            given = ",".join(request.headers.getlist("x-forwarded-for"))
-            last = given.rpartition(",")[2].strip()
-            if last:
-                return last[:MAX_ADDRESS_CHARS]
-        return request.client.host if request.client else ""
+        """Where a request comes from."""
+        peer = request.client.host if request.client else ""
+        return self._proxies.client(peer, request.headers.getlist("x-forwarded-for"))
 
     async def frame(
-        self, request: Request, stack: AsyncExitStack, *, most: int = MAX_BODY_BYTES
-    ) -> Message:
-        """The request's body, decoded.
+        self,
+        request: Request,
+        read: Callable[[Message], T],
+        *,
+        most: int = MAX_BODY_BYTES,
+        most_header: int = MAX_HEADER_BYTES,
+        copies: int = 1,
+    ) -> T:
+        """The request's body, decoded and read in a thread.
+
+        Args:
+            request: The request, admitted.
+            read: What to make of the message; what it raises is raised here.
+            most: Bytes that the body may have.
+            most_header: Bytes that its JSON may have: refused before it is parsed.
+            copies: How often the body will be in memory at once.
 
         Raises:
             Refusal: The body is not a frame, too large, too slow, or not what its digest says.
@@ -163,64 +220,46 @@ class Service:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != CONTENT_TYPE:
             raise Refusal(400, "malformed", f"content type {kind[:80]!r}: expected {CONTENT_TYPE}")
-        body = await self.body(request, stack, most=most)
-        try:
-            return decode_message(body)
-        except WireError as error:
-            raise Refusal(400, "malformed", str(error)) from error
+        who = of(request.state.principal)
+        add = held(request).enter_context(self.in_flight.hold(who.group))
+        body = await Reading(self.settings.body_timeout_s, add).read(request, most)
+        given = request.headers.get("content-digest")
+        add((copies - 1) * len(body) + cost_of_json(json_of_frame(body, most_header)))
 
-    async def body(
-        self, request: Request, stack: AsyncExitStack, *, most: int = MAX_BODY_BYTES
-    ) -> bytes:
-        """The whole body, checked against its digest.
+        def decode() -> T:
+            check_digest(body, given)
+            try:
+                return read(decode_message(body))
+            except WireError as error:
+                raise Refusal(400, "malformed", str(error)) from error
+
+        return await self.work(decode, who=who)
+
+    async def body(self, request: Request, *, most: int) -> bytes:
+        """The whole body, of a few kilobytes, checked against its digest.
 
         Args:
             request: The request.
-            stack: Holds the bytes until the request is done.
             most: Bytes that the body may have.
 
         Raises:
             Refusal: The body is too large, too slow, or not what its digest says.
         """
-        add = stack.enter_context(self.in_flight.hold())
-        data = await self._read(request, add, most)
-        given = request.headers.get("content-digest")
-        if not matches_digest(data, given):
-            raise Refusal(
-                400,
-                "digest",
-                "the body is not what its Content-Digest (sha-256) says: send it again",
-            )
+        add = held(request).enter_context(self.in_flight.hold(STRANGERS))
+        data = await Reading(self.settings.body_timeout_s, add).read(request, most)
+        check_digest(data, request.headers.get("content-digest"))
         return data
 
-    async def _read(self, request: Request, add: Callable[[int], None], most: int) -> bytes:
-        declared = request.headers.get("content-length", "0")
-        size = int(declared) if declared.isascii() and declared.isdigit() else 0
-        if size > most:
-            raise _too_large(size, most)
-        add(size)
-        parts: list[bytes] = []
-        total = 0
-        chunks = request.stream().__aiter__()
-        deadline = asyncio.get_running_loop().time() + 3 * self.settings.body_timeout_s
-        try:
-            while True:
-                left = deadline - asyncio.get_running_loop().time()
-                async with asyncio.timeout(min(self.settings.body_timeout_s, left)):
-                    chunk = await anext(chunks, None)
-                if chunk is None:
-                    return b"".join(parts)
-                total += len(chunk)
-                if total > most:
-                    raise _too_large(total, most)
-                if total > size:
-                    add(total - size)
-                    size = total
-                parts.append(chunk)
-        except TimeoutError as error:
-            raise Refusal(408, "timeout", "the body came too slowly") from error
-        except ClientDisconnect as error:
-            raise Refusal(400, "malformed", "the body ended early") from error
+
+def of(principal: Principal) -> Who:
+    """A device, as one of those who take turns."""
+    return Who(principal.tenant, principal.device)
+
+
+def held(request: Request) -> ExitStack:
+    """What a request holds until it is answered."""
+    stack: ExitStack = request.scope["state"]["held"]
+    return stack
 
 
 def _token(request: Request) -> str:
@@ -274,7 +313,3 @@ def _principal(database: Database, token: str) -> tuple[Principal, bool]:
 def _confirm(database: Database, principal: Principal, token: str) -> None:
     with database.write() as transaction:
         accounts.confirm(transaction, principal, token)
-
-
-def _too_large(size: int, most: int) -> Refusal:
-    return Refusal(413, "too_large", f"a body of {size} bytes, expected at most {most}")

@@ -7,28 +7,36 @@ parts. It is named by what is in it: another server that made the same bytes may
 from __future__ import annotations
 
 import hashlib
-import shutil
 import struct
 import tempfile
 import threading
 import time
 from base64 import b64encode
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from edge_mrl.wire import Item, encode_items
 from edge_mrl_server.http.heads import CodeKey, HeadCache
+from edge_mrl_server.http.limits import Buckets
+from edge_mrl_server.http.load.folder import OwnFolder
 from edge_mrl_server.storage import Database, Head, live_pages, require_tenant
 
-__all__ = ["Snapshot", "SnapshotCache", "coded"]
+__all__ = ["Opened", "Snapshot", "SnapshotCache", "coded"]
 
 #: A snapshot may be older than the tenant's last change by so many times what making it took: however
 #: often devices come and documents change, making them takes a tenth of one processor.
 PATIENCE = 10.0
+#: Kinds of snapshots that are remembered of one tenant, and of all. A bundle needs one or two.
+MAX_KINDS, MAX_KINDS_ALL = 16, 4_096
+#: Further kinds of one tenant: another one in so many seconds.
+NEW_KIND_S = 300.0
+#: The part of the disk's bytes that one tenant's files may take while others have some too.
+TENANT_SHARE = 0.5
 _LENGTH = struct.Struct("<I")
 
 
@@ -63,6 +71,18 @@ class Snapshot:
         return f"sha-256=:{b64encode(self.sha256).decode()}:"
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A snapshot with its file open: whoever deletes it meanwhile takes nothing away."""
+
+    snapshot: Snapshot
+    file: BinaryIO
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
 @dataclass(eq=False)
 class _Kind:
     """The last snapshot of a tenant, a code and a choice of text; locked while one is made."""
@@ -71,18 +91,63 @@ class _Kind:
     last: Snapshot | None = None
 
 
+_Key = tuple[str, CodeKey, bool]
+
+
 class SnapshotCache:
-    """Snapshots on the disk, the least recently used deleted first. Thread-safe."""
+    """Snapshots on the disk, the least recently used deleted first. Thread-safe.
+
+    Args:
+        folder: Where; None for the folder of temporary files. It gets a folder of this process's own, and
+            loses those of processes that have ended.
+        max_bytes: Bytes of all files at most, but the last one stays however large it is.
+    """
 
     def __init__(self, folder: Path | None, *, max_bytes: int) -> None:
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-        # A folder of its own, so that what an earlier process left is never sent.
-        self._folder = Path(tempfile.mkdtemp(prefix="edge-mrl-snapshots-", dir=folder))
+        self._folder = OwnFolder(folder)
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._kinds: dict[tuple[str, CodeKey, bool], _Kind] = {}
+        self._kinds: OrderedDict[_Key, _Kind] = OrderedDict()
+        self._counts: Counter[str] = Counter()
+        self._new = Buckets(
+            1 / NEW_KIND_S, what="new codes of snapshots", burst_s=MAX_KINDS * NEW_KIND_S
+        )
         self._files: OrderedDict[tuple[str, str], Snapshot] = OrderedDict()
+
+    def find(
+        self,
+        database: Database,
+        heads: HeadCache,
+        tenant: str,
+        code: CodeKey,
+        *,
+        text: bool,
+        etag: str | None,
+    ) -> Opened | None:
+        """The snapshot that a device wants, if it is here: see ``get``.
+
+        Raises:
+            Refusal: The head is not registered, or does not fit the code.
+        """
+        with database.read() as transaction:
+            row = require_tenant(transaction, tenant)
+        known = self._open(tenant, etag or "")
+        if known is not None:
+            if known.snapshot.change >= row.fence:
+                return known
+            known.close()
+        heads.get(database, tenant, code, row.full_dim)
+        with self._lock:
+            kind = self._kinds.get(key := (tenant, code, text))
+            last = None if kind is None else kind.last
+            if kind is not None:
+                self._kinds.move_to_end(key)
+        if last is None or last.change < row.fence:
+            return None
+        young = time.monotonic() - last.made < PATIENCE * last.took_s
+        if last.change < row.change and not young:
+            return None
+        return self._open(tenant, last.etag)
 
     def get(
         self,
@@ -93,7 +158,7 @@ class SnapshotCache:
         *,
         text: bool,
         etag: str | None,
-    ) -> Snapshot:
+    ) -> Opened:
         """The snapshot that a device wants: the one it has a part of, if it is here, or a fresh one.
 
         Args:
@@ -105,37 +170,56 @@ class SnapshotCache:
             etag: The tag of the one that the device has a part of.
 
         Raises:
-            Refusal: The head is not registered, or does not fit the code.
+            Refusal: The head is not registered, or does not fit the code; or too many codes.
         """
-        with self._lock:
-            kind = self._kinds.setdefault((tenant, code, text), _Kind())
-            known = self._files.get((tenant, etag or ""))
-            if known is not None:
-                self._files.move_to_end((tenant, etag or ""))
-        with database.read() as transaction:
-            row = require_tenant(transaction, tenant)
-        if known is not None and known.change >= row.fence:
-            return known
-        head = heads.get(database, tenant, code, row.full_dim)
+        found = self.find(database, heads, tenant, code, text=text, etag=etag)
+        if found is not None:
+            return found
+        kind = self._kind((tenant, code, text))
         with kind.lock:
-            last = kind.last
-            if last is not None and last.path.exists() and last.change >= row.fence:
-                young = time.monotonic() - last.made < PATIENCE * last.took_s
-                if last.change >= row.change or young:
-                    return last
-            kind.last = self._make(database, tenant, code, head, text=text)
-            self._keep(tenant, kind.last)
-            return kind.last
+            # Another request may have made it while this one waited.
+            found = self.find(database, heads, tenant, code, text=text, etag=None)
+            if found is not None:
+                return found
+            with database.read() as transaction:
+                full_dim = require_tenant(transaction, tenant).full_dim
+            head = heads.get(database, tenant, code, full_dim)
+            kind.last, opened = self._keep(
+                tenant, self._make(database, tenant, code, head, text=text)
+            )
+            return opened
 
     def close(self) -> None:
         """Delete the files."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.close()
+
+    def _kind(self, key: _Key) -> _Kind:
+        """A kind, remembered from now on; one that was not known counts."""
+        tenant = key[0]
+        with self._lock:
+            kind = self._kinds.get(key)
+            if kind is None:
+                self._new.take(tenant)
+                kind = self._kinds[key] = _Kind()
+                self._counts[tenant] += 1
+                if self._counts[tenant] > MAX_KINDS:
+                    self._forget(next(known for known in self._kinds if known[0] == tenant))
+                elif len(self._kinds) > MAX_KINDS_ALL:
+                    self._forget(next(iter(self._kinds)))
+            self._kinds.move_to_end(key)
+            return kind
+
+    def _forget(self, key: _Key) -> None:
+        del self._kinds[key]
+        self._counts[key[0]] -= 1
+        if not self._counts[key[0]]:
+            del self._counts[key[0]]
 
     def _make(
         self, database: Database, tenant: str, code: CodeKey, head: Head, *, text: bool
     ) -> Snapshot:
         began = time.monotonic()
-        handle = tempfile.NamedTemporaryFile(dir=self._folder, delete=False)  # noqa: SIM115
+        handle = tempfile.NamedTemporaryFile(dir=self._folder.path, delete=False)  # noqa: SIM115
         sha, size = hashlib.sha256(), 0
         path = Path(handle.name)
         try:
@@ -161,18 +245,46 @@ class SnapshotCache:
         took = time.monotonic() - began
         return Snapshot(path, row.change, size, sha.digest(), began, took)
 
-    def _keep(self, tenant: str, snapshot: Snapshot) -> None:
+    def _open(self, tenant: str, etag: str) -> Opened | None:
+        """Open a file that is here."""
         with self._lock:
-            before = self._files.pop((tenant, snapshot.etag), None)
-            self._files[tenant, snapshot.etag] = snapshot
-            if before is not None:
-                before.path.unlink(missing_ok=True)
-            total = sum(file.size_bytes for file in self._files.values())
-            while total > self._max_bytes and len(self._files) > 1:
-                # Whoever is sending it just now has it open, and goes on.
-                _, oldest = self._files.popitem(last=False)
-                oldest.path.unlink(missing_ok=True)
-                total -= oldest.size_bytes
+            snapshot = self._files.get((tenant, etag))
+            if snapshot is None:
+                return None
+            try:
+                opened = Opened(snapshot, snapshot.path.open("rb"))
+            except FileNotFoundError:  # somebody cleared the folder
+                del self._files[tenant, etag]
+                return None
+            self._files.move_to_end((tenant, etag))
+            return opened
+
+    def _keep(self, tenant: str, made: Snapshot) -> tuple[Snapshot, Opened]:
+        """Remember a file; if there is one of the same bytes, that stays and is of the newer state."""
+        with self._lock:
+            before = self._files.pop((tenant, made.etag), None)
+            snapshot, file = made, made.path.open("rb")
+            if before is not None and before.path.exists():
+                made.path.unlink()
+                snapshot = replace(made, path=before.path)
+            self._files[tenant, made.etag] = snapshot
+            self._evict(tenant)
+            return snapshot, Opened(snapshot, file)
+
+    def _evict(self, tenant: str) -> None:
+        # Whoever is sending one of them just now has it open, and goes on.
+        total = sum(file.size_bytes for file in self._files.values())
+        own = sum(file.size_bytes for key, file in self._files.items() if key[0] == tenant)
+        while total > self._max_bytes and len(self._files) > 1:
+            # A tenant with more than its share makes room for itself; it keeps its last one.
+            greedy = own > self._max_bytes * TENANT_SHARE
+            key = next(k for k in self._files if not greedy or k[0] == tenant)
+            if key == next(reversed(self._files)):
+                key = next(iter(self._files))
+            oldest = self._files.pop(key)
+            oldest.path.unlink(missing_ok=True)
+            total -= oldest.size_bytes
+            own -= oldest.size_bytes if key[0] == tenant else 0
 
 
 def coded(item: Item, code: CodeKey, head: Head) -> Item:

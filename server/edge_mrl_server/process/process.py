@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import uvicorn
 from prometheus_client import CollectorRegistry, multiprocess
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edge_mrl_server.errors import DatabaseError, UnavailableError
-from edge_mrl_server.http import Metrics, Service, create_app, create_operator_app
-from edge_mrl_server.logs import LOGGER
+from edge_mrl_server.http import Metrics, Proxies, Service, create_app, create_operator_app
+from edge_mrl_server.logs import LOGGER, report
+from edge_mrl_server.process.connection import connection_class
+from edge_mrl_server.process.listener import Listener
+from edge_mrl_server.process.seats import Seats, seats_for
 from edge_mrl_server.settings import Settings
 from edge_mrl_server.storage import Database, open_database
 
@@ -24,49 +26,42 @@ __all__ = ["listen", "serve_devices", "serve_operator"]
 
 KEEP_ALIVE_S = 75
 SHUTDOWN_S = 20
-BACKLOG = 512
+#: Connections that wait to be accepted: a flood fills the queue within a fraction of a second.
+BACKLOG = 4_096
+#: Connections to the operator's page.
+OPERATOR_CONNECTIONS = 64
+#: Tenths of a second between lines that say how many were left out.
+REPORT_TICKS = 100
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def _protocol(patience_s: float) -> type[H11Protocol]:
-    """Uvicorn's HTTP with a time limit for a request's head, which uvicorn lacks for the first request.
+class _Server(uvicorn.Server):
+    """Accepts by ``Listener``, and ends by returning: uvicorn raises the signal again.
 
     Args:
-        patience_s: Seconds for a head, from the connection or from the first byte of a further request.
+        config: Uvicorn's.
+        seats: The seats of this process.
+        patience_s: Seconds for a request's head.
     """
 
-    class Protocol(H11Protocol):
-        _timer: asyncio.TimerHandle | None = None
+    servers: list[Any]
 
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._timer = self.loop.call_later(patience_s, self._give_up)
+    def __init__(self, config: uvicorn.Config, seats: Seats, patience_s: float) -> None:
+        super().__init__(config)
+        self._seats = seats
+        self._class = connection_class(seats, patience_s)
 
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if self.cycle is not None and not self.cycle.response_complete:
-                self._stop_waiting()
-            elif self._timer is None:
-                self._timer = self.loop.call_later(patience_s, self._give_up)
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen at the sockets that were given."""
+        make = partial(self._class, self.config, self.server_state, {})
+        self.servers = [Listener(sock, make, self._seats) for sock in sockets or ()]
+        self.started = True
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._stop_waiting()
-            super().connection_lost(exc)
-
-        def _stop_waiting(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-
-        def _give_up(self) -> None:
-            self._timer = None
-            self.transport.close()
-
-    return Protocol
-
-
-class _Server(uvicorn.Server):
-    """Ends by returning: uvicorn raises the signal again, and the process would look killed."""
+    async def on_tick(self, counter: int) -> bool:
+        """Now and then, say how many lines were left out of the log."""
+        if counter % REPORT_TICKS == 0:
+            report()
+        return await super().on_tick(counter)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -78,28 +73,26 @@ class _Server(uvicorn.Server):
                 signal.signal(sign, handler)
 
 
-def serve_devices(
-    settings: Settings, sock: socket.socket, *, max_connections: int = 2_000, check: bool = False
-) -> None:
+def serve_devices(settings: Settings, sock: socket.socket, *, check: bool = False) -> None:
     """Serve the protocol until SIGTERM or SIGINT; then finish the requests that run.
 
     Args:
         settings: The server's settings.
         sock: A listening socket.
-        max_connections: While there are so many connections, further ones get 503.
         check: Read the whole database beside the requests. If it is malformed, all are refused.
     """
+    seats = Seats(
+        seats_for(settings.connections),
+        settings.address_connections,
+        Proxies(settings.proxies).trusts,
+    )
     with open_database(settings.database, connections=settings.threads) as database:
         if check:
             threading.Thread(target=_check, args=(database,), daemon=True).start()
         service = Service(database, settings, Metrics())
         try:
-            config = _config(
-                create_app(service),
-                http=_protocol(settings.body_timeout_s),
-                limit_concurrency=max_connections,
-            )
-            _Server(config).run([sock])
+            config = _config(create_app(service))
+            _Server(config, seats, settings.body_timeout_s).run([sock])
         finally:
             service.snapshots.close()
 
@@ -115,12 +108,13 @@ def serve_operator(settings: Settings, sock: socket.socket) -> None:
     """Serve the operator's page until SIGTERM or SIGINT."""
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    seats = Seats(OPERATOR_CONNECTIONS, OPERATOR_CONNECTIONS, lambda _: False)
     with open_database(settings.database, connections=2) as database:
-        config = _config(create_operator_app(database, registry), limit_concurrency=50)
-        _Server(config).run([sock])
+        config = _config(create_operator_app(database, registry))
+        _Server(config, seats, settings.body_timeout_s).run([sock])
 
 
-def _config(app: Any, **options: Any) -> uvicorn.Config:
+def _config(app: Any) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         ws="none",
@@ -131,8 +125,6 @@ def _config(app: Any, **options: Any) -> uvicorn.Config:
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=SHUTDOWN_S,
-        h11_max_incomplete_event_size=16_384,
-        **options,
     )
 
 
