@@ -6,7 +6,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from edge_mrl.errors import (
@@ -18,6 +18,8 @@ from edge_mrl.errors import (
     StoreVersionError,
 )
 from edge_mrl.machine import reporting_memory
+from edge_mrl.store.engine.making import has_rollback_journal, make_whole
+from edge_mrl.store.engine.modes import create_private, tighten
 from edge_mrl.store.migrations import MIGRATIONS
 
 __all__ = [
@@ -68,15 +70,36 @@ def connect(path: Path, *, fill: Fill | None, timeout_s: float) -> tuple[sqlite3
     with reporting(path):
         if there and not _can_write(path):
             return _connect_to_read(path, timeout_s), False
-        mode = "rw" if fill is None else "rwc"
-        connection = _open(path, f"mode={mode}", timeout_s)
-        try:
-            _prepare(connection, path, fill)
-            _use_wal(connection, timeout_s)
-        except BaseException:
-            connection.close()
-            raise
+        if not there and fill is not None:
+            _make(path, fill, timeout_s)
+        connection = _connect_to_write(path, fill, timeout_s)
+        tighten(path)
     return connection, True
+
+
+def _connect_to_write(path: Path, fill: Fill | None, timeout_s: float) -> sqlite3.Connection:
+    connection = _open(path, "mode=rw", timeout_s)
+    try:
+        _prepare(connection, path, fill)
+        _use_wal(connection, timeout_s)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _make(path: Path, fill: Fill, timeout_s: float) -> None:
+    """Make a store, whole or not at all; an empty file where that needs SQLite's own locks."""
+
+    def make(temporary: Path) -> None:
+        with reporting(path):
+            _connect_to_write(temporary, fill, timeout_s).close()
+
+    try:
+        if not make_whole(path, make, timeout_s=timeout_s):
+            create_private(path)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be made: {error.strerror}") from error
 
 
 def _open(path: Path, options: str, timeout_s: float) -> sqlite3.Connection:
@@ -186,13 +209,28 @@ def _recognise(path: Path) -> bool:
             return False
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+    if _application(path) == APPLICATION_ID:
+        return True
+    if not has_rollback_journal(path) or not _can_write(path):
+        raise _foreign(path)
+    _roll_back(path)
+    if path.stat().st_size == 0:
+        return False
     if _application(path) != APPLICATION_ID:
         raise _foreign(path)
     return True
 
 
-def _application(path: Path) -> int:
-    """The application id in the file's header; nothing is written, or made beside the file.
+def _roll_back(path: Path) -> None:
+    """Let SQLite undo the transaction of a database whose first page is not a database's."""
+    with reporting(path), closing(_open(path, "mode=rw", 0.0)) as connection:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+
+
+def _application(path: Path) -> int | None:
+    """The application id in the file's header, None if it is no database's.
+
+    Nothing is written, or made beside the file.
 
     It is read through SQLite and not with open(): closing any descriptor of a file drops the locks
     that this process holds on it, those of a store that is open already included.
@@ -208,7 +246,7 @@ def _application(path: Path) -> int:
             probe.close()
     except sqlite3.Error as error:
         if _code(error) == sqlite3.SQLITE_NOTADB:
-            raise _foreign(path) from error
+            return None
         raise _explain(error, path) from error
 
 
@@ -216,6 +254,8 @@ def _prepare(connection: sqlite3.Connection, path: Path, fill: Fill | None) -> N
     connection.execute("PRAGMA foreign_keys = ON")
     # FULL syncs each commit: what was acknowledged survives a power cut, not only a crash.
     connection.execute("PRAGMA synchronous = FULL")
+    # What was deleted is overwritten with zeros. Python's SQLite may be built without.
+    connection.execute("PRAGMA secure_delete = ON")
     if _version(connection, path) == len(MIGRATIONS):
         return
     with transaction(connection, "IMMEDIATE"):

@@ -20,6 +20,7 @@ import numpy as np
 
 from edge_mrl.codes import INT8, PLANES, Packing, planes_of
 from edge_mrl.machine import sync_path
+from edge_mrl.store.engine.modes import PRIVATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -286,7 +287,7 @@ class CodeFile:
         temporary = path.with_name(f"{path.name}-new")
         require_ours(temporary)
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(temporary, flags, 0o644)
+        descriptor = os.open(temporary, flags, PRIVATE)
         file = cls(descriptor, layout, generation, temporary)
         head = _HEADER.pack(MAGIC, VERSION, layout.dim, layout.rows, generation)
         try:

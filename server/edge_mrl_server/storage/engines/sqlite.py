@@ -166,6 +166,7 @@ class SqliteDatabase:
             if not create:
                 _require(self._files)
             stack.enter_context(hold(self._files))
+            _make_private(path)
             with _translated(path):
                 self._writer = self._connect()
                 stack.callback(self._writer.close)
@@ -262,6 +263,8 @@ class SqliteDatabase:
             self._files.damage.unlink(missing_ok=True)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        # What was deleted is overwritten with zeros. Python's SQLite may be built without.
+        connection.execute("PRAGMA secure_delete = ON")
         connection.execute("BEGIN IMMEDIATE")
         try:
             migrate(connection, self._path)
@@ -270,7 +273,7 @@ class SqliteDatabase:
             connection.rollback()
             raise
         if os.name == "posix":
-            self._path.chmod(0o600)
+            _tighten(self._path)
 
     @contextmanager
     def _watching(self) -> Iterator[None]:
@@ -290,6 +293,21 @@ class SqliteDatabase:
                 self._files.mark_damaged(self._damage)
                 LOGGER.critical("database damaged", extra={"fields": {"error": str(error)}})
             raise
+
+
+def _make_private(path: Path) -> None:
+    """Give a database its mode before its first byte: SQLite gives log and index the same one."""
+    if os.name != "posix":
+        return
+    with contextlib.suppress(OSError):  # what is wrong with the path, SQLite says
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+def _tighten(path: Path) -> None:
+    """Take others' rights from a database that an older release made."""
+    for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+        with contextlib.suppress(OSError):
+            file.chmod(0o600)
 
 
 def _check_ours(connection: sqlite3.Connection, path: Path) -> None:
