@@ -116,7 +116,7 @@ class Kept:
             return layout.pack(packed[first:after], keys[first:after], first)
 
         parts = [
-            CodeBlock(first, load(first, min(first + layout.rows, len(packed))), mapped=True)
+            CodeBlock(first, load(first, min(first + layout.rows, len(packed))), checked=True)
             for first in range(0, len(packed), layout.rows)
         ]
         nothing = np.empty(0, np.int64)

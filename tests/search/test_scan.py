@@ -48,7 +48,7 @@ def make_table(
         return layout.pack(codes[first:after], keys[first:after], first)
 
     parts = [
-        CodeBlock(first, load(first, min(first + rows, len(codes))), mapped=False)
+        CodeBlock(first, load(first, min(first + rows, len(codes))), checked=False)
         for first in starts
     ]
     gone = np.array(dead, np.int64)

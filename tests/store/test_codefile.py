@@ -13,10 +13,10 @@ import pytest
 
 from edge_mrl.search.scan import nearest
 from edge_mrl.store import Binding, Store, check, compact, stats
+from edge_mrl.store.codefile.column import CodeFileError
 from edge_mrl.store.codefile.file import (
     MAGIC,
     CodeFile,
-    CodeFileError,
     ForeignFileError,
     Layout,
     code_path,
@@ -97,7 +97,7 @@ def test_rows_go_to_the_file_and_are_found_there(
     with Store.open(path) as store:
         assert state(store).filed > NUMBER - 500
         with store.reading() as view:
-            assert all(part.mapped for part in view.codes.parts[:4])
+            assert all(part.checked for part in view.codes.parts[:4])
             everything = view.codes.gather_levels(np.arange(NUMBER))
         assert store.binding == bound
         assert (everything[0] == levels(codes, bound.packing)).all()
@@ -235,6 +235,11 @@ def test_flipped_bit_in_a_file_that_is_open_is_never_an_answer(
             file.write(b"\x5a")
         rows = np.arange(10)
         assert (table.gather_levels(rows)[0] == levels(codes[rows], bound.packing)).all()
+        if not layout.stride:  # planes are in memory since the file was opened
+            assert table.repaired == 0
+            table.parts[0].segment.bits[0][row] ^= np.uint64(1)
+            found, _ = table.gather_levels(rows)
+            assert (found == levels(codes[rows], bound.packing)).all()
         assert table.repaired == 1
 
 

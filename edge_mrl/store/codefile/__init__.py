@@ -1,4 +1,4 @@
-"""The code file: all codes of a store in one memory-mapped file, a cache of its database."""
+"""The code file: all codes of a store in one file, a cache of its database."""
 
 from __future__ import annotations
 

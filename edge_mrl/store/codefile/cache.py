@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_mrl.errors import DamagedError, OutOfMemoryError, StoreError
+from edge_mrl.store.codefile.column import CodeFileError
 from edge_mrl.store.codefile.file import (
     GENERATION_BYTES,
     SEGMENT_ROWS,
     CodeFile,
-    CodeFileError,
     ForeignFileError,
     Layout,
     Segment,
@@ -105,7 +105,7 @@ class CodeCache:
         parts = self._filed(state)
         for first in range(state.filed, state.next_row, self.layout.rows):
             after = min(first + self.layout.rows, state.next_row)
-            parts.append(CodeBlock(first, self.load(first, after), mapped=False))
+            parts.append(CodeBlock(first, self.load(first, after), checked=False))
         if len(self._dead) and self._dead[-1] >= state.next_row:
             raise DamagedError("rows are deleted that were never there")
         self._state = state
@@ -157,7 +157,7 @@ class CodeCache:
         return True
 
     def remove(self) -> None:
-        """Remove the file, because rows got new numbers; maps of it stay valid."""
+        """Remove the file, because rows got new numbers; who has it open can read it."""
         self._forget()
         self._retry_at = 0
         try:
@@ -193,13 +193,15 @@ class CodeCache:
         for first in range(0, state.filed, self.layout.rows):
             count = min(self.layout.rows, state.filed - first)
             try:
-                filed = self._file.segment(first // self.layout.rows).cut(0, count)
+                filed = self._file.segment(first // self.layout.rows, count)
+                codes = filed.all_codes(self.layout.stride)
             except CodeFileError as error:
                 return [f"{self.path.name}: {error}"]
             wanted = self.load(first, first + count)
             live = np.ones(count, np.bool_)
             live[self._dead[(self._dead >= first) & (self._dead < first + count)] - first] = False
-            wrong = (filed.codes != wanted.codes).any(axis=1) | (filed.keys != wanted.keys)
+            wrong = (codes != wanted.all_codes(self.layout.stride)).any(axis=1)
+            wrong |= filed.keys != wanted.keys
             wrong |= (filed.bits != wanted.bits).any(axis=0) | (filed.checks != wanted.checks)
             if (wrong & live).any():
                 rows = int((wrong & live).sum())
@@ -252,20 +254,20 @@ class CodeCache:
         parts = []
         for first in range(0, state.filed, self.layout.rows):
             count = min(self.layout.rows, state.filed - first)
-            segment = self._mapped(first // self.layout.rows, count) if usable else None
+            segment = self._read(first // self.layout.rows, count) if usable else None
             if segment is None:
                 self._damaged = True
-                parts.append(CodeBlock(first, self.load(first, first + count), mapped=False))
+                parts.append(CodeBlock(first, self.load(first, first + count), checked=False))
             else:
-                parts.append(CodeBlock(first, segment, mapped=True))
+                parts.append(CodeBlock(first, segment, checked=True))
         return parts
 
-    def _mapped(self, number: int, rows: int) -> Segment | None:
+    def _read(self, number: int, rows: int) -> Segment | None:
         """A segment of the file whose columns have the right checksums, or None."""
         if self._file is None:
             return None
         try:
-            segment = self._file.segment(number)
+            segment = self._file.segment(number, rows)
         except CodeFileError:
             return None
         done, sums = self._verified.get(number, (0, (0,) * self.layout.columns))
@@ -274,9 +276,10 @@ class CodeCache:
         if done < rows:
             sums = segment.checksums(done, rows, sums)
             if sums != self._checksums(number):
+                self._file.forget(number)
                 return None
             self._verified[number] = (rows, sums)
-        return segment.cut(0, rows)
+        return segment
 
     def _checksums(self, number: int) -> tuple[int, ...]:
         query = "SELECT checksums FROM segments WHERE segment = ?"
@@ -318,7 +321,7 @@ class CodeCache:
     def _intact(self, state: State) -> bool:
         """Whether the rows of the last segment, which are added to, have the right checksums."""
         number, rows = divmod(state.filed, self.layout.rows)
-        return self._usable(state) and (not rows or self._mapped(number, rows) is not None)
+        return self._usable(state) and (not rows or self._read(number, rows) is not None)
 
     def _rebuild(self, state: State) -> None:
         generation = os.urandom(GENERATION_BYTES)

@@ -1,4 +1,4 @@
-"""The code file: all codes of a store in columns, memory-mapped (FORMAT.md, "Code file").
+"""The code file: all codes of a store in columns (FORMAT.md, "Code file").
 
 SQLite holds the truth. This file is a copy of it in the order that search reads, and what in it does
 not agree with the checksums is read from SQLite again. Rows are only appended. Where rows get new
@@ -7,19 +7,18 @@ numbers, a new file with a new generation is written and renamed into place.
 
 from __future__ import annotations
 
-import errno
-import mmap
 import os
 import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from edge_mrl.codes import INT8, PLANES, Packing, planes_of
 from edge_mrl.machine import sync_path
+from edge_mrl.store.codefile.column import CodeFileError, Codes, FiledCodes, Reader
 from edge_mrl.store.engine.modes import PRIVATE
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ __all__ = [
     "GENERATION_BYTES",
     "SEGMENT_ROWS",
     "CodeFile",
-    "CodeFileError",
     "ForeignFileError",
     "Layout",
     "Segment",
@@ -47,17 +45,13 @@ GENERATION_BYTES = 16
 #: for a small store, large enough that numpy's overhead per call does not show (1M rows scan in
 #: 1.4 ms with 32,768 rows, 1.25 ms with 65,536, 1.9 ms with 8,192).
 SEGMENT_ROWS = 32_768
-#: Segments start at multiples of the largest page size in use (64 KiB on some ARM kernels), since
-#: each is mapped by itself.
+#: Segments start at multiples of the largest page size in use (64 KiB on some ARM kernels), so that
+#: they can be mapped.
 ALIGNMENT = 65_536
 _HEADER = struct.Struct(f"<8sIII{GENERATION_BYTES}s")
 _CRC = struct.Struct("<I")
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / the golden ratio: the increment of SplitMix64
 _MASK = 2**64 - 1
-
-
-class CodeFileError(Exception):
-    """The code file is missing or is not the one that the store needs: it has to be made again."""
 
 
 class ForeignFileError(CodeFileError):
@@ -156,16 +150,6 @@ class Layout:
         """Bytes of a file with this many rows, in whole segments."""
         return ALIGNMENT + -(-rows // self.rows) * self.segment_bytes
 
-    def arrays(self, buffer: mmap.mmap | bytearray) -> Segment:
-        """A segment's columns in its bytes."""
-        rows, words = self.rows, self.planes * self.words
-        bits = np.frombuffer(buffer, np.uint64, words * rows).reshape(words, rows)
-        at = 8 * words * rows
-        checks = np.frombuffer(buffer, np.uint32, rows, at)
-        keys = np.frombuffer(buffer, np.uint32, rows, at + 4 * rows)
-        codes = np.frombuffer(buffer, np.uint8, rows * self.stride, at + 8 * rows)
-        return Segment(bits, checks, keys, codes.reshape(rows, self.stride))
-
     def pack(
         self, codes: NDArray[np.uint8] | NDArray[np.int8], keys: NDArray[np.uint32], first_row: int
     ) -> Segment:
@@ -217,17 +201,27 @@ class Segment:
         checks: uint32[n], see ``row_checks``.
         keys: uint32[n], the rows' documents.
         codes: uint8[n, stride], the int8 or int4 codes with zeros behind them; no bytes for planes.
+            Those of a file are read where they are taken.
     """
 
     bits: NDArray[np.uint64]
     checks: NDArray[np.uint32]
     keys: NDArray[np.uint32]
-    codes: NDArray[np.uint8]
+    codes: Codes
 
-    def cut(self, start: int, stop: int) -> Segment:
-        """Some of its rows, not copied."""
-        some = slice(start, stop)
-        return Segment(self.bits[:, some], self.checks[some], self.keys[some], self.codes[some])
+    def first(self, count: int) -> Segment:
+        """Its first rows, not copied; the codes of those behind them are there, too."""
+        some = slice(count)
+        return Segment(self.bits[:, some], self.checks[some], self.keys[some], self.codes)
+
+    def all_codes(self, width: int) -> NDArray[np.uint8]:
+        """uint8[n, width]: the codes of all rows.
+
+        Raises:
+            CodeFileError: They cannot be read from the file.
+        """
+        rows = np.arange(len(self.keys))
+        return self.codes.take(rows, 0, np.empty((len(rows), width), np.uint8))
 
     def checksums(self, start: int, stop: int, before: tuple[int, ...]) -> tuple[int, ...]:
         """CRC-32 of each column but the codes, which their checks cover; goes on from ``before``."""
@@ -246,11 +240,11 @@ class CodeFile:
     """
 
     def __init__(self, descriptor: int, layout: Layout, generation: bytes, path: Path) -> None:
-        self._descriptor = descriptor
         self.layout = layout
         self.generation = generation
+        self._reader = Reader(descriptor)
         self._path = path
-        self._mapped: dict[int, Segment] = {}
+        self._read: dict[int, tuple[Segment, FiledCodes]] = {}
 
     @classmethod
     def open(cls, path: Path, layout: Layout, generation: bytes, *, write: bool = False) -> Self:
@@ -298,7 +292,7 @@ class CodeFile:
         return file
 
     def install(self, path: Path) -> None:
-        """Sync a created file and rename it to ``path``; open maps of an older one stay valid."""
+        """Sync a created file and rename it to ``path``; who has an older one open can read it."""
         self.sync()
         self._path = self._path.replace(path)
         sync_path(path.absolute().parent)
@@ -310,52 +304,73 @@ class CodeFile:
             OSError: The rows could not be written, for example because the disk is full.
         """
         self._grow(first_row + len(rows.keys))
+        codes = rows.all_codes(self.layout.stride)
         for segment, start, stop in self._parts(first_row, first_row + len(rows.keys)):
             origin = ALIGNMENT + segment * self.layout.segment_bytes
             first = segment * self.layout.rows + start - first_row
-            part = rows.cut(first, first + stop - start)
+            some = slice(first, first + stop - start)
             at = origin
-            for column in (*part.bits, part.checks, part.keys):
-                _write(self._descriptor, column.tobytes(), at + start * column.itemsize)
+            for column in (*rows.bits, rows.checks, rows.keys):
+                self._write(column[some], at + start * column.itemsize)
                 at += self.layout.rows * column.itemsize
-            _write(self._descriptor, part.codes.tobytes(), at + start * self.layout.stride)
+            self._write(codes[some], at + start * self.layout.stride)
 
     def sync(self) -> None:
         """Wait until what was written is on disk: one fdatasync."""
-        getattr(os, "fdatasync", os.fsync)(self._descriptor)
+        getattr(os, "fdatasync", os.fsync)(self._reader.descriptor)
 
-    def segment(self, number: int) -> Segment:
-        """A segment, mapped into memory.
+    def segment(self, number: int, filed: int) -> Segment:
+        """The filed rows of a segment, in memory but for the codes. What was read is not read again.
+
+        Args:
+            number: The segment's.
+            filed: How many of its rows are filed.
 
         Raises:
-            CodeFileError: The file is too short.
-            MemoryError: There is no memory left to map it. The file itself may be intact.
+            CodeFileError: The file is too short, or its medium fails.
+            MemoryError: There is no memory left to read it. The file itself may be intact.
         """
-        if number not in self._mapped:
-            size, offset = self.layout.segment_bytes, ALIGNMENT + number * self.layout.segment_bytes
-            # Checked before mapping: reading a page behind the end would end the process.
-            if os.fstat(self._descriptor).st_size < offset + size:
-                raise CodeFileError("it is truncated")
-            try:
-                buffer = mmap.mmap(self._descriptor, size, offset=offset, access=mmap.ACCESS_READ)
-            except OSError as error:
-                if error.errno == errno.ENOMEM:
-                    raise MemoryError(f"{size} bytes cannot be mapped") from error
-                raise
-            self._mapped[number] = self.layout.arrays(buffer)
-        return self._mapped[number]
+        segment, codes = self._read.get(number) or self._empty(number)
+        start, at = codes.filed, ALIGNMENT + number * self.layout.segment_bytes
+        if start >= filed:
+            return segment.first(filed)
+        for column in (*segment.bits, segment.checks, segment.keys):
+            part = column[start:filed].view(np.uint8).data
+            self._reader.read(part, at + start * column.itemsize)
+            at += self.layout.rows * column.itemsize
+        if self.layout.stride:  # codes that are missing are noticed now
+            self._reader.rows(np.array([filed - 1]), at, self.layout.stride)
+        codes.filed = filed
+        self._read[number] = segment, codes
+        return segment.first(filed)
+
+    def forget(self, number: int) -> None:
+        """Read a segment again when it is needed next."""
+        self._read.pop(number, None)
 
     def close(self) -> None:
-        """Close the file. A map is released with the last array that uses it."""
-        self._mapped.clear()
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        """Close the file; codes that were not read yet are read from SQLite then."""
+        self._read.clear()
+        descriptor, self._reader.descriptor = self._reader.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def discard(self) -> None:
         """Close and remove a created file that was not installed."""
         self.close()
         self._path.unlink(missing_ok=True)
+
+    def _empty(self, number: int) -> tuple[Segment, FiledCodes]:
+        layout = self.layout
+        rows, words = layout.rows, layout.columns - 2
+        at = ALIGNMENT + number * layout.segment_bytes + rows * (8 * words + 8)
+        codes = FiledCodes(self._reader, at, (rows, layout.stride), 0)
+        bits = np.empty((words, rows), np.uint64)
+        checks, keys = np.empty(rows, np.uint32), np.empty(rows, np.uint32)
+        return Segment(bits, checks, keys, codes), codes
+
+    def _write(self, rows: NDArray[Any], offset: int) -> None:
+        _write(self._reader.descriptor, rows.tobytes(), offset)
 
     def _parts(self, first_row: int, after: int) -> Iterator[tuple[int, int, int]]:
         """Segments that a range of rows touches: number, and the rows [start, stop) within it."""
@@ -366,11 +381,14 @@ class CodeFile:
 
     def _grow(self, rows: int) -> None:
         size = self.layout.file_bytes(rows)
-        if os.fstat(self._descriptor).st_size < size:
-            os.ftruncate(self._descriptor, size)
+        if os.fstat(self._reader.descriptor).st_size < size:
+            os.ftruncate(self._reader.descriptor, size)
 
     def _check_header(self) -> None:
-        data = os.pread(self._descriptor, _HEADER.size + _CRC.size, 0)
+        try:
+            data = os.pread(self._reader.descriptor, _HEADER.size + _CRC.size, 0)
+        except OSError as error:
+            raise CodeFileError(f"it cannot be read: {error.strerror}") from error
         if not data.startswith(MAGIC):
             if data.strip(b"\0"):
                 raise ForeignFileError("it is not a code file")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge_mrl.store.codefile.column import CodeFileError
 from edge_mrl.store.codefile.file import Layout, Segment, row_checks
 
 if TYPE_CHECKING:
@@ -27,14 +28,14 @@ class CodeBlock:
 
     Attributes:
         first: The first row's number.
-        segment: Their columns, mapped or in memory.
-        mapped: Whether the codes are mapped from the file; then each is compared with its check value
-            when it is used.
+        segment: Their columns.
+        checked: Whether the codes come from the file; then each is compared with its check value when
+            it is used.
     """
 
     first: int
     segment: Segment
-    mapped: bool
+    checked: bool
 
     @property
     def rows(self) -> int:
@@ -159,19 +160,32 @@ class CodeTable:
     ) -> None:
         part = self.parts[number]
         local = rows - part.first
-        if self.layout.stride:
-            part.segment.codes.take(local, axis=0, out=codes)
-        else:
-            for word, column in zip(codes, part.segment.bits, strict=True):
-                column.take(local, out=word)
-        part.segment.keys.take(local, out=keys)
-        if part.mapped and (row_checks(codes, keys, rows) != part.segment.checks[local]).any():
+        try:
+            if self.layout.stride:
+                part.segment.codes.take(local, 0, codes)
+            else:
+                for word, column in zip(codes, part.segment.bits, strict=True):
+                    column.take(local, out=word)
+            part.segment.keys.take(local, out=keys)
+            sound = not part.checked or self._agrees(part, rows, codes, keys)
+        except CodeFileError:  # cut short, or its medium fails
+            sound = False
+        if not sound:
             self.repair(number)
             self._gather_part(number, rows, codes, keys)
+
+    def _agrees(
+        self,
+        part: CodeBlock,
+        rows: NDArray[np.int64],
+        codes: NDArray[np.uint8] | NDArray[np.uint64],
+        keys: NDArray[np.uint32],
+    ) -> bool:
+        return bool((row_checks(codes, keys, rows) == part.segment.checks[rows - part.first]).all())
 
     def repair(self, number: int) -> None:
         """Take the rows of a part from SQLite instead of the file."""
         part = self.parts[number]
         part.segment = self._load(part.first, part.first + part.rows)
-        part.mapped = False
+        part.checked = False
         self.repaired += 1

@@ -87,7 +87,7 @@ def code_table(codes: NDArray[np.int8], packing: Packing = INT8) -> CodeTable:
     layout = Layout(codes.shape[1], packing=packing)
     keys = np.arange(len(codes), dtype=np.uint32)
     segment = layout.pack(packing.pack(codes), keys, 0)
-    part = CodeBlock(0, segment, mapped=False)
+    part = CodeBlock(0, segment, checked=False)
     names = {int(key): f"{key:08d}" for key in keys} if len(keys) <= MEASURED_ROWS else {}
     return CodeTable(
         layout,
