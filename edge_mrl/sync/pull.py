@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edge_mrl.store import Agreed, Entry, Store
+    from edge_mrl.store import Agreed, Enrollment, Entry, Store
     from edge_mrl.sync.budget import Budget
     from edge_mrl.sync.outcome import Tally
     from edge_mrl.sync.remote import ChangePage, Remote
@@ -133,6 +133,8 @@ class Puller:
         since, fence, epoch = 0, None, None
         while True:
             page = self._page(since, fence=fence, epoch=epoch)
+            if since == 0 and now is not None and page.restamp is not None:
+                self._take_restamp(page.restamp, now)
             there.update((item.id, item.stamp) for item in page.items)
             there.update((item.id, item.stamp) for item in page.unreadable)
             self._apply(page, cursor=None)
@@ -144,6 +146,12 @@ class Puller:
         agreed = replica.reconcile(self._store, there, server, push=push)
         self._tally.pulled(0, agreed.deleted)
         return agreed
+
+    def _take_restamp(self, said: replica.Restamp, now: Enrollment) -> None:
+        """Take over that the server has brought stamps back, unless this store knows of it."""
+        new = not now.epoch and not now.cursor
+        if not new and now.epoch not in said.epochs:
+            replica.take_restamp(self._store, said)
 
     def _page(
         self, since: int, *, fence: int | None = None, epoch: str | None = None, push: int = 0

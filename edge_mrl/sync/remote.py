@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 import numpy as np
 
 from edge_mrl.errors import NetworkError, WireError
+from edge_mrl.sync.answers.restamps import read_restamp
 from edge_mrl.sync.targets.target import PushBatch, PushResult
 from edge_mrl.sync.transport import Response, Timeouts, Transport
 from edge_mrl.wire import (
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edge_mrl.bundle import Manifest
+    from edge_mrl.store import replica
     from edge_mrl.sync.credentials import Credentials
 
 __all__ = [
@@ -129,6 +131,7 @@ class ChangePage:
         epoch: The epoch in which the server counts its changes; a restored server begins a new one.
         kept: The last push of this device that the server had when the epoch began.
         offset_ms: The server's clock minus this machine's.
+        restamp: How stamps were brought back that were ahead of the server's clock; None if none were.
     """
 
     items: Sequence[Item]
@@ -139,6 +142,7 @@ class ChangePage:
     kept: int
     offset_ms: int
     unreadable: Sequence[UnreadableItem] = ()
+    restamp: replica.Restamp | None = None
 
 
 class UnreadablePageError(NetworkError):
@@ -258,7 +262,8 @@ class Remote:
         stood, named, kept = header.get("fence", 0), header.get("epoch", ""), header.get("kept", 0)
         if not (isinstance(stood, int) and isinstance(named, str) and isinstance(kept, int)):
             raise NetworkError(f"{server}: expected fence and kept as numbers, epoch as text")
-        return ChangePage((), cursor, more, stood, named, kept, offset_ms)
+        restamp = read_restamp(header.get("restamped"))
+        return ChangePage((), cursor, more, stood, named, kept, offset_ms, restamp=restamp)
 
     def _advancing(self, page: ChangePage, since: int) -> ChangePage:
         some = bool(page.items or page.unreadable)

@@ -129,9 +129,9 @@ def test_administration_does_what_it_says(
         assert device.statuses(item("a", n=2), gone) == ["applied", "applied"]
         device.call("GET", "/v1/pull?since=1&vectors=none")
         (listed,) = admin("devices", "list", "acme")["devices"]
-        assert (listed["device"], listed["behind"]) == (device.device, 1)
+        assert (listed["device"], listed["behind"]) == (device.device, 0)
         text = good("admin", "devices", "list", "acme", "--database", sqlite_path).stdout.decode()
-        assert "1 changes behind" in text
+        assert "in sync" in text
         assert "\x1b" not in text
         (tenant,) = admin("tenants", "list")["tenants"]
         assert (tenant["documents"], tenant["tombstones"], tenant["passages"]) == (1, 1, 2)
@@ -140,6 +140,37 @@ def test_administration_does_what_it_says(
         assert admin("tokens", "revoke", "acme", device.device)["revoked"]
         assert device.call("GET", "/v1/pull?since=1&vectors=none").status == 401
         device.close()
+
+
+def test_devices_are_behind_by_documents_of_others(place: Place) -> None:
+    def behind() -> list[int]:
+        listed = admin(place.url, "devices", "list", tenant)["devices"]
+        by_device = {one["device"]: (one["behind"], one["anew"]) for one in listed}
+        return [by_device[one.device] for one in (a, b)]
+
+    def level(device: Caller, since: int) -> int:
+        path = f"/v1/pull?since={since}&vectors=none&epoch="
+        header = decode_message(device.call("GET", path).body).header
+        assert not header["more"]
+        cursor: int = header["cursor"]
+        return cursor
+
+    tenant = place.tenant()
+    a, b = place.device(tenant), place.device(tenant)
+    assert a.statuses(*(item(f"a{n}") for n in range(3))) == ["applied"] * 3
+    assert behind() == [(0, False), (3, False)]
+    at = level(a, 0), level(b, 0)
+    assert behind() == [(0, False), (0, False)]
+    assert b.statuses(item("b0"), item("b1")) == ["applied"] * 2
+    # Within the seconds in which a device's pull is not noted again: the last page is.
+    assert behind() == [(2, False), (0, False)]
+    level(a, at[0])
+    assert behind() == [(0, False), (0, False)]
+    with place.database.write() as transaction:
+        accounts.renew_epochs(transaction, tenant)
+    assert behind() == [(2, True), (3, True)]  # each pulls everything; of others it is so much
+    level(a, 0)
+    assert behind() == [(0, False), (3, True)]
 
 
 def test_commands_that_are_written_down_run(
@@ -159,7 +190,7 @@ def test_commands_that_are_written_down_run(
             assert main(["admin", *words]) == expected, words
     options = set(re.findall(r"--[a-z-]*[a-z]", SERVER_PAGE)) - {"--days"}
     assert len(options) > 5
-    subjects = ("backup", "restore", "restored")
+    subjects = ("backup", "restamp", "restore", "restored")
     known = "".join(_help(capsys, f"admin {subject}") for subject in subjects)
     known += _help(capsys, "serve") + _help(capsys, "sync")
     assert options <= set(re.findall(r"--[a-z-]+", known))
@@ -352,7 +383,7 @@ def test_operators_page_shows_devices_and_runs_nothing(sqlite_path: Path, browse
         invitation = admin(sqlite_path, "invitations", "create", "default")["invitation"]
         other = enroll(server.url, invitation, "kitchen")
         device.statuses(*(item(f"{n}") for n in range(1_234 // 4)), cursor=0)
-        other.call("GET", "/v1/pull?since=300&vectors=none")
+        other.call("GET", "/v1/pull?since=0&vectors=none&limit=300")
         device.call("GET", "/v1/pull?since=x")
         for width in (390, 1280):
             seen = browser.visit(server.admin_url, width=width)

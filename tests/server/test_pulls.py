@@ -118,17 +118,24 @@ def test_pull_is_noted_now_and_then(sender: Sender) -> None:
             (device,) = accounts.list_devices(transaction, sender.principal.tenant)
         return int(device["pulled"])
 
-    note_pull(sender.database, sender.principal, 5)
+    def given(cursor: int, *, more: bool) -> module.Changes:
+        return module.Changes([], cursor, more, 0, "e", None)
+
+    note_pull(sender.database, sender.principal, given(5, more=True))
     assert pulled() == 5
-    note_pull(sender.database, sender.principal, 6)  # a moment later: not worth a commit
+    # A moment later: pages in between are not worth a commit, the last one is.
+    note_pull(sender.database, sender.principal, given(6, more=True))
     assert pulled() == 5
+    note_pull(sender.database, sender.principal, given(6, more=False))
+    assert pulled() == 6
     with sender.database.write() as transaction:
         transaction.run(
             "UPDATE devices SET pulled_ms = pulled_ms - ? WHERE tenant = ?",
             module.NOTE_MS,
             sender.principal.tenant,
         )
-    note_pull(sender.database, sender.principal, 7)
+    note_pull(sender.database, sender.principal, given(7, more=True))
     assert pulled() == 7
-    note_pull(sender.database, replace(sender.principal, device="0" * 16), 8)  # unknown: nothing
+    unknown = replace(sender.principal, device="0" * 16)
+    note_pull(sender.database, unknown, given(8, more=False))
     assert pulled() == 7

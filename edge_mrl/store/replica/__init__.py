@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         queue_of,
         settle_push,
     )
+    from edge_mrl.store.replica.restamped import Restamp, take_restamp
     from edge_mrl.store.replica.withheld import (
         UNREADABLE,
         Withheld,
@@ -67,6 +68,7 @@ __all__ = [
     "Enrollment",
     "Outgoing",
     "Queue",
+    "Restamp",
     "ServerPosition",
     "Verdict",
     "Withheld",
@@ -93,6 +95,7 @@ __all__ = [
     "set_server",
     "set_with_text",
     "settle_push",
+    "take_restamp",
 ]
 
 __getattr__ = lazily(
@@ -137,6 +140,7 @@ __getattr__ = lazily(
             "queue_of",
             "settle_push",
         ),
+        "restamped": ("Restamp", "take_restamp"),
         "withheld": ("UNREADABLE", "Withheld", "asks_again", "note_asked"),
     },
 )

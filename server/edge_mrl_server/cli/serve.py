@@ -238,10 +238,14 @@ def _open_first(url: str) -> tuple[str | None, bool]:
     Returns:
         An invitation if it had no tenant yet, and whether it was checked.
     """
-    from edge_mrl_server.storage import accounts, open_database
+    from edge_mrl_server.logs import LOGGER
+    from edge_mrl_server.storage import accounts, clock_behind_ms, open_database
 
     with open_database(url, connections=1) as database:
         checked = database.check(most_bytes=CHECKED_BYTES)
+        behind_ms = clock_behind_ms(database)
+        if behind_ms:
+            LOGGER.warning("clock behind", extra={"fields": {"seconds": behind_ms // 1000}})
         with database.read() as transaction:
             if accounts.list_tenants(transaction, limit=1):
                 return None, checked

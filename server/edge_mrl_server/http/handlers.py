@@ -112,7 +112,7 @@ async def pull(service: Service, request: Request) -> Reply:
             head = service.heads.get(service.database, principal.tenant, code, changes.full_dim)
             items = [coded(item, code, head) for item in items]
             like = np.zeros((0, code.dim), np.int8)
-        header = {
+        header: dict[str, Any] = {
             "since": since,
             "cursor": changes.cursor,
             "more": changes.more,
@@ -121,7 +121,9 @@ async def pull(service: Service, request: Request) -> Reply:
             "kept": principal.kept,
             "now_ms": now_ms(),
         }
-        note_pull(service.database, principal, since)
+        if changes.restamped:
+            header["restamped"] = changes.restamped
+        note_pull(service.database, principal, changes)
         return Reply(encode_items(header, items, like=like), CONTENT_TYPE)
 
     return await service.work(load, who=of(principal))
@@ -244,9 +246,9 @@ async def healthz(service: Service, request: Request) -> Reply:  # noqa: ARG001
 
 
 async def readyz(service: Service, request: Request) -> Reply:  # noqa: ARG001
-    """GET /readyz: the database answers."""
-    await service.check()
-    return json_reply({"status": "ok"})
+    """GET /readyz: the database answers; and how far this clock is behind the newest stamp, if much."""
+    behind_ms = await service.check()
+    return json_reply({"status": "ok", "clock_behind_s": behind_ms // 1000})
 
 
 async def openapi(service: Service, request: Request) -> Reply:  # noqa: ARG001

@@ -25,12 +25,14 @@ from starlette.routing import Route
 from edge_mrl import __version__
 from edge_mrl.wire import now_ms
 from edge_mrl_server.errors import DatabaseError, UnavailableError
-from edge_mrl_server.storage import Database, Tenant, accounts
+from edge_mrl_server.storage import Database, Tenant, accounts, clock_behind_ms
 
 __all__ = ["create_operator_app"]
 
 #: Rows of one table; the command line lists more.
 MOST = 200
+#: Answers that begin an exchange in which nothing is wrong: the device sends what the server asks for.
+_USUAL = ("head_unknown",)
 _UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
 
 _STYLE = """
@@ -90,7 +92,8 @@ def create_operator_app(database: Database, registry: CollectorRegistry) -> Star
         return _respond(body, "text/html")
 
     async def metrics(request: Request) -> Response:  # noqa: ARG001
-        return _respond(generate_latest(registry), CONTENT_TYPE_LATEST)
+        clock = await anyio.to_thread.run_sync(_clock, database)
+        return _respond(generate_latest(registry) + clock, CONTENT_TYPE_LATEST)
 
     # A page elsewhere may point a name of its own at loopback; it cannot choose what Host says then.
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
@@ -105,6 +108,19 @@ def _respond(body: bytes, kind: str) -> Response:
         "Cache-Control": "no-store",
     }
     return Response(body, media_type=kind, headers=headers)
+
+
+def _clock(database: Database) -> bytes:
+    """How far this clock is behind the newest stamp, for Prometheus; nothing where it cannot be read."""
+    try:
+        behind_s = clock_behind_ms(database) / 1000
+    except (DatabaseError, UnavailableError):
+        return b""
+    name = "edge_mrl_clock_behind_seconds"
+    return (
+        f"# HELP {name} How far the clock is behind the newest stamp, if more than five minutes.\n"
+        f"# TYPE {name} gauge\n{name} {behind_s}\n"
+    ).encode()
 
 
 def _page(database: Database, registry: CollectorRegistry, name: str | None) -> bytes:
@@ -124,6 +140,14 @@ def _parts(database: Database, registry: CollectorRegistry, name: str | None) ->
             chosen = tenants[0]
         devices = accounts.list_devices(transaction, chosen.name, limit=MOST) if chosen else []
     parts = [_counts(totals, database), _tenants(tenants, totals["tenants"])]
+    behind_ms = clock_behind_ms(database)
+    if behind_ms:
+        parts.insert(
+            0,
+            '<p class="bad">The clock of this server is behind the newest document by '
+            f"{_span(behind_ms)}: it is wrong now, or was ahead once. See "
+            "<code>edge-mrl admin restamp</code>.</p>",
+        )
     if chosen is not None:
         parts.append(_devices(chosen, devices))
     elif name:
@@ -172,13 +196,16 @@ def _tenants(tenants: Sequence[Tenant], total: int) -> str:
 def _devices(tenant: Tenant, devices: Sequence[dict[str, object]]) -> str:
     rows = []
     for device in devices:
-        behind = tenant.change - int(str(device["pulled"]))
+        behind = int(str(device["behind"]))
         if device["revoked_ms"]:
             state = _Cell("revoked", "n bad")
         elif device["pulled_ms"] is None:
             state = _Cell("never pulled", "n")
+        elif device["anew"]:
+            state = _Cell("pulls everything", "n")
         else:
-            state = _Cell(f"{behind:,}" if behind > 0 else "0", "n" if behind > 0 else "n good")
+            plus = "+" if behind >= accounts.MOST_BEHIND else ""
+            state = _Cell(f"{behind:,}{plus}", "n" if behind else "n good")
         rows.append(
             (
                 _Cell(_plain(str(device["name"])) or "without a name", "w"),
@@ -189,7 +216,7 @@ def _devices(tenant: Tenant, devices: Sequence[dict[str, object]]) -> str:
                 _Cell(_ago(device["created_ms"])),
             )
         )
-    names = ("device", "id", "changes behind", "pulled", "pushed", "enrolled")
+    names = ("device", "id", "documents behind", "pulled", "pushed", "enrolled")
     more = f", the {MOST} seen last" if len(devices) == MOST else ""
     caption = "A device says how far it is when it pulls"
     return f"<h2>Devices of {escape(tenant.name)}{more}</h2>" + _table(caption, names, rows)
@@ -200,7 +227,9 @@ def _errors(registry: CollectorRegistry) -> str:
     for metric in registry.collect():
         for sample in metric.samples:
             code = sample.labels.get("code")
-            if sample.name == "edge_mrl_requests_total" and code and sample.value:
+            if sample.name != "edge_mrl_requests_total" or code in (None, "", *_USUAL):
+                continue
+            if sample.value:
                 labels = sample.labels
                 found.append((int(sample.value), labels["route"], labels["status"], code))
     rows = [
@@ -244,10 +273,14 @@ def _ago(ms: object) -> str:
     if not isinstance(ms, int):
         return "never"
     passed = max(now_ms() - ms, 0)
+    return f"{_span(passed)} ago" if passed >= 1000 else "now"
+
+
+def _span(ms: int) -> str:
     for size, unit in _UNITS:
-        if passed >= size:
-            return f"{passed // size} {unit} ago"
-    return "now"
+        if ms >= size:
+            return f"{ms // size} {unit}"
+    return f"{ms} ms"
 
 
 def _plain(text: str) -> str:

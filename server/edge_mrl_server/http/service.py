@@ -36,7 +36,7 @@ from edge_mrl_server.http.refusals import Refusal
 from edge_mrl_server.http.snapshot import SnapshotCache
 from edge_mrl_server.http.threads import Threads
 from edge_mrl_server.settings import Settings
-from edge_mrl_server.storage import Database, Principal, accounts, check
+from edge_mrl_server.storage import Database, Principal, accounts, clock_behind_ms
 
 __all__ = ["Reply", "Service", "held", "json_reply", "of", "one_vector", "sequence", "space"]
 
@@ -85,7 +85,7 @@ class Service:
         self._failures = Buckets(settings.failure_rate, what="requests without a valid token")
         #: The tenant and device of each token that was valid when it was last shown.
         self._known: OrderedDict[bytes, Who] = OrderedDict()
-        self._check: asyncio.Future[None] | None = None
+        self._check: asyncio.Future[int] | None = None
         self._crowd = Crowd()
         self._proxies = Proxies(settings.proxies)
         self._threads = Threads(
@@ -116,18 +116,21 @@ class Service:
         """
         return await self._threads.run(lambda: function(*arguments, **options), who=who, kind=kind)
 
-    async def check(self) -> None:
+    async def check(self) -> int:
         """See that the database answers. Anyone may ask: who asks while it is asked gets that answer.
+
+        Returns:
+            Milliseconds that this clock is behind the newest stamp; 0 up to five minutes.
 
         Raises:
             UnavailableError: It does not answer.
             Refusal: All threads stay busy.
         """
         if self._check is None or self._check.done():
-            work = self.work(check, self.database, who=Who(HEALTH))
+            work = self.work(clock_behind_ms, self.database, who=Who(HEALTH))
             self._check = asyncio.ensure_future(work)
             self._check.add_done_callback(lambda task: task.cancelled() or task.exception())
-        await asyncio.shield(self._check)
+        return await asyncio.shield(self._check)
 
     async def admit(self, request: Request) -> Principal:
         """Check what every request with a token must have, and count it until it is answered.

@@ -9,9 +9,9 @@ from edge_mrl.lazy import lazily
 if TYPE_CHECKING:
     from edge_mrl_server.storage import accounts, heads, ranking
     from edge_mrl_server.storage.accounts import IssuedToken, require_tenant
+    from edge_mrl_server.storage.clocks import Restamped, clock_behind_ms, restamp
     from edge_mrl_server.storage.database import (
         Database,
-        check,
         hold_database,
         is_file,
         open_database,
@@ -38,13 +38,14 @@ __all__ = [
     "Principal",
     "PullQuery",
     "Push",
+    "Restamped",
     "Restored",
     "Tenant",
     "accounts",
     "backup",
     "changes_after",
-    "check",
     "check_restored",
+    "clock_behind_ms",
     "heads",
     "hold_database",
     "is_file",
@@ -55,6 +56,7 @@ __all__ = [
     "push",
     "ranking",
     "require_tenant",
+    "restamp",
     "restore",
 ]
 
@@ -62,7 +64,8 @@ __getattr__ = lazily(
     __name__,
     {
         "accounts": ("IssuedToken", "require_tenant"),
-        "database": ("Database", "check", "hold_database", "is_file", "open_database"),
+        "clocks": ("Restamped", "clock_behind_ms", "restamp"),
+        "database": ("Database", "hold_database", "is_file", "open_database"),
         "engines.copies": ("Copied", "Restored", "backup", "check_restored", "restore"),
         "engines.postgres": ("PostgresDatabase",),
         "heads": ("Head",),

@@ -24,6 +24,7 @@ from edge_mrl_server.storage.database import Transaction
 from edge_mrl_server.storage.records import TENANT_COLUMNS, Principal, Tenant, tenant_of
 
 __all__ = [
+    "MOST_BEHIND",
     "IssuedToken",
     "authenticate",
     "confirm",
@@ -52,6 +53,10 @@ MAX_NAME_CHARS = 100
 #: An epoch's changes are numbered from its first millisecond times this: above those of earlier epochs,
 #: also of ones that the copy does not know, unless a tenant makes a million changes a second.
 EPOCH_CHANGES_MS = 1_000
+#: Up to here it is counted how many documents a device is behind.
+MOST_BEHIND = 10_000
+#: Epochs since stamps were brought back that are remembered.
+MAX_EPOCHS = 100
 #: What a tenant may be limited in: numbers above 0.
 LIMITS = ("documents", "devices", "device_requests_per_s", "tenant_requests_per_s")
 _DEVICE_COLUMNS = (
@@ -107,11 +112,19 @@ def renew_epochs(transaction: Transaction, tenant: str | None = None) -> int:
     """
     where, args = ("", ()) if tenant is None else (" WHERE tenant = ?", (tenant,))
     transaction.run(f"UPDATE devices SET kept = push{where}", *args)  # noqa: S608
-    first = now_ms() * EPOCH_CHANGES_MS
+    first, epoch = now_ms() * EPOCH_CHANGES_MS, _new_epoch()
+    sql = "SELECT tenant, restamped FROM tenants WHERE restamped <> '{}'"
+    for row in transaction.rows(sql + where.replace("WHERE", "AND"), *args):
+        # Devices that come from an epoch of this list know of the restamp already.
+        said = json.loads(row["restamped"])
+        said["epochs"] = [*said["epochs"], epoch][-MAX_EPOCHS:]
+        transaction.run(
+            "UPDATE tenants SET restamped = ? WHERE tenant = ?", json.dumps(said), row["tenant"]
+        )
     return transaction.run(
         "UPDATE tenants SET epoch = ?, "  # noqa: S608
         f"change = CASE WHEN change < ? THEN ? ELSE change END{where}",
-        _new_epoch(),
+        epoch,
         first,
         first,
         *args,
@@ -299,14 +312,35 @@ def revoke(transaction: Transaction, tenant: str, device: str) -> bool:
 def list_devices(
     transaction: Transaction, tenant: str, *, limit: int = 1_000
 ) -> list[dict[str, Any]]:
-    """The devices of a tenant, last seen first, ``limit`` at most."""
+    """The devices of a tenant, last seen first, ``limit`` at most.
+
+    ``behind`` counts the documents of other devices that it has not been given, ``MOST_BEHIND`` at most;
+    all of them where it has to pull everything, because the database was restored since.
+    """
     rows = transaction.rows(
-        f"SELECT {', '.join(_DEVICE_COLUMNS)} FROM devices "  # noqa: S608
+        f"SELECT {', '.join(_DEVICE_COLUMNS)}, pulled_epoch FROM devices "  # noqa: S608
         "WHERE tenant = ? ORDER BY coalesce(pulled_ms, pushed_ms, created_ms) DESC, device LIMIT ?",
         tenant,
         limit,
     )
-    return [{name: row[name] for name in _DEVICE_COLUMNS} for row in rows]
+    found, devices = require_tenant(transaction, tenant), []
+    for row in rows:
+        device = {name: row[name] for name in _DEVICE_COLUMNS}
+        device["anew"] = row["pulled_epoch"] not in ("", found.epoch)
+        since = 0 if device["anew"] else row["pulled"]
+        device["behind"] = _count_behind(transaction, found, row["device"], since)
+        devices.append(device)
+    return devices
+
+
+def _count_behind(transaction: Transaction, tenant: Tenant, device: str, since: int) -> int:
+    if since >= tenant.change:
+        return 0
+    sql = (
+        "SELECT count(*) AS n FROM (SELECT 1 FROM documents WHERE tenant = ? AND change > ? "
+        "AND device <> ? LIMIT ?) AS others"
+    )
+    return int(transaction.rows(sql, tenant.name, since, device, MOST_BEHIND)[0]["n"])
 
 
 def _count_devices(transaction: Transaction, tenant: str | None = None) -> int:

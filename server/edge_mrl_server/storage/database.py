@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from edge_mrl_server.storage.records import NewVersion, Row, Tenant
 
-__all__ = ["Database", "Transaction", "check", "hold_database", "is_file", "open_database"]
+__all__ = ["Database", "Transaction", "hold_database", "is_file", "open_database"]
 
 
 class Transaction(Protocol):
@@ -150,13 +150,3 @@ def open_database(url: str, *, connections: int = 8, create: bool = True) -> Dat
     from edge_mrl_server.storage.engines.sqlite import SqliteDatabase
 
     return SqliteDatabase(Path(url), create=create)
-
-
-def check(database: Database) -> None:
-    """Read something small, to see that the database answers.
-
-    Raises:
-        UnavailableError: It does not.
-    """
-    with database.read() as transaction:
-        transaction.rows("SELECT tenant FROM tenants LIMIT 1")

@@ -140,11 +140,23 @@ _SECOND = (
     "ALTER TABLE devices ADD COLUMN kept {long} NOT NULL DEFAULT 0",
 )
 
+_THIRD = (
+    "ALTER TABLE tenants ADD COLUMN newest {long} NOT NULL DEFAULT 0",
+    "ALTER TABLE tenants ADD COLUMN restamped {text} NOT NULL DEFAULT '{{}}'",
+    (
+        "UPDATE tenants SET newest = coalesce((SELECT max(stamp) FROM documents "
+        "WHERE documents.tenant = tenants.tenant), 0)"
+    ),
+    "UPDATE tenants SET newest = fence_stamp WHERE fence_stamp > newest",
+    "ALTER TABLE devices ADD COLUMN pulled_epoch {text} NOT NULL DEFAULT ''",
+)
+
 #: In order, for each kind of database. A released migration never changes; a new one goes at the end.
 MIGRATIONS: dict[str, tuple[Migration, ...]] = {
     "sqlite": (
         Migration("0001-tenants-documents-vectors", (*_FIRST, _SQLITE_VECTORS)),
         Migration("0002-epochs-numbered-pushes", _SECOND),
+        Migration("0003-newest-stamps", _THIRD),
     ),
     "postgres": (
         Migration(
@@ -156,6 +168,7 @@ MIGRATIONS: dict[str, tuple[Migration, ...]] = {
             ),
         ),
         Migration("0002-epochs-numbered-pushes", _SECOND),
+        Migration("0003-newest-stamps", _THIRD),
     ),
 }
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,7 @@ class Changes:
         fence: The tenant's fence.
         epoch: The tenant's epoch.
         full_dim: The dimensions of its vectors; None before the first.
+        restamped: What devices need to know if stamps were brought back; empty if none ever were.
     """
 
     items: list[Item]
@@ -41,6 +43,7 @@ class Changes:
     fence: int
     epoch: str
     full_dim: int | None
+    restamped: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,15 @@ def changes_after(database: Database, tenant_name: str, wanted: PullQuery) -> Ch
         items = _load(transaction, tenant, taken, vectors=wanted.vectors, text=wanted.text)
         more = len(taken) < len(rows)
         cursor = taken[-1].change if more else tenant.change
-        return Changes(items, cursor, more, tenant.fence, tenant.epoch, tenant.full_dim)
+        return Changes(
+            items,
+            cursor,
+            more,
+            tenant.fence,
+            tenant.epoch,
+            tenant.full_dim,
+            json.loads(tenant.restamped),
+        )
 
 
 @contextmanager
@@ -113,25 +124,33 @@ def _pages(transaction: Transaction, tenant: Tenant, *, text: bool) -> Iterator[
         since = rows[-1].change
 
 
-def note_pull(database: Database, principal: Principal, since: int) -> None:
-    """Remember how far a device has pulled, for the operator."""
+def note_pull(database: Database, principal: Principal, given: Changes) -> None:
+    """Remember how far a device is with what it was given now, for the operator.
+
+    The last page is noted when it is further than what was noted; others now and then.
+    """
     now = now_ms()
     where = "WHERE tenant = ? AND device = ?"
     with database.read() as transaction:
         rows = transaction.rows(
-            f"SELECT pulled_ms FROM devices {where}",  # noqa: S608
+            f"SELECT pulled, pulled_ms, pulled_epoch FROM devices {where}",  # noqa: S608
             principal.tenant,
             principal.device,
         )
-    pulled_ms = rows[0]["pulled_ms"] if rows else now
-    if pulled_ms is not None and now - pulled_ms < NOTE_MS:
+    if not rows:
+        return
+    (row,) = rows
+    recently = row["pulled_ms"] is not None and now - row["pulled_ms"] < NOTE_MS
+    same = (row["pulled"], row["pulled_epoch"]) == (given.cursor, given.epoch)
+    if recently and (given.more or same):
         return
     # Its row may be held by a push that waits for a standby: pulls must not wait for that too.
     with suppress(UnavailableError), database.write(lazily=True) as transaction:
         transaction.run(
-            f"UPDATE devices SET pulled = ?, pulled_ms = ? {where}",  # noqa: S608
-            since,
+            f"UPDATE devices SET pulled = ?, pulled_ms = ?, pulled_epoch = ? {where}",  # noqa: S608
+            given.cursor,
             now,
+            given.epoch,
             principal.tenant,
             principal.device,
         )

@@ -26,10 +26,13 @@ from edge_mrl_server.storage.accounts import get_tenant, renew_epochs, require_t
 from edge_mrl_server.storage.database import Database, Transaction
 from edge_mrl_server.storage.records import NewVersion, Principal, Row, Tenant
 
-__all__ = ["Push", "purge", "push"]
+__all__ = ["MAX_AHEAD_MS", "Push", "purge", "push"]
 
 #: How far ahead of this clock a stamp may be.
 MAX_AHEAD_MS = 5 * 60_000
+#: And how far above the newest stamp that the tenant has: a millisecond's worth. So devices go on where
+#: this clock was ahead once, and no device can run away with the stamps faster than time passes.
+MAX_ABOVE_NEWEST = 1 << COUNTER_BITS
 #: Statuses of items whose documents the server knows.
 _KNOWN = frozenset({"applied", "stale"})
 #: Vectors are float16 of unit length: rounding moves the length of 4,096 of them by less than 0.1 %.
@@ -156,6 +159,7 @@ def _take(
     _check_space(tenant, batch)
     _check_number(batch, last)
     _check_dimensions(tenant, batch, items, results)
+    _check_stamps(tenant, items, results)
     known = _known(transaction, tenant.name, [item.id for item in items.values()])
     _check_fence(tenant, device, batch, items, known)
     written = _plan(tenant, device, items, known, results)
@@ -226,16 +230,13 @@ def purge(database: Database, tenant_name: str, *, before_ms: int) -> tuple[int,
 
 def _judge(batch: Push) -> tuple[dict[int, Item], dict[int, Result]]:
     """Check the items by themselves: those to go on with by place, and the results of the others."""
-    limit = (now_ms() + MAX_AHEAD_MS) << COUNTER_BITS
     valid = _valid_vectors(batch)
     items: dict[int, Item] = {}
     results: dict[int, Result] = {}
     at = 0
     for place, item in enumerate(batch.items):
         end = at + len(item.vectors)
-        if item.stamp > limit:
-            results[place] = Result("clock_ahead")
-        elif item.problem is not None:
+        if item.problem is not None:
             results[place] = Result("invalid", reason=item.problem)
         elif not valid[at:end].all():
             results[place] = Result("invalid")
@@ -270,6 +271,14 @@ def _check_dimensions(
         return
     for place in [place for place, item in items.items() if len(item.vectors)]:
         results[place] = Result("invalid")
+        del items[place]
+
+
+def _check_stamps(tenant: Tenant, items: dict[int, Item], results: dict[int, Result]) -> None:
+    """Refuse stamps beyond what any right clock gives, unless the tenant has as new ones already."""
+    latest = max((now_ms() + MAX_AHEAD_MS) << COUNTER_BITS, tenant.newest + MAX_ABOVE_NEWEST)
+    for place in [place for place, item in items.items() if item.stamp > latest]:
+        results[place] = Result("clock_ahead")
         del items[place]
 
 
@@ -373,15 +382,18 @@ def _write(
     dead_before = sum(bool(row["deleted"]) for row in before)
     dead = sum(item.deleted for item in written)
     with_vectors = any(len(item.vectors) for item in written)
+    newest = max(item.stamp for item in written)
     transaction.run(
         "UPDATE tenants SET change = ?, documents = documents + ?, tombstones = tombstones + ?, "
-        "passages = passages + ?, space_id = coalesce(space_id, ?), full_dim = coalesce(full_dim, ?) "
-        "WHERE tenant = ?",
+        "passages = passages + ?, space_id = coalesce(space_id, ?), full_dim = coalesce(full_dim, ?), "
+        "newest = CASE WHEN newest < ? THEN ? ELSE newest END WHERE tenant = ?",
         written[-1].change,
         (len(written) - dead) - (len(before) - dead_before),
         dead - dead_before,
         sum(len(item.vectors) for item in written) - sum(row["passages"] for row in before),
         batch.space_id if with_vectors else None,
         batch.dim if with_vectors else None,
+        newest,
+        newest,
         tenant.name,
     )

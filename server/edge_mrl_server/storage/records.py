@@ -38,6 +38,8 @@ class Tenant:
         limits: See ``LIMITS``; a JSON object.
         created_ms: When it was made.
         epoch: Names the numbering of changes; another one since the database was restored from a copy.
+        newest: The largest stamp that it ever accepted, or that was left when stamps were brought back.
+        restamped: What devices are told of the last time that stamps were brought back; a JSON object.
     """
 
     name: str
@@ -53,6 +55,8 @@ class Tenant:
     limits: str
     created_ms: int
     epoch: str
+    newest: int = 0
+    restamped: str = "{}"
 
     def limit(self, name: str) -> float | None:
         """The limit of that name, if there is one."""

@@ -21,6 +21,7 @@ examples:
   edge-mrl admin devices list acme
   edge-mrl admin tokens revoke acme 1f0c9a7be2d4c853
   edge-mrl admin purge acme --days 90
+  edge-mrl admin restamp acme --dry-run
   edge-mrl admin backup monday.db
   edge-mrl admin restore monday.db
   edge-mrl admin index create --database postgresql://edge@db.example/edge

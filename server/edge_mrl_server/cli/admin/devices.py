@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge_mrl_server.cli.admin.common import Actions, Outcome, Subjects
 
@@ -17,7 +18,7 @@ __all__ = ["ACTIONS", "add"]
 def add(subjects: Subjects) -> None:
     """Describe the nouns' arguments."""
     devices = subjects.add("devices", "devices that a tenant has enrolled")
-    devices("list", "list a tenant's devices, and how many changes they are behind")
+    devices("list", "list a tenant's devices, and how many documents each is behind")
     tokens = subjects.add("tokens", "secrets that devices identify themselves with")
     revoke = tokens("revoke", "revoke a device's tokens for good")
     revoke.add_argument(
@@ -29,16 +30,28 @@ def _list_devices(database: Database, args: argparse.Namespace) -> Outcome:
     from edge_mrl_server.storage import accounts
 
     with database.read() as transaction:
-        tenant = accounts.require_tenant(transaction, args.tenant)
         devices = accounts.list_devices(transaction, args.tenant)
     lines = []
     for device in devices:
-        device["behind"] = tenant.change - device["pulled"]
-        state = "revoked" if device["revoked_ms"] else f"{device['behind']:,} changes behind"
         seen = max(device["pushed_ms"] or 0, device["pulled_ms"] or 0)
         name = "".join(c if c.isprintable() else "?" for c in device["name"])
-        lines.append(f"{device['device']}  {name:<20} seen {_time(seen)}  {state}")
+        lines.append(f"{device['device']}  {name:<20} seen {_time(seen)}  {_state(device)}")
     return 0, {"tenant": args.tenant, "devices": devices}, lines or ["no devices"]
+
+
+def _state(device: Mapping[str, Any]) -> str:
+    from edge_mrl_server.storage import accounts
+
+    if device["revoked_ms"]:
+        return "revoked"
+    if device["pulled_ms"] is None:
+        return "has never pulled"
+    if device["anew"]:
+        return "pulls everything when it comes back"
+    if not device["behind"]:
+        return "in sync"
+    plus = "+" if device["behind"] >= accounts.MOST_BEHIND else ""
+    return f"{device['behind']:,}{plus} documents behind"
 
 
 def _revoke(database: Database, args: argparse.Namespace) -> Outcome:

@@ -26,6 +26,13 @@ def add(subjects: Subjects) -> None:
         metavar="NAME=N",
         help="documents, devices, device_requests_per_s or tenant_requests_per_s; NAME= for no limit",
     )
+    restamp = subjects.alone(
+        "restamp", "bring stamps that are ahead of this machine's clock back to it"
+    )
+    restamp.add_argument("tenant", metavar="TENANT", help="name of the tenant")
+    restamp.add_argument(
+        "--dry-run", action="store_true", help="say what would be changed, and change nothing"
+    )
 
 
 def _list_tenants(database: Database, args: argparse.Namespace) -> Outcome:  # noqa: ARG001
@@ -72,7 +79,29 @@ def _limit_tenant(database: Database, args: argparse.Namespace) -> Outcome:
     return 0, {"tenant": tenant.name, "limits": now}, [f"limits of {tenant.name}: {text or 'none'}"]
 
 
+def _restamp(database: Database, args: argparse.Namespace) -> Outcome:
+    from dataclasses import asdict
+    from datetime import UTC, datetime
+
+    from edge_mrl_server.storage import restamp
+
+    done = restamp(database, args.tenant, dry_run=args.dry_run)
+    result = {"tenant": args.tenant, "dry_run": args.dry_run, **asdict(done)}
+    if not done.documents and done.before_ms == done.after_ms:
+        return 0, result, [f"{args.tenant}: no stamp is more than five minutes ahead of this clock"]
+    before, after = (
+        datetime.fromtimestamp(min(ms, 253_402_300_799_000) / 1000, UTC).isoformat(" ", "seconds")
+        for ms in (done.before_ms, done.after_ms)
+    )
+    verb = "would be" if args.dry_run else "were"
+    lines = [f"{done.documents:,} versions {verb} restamped: the newest from {before} to {after}"]
+    if not args.dry_run:
+        lines.append("each device will pull everything once")
+    return 0, result, lines
+
+
 ACTIONS: Actions = {
+    ("restamp", None): _restamp,
     ("tenants", "list"): _list_tenants,
     ("tenants", "create"): _create_tenant,
     ("tenants", "limit"): _limit_tenant,

@@ -194,12 +194,14 @@ class SqliteDatabase:
                 self._readers.put(connection)
 
     @contextmanager
-    def write(self, *, lazily: bool = False) -> Iterator[Transaction]:  # noqa: ARG002
+    def write(self, *, lazily: bool = False) -> Iterator[Transaction]:
         """The only transaction that writes."""
         with self._writing, self._watching():
             if self._closed:
                 raise UnavailableError("the database is being closed")
             connection = self._writer
+            # In the log, and flushed with the next commit that has to be.
+            connection.execute(f"PRAGMA synchronous = {'NORMAL' if lazily else 'FULL'}")
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield SqliteTransaction(connection, self._bits)
