@@ -64,7 +64,7 @@ class Store:
         self.path = path
         self.database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         version = self.one("PRAGMA user_version")[0]
-        require(version in (5, 6), f"{path} has version {version}, this reader knows 5 and 6")
+        require(version in (5, 6, 7), f"{path} has version {version}, this reader knows 5 to 7")
         self.rows, self.filed, self.generation = self.one(
             "SELECT next_row, filed, generation FROM state"
         )

@@ -3,7 +3,8 @@
 EdgeMrlError
 ├── UsageError                exit 2   wrong usage or input
 │   ├── NoStoreError                   there is no store at this path
-│   └── NotEnrolledError               a store that belongs to no server yet
+│   ├── NotEnrolledError               a store that belongs to no server yet
+│   └── RefusedDocumentsError exit 5   documents with such texts; all others were stored
 ├── GateError                 exit 1   a check or a quality gate failed
 ├── BundleError               exit 2   a bundle that cannot be trusted
 │   ├── MissingFileError               a file that the manifest lists is missing
@@ -57,6 +58,7 @@ __all__ = [
     "NotEnrolledError",
     "OutOfMemoryError",
     "OversizedAnswerError",
+    "RefusedDocumentsError",
     "ServerError",
     "SignatureError",
     "StepError",
@@ -99,6 +101,20 @@ class NotEnrolledError(UsageError):
 
 class NoStoreError(UsageError):
     """There is no store at this path; the message says how to make one."""
+
+
+class RefusedDocumentsError(UsageError):
+    """Documents whose texts a bundle cannot take were left out; all others were stored.
+
+    Attributes:
+        stored: What was stored; an ``edge_mrl.ingest.Stored``, whose ``refused`` lists what was not.
+    """
+
+    exit_code = 5
+
+    def __init__(self, message: str, *, stored: Any) -> None:
+        super().__init__(message)
+        self.stored = stored
 
 
 class GateError(EdgeMrlError):

@@ -14,7 +14,7 @@ from edge_mrl.bundle import read_manifest
 from edge_mrl.documents import PassageRule
 from edge_mrl.encode import Encoder, passage_rule
 from edge_mrl.errors import BindingError, NoStoreError, UsageError
-from edge_mrl.ingest import MOST_CHANGES, embed_again, put_documents, rule_for
+from edge_mrl.ingest import MOST_CHANGES, embed_again, put_documents, require_rule, rule_for
 from edge_mrl.lazy import moved
 from edge_mrl.search import (
     DEFAULT_MARGIN,
@@ -45,7 +45,7 @@ from edge_mrl.store import (
 if TYPE_CHECKING:
     from edge_mrl.documents import Document
     from edge_mrl.encode import OpeningKeywords
-    from edge_mrl.ingest import Stored
+    from edge_mrl.ingest import PutOptions, Refused, Stored
     from edge_mrl.search import Hit, Scorer, SearchKeywords
     from edge_mrl.store import Compaction, Health, Stats
     from edge_mrl.sync import Reranker
@@ -63,7 +63,8 @@ class Index:
     def __init__(
         self, store: Store, encoder: Encoder | None, *, opening: OpeningKeywords | None = None
     ) -> None:
-        self._store = store
+        self._opened = store
+        self._closed = False
         self._opening = opening or {}
         self._encoder = encoder
         self._lock = threading.Lock()
@@ -119,14 +120,25 @@ class Index:
                     store = opened.enter_context(
                         Store.create(path, binding, rule, keep_full=keep_full)
                     )
-            _require_rule(store, max_tokens, overlap, keep_full)
+            require_rule(store, max_tokens=max_tokens, overlap=overlap, keep_full=keep_full)
             opened.pop_all()
         return cls(store, encoder, opening=opening)
 
     @property
+    def _store(self) -> Store:
+        """The store, for whoever uses it.
+
+        Raises:
+            UsageError: The index is closed.
+        """
+        if self._closed:
+            raise UsageError(f"the index of {self._opened.path} is closed: open it again")
+        return self._opened
+
+    @property
     def path(self) -> Path:
         """The store's file."""
-        return self._store.path
+        return self._opened.path
 
     @property
     def rule(self) -> PassageRule:
@@ -165,29 +177,28 @@ class Index:
                 self._encoder = Encoder.open(folder, **self._opening)
             return self._encoder
 
-    def put(
-        self,
-        documents: Iterable[Document],
-        *,
-        committed: Callable[[Stored], None] | None = None,
-    ) -> Stored:
+    def put(self, documents: Iterable[Document], **options: Unpack[PutOptions]) -> Stored:
         """Store documents. Each replaces the one with its id; unchanged text is not embedded again.
 
         Documents are read, embedded and committed in batches, in order, in bounded memory. A document is
         stored completely or not at all, and is durable once its batch is committed.
 
         Args:
-            documents: Any iterable.
-            committed: Called after each commit with the totals so far.
+            documents: Any iterable. If it raises, what it gave before is stored first.
+            **options: ``committed``, called after each commit with the totals so far; ``advance``,
+                called while a batch is embedded, with its passages that are done and all of them; and
+                ``on_error``. Documents whose texts the bundle cannot take are left out: "raise" (the
+                default) raises an error once all others are stored, "skip" does not.
 
         Returns:
-            How many documents were added, updated and unchanged.
+            How many documents were added, updated and unchanged, and which were left out.
 
         Raises:
+            RefusedDocumentsError: Documents were left out; all others were stored.
             UsageError: A document's metadata cannot be kept. The documents before it are stored.
             StoreError: The current batch was not stored.
         """
-        return put_documents(self._store, lambda: self.encoder, documents, committed=committed)
+        return put_documents(self._store, lambda: self.encoder, documents, **options)
 
     def delete(self, ids: Iterable[str]) -> int:
         """Delete documents; returns how many there were."""
@@ -323,6 +334,7 @@ class Index:
         max_tokens: int | None = None,
         overlap: int | None = None,
         progress: Callable[[int, int], None] | None = None,
+        refused: list[Refused] | None = None,
     ) -> int:
         """Embed all texts with another bundle, then change to it in one transaction.
 
@@ -334,6 +346,8 @@ class Index:
             max_tokens: The longest passage, in tokens (default: as now, or what the new model reads).
             overlap: Tokens that neighbouring passages share (default: as now, or an eighth).
             progress: Called with the number of documents done and of all documents.
+            refused: Documents whose texts the bundle cannot take are added to this list. They stay in the
+                store, where only their words can be searched.
 
         Returns:
             The number of documents that this call embedded.
@@ -348,17 +362,18 @@ class Index:
             rule = rule_for(encoder, self.rule, max_tokens, overlap)
             binding = binding_of(encoder.manifest, folder)
             wanted = reindex.Reindexing(binding, rule, self._store.keep_full)
-            return embed_again(self._store, encoder, wanted, progress)
+            return embed_again(self._store, encoder, wanted, progress, refused)
         finally:
             encoder.close()
 
     def close(self) -> None:
-        """Close the store and the bundle."""
+        """Close the store and the bundle. Every other method then raises a UsageError."""
+        self._closed = True
         if self._reranker is not None:
             self._reranker.close()
         if self._encoder is not None:
             self._encoder.close()
-        self._store.close()
+        self._opened.close()
 
     def __enter__(self) -> Self:
         return self
@@ -425,22 +440,6 @@ class Index:
 
 def _code(encoder: Encoder) -> tuple[str, str]:
     return encoder.manifest.space_id, encoder.manifest.code_id
-
-
-def _require_rule(
-    store: Store, max_tokens: int | None, overlap: int | None, keep_full: str | None
-) -> None:
-    rule = store.rule
-    if keep_full not in (None, store.keep_full):
-        raise UsageError(
-            f"{store.path} keeps {store.keep_full or 'no'} full vectors, not {keep_full}: leave out "
-            "this option, or create another store"
-        )
-    if max_tokens not in (None, rule.max_tokens) or overlap not in (None, rule.overlap):
-        raise UsageError(
-            f"{store.path} has passages of up to {rule.max_tokens} tokens with an overlap of "
-            f"{rule.overlap}, which cannot be changed: leave out these options, or create another store"
-        )
 
 
 _MOVED = {"edge_mrl.ingest": ("Stored", "embed"), "edge_mrl.search": ("Hit",)}

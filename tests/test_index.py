@@ -69,7 +69,7 @@ def test_index_of_fewer_bits_scores_levels_with_the_querys_whole_code(
     with Index.open(path, bundle=bundle, max_tokens=46) as index, Encoder.open(TINY) as encoder:
         index.put(documents)
         found = index.search_many(queries, k=9)
-        assert index.stats().code_bytes == {"int4": 8}.get(kind, 2)
+        assert index.stats().code_bytes == {"int4": 8, "2bit": 4}.get(kept.kind, 2)
         left = encoder.encode(queries, kind="query").coarse
         right = encoder.encode([d.text for d in documents]).coarse
         scores = similarity(left, levels(right, kept))
@@ -315,7 +315,7 @@ def test_id_that_comes_twice_keeps_the_last_text(path: Path) -> None:
 def test_batches_are_committed_as_they_are_done(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_mrl.ingest.BATCH_DOCUMENTS", 4)
+    monkeypatch.setattr("edge_mrl.ingest.putting.BATCH_DOCUMENTS", 4)
     seen: list[tuple[int, int]] = []
     with Index.open(path, bundle=TINY) as index, Index.open(path) as other:
 
@@ -333,7 +333,7 @@ def test_batches_are_committed_as_they_are_done(
 
 
 def test_long_documents_make_small_batches(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_mrl.ingest.BATCH_CHARS", 100)
+    monkeypatch.setattr("edge_mrl.ingest.putting.BATCH_CHARS", 100)
     sizes: list[int] = []
     with Index.open(path, bundle=TINY) as index:
         index.put(make_documents(6), committed=lambda stored: sizes.append(stored.documents))

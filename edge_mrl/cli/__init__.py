@@ -82,7 +82,7 @@ a first run:
   edge-mrl search "what was that about?" --store notes.db
 
 exit codes: 0 done, 1 a check failed, 2 wrong usage or input, 3 a package is missing,
-            4 network or server, 130 interrupted
+            4 network or server, 5 some input was left out, 130 interrupted
 
 `edge-mrl COMMAND --help` describes a command.
 """

@@ -32,7 +32,7 @@ exit codes: 0 done, even if nothing was found; 2 wrong usage, or the store canno
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the sub-command's arguments."""
     parser.epilog = _EPILOG
-    parser.add_argument("ids", nargs="*", metavar="ID", help="a document's id")
+    parser.add_argument("ids", nargs="*", metavar="ID", help="a document's id, or its file's path")
     add_filter(parser)
     add_store(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -41,13 +41,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Delete documents and print how many there were."""
+    from edge_mrl.sources import ids_of_paths
+
     if bool(args.ids) == bool(args.filter):
         raise UsageError("expected either ids or --filter (see `edge-mrl delete --help`)")
     with open_existing(args) as index:
         where = parse_filter(args.filter)
         if where == {}:
             raise UsageError("--filter {} matches every document: name a condition")
-        ids = args.ids if where is None else index.select(where)
+        if where is None:
+            paths = ids_of_paths(index.store, args.ids)
+            ids = [paths.get(name, name) for name in args.ids]
+        else:
+            ids = index.select(where)
         deleted = index.delete(ids)
     if args.json:
         print_json({"deleted": deleted, "not_found": len(set(ids)) - deleted})

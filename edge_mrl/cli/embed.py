@@ -14,7 +14,7 @@ from edge_mrl.cli.common.output import count, duration, print_json, size
 from edge_mrl.cli.common.progress import Progress
 from edge_mrl.cli.common.stores import add_threads
 from edge_mrl.cli.common.vectors import JsonLines, Npy, replacing
-from edge_mrl.errors import UsageError
+from edge_mrl.errors import EncoderError, UsageError
 
 if TYPE_CHECKING:
     from edge_mrl.cli.common.vectors import Writer
@@ -164,20 +164,37 @@ def _stream(
 ) -> int:
     """Encode and write, some hundred texts at a time; returns their number."""
     pending = 0
+    window: list[str] = []  # texts that were read and are not encoded yet
 
     def texts() -> Iterator[str]:
         nonlocal pending
         for text, size_bytes in lines:
             pending += size_bytes
+            window.append(text)
             yield text
 
     done = 0
-    for encoding in encoder.stream(texts(), kind=kind):
-        writer.write(encoding)
-        done += len(encoding)
-        bar_advance(pending, note=f"{done:,} texts")
-        pending = 0
+    try:
+        for encoding in encoder.stream(texts(), kind=kind):
+            writer.write(encoding)
+            done += len(encoding)
+            del window[: len(encoding)]
+            bar_advance(pending, note=f"{done:,} texts")
+            pending = 0
+    except EncoderError as error:
+        number = done + 1 + _first_refused(encoder, window, kind)
+        raise EncoderError(f"text {number:,}: {error}; leave this line out") from error
     return done
+
+
+def _first_refused(encoder: Encoder, texts: list[str], kind: str) -> int:
+    """The place of the first text that the bundle cannot take, among texts with at least one."""
+    for place, text in enumerate(texts):
+        try:
+            encoder.encode([text], kind=kind)
+        except EncoderError:
+            return place
+    return 0
 
 
 def _summarise(

@@ -15,7 +15,8 @@ HELP = "connect a store to a server, as one of its devices"
 _EPILOG = """\
 The invitation is a one-time secret from the server's administrator (`edge-mrl admin invitations create
 TENANT`). The server exchanges it for a token, which is kept in STORE-sync.json; only you can read that
-file. All documents of the store are queued; `edge-mrl sync` sends them.
+file. All documents of the store are queued; `edge-mrl sync` sends them. With --bundle, a device without
+a store gets an empty one, which receives what other devices wrote.
 
 By default only vectors are sent, not text. Vectors are not anonymous: text can be reconstructed from them
 (see docs/sync.md).
@@ -39,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     # The former name of --invitation; it goes with the next minor version.
     secret.add_argument("--code", help=argparse.SUPPRESS)
     add_store(parser)
+    parser.add_argument(
+        "--bundle", metavar="DIR", help="the bundle's folder; makes an empty store if there is none"
+    )
     parser.add_argument(
         "--name", help="a name of this device for people (default: the machine's host name)"
     )
@@ -74,6 +78,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--max-queue {most}: expected a number of bytes, 0 or more")
     if args.code is not None:
         print("edge-mrl: warning: --code is now --invitation", file=sys.stderr)
+    if args.bundle is not None:
+        from edge_mrl.index import Index
+
+        Index.open(args.store, args.bundle).close()
     with Store.open(args.store) as store:
         status = enroll(
             store,

@@ -27,24 +27,32 @@ exit codes: 0 all found; 1 some not found; 2 wrong usage, or the store cannot be
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the sub-command's arguments."""
     parser.epilog = _EPILOG
-    parser.add_argument("ids", nargs="+", metavar="ID", help="a document's id")
+    parser.add_argument("ids", nargs="+", metavar="ID", help="a document's id, or its file's path")
     add_store(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object a document")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the documents in the order of their ids on the command line."""
+    from edge_mrl.sources import ids_of_paths
+
     with open_existing(args) as index:
-        found = index.get(args.ids)
+        paths = ids_of_paths(index.store, args.ids)
+        found = index.get([paths.get(name, name) for name in args.ids])
+        here = index.store.hashes(list(found))
+    missing = False
     for name in dict.fromkeys(args.ids):
-        document = found.get(name)
+        document = found.get(paths.get(name, name))
+        missing = missing or document is None
         if document is None:
             print(f"edge-mrl: no document {name!r}", file=sys.stderr)
         elif args.json:
             print_json(_facts(document))
         else:
             print(document.text)
-    return 0 if all(name in found for name in args.ids) else 1
+        if document is not None and not document.text and document.id not in here:
+            print(f"edge-mrl: note: the text of {name!r} is on another device", file=sys.stderr)
+    return 1 if missing else 0
 
 
 def _facts(document: Document) -> dict[str, Any]:

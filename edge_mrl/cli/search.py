@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import os
 import shutil
 import sys
 import time
@@ -31,9 +32,12 @@ __all__ = ["HELP", "add_arguments", "run"]
 
 HELP = "find the documents that answer a question"
 SNIPPET_LINES = 2
+#: Shown for documents that other devices sent without their texts.
+TEXT_ELSEWHERE = "(the text is on another device)"
 MODES = ("vector", "keyword", "hybrid")
 _EPILOG = f"""\
-Each document is ranked by its best passage, and that passage is printed. Everything happens on this
+Each document is ranked by its best passage, and that passage is printed, below the path of its file or
+its id. Everything happens on this
 machine, unless you ask the store's server with --rerank. Put the question in quotes. Without a question,
 the command reads questions from the keyboard or a pipe, one a line.
 
@@ -168,12 +172,16 @@ def _answer(index: Index, args: argparse.Namespace, query: str, started: float) 
     if args.json:
         _print_json(query, hits, seconds, reranked=args.rerank is not None)
         sys.stdout.flush()
+        if not hits and not args.quiet:
+            print("nothing found", file=sys.stderr)
         return
-    _print_text(hits)
+    _print_text(hits, _paths(index, hits))
     if not args.quiet:
         counts = index.count()
         where = f"{count(counts.passages, 'passage')} of {count(counts.documents, 'document')}"
         note = ", start-up included" if args.query is not None else ""
+        if not hits:
+            print("nothing found", file=sys.stderr)
         print(f"searched {where} in {duration(seconds)}{note}", file=sys.stderr)
         if args.rerank is not None:
             why = f": {hits.reason}" if hits.reason else ""
@@ -188,8 +196,22 @@ def _print_json(query: str, hits: Results, seconds: float, *, reranked: bool) ->
     print_json(facts)
 
 
-def _print_text(hits: Results) -> None:
+def _paths(index: Index, hits: Results) -> dict[str, str]:
+    """Paths of hits by id, where a document is a file on this machine."""
+    from edge_mrl.sources import shown_path
+    from edge_mrl.store import read_roots
+
+    roots = read_roots(index.store)
+    here = os.path.realpath(".")
+    found = {hit.id: shown_path(roots, hit.id, folder=here) for hit in hits}
+    return {
+        name: path for name, path in found.items() if path is not None and os.path.lexists(path)
+    }
+
+
+def _print_text(hits: Results, paths: dict[str, str]) -> None:
     width = shutil.get_terminal_size().columns
     for rank, hit in enumerate(hits, start=1):
-        print(f"{rank:>3}  {hit.score:.3f}  {snippet(hit.id, chars=width)}")
-        print(f"            {snippet(hit.text, chars=SNIPPET_LINES * (width - 12))}")
+        print(f"{rank:>3}  {hit.score:.3f}  {snippet(paths.get(hit.id, hit.id), chars=width)}")
+        text = snippet(hit.text, chars=SNIPPET_LINES * (width - 12)) if hit.text else TEXT_ELSEWHERE
+        print(f"            {text}")

@@ -58,6 +58,7 @@ def _rows(facts: Stats) -> list[tuple[str, str]]:
             + (f"; not in use: {facts.problem}" if facts.problem else ""),
         ),
     ]
+    rows += [("folder", f"{name} = {path}") for name, path in facts.roots.items()]
     if facts.stages:
         rows.append(("stages", facts.stages))
     if facts.server:

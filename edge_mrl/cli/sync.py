@@ -261,6 +261,11 @@ def _print_outcome(
     if outcome.resent is not None:
         again = count(outcome.resent, "document")
         parts.append(f"the server had been restored from an older copy: {again} queued again")
+    if outcome.conflicts:
+        again = count(outcome.conflicts, "document")
+        parts.append(
+            f"another device wrote {again} under ids of this one's; the texts are kept (--dead-letters)"
+        )
     if status.dead:
         parts.append(f"{status.dead:,} cannot be sent (list them with --dead-letters)")
     print("; ".join(parts), flush=True)
@@ -292,7 +297,7 @@ def _print_letters(letters: Sequence[Any], args: argparse.Namespace) -> None:
         return
     for letter in letters:
         text = "" if letter.document is None else snippet(letter.document.text, chars=60)
-        print(f"{letter.reason:<18}{_when(letter.since_ms)}  {letter.id}  {text}".rstrip())
+        print(f"{letter.reason:<20}{_when(letter.since_ms)}  {letter.id}  {text}".rstrip())
         if letter.detail:
             print(f"{'':18}{letter.detail}")
 

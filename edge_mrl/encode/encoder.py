@@ -7,7 +7,7 @@ import math
 import os
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypedDict
@@ -157,7 +157,13 @@ class Encoder:
             window_chars=LOW_MEMORY_WINDOW_CHARS if low_memory else WINDOW_CHARS,
         )
 
-    def encode(self, texts: Iterable[str], *, kind: str = "document") -> Encoding:
+    def encode(
+        self,
+        texts: Iterable[str],
+        *,
+        kind: str = "document",
+        advance: Callable[[int], None] | None = None,
+    ) -> Encoding:
         """Encode texts.
 
         Args:
@@ -165,6 +171,7 @@ class Encoder:
                 from the result. Texts longer than ``manifest.max_tokens`` are truncated. An empty
                 string is a text like any other. A lone surrogate is read as U+FFFD.
             kind: "document" or "query": the model's prompt for it is put in front of each text.
+            advance: Called with the number of texts that were encoded since the last call.
 
         Returns:
             The vectors of the n texts, in their order; n may be 0.
@@ -174,7 +181,7 @@ class Encoder:
             UsageError: The kind is unknown, or the encoder is closed.
             EncoderError: The bundle cannot encode a text; the others of the call are not encoded either.
         """
-        chunks = list(self.stream(texts, kind=kind))
+        chunks = list(self.stream(texts, kind=kind, advance=advance))
         if not chunks:
             return self._empty()
         full = None
@@ -182,7 +189,13 @@ class Encoder:
             full = np.concatenate([chunk.full for chunk in chunks])
         return Encoding(np.concatenate([chunk.coarse for chunk in chunks]), full)
 
-    def stream(self, texts: Iterable[str], *, kind: str = "document") -> Iterator[Encoding]:
+    def stream(
+        self,
+        texts: Iterable[str],
+        *,
+        kind: str = "document",
+        advance: Callable[[int], None] | None = None,
+    ) -> Iterator[Encoding]:
         """Encode texts in order, a few hundred at a time, in bounded memory.
 
         Arguments and errors are those of ``encode``. The arguments are checked at once, each text when
@@ -194,7 +207,7 @@ class Encoder:
             raise UsageError(f"kind is {kind!r}, expected one of {', '.join(KINDS)}")
         prompt = self.manifest.prompts[kind]
         windows = _windows(texts, prompt, self._window_chars)
-        return (self._encode_window(window) for window in windows)
+        return (self._encode_window(window, advance) for window in windows)
 
     def encode_padded(self, texts: Sequence[str], *, kind: str = "document") -> Encoding:
         """Encode all texts as one batch, padded to the longest: for checks, not for speed.
@@ -247,11 +260,13 @@ class Encoder:
         full = None if width is None else np.empty((0, width), np.float32)
         return Encoding(np.empty((0, self.manifest.dim), np.int8), full)
 
-    def _encode_window(self, texts: list[str]) -> Encoding:
+    def _encode_window(
+        self, texts: list[str], advance: Callable[[int], None] | None = None
+    ) -> Encoding:
         with reporting_memory():
-            return self._encode_texts(texts)
+            return self._encode_texts(texts, advance)
 
-    def _encode_texts(self, texts: list[str]) -> Encoding:
+    def _encode_texts(self, texts: list[str], advance: Callable[[int], None] | None) -> Encoding:
         rows = self._token_ids(texts)
         width = self.manifest.full_dim
         coarse = np.empty((len(rows), self.manifest.dim), np.int8)
@@ -262,6 +277,8 @@ class Encoder:
             coarse[batch] = outputs[0]
             if full is not None:
                 full[batch] = outputs[1]
+            if advance is not None:
+                advance(len(batch))
         return Encoding(coarse, full)
 
     def _batches(self, lengths: list[int]) -> list[list[int]]:

@@ -104,6 +104,7 @@ class GraphSession:
             coarse int8[n, dim] and, unless the bundle gives codes only, full float32[n, D].
 
         Raises:
+            EncoderError: The graph cannot take the token ids, or gives no vectors for them.
             UsageError: The session is closed.
         """
         return self._run(self._session(), rows)

@@ -37,7 +37,7 @@ from edge_mrl.heads.selection import (
     spread,
 )
 from edge_mrl.index import Index
-from edge_mrl.ingest import REINDEX_DOCUMENTS
+from edge_mrl.ingest import REINDEX_DOCUMENTS, full_vectors
 from edge_mrl.store import Entry, binding_of, find_bundle, reindex
 
 if TYPE_CHECKING:
@@ -214,7 +214,8 @@ class _Vectors:
         for key in there:
             spans = places[key][1] if key in places else []
             full = next((d[key] for d in (kept, self._again, fresh) if key in d), None)
-            full = np.empty((0, self._width), np.float32) if full is None else full
+            if full is None:  # no passages, or a text that the bundle cannot take
+                full, spans = np.empty((0, self._width), np.float32), []
             yield key, Entry(documents[key], spans, np.empty((0, 0), np.int8), full), key in kept
 
     @property
@@ -228,12 +229,11 @@ class _Vectors:
         if not cut:
             return {}
         encoder: Encoder = self.index.encoder
-        texts = [text[start:end] for _, text, spans in cut for start, end in spans]
-        full = encoder.encode(texts, kind="document").full
-        assert full is not None
-        self.embedded += len(cut)
-        borders = np.cumsum([len(spans) for _, _, spans in cut])[:-1]
-        return dict(zip((key for key, _, _ in cut), np.split(full, borders), strict=True))
+        texts = [[text[start:end] for start, end in spans] for _, text, spans in cut]
+        made = zip((key for key, _, _ in cut), full_vectors(encoder, texts), strict=True)
+        found = {key: full for key, full in made if full is not None}
+        self.embedded += len(found)
+        return found
 
 
 def _trial(

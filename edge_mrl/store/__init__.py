@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from edge_mrl.store.replica.dead_letters import DeadLetter
     from edge_mrl.store.replica.outbox import MAX_QUEUE_BYTES, Enrollment
     from edge_mrl.store.replica.queue import Outgoing, Queue, Verdict
+    from edge_mrl.store.roots import (
+        Moved,
+        Root,
+        forget_root,
+        move_some,
+        read_roots,
+        sources_below,
+        write_roots,
+    )
     from edge_mrl.store.statistics import Stats, stats
     from edge_mrl.store.store import Store
     from edge_mrl.store.view import Place, View
@@ -38,9 +47,11 @@ __all__ = [
     "Entry",
     "Health",
     "Layout",
+    "Moved",
     "Outgoing",
     "Place",
     "Queue",
+    "Root",
     "Segment",
     "Stats",
     "Store",
@@ -50,11 +61,16 @@ __all__ = [
     "check",
     "compact",
     "find_bundle",
+    "forget_root",
     "full_text_problem",
+    "move_some",
+    "read_roots",
     "reindex",
     "replica",
+    "sources_below",
     "stats",
     "text_hash",
+    "write_roots",
 ]
 
 __getattr__ = lazily(
@@ -72,6 +88,15 @@ __getattr__ = lazily(
         "replica.dead_letters": ("DeadLetter",),
         "replica.outbox": ("MAX_QUEUE_BYTES", "Enrollment"),
         "replica.queue": ("Outgoing", "Queue", "Verdict"),
+        "roots": (
+            "Moved",
+            "Root",
+            "forget_root",
+            "move_some",
+            "read_roots",
+            "sources_below",
+            "write_roots",
+        ),
         "statistics": ("Stats", "stats"),
         "store": ("Store",),
         "view": ("Place", "View"),

@@ -16,6 +16,7 @@ from edge_mrl.errors import (
     StoreBusyError,
     StoreError,
     StoreVersionError,
+    UsageError,
 )
 from edge_mrl.machine import reporting_memory
 from edge_mrl.store.engine.making import has_rollback_journal, make_whole
@@ -59,11 +60,14 @@ def connect(path: Path, *, fill: Fill | None, timeout_s: float) -> tuple[sqlite3
         The connection, and whether it can write: False if the file or its medium is read-only.
 
     Raises:
+        UsageError: The path is one of SQLite's special names.
         NoStoreError: There is no store, and ``fill`` is None.
         NotAStoreError: Another program wrote the file; it is left as it is.
         StoreVersionError: A newer edge-mrl wrote it.
         StoreError: The store is busy, damaged, or cannot be opened.
     """
+    if str(path) == ":memory:" or str(path).startswith("file:"):
+        raise UsageError(f"{path} is a name of SQLite's: a store is a file, so name one")
     there = _recognise(path)
     if fill is None and not there:
         raise _no_store(path)
@@ -179,6 +183,8 @@ def _code(error: sqlite3.Error) -> int:
 
 def _explain(error: sqlite3.Error, path: Path) -> StoreError:
     code = _code(error)
+    if isinstance(error, sqlite3.ProgrammingError) and "closed database" in str(error):
+        return StoreError(f"the store {path} is closed: open it again")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreBusyError(f"{path} is being written by another process: try again in a moment")
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):

@@ -18,6 +18,7 @@ from edge_mrl.store.migrations import KEYWORD_COLUMNS
 from edge_mrl.store.records import checksum, decode_metadata, document_check, text_hash
 from edge_mrl.store.replica.outbox import read_enrollment
 from edge_mrl.store.replica.withheld import WITHHELD_COLUMNS
+from edge_mrl.store.roots import damaged_roots, drop_damaged_roots
 from edge_mrl.store.rows import insert_fields
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ def check(store: Store, *, repair: bool = False, advance: Advance | None = None)
             indexes["fields"] = fields
         if (keywords := _keywords(connection)) is not None:
             indexes["keywords"] = keywords
+        if damaged_roots(connection):
+            indexes["roots"] = "roots: the place of a folder cannot be trusted; it is found again"
         indexes.update((f"codes {n}", text) for n, text in enumerate(_code_file(connection, cache)))
     repaired = _repair(store, indexes, damaged=bool(found)) if repair else {}
     left = [text for name, text in indexes.items() if name not in repaired]
@@ -282,6 +285,8 @@ def _repair(store: Store, indexes: dict[str, str], *, damaged: bool) -> dict[str
             connection.execute("DELETE FROM fields")
             for key, metadata in list(_metadata(connection)):
                 insert_fields(connection, key, metadata)
+        if "roots" in indexes:
+            drop_damaged_roots(connection)
         if "keywords" in indexes:
             connection.execute("INSERT INTO keywords (keywords) VALUES ('delete-all')")
             connection.execute("INSERT INTO keywords (rowid, text) SELECT key, text FROM documents")

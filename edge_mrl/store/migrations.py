@@ -322,6 +322,15 @@ _WITHHELD: tuple[Step, ...] = (
     ) WITHOUT ROWID""",
 )
 
+_ROOTS: tuple[Step, ...] = (
+    """CREATE TABLE roots (
+        prefix TEXT PRIMARY KEY,
+        path BLOB NOT NULL,
+        facts TEXT NOT NULL,
+        crc INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+)
+
 #: Names and steps, in order. A released migration never changes; a new one goes at the end.
 MIGRATIONS: tuple[tuple[str, tuple[Step, ...]], ...] = (
     ("0001-documents-passages-codes", _FIRST),
@@ -330,4 +339,5 @@ MIGRATIONS: tuple[tuple[str, tuple[Step, ...]], ...] = (
     ("0004-stored-codes-settings", (*_FOURTH_TABLES, _check_fourth)),
     ("0005-epoch-numbered-pushes", (*_FIFTH_TABLES, _fill_fifth)),
     ("0006-withheld-versions", _WITHHELD),
+    ("0007-roots", _ROOTS),
 )

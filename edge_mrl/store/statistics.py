@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from edge_mrl.documents import clean
 from edge_mrl.store import reindex
 from edge_mrl.store.binding import SEARCH_STAGES, read_setting
 from edge_mrl.store.codefile.state import read_dead, read_state
 from edge_mrl.store.file import stored_bytes
 from edge_mrl.store.replica.outbox import read_enrollment
+from edge_mrl.store.roots import read_roots
 
 if TYPE_CHECKING:
     from edge_mrl.store.store import Store
@@ -45,6 +47,7 @@ class Stats:
         problem: Why the code file is not in use, in words; None if it is.
         server: The server that the store is synced with; None if it is not enrolled.
         queued: Documents that wait to be sent.
+        roots: Folders that are indexed, by the names that begin their documents' ids.
         reindexing: The bundle to which an interrupted reindexing was changing the store; None if no
             reindexing was interrupted.
     """
@@ -70,6 +73,7 @@ class Stats:
     problem: str | None
     server: str | None
     queued: int
+    roots: Mapping[str, str]
     reindexing: str | None
 
     def as_dict(self) -> dict[str, Any]:
@@ -120,5 +124,6 @@ def stats(store: Store) -> Stats:
         problem=problem,
         server=None if enrollment is None else enrollment.server,
         queued=queued,
+        roots={root.name: clean(root.path) for root in read_roots(store)},
         reindexing=None if going is None else going.binding.bundle,
     )

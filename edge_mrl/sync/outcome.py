@@ -39,6 +39,8 @@ class Outcome:
         retry_after_s: Seconds that the server asked to wait before the next run, if it did.
         resent: Documents and deletions that were queued again because the server had been restored from
             an older copy; None if it had not.
+        conflicts: Documents received that took the place of another text of this device's, because both
+            devices gave it the same id; that text is a dead letter now.
     """
 
     pushed: int = 0
@@ -53,6 +55,7 @@ class Outcome:
     cause: Cause | None = None
     retry_after_s: float | None = None
     resent: int | None = None
+    conflicts: int = 0
 
     @property
     def done(self) -> bool:
@@ -98,7 +101,7 @@ class Tally:
         )
         self._report()
 
-    def pulled(self, put: int, deleted: int, withheld: int = 0) -> None:
+    def pulled(self, put: int, deleted: int, withheld: int = 0, *, conflicts: int = 0) -> None:
         """Count documents that were received, deleted because others had, and could not be stored."""
         now = self._outcome
         self._outcome = replace(
@@ -107,6 +110,7 @@ class Tally:
             deleted=now.deleted + deleted,
             dead=now.dead + withheld,
             unreadable=now.unreadable + withheld,
+            conflicts=now.conflicts + conflicts,
         )
         self._report()
 

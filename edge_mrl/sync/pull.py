@@ -253,7 +253,9 @@ class Puller:
             offset_ms=position.offset_ms,
             withheld=others,
         )
-        self._tally.pulled(applied.put, applied.deleted, applied.withheld)
+        self._tally.pulled(
+            applied.put, applied.deleted, applied.withheld, conflicts=applied.conflicts
+        )
 
     # --- the snapshot
 

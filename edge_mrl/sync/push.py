@@ -11,6 +11,7 @@ import numpy as np
 
 from edge_mrl.errors import (
     EdgeMrlError,
+    EncoderError,
     IntermediaryError,
     NetworkError,
     NotEnrolledError,
@@ -274,6 +275,9 @@ class Pusher:
         """
         try:
             return self._embed_all(waiting), {}
+        except EncoderError as error:
+            if len(waiting) == 1:
+                return {}, {waiting[0].id: f"its text cannot be embedded: {reason(error)}"}
         except (EdgeMrlError, MemoryError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever the model's runtime raises for a text

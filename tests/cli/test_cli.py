@@ -123,7 +123,7 @@ def test_no_command_shows_help_as_an_error() -> None:
         (["search", "cat", "--store", "x.db", "-k", "0"], "no store at x.db"),
         (["search", " ", "--store", "x.db"], "question is empty"),
         (["search", "cat", "--store", "x.db", "--bundle", str(TINY)], "no store at x.db"),
-        (["index", ".", "--store", "x.db", "--bundle", str(TINY)], "nothing to read"),
+        (["index", "missing", "--store", "x.db", "--bundle", str(TINY)], "no file or folder"),
         (["index", "none.txt", "--store", "x.db"], "no file or folder none.txt"),
         (["embed", "--bundle", "missing"], "no bundle at"),
         (["embed", "none.txt", "--bundle", str(TINY)], "no file none.txt"),

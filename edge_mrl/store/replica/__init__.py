@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from edge_mrl.store.replica.dead_letters import (
         DELETED_ELSEWHERE,
         NO_VECTORS,
+        REPLACED_ELSEWHERE,
         DeadLetter,
         count_dead_letters,
         drop_dead_letters,
         list_dead_letters,
+        replaced_texts,
         requeue_dead_letters,
     )
     from edge_mrl.store.replica.enrollment import (
@@ -61,6 +63,7 @@ __all__ = [
     "DELETED_ELSEWHERE",
     "MAX_QUEUE_BYTES",
     "NO_VECTORS",
+    "REPLACED_ELSEWHERE",
     "UNREADABLE",
     "Agreed",
     "Applied",
@@ -89,6 +92,7 @@ __all__ = [
     "outgoing",
     "queue_of",
     "reconcile",
+    "replaced_texts",
     "requeue_dead_letters",
     "resend",
     "set_margin",
@@ -112,10 +116,12 @@ __getattr__ = lazily(
         "dead_letters": (
             "DELETED_ELSEWHERE",
             "NO_VECTORS",
+            "REPLACED_ELSEWHERE",
             "DeadLetter",
             "count_dead_letters",
             "drop_dead_letters",
             "list_dead_letters",
+            "replaced_texts",
             "requeue_dead_letters",
         ),
         "enrollment": (

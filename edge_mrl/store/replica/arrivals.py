@@ -17,8 +17,12 @@ from edge_mrl.errors import (
     OutOfMemoryError,
     StoreError,
 )
-from edge_mrl.store.records import Binding, decode_metadata, encode_codes
-from edge_mrl.store.replica.dead_letters import DELETED_ELSEWHERE, write_dead_letter
+from edge_mrl.store.records import Binding, decode_metadata, encode_codes, text_hash
+from edge_mrl.store.replica.dead_letters import (
+    DELETED_ELSEWHERE,
+    REPLACED_ELSEWHERE,
+    write_dead_letter,
+)
 from edge_mrl.store.replica.enrollment import require
 from edge_mrl.store.replica.outbox import (
     NEVER,
@@ -58,11 +62,14 @@ class Applied:
         put: How many documents were put in the store.
         deleted: How many were deleted in it.
         withheld: How many versions could not be stored.
+        conflicts: How many of those that were put took the place of another text of this device's; that
+            text is a dead letter now.
     """
 
     put: int
     deleted: int
     withheld: int = 0
+    conflicts: int = 0
 
 
 def apply_pulled(
@@ -113,7 +120,7 @@ def apply_pulled(
         gone = [name for name in news.gone if name in local.keys]
         taking.delete(gone)
         taking.put(news.entries)
-        return Applied(len(news.entries), len(gone), len(unknown))
+        return Applied(len(news.entries), len(gone), len(unknown), local.conflicts)
 
 
 def concerns_documents(error: Exception) -> bool:
@@ -181,7 +188,8 @@ def _newer_versions(
         elif local.same(entry):
             news.same.append(local.keys[item.id])
         else:
-            news.entries.append(local.complete(item, entry))
+            mine = local.keep_replaced(item, entry, before)
+            news.entries.append(local.complete(item, entry, own_file=not mine))
     return news
 
 
@@ -195,11 +203,12 @@ def _newer(version: Version, before: Known, local: _Local, entry: Entry | None) 
 
 @dataclass(frozen=True, slots=True)
 class _LocalRow:
-    """What only this device knows of a document, and whether the document's text is here."""
+    """What only this device knows of a document, and what text of it is here."""
 
     metadata: str
     source: str | None
     has_text: bool
+    digest: bytes
 
 
 class _Local:
@@ -211,13 +220,14 @@ class _Local:
         self._connection = connection
         self._binding = binding
         self._device = device
-        columns = "id, key, metadata, source, text <> ''"
+        columns = "id, key, metadata, source, text <> '', hash"
         rows = select_rows(connection, columns, "id", names)
+        self.conflicts = 0
         self.keys: dict[str, int] = {}
         self._rows: dict[str, _LocalRow] = {}
-        for name, key, metadata, source, has_text in rows:
+        for name, key, metadata, source, has_text, digest in rows:
             self.keys[name] = key
-            self._rows[name] = _LocalRow(metadata, source, bool(has_text))
+            self._rows[name] = _LocalRow(metadata, source, bool(has_text), digest)
         keys = list(self.keys.values())
         self._codes = dict(select_rows(connection, "document, codes", "document", keys, "passages"))
         self._queued = _waiting(connection, names)
@@ -237,10 +247,31 @@ class _Local:
         mine = before is not None and before.version.device == self._device
         accepted = before is None or before.acknowledged >= before.version.stamp
         if item.deleted and mine and not accepted and item.id in self._rows:
-            query = "SELECT metadata, text FROM documents WHERE id = ?"
-            metadata, text = self._connection.execute(query, (item.id,)).fetchone()
-            letter = (item.id, item.stamp, DELETED_ELSEWHERE, 0)
-            write_dead_letter(self._connection, letter, kept=(metadata, text))
+            self._keep_as_letter(item, DELETED_ELSEWHERE)
+
+    def keep_replaced(self, item: Item, entry: Entry, before: Known | None) -> bool:
+        """Keep a text of this device's that another text takes the place of, as a dead letter.
+
+        An edit that comes with its text, of a document that was put here without a file, is no case of
+        this. Returns whether there was such a text.
+        """
+        row = self._rows.get(item.id)
+        mine = before is None or before.version.device == self._device
+        if row is None or not row.has_text or not mine:
+            return False
+        if row.digest == text_hash(entry.document.text):
+            return False
+        if entry.document.text and row.source is None:
+            return False
+        self._keep_as_letter(item, REPLACED_ELSEWHERE)
+        self.conflicts += 1
+        return True
+
+    def _keep_as_letter(self, item: Item, reason: str) -> None:
+        query = "SELECT metadata, text FROM documents WHERE id = ?"
+        metadata, text = self._connection.execute(query, (item.id,)).fetchone()
+        letter = (item.id, item.stamp, reason, 0)
+        write_dead_letter(self._connection, letter, kept=(metadata, text))
 
     def same(self, entry: Entry) -> bool:
         """Whether the same text is here already: the same codes, and no other text or metadata came.
@@ -260,10 +291,16 @@ class _Local:
         rows = [np.frombuffer(data, np.int8).astype(np.int16) for data in (here, there)]
         return bool((np.abs(rows[0] - rows[1]) <= 1).all())
 
-    def complete(self, item: Item, entry: Entry) -> Entry:
-        """The document with what only this device knows: its file, and metadata that was not sent."""
+    def complete(self, item: Item, entry: Entry, *, own_file: bool) -> Entry:
+        """The document with what only this device knows: its file, and metadata that was not sent.
+
+        Args:
+            item: As it arrived.
+            entry: The document, made of it.
+            own_file: Whether it may still be the document of this device's file.
+        """
         row = self._rows.get(item.id)
-        if row is None:
+        if row is None or not own_file:
             return entry
         document = replace(entry.document, source=row.source)
         if item.metadata is None:

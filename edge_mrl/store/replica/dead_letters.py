@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from edge_mrl.documents import Document, clean
 from edge_mrl.errors import DamagedError
-from edge_mrl.store.records import checksum, decode_metadata
+from edge_mrl.store.records import checksum, decode_metadata, text_hash
 from edge_mrl.store.replica.enrollment import require
 from edge_mrl.store.replica.outbox import Queued, restamp, write_queue
 from edge_mrl.store.replica.withheld import (
@@ -20,7 +20,7 @@ from edge_mrl.store.replica.withheld import (
     drop_withheld,
     list_withheld,
 )
-from edge_mrl.store.statements import insert_into
+from edge_mrl.store.statements import insert_into, select_rows
 from edge_mrl.wire import now_ms
 
 if TYPE_CHECKING:
@@ -29,11 +29,13 @@ if TYPE_CHECKING:
 __all__ = [
     "DELETED_ELSEWHERE",
     "NO_VECTORS",
+    "REPLACED_ELSEWHERE",
     "DeadLetter",
     "count_dead_letters",
     "drop_dead_letters",
     "list_dead_letters",
     "move_to_dead_letters",
+    "replaced_texts",
     "requeue_dead_letters",
     "write_dead_letter",
 ]
@@ -41,6 +43,9 @@ __all__ = [
 #: Reasons why a version is not sent, beside those of a server: "invalid", "too_large", "forbidden".
 DELETED_ELSEWHERE = "deleted_elsewhere"
 NO_VECTORS = "no_vectors"
+REPLACED_ELSEWHERE = "replaced_elsewhere"
+#: Reasons of letters that hold a text which the store does not have any more.
+_HOLD_TEXT = (DELETED_ELSEWHERE, REPLACED_ELSEWHERE)
 _DEAD = ("id", "stamp", "reason", "since_ms", "deleted", "metadata", "text", "crc", "detail")
 
 
@@ -51,9 +56,10 @@ class DeadLetter:
     Attributes:
         id: The document.
         reason: "invalid", "too_large" or "forbidden", if the server refused it, or what stands between;
-            "no_vectors", if its text is not on this device, so that it cannot be embedded;
-            "deleted_elsewhere", if another device deleted the document; "unreadable", if another device's
-            version arrived and cannot be stored.
+            "no_vectors", if its text is not on this device, or cannot be embedded;
+            "deleted_elsewhere", if another device deleted the document; "replaced_elsewhere", if another
+            device wrote another text under this id, and this is the one that was here; "unreadable", if
+            another device's version arrived and cannot be stored.
         since_ms: Since when it is a dead letter, in milliseconds since 1970.
         deleted: Whether the version is a deletion.
         document: The document; None for a deletion, and where it is not here.
@@ -111,6 +117,17 @@ def list_dead_letters(store: Store) -> list[DeadLetter]:
     return sorted(letters, key=lambda letter: (letter.id, letter.device != ""))
 
 
+def replaced_texts(store: Store, ids: Sequence[str]) -> dict[str, bytes]:
+    """Hashes of the texts that other devices have replaced, by id, of those documents that have one."""
+    with store.locked() as (connection, _):
+        rows = select_rows(connection, "id, reason, text", "id", ids, "dead")
+    return {
+        name: text_hash(text)
+        for name, reason, text in rows
+        if reason == REPLACED_ELSEWHERE and text is not None
+    }
+
+
 def requeue_dead_letters(
     store: Store, ids: Iterable[str] | None = None
 ) -> tuple[int, list[Document]]:
@@ -121,14 +138,14 @@ def requeue_dead_letters(
         ids: Which documents; None for all.
 
     Returns:
-        How many were queued, and the documents that were deleted elsewhere. Those are not queued:
-        put them again to keep them.
+        How many were queued, and the documents that were deleted or replaced elsewhere. Those are not
+        queued: put them again to keep them.
     """
     wanted = None if ids is None else set(ids)
     found = [letter for letter in list_dead_letters(store) if wanted is None or letter.id in wanted]
     letters = [letter for letter in found if not letter.device]
-    gone = [letter for letter in letters if letter.reason == DELETED_ELSEWHERE]
-    again = [letter for letter in letters if letter.reason != DELETED_ELSEWHERE]
+    gone = [letter for letter in letters if letter.reason in _HOLD_TEXT]
+    again = [letter for letter in letters if letter.reason not in _HOLD_TEXT]
     with store.writing(), store.locked() as (connection, _):
         now = require(connection, store)
         rows = [Queued(letter.id, now.last, letter.deleted, now_ms(), 0) for letter in again]

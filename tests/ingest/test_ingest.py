@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_mrl import ingest
 from edge_mrl.documents import Document, PassageRule
 from edge_mrl.encode.encoder import Encoder
 from edge_mrl.errors import UsageError
 from edge_mrl.index import Index
-from edge_mrl.ingest import Stored, batches, embed, rule_for
+from edge_mrl.ingest import Stored, again, batches, embed, putting, rule_for
 from tests.support.bundles import TINY, TINY_COARSE
 
 RULE = PassageRule(6, 2)
@@ -31,14 +30,14 @@ def encoder() -> Iterator[Encoder]:
 
 
 def test_batch_ends_at_its_number_of_documents(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest, "BATCH_DOCUMENTS", 2)
+    monkeypatch.setattr(putting, "BATCH_DOCUMENTS", 2)
     documents = [Document(str(n), "text") for n in range(5)]
     assert [len(batch) for batch in batches(documents)] == [2, 2, 1]
     assert [one for batch in batches(documents) for one in batch] == documents
 
 
 def test_batch_ends_at_its_number_of_characters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest, "BATCH_CHARS", 10)
+    monkeypatch.setattr(putting, "BATCH_CHARS", 10)
     documents = [Document(str(n), "x" * size) for n, size in enumerate((4, 6, 30, 1))]
     assert [[one.id for one in batch] for batch in batches(documents)] == [["0", "1"], ["2"], ["3"]]
 
@@ -49,7 +48,7 @@ def test_no_batch_has_an_id_twice() -> None:
 
 
 def test_batches_are_read_as_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest, "BATCH_DOCUMENTS", 2)
+    monkeypatch.setattr(putting, "BATCH_DOCUMENTS", 2)
     read: list[int] = []
 
     def endless() -> Iterator[Document]:
@@ -95,7 +94,7 @@ def test_rule_stays_where_the_new_model_can_read_its_passages(encoder: Encoder) 
 def test_reindexing_goes_on_where_it_was_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest, "REINDEX_DOCUMENTS", 2)
+    monkeypatch.setattr(again, "REINDEX_DOCUMENTS", 2)
     seen: list[tuple[int, int]] = []
 
     def interrupt(done: int, total: int) -> None:
@@ -116,7 +115,7 @@ def test_reindexing_goes_on_where_it_was_interrupted(
 def test_document_that_changes_behind_reindexing_is_embedded_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest, "REINDEX_DOCUMENTS", 2)
+    monkeypatch.setattr(again, "REINDEX_DOCUMENTS", 2)
     with Index.open(tmp_path / "notes.db", bundle=TINY) as index:
         index.put(Document(str(n), "the cat") for n in range(4))
 

@@ -13,6 +13,7 @@ import pytest
 from edge_mrl.documents import Document
 from edge_mrl.errors import UsageError
 from edge_mrl.sources import SourceFile, find_sources, read_documents
+from edge_mrl.sources.lines import content_id
 
 
 def read(*paths: object) -> tuple[list[Document], list[str]]:
@@ -123,7 +124,7 @@ def test_json_line_gives_id_title_and_metadata(tmp_path: Path) -> None:
     assert read(path)[0] == [
         Document("a", "Head\nbody", {"title": "Head", "lang": "en"}),
         Document("7", "plain", {"lang": "de"}),
-        Document(f"{path}:5", "no id"),
+        Document(content_id(str(path), "no id", {}), "no id"),
     ]
 
 
@@ -161,7 +162,10 @@ def test_bad_json_line_is_named_by_file_and_line(
 def test_standard_input_holds_json_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     data = io.BytesIO(b'{"id": "1", "text": "a"}\n{"text": "b"}')
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(data))
-    assert [(d.id, d.text) for d in read("-")[0]] == [("1", "a"), ("-:2", "b")]
+    assert [(d.id, d.text) for d in read("-")[0]] == [
+        ("1", "a"),
+        (content_id("-", "b", {}), "b"),
+    ]
 
 
 def test_bytes_read_add_up_to_the_files(tmp_path: Path) -> None:

@@ -1,0 +1,53 @@
+"""Files, folders and JSON Lines as documents, and the names that begin their ids."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edge_mrl.lazy import lazily
+
+if TYPE_CHECKING:
+    from edge_mrl.sources.files import Scan, Search, SourceFile, find_sources
+    from edge_mrl.sources.found import find_in_roots, move_ids, note_roots
+    from edge_mrl.sources.gone import Pruning, RunFacts, what_is_gone
+    from edge_mrl.sources.kinds import LINES_SUFFIXES, kind_of
+    from edge_mrl.sources.lines import BadLineError
+    from edge_mrl.sources.places import Places, ids_of_paths, shown_path, split_name
+    from edge_mrl.sources.reading import read_documents
+    from edge_mrl.sources.text import check_encoding
+
+__all__ = [
+    "LINES_SUFFIXES",
+    "BadLineError",
+    "Places",
+    "Pruning",
+    "RunFacts",
+    "Scan",
+    "Search",
+    "SourceFile",
+    "check_encoding",
+    "find_in_roots",
+    "find_sources",
+    "ids_of_paths",
+    "kind_of",
+    "move_ids",
+    "note_roots",
+    "read_documents",
+    "shown_path",
+    "split_name",
+    "what_is_gone",
+]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "files": ("Scan", "Search", "SourceFile", "find_sources"),
+        "found": ("find_in_roots", "move_ids", "note_roots"),
+        "gone": ("Pruning", "RunFacts", "what_is_gone"),
+        "kinds": ("LINES_SUFFIXES", "kind_of"),
+        "lines": ("BadLineError",),
+        "places": ("Places", "ids_of_paths", "shown_path", "split_name"),
+        "reading": ("read_documents",),
+        "text": ("check_encoding",),
+    },
+)

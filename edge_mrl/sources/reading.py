@@ -1,0 +1,64 @@
+"""Reading files as documents, each by the reader of its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from edge_mrl.documents import Document
+from edge_mrl.errors import reason
+from edge_mrl.sources.files import SourceFile, as_name
+from edge_mrl.sources.kinds import kind_of
+from edge_mrl.sources.lines import BadLineError, read_lines
+from edge_mrl.sources.text import NotText, check_encoding, decode
+
+__all__ = ["read_documents"]
+
+
+def read_documents(
+    sources: Iterable[SourceFile],
+    *,
+    skipped: Callable[[str, str], None],
+    advance: Callable[[int], None] | None = None,
+    encoding: str | None = None,
+    bad_line: Callable[[BadLineError], None] | None = None,
+) -> Iterator[Document]:
+    """Read documents, one at a time.
+
+    A text or Markdown file is one document. Its id is its source's name; its text is the whole file,
+    without a byte order mark and with its line ends, so that offsets are those of the file. Files in
+    UTF-16 and UTF-32 are read if they begin with a byte order mark.
+
+    A JSON Lines file, or standard input, has one object a line, with the keys ``text``; ``id`` or ``_id``
+    (default: the file's name, "#", and a hash of the content); ``title``, which is put before the text;
+    and ``metadata``. Other keys are added to the metadata.
+
+    Args:
+        sources: As found by ``find_sources`` or ``find_in_roots``.
+        skipped: Called with the path and the reason for each file that cannot be read or is not text.
+        advance: Called with the number of bytes read since the last call.
+        encoding: The encoding of files that are not UTF-8 and have no byte order mark; None to skip them.
+        bad_line: Called with the error for each line of a JSON Lines file that is not a document, which
+            is left out; None raises it.
+
+    Raises:
+        BadLineError: A line is not a document and ``bad_line`` is None; the message names file and line.
+        UsageError: There is no such encoding.
+    """
+    check_encoding(encoding)
+    for source in sources:
+        try:
+            if kind_of(source.path) == "lines":
+                yield from read_lines(source, encoding=encoding, bad=bad_line, advance=advance)
+                continue
+            text = decode(Path(source.path).read_bytes(), encoding)
+        except NotText as error:
+            skipped(as_name(source.path), str(error))
+            text = None
+        except OSError as error:
+            skipped(as_name(source.path), str(error.strerror or reason(error)))
+            text = None
+        if advance is not None and kind_of(source.path) == "text":
+            advance(source.size_bytes)
+        if text is not None:
+            yield Document(source.source, text, source=source.source)
