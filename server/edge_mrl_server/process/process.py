@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,6 +33,8 @@ BACKLOG = 4_096
 OPERATOR_CONNECTIONS = 64
 #: Tenths of a second between lines that say how many were left out.
 REPORT_TICKS = 100
+#: Seconds that a thread keeps the interpreter while others wait: so a short request waits less.
+SWITCH_S = 0.0005
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -81,6 +84,7 @@ def serve_devices(settings: Settings, sock: socket.socket, *, check: bool = Fals
         sock: A listening socket.
         check: Read the whole database beside the requests. If it is malformed, all are refused.
     """
+    sys.setswitchinterval(SWITCH_S)
     seats = Seats(
         seats_for(settings.connections),
         settings.address_connections,
