@@ -290,7 +290,7 @@ def _batches(work: Work, prefix: str) -> list[PushBatch]:
 def _post(remote: Remote, batches: list[PushBatch]) -> None:
     for batch in batches:
         pushed = remote.push(batch)
-        if any(status != "applied" for status, _ in pushed.results):
+        if any(result[0] != "applied" for result in pushed.results):
             raise SystemExit("a vector was not applied")
 
 

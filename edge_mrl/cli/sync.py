@@ -189,7 +189,7 @@ def _once(client: SyncClient, args: argparse.Namespace) -> int:
 
         outcome = client.sync_once(step=step)
     _warn(outcome, client, args)
-    _print_outcome(outcome, client.status(), args, time.monotonic() - started)
+    _print_outcome(outcome, client.status(), args, time.monotonic() - started, why=_why(client))
     return _exit_code(outcome)
 
 
@@ -209,7 +209,7 @@ def _watch(client: SyncClient, args: argparse.Namespace) -> int:
     def notify(outcome: Outcome) -> None:
         moved = outcome.pushed or outcome.pulled or outcome.deleted or outcome.dead
         if moved or not outcome.done or not last:
-            _print_outcome(outcome, client.status(), args, None)
+            _print_outcome(outcome, client.status(), args, None, why=_why(client))
         _warn(outcome, client, args)
         last[:] = [outcome]
         if outcome.cause == "refused":
@@ -243,8 +243,19 @@ def _figures(outcome: Outcome) -> str:
     return f"{moved}, {size(outcome.bytes_sent + outcome.bytes_received)}"
 
 
+def _why(client: SyncClient) -> str:
+    """Why documents cannot be sent, if there is one reason for all of them."""
+    said = {letter.detail for letter in client.dead_letters()} if client.status().dead else set()
+    return f": {said.pop()}" if len(said) == 1 and said != {""} else ""
+
+
 def _print_outcome(
-    outcome: Outcome, status: Status, args: argparse.Namespace, seconds: float | None
+    outcome: Outcome,
+    status: Status,
+    args: argparse.Namespace,
+    seconds: float | None,
+    *,
+    why: str,
 ) -> None:
     facts: dict[str, Any] = dataclasses.asdict(outcome)
     facts |= {"queued": status.queue.items, "dead_letters": status.dead}
@@ -267,7 +278,7 @@ def _print_outcome(
             f"another device wrote {again} under ids of this one's; the texts are kept (--dead-letters)"
         )
     if status.dead:
-        parts.append(f"{status.dead:,} cannot be sent (list them with --dead-letters)")
+        parts.append(f"{status.dead:,} cannot be sent{why} (list them with --dead-letters)")
     print("; ".join(parts), flush=True)
 
 

@@ -399,14 +399,15 @@ def request_enrollment(transport: Transport, invitation: str, name: str) -> Gran
     )
 
 
-def _result(row: object) -> tuple[str, int]:
+def _result(row: object) -> tuple[str, int, str]:
     if not isinstance(row, dict) or row.get("status") not in STATUSES:
         raise NetworkError(f"a push result has an unknown status: {row!r:.80}")
-    status = str(row["status"])
+    status, said = str(row["status"]), row.get("reason", "")
+    message = said if isinstance(said, str) else ""
     if "v" not in row:
-        return status, 0
+        return status, 0, message
     try:
-        return status, parse_stamp(row["v"])
+        return status, parse_stamp(row["v"]), message
     except WireError as error:
         raise NetworkError(f"a push result: {error}") from error
 

@@ -30,13 +30,14 @@ class PushResult:
 
     Attributes:
         results: For each document, in order: its status ("applied", "stale", "invalid", "too_large",
-            "forbidden" or "clock_ahead"), and the stamp of a newer version there, or 0.
+            "forbidden" or "clock_ahead"), the stamp of a newer version there, or 0, and words for people,
+            if there are any.
         offset_ms: The server's clock minus this machine's.
         refused: In the answer to a push without documents: the ids that the server refused of the earlier
             push with the same number; None if that push did not arrive and never will.
     """
 
-    results: Sequence[tuple[str, int]]
+    results: Sequence[tuple[str, int] | tuple[str, int, str]]
     offset_ms: int = 0
     refused: Sequence[str] | None = None
 

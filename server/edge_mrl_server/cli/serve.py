@@ -276,11 +276,19 @@ def _announce(
     if page is not None:
         print(f"operator's page on {page}, for this machine only", flush=True)
     if invitation is not None:
+        everywhere = args.host in ("0.0.0.0", "::")  # noqa: S104 - compared, not listened on
+        address = f"http://127.0.0.1:{port}" if everywhere else url
         print(
             "this enrolls the first device of the tenant default, within a day:\n"
-            f"  edge-mrl enroll --server {url} --invitation {invitation} --store notes.db",
+            f"  edge-mrl enroll --server {address} --invitation {invitation} --store notes.db",
             flush=True,
         )
+        if everywhere:
+            print(
+                "that is for this machine; for others name your proxy, as https://NAME "
+                "(or, for a try in a network of your own, http://ADDRESS:PORT with --insecure)",
+                flush=True,
+            )
     if args.host not in ("127.0.0.1", "localhost", "::1"):
         print(
             "edge-mrl: warning: other machines can reach this address, and it speaks no TLS: "

@@ -24,7 +24,7 @@ from edge_mrl.wire import Item, encode_items
 from edge_mrl_server.http.heads import CodeKey, HeadCache
 from edge_mrl_server.http.limits import Buckets
 from edge_mrl_server.http.load.folder import OwnFolder
-from edge_mrl_server.storage import Database, Head, live_pages, require_tenant
+from edge_mrl_server.storage import Database, Head, live_pages, present_tenant
 
 __all__ = ["Opened", "Snapshot", "SnapshotCache", "coded"]
 
@@ -109,6 +109,7 @@ class SnapshotCache:
         self._lock = threading.Lock()
         self._kinds: OrderedDict[_Key, _Kind] = OrderedDict()
         self._counts: Counter[str] = Counter()
+        self._epochs: dict[str, str] = {}
         self._new = Buckets(
             1 / NEW_KIND_S, what="new codes of snapshots", burst_s=MAX_KINDS * NEW_KIND_S
         )
@@ -130,7 +131,8 @@ class SnapshotCache:
             Refusal: The head is not registered, or does not fit the code.
         """
         with database.read() as transaction:
-            row = require_tenant(transaction, tenant)
+            row = present_tenant(transaction, tenant)
+        self._see(tenant, row.epoch)
         known = self._open(tenant, etag or "")
         if known is not None:
             if known.snapshot.change >= row.fence:
@@ -182,12 +184,23 @@ class SnapshotCache:
             if found is not None:
                 return found
             with database.read() as transaction:
-                full_dim = require_tenant(transaction, tenant).full_dim
+                full_dim = present_tenant(transaction, tenant).full_dim
             head = heads.get(database, tenant, code, full_dim)
             kind.last, opened = self._keep(
                 tenant, self._make(database, tenant, code, head, text=text)
             )
             return opened
+
+    def _see(self, tenant: str, epoch: str) -> None:
+        """Forget what is of another epoch: the database was restored, or the tenant is a new one."""
+        with self._lock:
+            if self._epochs.setdefault(tenant, epoch) == epoch:
+                return
+            self._epochs[tenant] = epoch
+            for key in [key for key in self._kinds if key[0] == tenant]:
+                self._forget(key)
+            for name in [name for name in self._files if name[0] == tenant]:
+                self._files.pop(name).path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Delete the files."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
-    from edge_mrl_server.storage import accounts, heads, ranking
-    from edge_mrl_server.storage.accounts import IssuedToken, require_tenant
+    from edge_mrl_server.storage import accounts, heads, ranking, removal
+    from edge_mrl_server.storage.accounts import IssuedToken, present_tenant
     from edge_mrl_server.storage.clocks import Restamped, clock_behind_ms, restamp
     from edge_mrl_server.storage.database import (
         Database,
@@ -52,10 +52,11 @@ __all__ = [
     "live_pages",
     "note_pull",
     "open_database",
+    "present_tenant",
     "purge",
     "push",
     "ranking",
-    "require_tenant",
+    "removal",
     "restamp",
     "restore",
 ]
@@ -63,7 +64,7 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "accounts": ("IssuedToken", "require_tenant"),
+        "accounts": ("IssuedToken", "present_tenant"),
         "clocks": ("Restamped", "clock_behind_ms", "restamp"),
         "database": ("Database", "hold_database", "is_file", "open_database"),
         "engines.copies": ("Copied", "Restored", "backup", "check_restored", "restore"),

@@ -35,6 +35,7 @@ __all__ = [
     "get_tenant",
     "list_devices",
     "list_tenants",
+    "present_tenant",
     "renew_epochs",
     "require_tenant",
     "revoke",
@@ -141,8 +142,20 @@ def get_tenant(transaction: Transaction, name: str) -> Tenant | None:
     return tenant_of(rows[0]) if rows else None
 
 
+def present_tenant(transaction: Transaction, name: str) -> Tenant:
+    """The tenant of a device whose token was found.
+
+    Raises:
+        InvalidTokenError: It was deleted since.
+    """
+    tenant = get_tenant(transaction, name)
+    if tenant is None:
+        raise _bad_token()
+    return tenant
+
+
 def require_tenant(transaction: Transaction, name: str) -> Tenant:
-    """A tenant that has to exist: a token names it, and tenants are never deleted; or somebody typed it.
+    """A tenant that somebody typed.
 
     Raises:
         UsageError: There is no tenant of that name.

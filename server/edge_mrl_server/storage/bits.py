@@ -63,14 +63,16 @@ class BitCache:
             k: How many documents are wanted in the end.
         """
         with self._lock:
-            entry = self._tenants.setdefault(tenant.name, _Bits())
-            self._tenants.move_to_end(tenant.name)
+            # Of this epoch: a tenant may be deleted, and another one made under its name.
+            key = f"{tenant.name} {tenant.epoch}"
+            entry = self._tenants.setdefault(key, _Bits())
+            self._tenants.move_to_end(key)
         with entry.lock:
             if entry.change > tenant.change or entry.dead * 2 > max(entry.used, PAGE):
                 _reset(entry)  # a transaction from before the cache, or one half of it is useless
             _catch_up(entry, transaction, tenant.name, tenant.change)
             names = _nearest(entry, query, max(SHORTLIST, 10 * k))
-        self._evict(tenant.name)
+        self._evict(key)
         return names
 
     def _evict(self, keep: str) -> None:

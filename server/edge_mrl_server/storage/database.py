@@ -34,6 +34,8 @@ class Transaction(Protocol):
 
     #: The condition behind a column that is true where the column's value is among ``pack(values)``.
     among: str
+    #: The table that has the vectors.
+    vector_table: str
 
     def rows(self, sql: str, *arguments: object) -> list[Row]:
         """All rows of a query."""
@@ -101,6 +103,9 @@ class Database(Protocol):
         Raises:
             DamagedDatabaseError: It is malformed.
         """
+
+    def erase(self) -> None:
+        """See that nothing of what was deleted stays in the file's free pages or its log (SQLite)."""
 
     def sizes(self) -> Mapping[str, int]:
         """Bytes on disk, by table (with its indexes) or file."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edge_mrl.wire import MAX_BODY_BYTES, MAX_ITEMS, Item, now_ms
 from edge_mrl_server.errors import FencedError, RestoredError, UnavailableError
-from edge_mrl_server.storage.accounts import require_tenant
+from edge_mrl_server.storage.accounts import present_tenant
 from edge_mrl_server.storage.database import Database, Transaction
 from edge_mrl_server.storage.records import Principal, Row, Tenant
 
@@ -76,7 +76,7 @@ def changes_after(database: Database, tenant_name: str, wanted: PullQuery) -> Ch
     """
     since = wanted.since
     with database.read() as transaction:
-        tenant = require_tenant(transaction, tenant_name)
+        tenant = present_tenant(transaction, tenant_name)
         if wanted.epoch is not None:
             same = wanted.epoch in ("", tenant.epoch)
             if not same or since > tenant.change:
@@ -109,7 +109,7 @@ def live_pages(
 ) -> Iterator[tuple[Tenant, Iterator[list[Item]]]]:
     """All live documents with their vectors, in pages, as one state of the database has them."""
     with database.read() as transaction:
-        tenant = require_tenant(transaction, tenant_name)
+        tenant = present_tenant(transaction, tenant_name)
         yield tenant, _pages(transaction, tenant, text=text)
 
 

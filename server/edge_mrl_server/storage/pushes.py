@@ -22,7 +22,12 @@ from edge_mrl_server.errors import (
     SupersededPushError,
 )
 from edge_mrl_server.logs import LOGGER
-from edge_mrl_server.storage.accounts import get_tenant, renew_epochs, require_tenant
+from edge_mrl_server.storage.accounts import (
+    get_tenant,
+    present_tenant,
+    renew_epochs,
+    require_tenant,
+)
 from edge_mrl_server.storage.database import Database, Transaction
 from edge_mrl_server.storage.records import NewVersion, Principal, Row, Tenant
 
@@ -68,7 +73,7 @@ class Result:
     Attributes:
         status: See FORMAT.md, "Wire".
         stamp: The stamp of the version that is here, if that is newer.
-        reason: Why it is invalid, for people.
+        reason: Why it is refused, for people.
     """
 
     status: str
@@ -113,8 +118,9 @@ def push(database: Database, principal: Principal, batch: Push) -> PushOutcome:
     """
     judged = _judge(batch)  # before anything is locked
     with database.write() as transaction:
-        tenant = transaction.lock_tenant(principal.tenant)
-        assert tenant is not None  # its token was found, and tenants are never deleted
+        tenant = transaction.lock_tenant(principal.tenant) or present_tenant(
+            transaction, principal.tenant
+        )
         last = _last_push(transaction, principal)
         if _is_behind(tenant, batch, last):
             LOGGER.warning(
@@ -330,7 +336,9 @@ def _plan(
             continue
         if there is None and not item.deleted:
             if quota is not None and live >= quota:
-                results[place] = Result("forbidden")
+                results[place] = Result(
+                    "forbidden", reason=f"the tenant's limit of {quota:,.0f} documents is reached"
+                )
                 continue
             live += 1
         if item.id in first:  # an older version of the same batch

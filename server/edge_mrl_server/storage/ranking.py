@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl_server.errors import SpaceMismatchError, WrongDimensionsError
-from edge_mrl_server.storage.accounts import require_tenant
+from edge_mrl_server.storage.accounts import present_tenant
 from edge_mrl_server.storage.database import Database
 from edge_mrl_server.storage.records import Tenant
 
@@ -34,7 +34,7 @@ def rerank(
         WrongDimensionsError: The tenant's vectors have other dimensions.
     """
     with database.read() as transaction:
-        tenant = require_tenant(transaction, tenant_name)
+        tenant = present_tenant(transaction, tenant_name)
         _check_query(tenant, space_id, query)
         names = list(dict.fromkeys(ids))
         found = transaction.scores(tenant_name, names, query.astype(np.float32))
@@ -59,7 +59,7 @@ def search(
         WrongDimensionsError: The tenant's vectors have other dimensions.
     """
     with database.read() as transaction:
-        tenant = require_tenant(transaction, tenant_name)
+        tenant = present_tenant(transaction, tenant_name)
         _check_query(tenant, space_id, query)
         if not tenant.passages:
             return []

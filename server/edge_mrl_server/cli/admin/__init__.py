@@ -5,13 +5,20 @@ from __future__ import annotations
 import argparse
 import sys
 
-from edge_mrl_server.cli.admin import copies, database, devices, invitations, tenants
+from edge_mrl_server.cli.admin import (
+    copies,
+    database,
+    devices,
+    documents,
+    invitations,
+    tenants,
+)
 from edge_mrl_server.cli.admin.common import Actions, Subjects
 
 __all__ = ["HELP", "add_arguments", "run"]
 
 HELP = "manage a server's tenants, devices and tokens"
-_NOUNS = (tenants, invitations, devices, database, copies)
+_NOUNS = (tenants, invitations, devices, documents, database, copies)
 _ACTIONS: Actions = {name: action for noun in _NOUNS for name, action in noun.ACTIONS.items()}
 _EPILOG = """\
 examples:
@@ -59,6 +66,6 @@ def run(args: argparse.Namespace) -> int:
             code, result, lines = _ACTIONS[name](opened, args)
     if args.json:
         print_json(result)
-    else:
+    elif lines:
         print("\n".join(lines))
     return code

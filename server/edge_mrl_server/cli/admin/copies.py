@@ -94,8 +94,9 @@ def _restore(args: argparse.Namespace) -> Outcome:
 def _restored(args: argparse.Namespace) -> Outcome:
     from edge_mrl_server.storage import accounts, check_restored, is_file, open_database
 
-    if is_file(args.database) and Path(args.database).exists():
-        check_restored(Path(args.database), with_log=args.with_log)
+    path = Path(args.database)
+    if is_file(args.database) and path.exists() and path.stat().st_size:
+        check_restored(path, with_log=args.with_log)
     with (
         open_database(args.database, connections=1, create=False) as database,
         database.write() as transaction,

@@ -19,6 +19,8 @@ def add(subjects: Subjects) -> None:
     """Describe the nouns' arguments."""
     devices = subjects.add("devices", "devices that a tenant has enrolled")
     devices("list", "list a tenant's devices, and how many documents each is behind")
+    remove = devices("remove", "forget a device and its tokens; its documents stay")
+    remove.add_argument("device", metavar="DEVICE", help="id of the device")
     tokens = subjects.add("tokens", "secrets that devices identify themselves with")
     revoke = tokens("revoke", "revoke a device's tokens for good")
     revoke.add_argument(
@@ -70,7 +72,18 @@ def _time(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(sep=" ", timespec="seconds")
 
 
+def _remove(database: Database, args: argparse.Namespace) -> Outcome:
+    from edge_mrl_server.storage import removal
+
+    with database.write() as transaction:
+        done = removal.remove_device(transaction, args.tenant, args.device)
+    result = {"tenant": args.tenant, "device": args.device, "removed": done}
+    words = "removed; its documents stay" if done else "no such device"
+    return 0 if done else 1, result, [f"{args.device}: {words}"]
+
+
 ACTIONS: Actions = {
+    ("devices", "remove"): _remove,
     ("devices", "list"): _list_devices,
     ("tokens", "revoke"): _revoke,
 }

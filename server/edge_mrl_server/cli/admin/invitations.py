@@ -21,9 +21,14 @@ def add(subjects: Subjects) -> None:
         ("invitations", "one-time secrets that enroll devices"),
         ("codes", None),
     ):
-        invitation = subjects.add(name, text)(
-            "create", "make an invitation for one device; it is shown once"
-        )
+        verb = subjects.add(name, text)
+        if text:
+            verb("list", "list the invitations that can be used still")
+            revoke = verb("revoke", "end invitations before they are used")
+            revoke.add_argument(
+                "ids", nargs="+", metavar="ID", help="as `admin invitations list` shows it"
+            )
+        invitation = verb("create", "make an invitation for one device; it is shown once")
         invitation.add_argument(
             "--hours",
             type=float,
@@ -49,7 +54,33 @@ def _create_invitation(database: Database, args: argparse.Namespace) -> Outcome:
     return 0, {"tenant": args.tenant, "invitation": invitation, "code": invitation}, lines
 
 
+def _list(database: Database, args: argparse.Namespace) -> Outcome:
+    from datetime import UTC, datetime
+
+    from edge_mrl_server.storage import removal
+
+    with database.read() as transaction:
+        found = removal.list_invitations(transaction, args.tenant)
+    lines = [
+        f"{one['id']}  ends {datetime.fromtimestamp(one['expires_ms'] / 1000, UTC):%Y-%m-%d %H:%M} UTC  "
+        + (f"used by {one['device']}" if one["device"] else "not used")
+        for one in found
+    ]
+    return 0, {"tenant": args.tenant, "invitations": found}, lines or ["no invitations"]
+
+
+def _revoke(database: Database, args: argparse.Namespace) -> Outcome:
+    from edge_mrl_server.storage import removal
+
+    with database.write() as transaction:
+        count = removal.revoke_invitations(transaction, args.tenant, args.ids)
+    result = {"tenant": args.tenant, "revoked": count}
+    return 0 if count else 1, result, [f"{count:,} invitations revoked"]
+
+
 ACTIONS: Actions = {
+    ("invitations", "list"): _list,
+    ("invitations", "revoke"): _revoke,
     ("invitations", "create"): _create_invitation,
     ("codes", "create"): _create_invitation,
 }

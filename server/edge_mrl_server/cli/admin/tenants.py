@@ -26,6 +26,9 @@ def add(subjects: Subjects) -> None:
         metavar="NAME=N",
         help="documents, devices, device_requests_per_s or tenant_requests_per_s; NAME= for no limit",
     )
+    delete = tenants("delete", "delete a tenant with all its documents and devices, for good")
+    delete.add_argument("--yes", action="store_true", help="really delete it")
+    tenants("reset", "let a tenant without documents take vectors of another space")
     restamp = subjects.alone(
         "restamp", "bring stamps that are ahead of this machine's clock back to it"
     )
@@ -79,6 +82,31 @@ def _limit_tenant(database: Database, args: argparse.Namespace) -> Outcome:
     return 0, {"tenant": tenant.name, "limits": now}, [f"limits of {tenant.name}: {text or 'none'}"]
 
 
+def _delete_tenant(database: Database, args: argparse.Namespace) -> Outcome:
+    from edge_mrl_server.storage import accounts, removal
+
+    with database.read() as transaction:
+        tenant = accounts.require_tenant(transaction, args.tenant)
+        devices = len(accounts.list_devices(transaction, args.tenant))
+    if not args.yes:
+        raise UsageError(
+            f"tenant {tenant.name} has {tenant.documents:,} documents and {devices:,} devices: pass "
+            "--yes to delete them for good"
+        )
+    count = removal.delete_tenant(database, args.tenant)
+    result = {"tenant": args.tenant, "documents": count, "devices": devices}
+    return 0, result, [f"deleted tenant {args.tenant}: {count:,} documents, {devices:,} devices"]
+
+
+def _reset_tenant(database: Database, args: argparse.Namespace) -> Outcome:
+    from edge_mrl_server.storage import removal
+
+    with database.write() as transaction:
+        space = removal.reset_space(transaction, args.tenant)
+    words = f"was bound to space {space[:12]}" if space else "was bound to no space"
+    return 0, {"tenant": args.tenant, "space": space}, [f"{args.tenant} {words}, and is free now"]
+
+
 def _restamp(database: Database, args: argparse.Namespace) -> Outcome:
     from dataclasses import asdict
     from datetime import UTC, datetime
@@ -102,6 +130,8 @@ def _restamp(database: Database, args: argparse.Namespace) -> Outcome:
 
 ACTIONS: Actions = {
     ("restamp", None): _restamp,
+    ("tenants", "delete"): _delete_tenant,
+    ("tenants", "reset"): _reset_tenant,
     ("tenants", "list"): _list_tenants,
     ("tenants", "create"): _create_tenant,
     ("tenants", "limit"): _limit_tenant,

@@ -60,6 +60,7 @@ class PostgresTransaction:
     """A transaction of PostgreSQL."""
 
     among = "= ANY(?)"
+    vector_table = "passages"
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -233,6 +234,9 @@ class PostgresDatabase:
     def check(self, *, most_bytes: int | None = None) -> bool:  # noqa: ARG002
         """PostgreSQL checks its pages by itself, where its cluster has checksums."""
         return False
+
+    def erase(self) -> None:
+        """Left to VACUUM."""
 
     def sizes(self) -> Mapping[str, int]:
         """Bytes of each table with its indexes."""

@@ -46,6 +46,7 @@ class SqliteTransaction:
     """A transaction of SQLite."""
 
     among = "IN (SELECT value FROM json_each(?))"
+    vector_table = "vectors"
 
     def __init__(self, connection: sqlite3.Connection, bits: BitCache) -> None:
         self._connection = connection
@@ -227,6 +228,11 @@ class SqliteDatabase:
             finally:
                 connection.close()
         return True
+
+    def erase(self) -> None:
+        """Fold the log in: pages that were given up are overwritten (``secure_delete``)."""
+        with self._writing, self._watching():
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def sizes(self) -> Mapping[str, int]:
         """Bytes of the database and its log."""
