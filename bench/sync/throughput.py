@@ -45,7 +45,8 @@ from edge_mrl.store import Entry
 from edge_mrl.sync.client import SyncClient
 from edge_mrl.sync.credentials import Credentials
 from edge_mrl.sync.enrollment import enroll as enroll_store
-from edge_mrl.sync.remote import Remote, request_enrollment
+from edge_mrl.sync.identity.grant import request_enrollment
+from edge_mrl.sync.remote import Remote
 from edge_mrl.sync.targets.target import PushBatch
 from edge_mrl.sync.transport import Transport
 from edge_mrl.wire.clock import next_stamp

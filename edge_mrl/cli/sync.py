@@ -97,6 +97,11 @@ def _add_actions(parser: argparse.ArgumentParser) -> None:
         help="compare all documents with the server, and send again what it lacks of this device's",
     )
     what.add_argument(
+        "--forget-received",
+        action="store_true",
+        help="delete here what other devices wrote, and nowhere else; the next sync receives it again",
+    )
+    what.add_argument(
         "--dead-letters", action="store_true", help="list the versions that cannot be sent"
     )
     what.add_argument(
@@ -123,6 +128,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--interval and --max-wait: expected a number of seconds above 0")
     if args.status or args.dead_letters or args.drop is not None or args.retry is not None:
         return _look(args)
+    if args.forget_received:
+        return _forget(args)
     _change(args)
     with _open(args) as client:
         if args.resend:
@@ -172,6 +179,15 @@ def _look(args: argparse.Namespace) -> int:
         else:
             queued = retry_dead_letters(store, lambda: index.encoder, args.retry or None)
             _say(args, {"queued": queued}, f"{count(queued, 'document')} queued again")
+    return 0
+
+
+def _forget(args: argparse.Namespace) -> int:
+    from edge_mrl.store import Store, replica
+
+    with Store.open(args.store) as store:
+        gone = replica.forget_received(store)
+    _say(args, {"forgotten": gone}, f"{count(gone, 'document')} of other devices deleted here")
     return 0
 
 

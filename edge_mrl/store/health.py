@@ -16,6 +16,7 @@ from edge_mrl.store.file import transaction
 from edge_mrl.store.filters import field_rows
 from edge_mrl.store.migrations import KEYWORD_COLUMNS
 from edge_mrl.store.records import checksum, decode_metadata, document_check, text_hash
+from edge_mrl.store.replica.foreign import foreign_problem
 from edge_mrl.store.replica.outbox import read_enrollment
 from edge_mrl.store.replica.withheld import WITHHELD_COLUMNS
 from edge_mrl.store.roots import damaged_roots, drop_damaged_roots
@@ -87,10 +88,13 @@ def check(store: Store, *, repair: bool = False, advance: Advance | None = None)
             indexes["keywords"] = keywords
         if damaged_roots(connection):
             indexes["roots"] = "roots: the place of a folder cannot be trusted; it is found again"
+        foreign = [text for text in [foreign_problem(connection)] if text is not None]
         indexes.update((f"codes {n}", text) for n, text in enumerate(_code_file(connection, cache)))
     repaired = _repair(store, indexes, damaged=bool(found)) if repair else {}
     left = [text for name, text in indexes.items() if name not in repaired]
-    return Health(documents, (*found, *left), tuple(repaired.values()), tuple(dict.fromkeys(ids)))
+    return Health(
+        documents, (*found, *foreign, *left), tuple(repaired.values()), tuple(dict.fromkeys(ids))
+    )
 
 
 def _structure(connection: sqlite3.Connection) -> list[str]:

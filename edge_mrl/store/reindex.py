@@ -20,6 +20,7 @@ from edge_mrl.store.binding import write_bound
 from edge_mrl.store.codefile.file import GENERATION_BYTES
 from edge_mrl.store.codefile.state import read_state, write_state
 from edge_mrl.store.records import Binding, encode_codes, encode_full, encode_spans, text_hash
+from edge_mrl.store.replica.foreign import note_remade
 from edge_mrl.store.replica.outbox import rewind
 from edge_mrl.store.statements import insert_row
 
@@ -173,6 +174,7 @@ def finish(store: Store) -> bool:
         write_bound(connection, store.path, wanted.binding, wanted.rule, wanted.keep_full)
         # What other devices wrote is here without its text: its new codes come from the server.
         rewind(connection)
+        note_remade(connection)
         now = read_state(connection)
         write_state(
             connection,

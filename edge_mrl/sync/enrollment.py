@@ -11,8 +11,9 @@ from edge_mrl.bundle import read_manifest
 from edge_mrl.errors import NotEnrolledError, UsageError
 from edge_mrl.store import MAX_QUEUE_BYTES, Enrollment, find_bundle, replica
 from edge_mrl.sync.address import server_address
+from edge_mrl.sync.budget import Budget
 from edge_mrl.sync.credentials import Credentials
-from edge_mrl.sync.remote import request_enrollment
+from edge_mrl.sync.identity.grant import request_enrollment
 from edge_mrl.sync.status import Status, status_of
 from edge_mrl.sync.transport import Transport
 
@@ -63,7 +64,8 @@ def enroll(
 
     Raises:
         UsageError: The address is not one, the store is read-only, or its bundle gives no full vectors.
-        NetworkError: The server cannot be reached, or refuses the invitation.
+        NetworkError: The server cannot be reached, or refuses the invitation, or its tenant is of another
+            embedding space. Calling this again with the same invitation is harmless.
     """
     invitation = _invitation(invitation, code)
     full_dim = _require_full_dim(store)
@@ -72,9 +74,21 @@ def enroll(
         import socket
 
         name = socket.gethostname()
+    before, space_id = replica.enrollment_of(store), store.binding.space_id
     with Transport(server, ca=ca, insecure=insecure) as transport:
-        grant = request_enrollment(transport, invitation, name)
         address = transport.server
+        # On disk before it is sent: whatever is lost now, the same request gives the same token.
+        asked = replica.begin_enrolling(
+            store,
+            invitation,
+            with_text=options.get("with_text", False),
+            max_queue=options.get("max_queue", MAX_QUEUE_BYTES),
+        )
+        grant = Budget().attempt(
+            lambda: request_enrollment(
+                transport, invitation, name, nonce=asked.nonce, space_id=space_id
+            )
+        )
     found = Credentials(
         server=address,
         tenant=grant.tenant,
@@ -83,6 +97,7 @@ def enroll(
         expires_ms=grant.expires_ms,
         ca=None if ca is None else str(Path(ca).resolve()),
         insecure=insecure,
+        replaces=None if before is None else before.device,
     )
     # The invitation is used up now: the token is written first, then the store, which ``Link`` can bind
     # to what the file says.
@@ -92,8 +107,8 @@ def enroll(
         tenant=grant.tenant,
         device=grant.device,
         offset_ms=grant.offset_ms,
-        with_text=options.get("with_text", False),
-        max_queue=options.get("max_queue", MAX_QUEUE_BYTES),
+        with_text=asked.with_text,
+        max_queue=asked.max_queue,
     )
     replica.enroll(store, wanted, full_dim=full_dim)
     return status_of(store)

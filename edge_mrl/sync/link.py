@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edge_mrl.bundle import read_manifest
-from edge_mrl.errors import NotEnrolledError, UsageError
+from edge_mrl.errors import NotEnrolledError, ServerError, UsageError
 from edge_mrl.store import Enrollment, find_bundle, replica
 from edge_mrl.sync.credentials import Credentials, credentials_path
 from edge_mrl.sync.remote import Remote
@@ -44,27 +44,70 @@ class Link:
             UsageError: The store is a copy of one that is.
         """
         found = self._own_credentials()
-        if found != self._credentials or self._remote is None:
-            if self._remote is not None:
-                self._remote.close()
-            space_id = self._store.binding.space_id
-            self._remote = Remote(found, space_id, timeouts=self._timeouts)
-            self._credentials = found
-        return self._remote
+        self._store.refresh()
+        space_id = self._store.binding.space_id
+        before = self._remote
+        if before is not None and found == self._credentials and before.space_id == space_id:
+            return before
+        if before is not None:
+            before.close()
+        self._remote = remote = Remote(found, space_id, timeouts=self._timeouts)
+        self._credentials = found
+        return remote
 
-    def renew(self, remote: Remote) -> None:
-        """Ask for a new token when the old one expires soon; the old one is valid until then."""
+    def renew(self, remote: Remote, *, refused: bool = False) -> None:
+        """Ask for a new token when the present one expires soon.
+
+        A kill or a power cut at any step leaves a token that works. What is drawn for the request is on
+        disk before it is sent, so that the next request, of whichever process, gets the same token. Both
+        tokens are on disk before the new one is used, and the old one is valid until then. It is kept
+        behind that too: a server that is restored from a copy may know that one alone.
+
+        Args:
+            remote: The server.
+            refused: Whether the server has just refused the token: it may have expired by its clock, and
+                is good for a new one for a while.
+
+        Raises:
+            ServerError: "token": the server gives this device no token any more.
+            NetworkError: The server cannot be reached.
+        """
         found = self._credentials
-        if found is None or found.expires_ms is None:
+        if found is None or not (refused or self._expires_soon(found)):
             return
+        there = Credentials.read(self._store.path)
+        if there not in (None, found) and there is not None and there.device == found.device:
+            self._take_over(remote, there)  # another process has renewed it
+            return
+        nonce = replica.draw_nonce(self._store, found.token)
+        try:
+            token, expires_ms = remote.new_token(nonce)
+        except ServerError as error:
+            # Too many requests, or a server in trouble: the present token is good for some days yet.
+            if refused or error.code == "token":
+                raise
+            return
+        # Whichever of the two tokens the server knew: that is the former one now.
+        fresh = replace(found, token=token, previous=remote.token, expires_ms=expires_ms)
+        self._take_over(remote, found.replace(self._store, fresh))
+
+    def keep(self, remote: Remote) -> None:
+        """Write down which token the server knows, if that is the former one: it is renewed next."""
+        found = self._credentials
+        if found is not None and remote.token == found.previous:
+            fresh = replace(found, token=remote.token, previous=found.token, expires_ms=0)
+            self._take_over(remote, found.replace(self._store, fresh))
+
+    def _take_over(self, remote: Remote, found: Credentials) -> None:
+        """Use the tokens that are on disk, and no others: using one ends all that are not."""
+        self._credentials, remote.token, remote.spare = found, found.token, found.previous
+
+    def _expires_soon(self, found: Credentials) -> bool:
+        if found.expires_ms is None:
+            return False
         enrollment = replica.enrollment_of(self._store)
         offset_ms = 0 if enrollment is None else enrollment.offset_ms
-        if found.expires_ms - (now_ms() + offset_ms) > RENEW_MS:
-            return
-        token, expires_ms = remote.new_token()
-        fresh = replace(found, token=token, expires_ms=expires_ms)
-        fresh.write(self._store.path)
-        self._credentials, remote.token = fresh, token
+        return found.expires_ms - (now_ms() + offset_ms) <= RENEW_MS
 
     def close(self) -> None:
         """Close the connection."""
@@ -75,7 +118,7 @@ class Link:
         """The credentials beside the store, if they are the store's own."""
         path = self._store.path
         file = credentials_path(path).name
-        again = f"run `edge-mrl enroll --server URL --invitation INVITATION --store {path}`"
+        again = f"run `edge-mrl enroll --server URL --invitation - --store {path}`"
         found = Credentials.read(path)
         enrollment = replica.enrollment_of(self._store)
         if found is None:
@@ -85,13 +128,19 @@ class Link:
                 f"{path} is a copy, or its file {file} was deleted. Two stores must not be one device: "
                 f"{again}"
             )
-        if enrollment is None:  # enrolling was interrupted after the server's answer
-            wanted = Enrollment(found.server, found.tenant, found.device)
-            full_dim = read_manifest(find_bundle(self._store)).full_dim
-            replica.enroll(self._store, wanted, full_dim=full_dim)
+        if enrollment is None or enrollment.device == found.replaces:
+            self._finish_enrolling(found)  # it was interrupted after the server's answer
         elif enrollment.device != found.device:
             raise UsageError(
                 f"{path} is device {enrollment.device}, but its file {file} belongs to device "
                 f"{found.device}: one of them was copied or restored; {again}"
             )
         return found
+
+    def _finish_enrolling(self, found: Credentials) -> None:
+        asked = replica.enrolling_of(self._store)
+        wanted = Enrollment(found.server, found.tenant, found.device)
+        if asked is not None:
+            wanted = replace(wanted, with_text=asked.with_text, max_queue=asked.max_queue)
+        full_dim = read_manifest(find_bundle(self._store)).full_dim
+        replica.enroll(self._store, wanted, full_dim=full_dim)

@@ -18,8 +18,9 @@ from edge_mrl.errors import (
 )
 from edge_mrl.store import find_bundle, replica
 from edge_mrl.sync.pulls.entries import Entries, withheld
+from edge_mrl.sync.pulls.forms import CodeKey, PageForm
 from edge_mrl.sync.pulls.part_file import PartFile
-from edge_mrl.sync.remote import CodeKey, PageForm, UnreadablePageError
+from edge_mrl.sync.remote import UnreadablePageError
 from edge_mrl.wire import Item, UnreadableItem, decode_message, decode_readable_items
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Puller:
         self._folder = find_bundle(store)
         self._manifest = read_manifest(self._folder)
         self._code = CodeKey.of(self._manifest)
+        self._made_for = (self._manifest.space_id, self._manifest.code_id)
         # A store that keeps full vectors makes its codes from them.
         self._full = store.keep_full in ("fp16", "int8")
         self._matrix: NDArray[np.float32] | None = None
@@ -216,6 +218,9 @@ class Puller:
     def _store_items(
         self, items: Sequence[Item], unreadable: Sequence[UnreadableItem], position: _Position
     ) -> None:
+        if not self._remote.names_space and any(len(item.vectors) for item in items):
+            full_dim = self._manifest.full_dim or 1
+            self._budget.attempt(lambda: self._remote.ask_space(full_dim))
         pairs, others = self._entries.of(items, unreadable)
         try:
             self._take(pairs, others, position)
@@ -252,6 +257,7 @@ class Puller:
             epoch=position.epoch,
             offset_ms=position.offset_ms,
             withheld=others,
+            code=self._made_for,
         )
         self._tally.pulled(
             applied.put, applied.deleted, applied.withheld, conflicts=applied.conflicts
@@ -265,7 +271,7 @@ class Puller:
 
     def _snapshot(self) -> bool:
         """Fetch and apply a snapshot; returns False if it changed meanwhile."""
-        with PartFile(self._part, self._code) as part:
+        with PartFile(self._part, f"{self._code!r} {self._manifest.space_id}") as part:
             while not part.complete:
                 ask = partial(self._remote.snapshot, self._code, start=part.size, etag=part.etag)
                 got = self._with_head(ask)
@@ -288,6 +294,7 @@ class Puller:
             except WireError as error:
                 raise NetworkError(f"the snapshot: {error}") from error
             if number == 0:
+                self._remote.require_answer(message.header, self._code)
                 first = message.header.get("cursor")
                 if not isinstance(first, int) or first < 0:
                     raise NetworkError("the snapshot: cursor: expected a number")

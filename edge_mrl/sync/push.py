@@ -154,7 +154,7 @@ class Pusher:
         """Ask whether the last push arrived; if it did not, the server refuses it from now on."""
         now = self._enrollment
         number = now.push if now.is_open else now.push + 1
-        frame = encode_items(_header(now, number), [], like=self._no_vectors)
+        frame = encode_items(self._header(now, number), [], like=self._no_vectors)
         try:
             refused = self._budget.attempt(lambda: self._target.push(PushBatch((), frame))).refused
         except ServerError as error:
@@ -164,6 +164,21 @@ class Pusher:
             # This store is an older copy of itself: what it sent since then may have arrived.
             number, refused = last, ()
         replica.settle_push(self._store, number, refused=refused)
+
+    def _header(self, now: Enrollment, number: int) -> dict[str, Any]:
+        """What a numbered push says beside its documents."""
+        receipt = replica.receipt_of(self._store)
+        return {"cursor": now.cursor, "push": number, "epoch": now.epoch, "receipt": receipt}
+
+    def _require_space(self) -> None:
+        """Make sure that the store's vectors are what the target was told that they are.
+
+        Raises:
+            NetworkError: Another process has changed the store to another bundle.
+        """
+        said = getattr(self._target, "space_id", None)  # targets of an application need not say
+        if said not in (None, self._store.binding.space_id):
+            raise NetworkError("the store was changed to another bundle meanwhile: try again")
 
     @property
     def _enrollment(self) -> Enrollment:
@@ -186,6 +201,7 @@ class Pusher:
         if verdicts:
             return self._take(verdicts)
         items, verdicts = self._items(waiting, with_text=self._enrollment.with_text)
+        self._require_space()
         if verdicts:
             return self._take(verdicts)
         now = self._enrollment
@@ -323,7 +339,7 @@ class Pusher:
             if count and size > limit:
                 break
             count += 1
-        header = _header(now, now.push + 1) if self._target.numbered else {}
+        header = self._header(now, now.push + 1) if self._target.numbered else {}
         while count:
             frame = encode_items(header, items[:count], like=self._no_vectors)
             if len(frame) <= MAX_BODY_BYTES:
@@ -343,11 +359,6 @@ class Pusher:
             raise
         self._body.grow()
         return result
-
-
-def _header(now: Enrollment, number: int) -> dict[str, Any]:
-    """What a numbered push says beside its documents."""
-    return {"cursor": now.cursor, "push": number, "epoch": now.epoch}
 
 
 def _without_vectors(waiting: Sequence[Outgoing]) -> list[Verdict]:

@@ -2,120 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlencode
 
 import numpy as np
 
-from edge_mrl.errors import NetworkError, WireError
+from edge_mrl.errors import NetworkError, ServerError, WireError
+from edge_mrl.sync.answers.fields import (
+    content_range,
+    is_number,
+    offset_of,
+    refused_of,
+    result_of,
+)
 from edge_mrl.sync.answers.restamps import read_restamp
+from edge_mrl.sync.pulls.forms import PAGE_ITEMS, CodeKey, PageForm
 from edge_mrl.sync.targets.target import PushBatch, PushResult
 from edge_mrl.sync.transport import Response, Timeouts, Transport
 from edge_mrl.wire import (
     CONTENT_TYPE,
-    STATUSES,
     Item,
     UnreadableItem,
     decode_message,
     decode_readable_items,
     encode_message,
     now_ms,
-    parse_stamp,
 )
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edge_mrl.bundle import Manifest
     from edge_mrl.store import replica
     from edge_mrl.sync.credentials import Credentials
+    from edge_mrl.sync.identity.marks import Marks
 
 __all__ = [
     "ChangePage",
-    "CodeKey",
-    "PageForm",
     "Remote",
     "UnreadablePageError",
-    "request_enrollment",
 ]
 
-#: Documents in a page of a pull.
-PAGE_ITEMS = 512
 #: Bytes of a snapshot in one request: cheap to repeat, and large beside the time of a round trip.
 SNAPSHOT_BYTES = 4 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class CodeKey:
-    """Which codes a server makes for a device.
-
-    Attributes:
-        head: The id of the projection head.
-        dim: Dimensions of a code.
-        scale: The scale of int8 values.
-    """
-
-    head: str
-    dim: int
-    scale: float
-
-    @classmethod
-    def of(cls, manifest: Manifest) -> CodeKey:
-        """The key of a bundle's codes."""
-        return cls(manifest.head.id, manifest.dim, manifest.code.scale)
-
-    @property
-    def query(self) -> dict[str, Any]:
-        """The key as parameters of a request."""
-        return {"head": self.head, "dim": self.dim, "scale": repr(float(self.scale))}
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """What a server gives a new device.
-
-    Attributes:
-        tenant: The tenant whose documents the device syncs.
-        device: The device's id.
-        token: The secret that the device sends with each request.
-        expires_ms: When the token expires, in milliseconds since 1970; None if it does not.
-        offset_ms: The server's clock minus this machine's.
-    """
-
-    tenant: str
-    device: str
-    token: str
-    expires_ms: int | None
-    offset_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class PageForm:
-    """What a page of changes contains.
-
-    Attributes:
-        vectors: "coarse", "full" or "none".
-        code: Which codes the server makes, if ``vectors`` is "coarse".
-        text: Whether texts and metadata come too.
-        limit: Documents at most.
-    """
-
-    vectors: str
-    code: CodeKey | None = None
-    text: bool = True
-    limit: int = PAGE_ITEMS
-
-    @property
-    def query(self) -> dict[str, Any]:
-        """The form as parameters of a request."""
-        query: dict[str, Any] = {"limit": self.limit, "vectors": self.vectors}
-        if self.text:
-            query["text"] = 1
-        if self.code is not None and self.vectors == "coarse":
-            query |= self.code.query
-        return query
+#: A server asks for another mark once; more often only where two copies of a store sync at one time.
+MARKS_IN_A_ROW = 3
+JSON = "application/json"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,6 +107,13 @@ class Remote:
         credentials: The server's address, and the device's token.
         space_id: The embedding space of the store's full vectors.
         timeouts: How long to wait.
+
+    Attributes:
+        token: The token that is sent.
+        spare: Another one, tried where that is refused; None if there is none.
+        space_id: As it was given.
+        marks: Those of the store's copy, sent with each request; None to send none.
+        names_space: Whether the server has named its tenant's space, which was this one then.
     """
 
     numbered = True
@@ -187,7 +128,10 @@ class Remote:
             timeouts=timeouts,
         )
         self.token = credentials.token
-        self._space_id = space_id
+        self.spare = credentials.previous
+        self.space_id = space_id
+        self.marks: Marks | None = None
+        self.names_space = False
 
     @property
     def traffic(self) -> tuple[int, int]:
@@ -203,11 +147,12 @@ class Remote:
         """
         started = now_ms()
         answer = self._ask("POST", "/v1/push", batch.frame).json()
-        offset_ms = _offset(answer.get("now_ms"), started)
+        offset_ms = offset_of(answer.get("now_ms"), started)
+        self._require_space(answer)
         rows, count = answer.get("results"), len(batch.items)
         if not isinstance(rows, list) or len(rows) != count:
             raise NetworkError(f"{self.transport.server}: results: expected a list of {count}")
-        return PushResult([_result(row) for row in rows], offset_ms, _refused(answer))
+        return PushResult([result_of(row) for row in rows], offset_ms, refused_of(answer))
 
     def pull(
         self,
@@ -247,7 +192,8 @@ class Remote:
             raise UnreadablePageError(
                 f"{self.transport.server}: a page of changes: {error}"
             ) from error
-        page = self._page(message.header, since, _offset(message.header.get("now_ms"), started))
+        self.require_answer(message.header, form.code if form.vectors == "coarse" else None)
+        page = self._page(message.header, since, offset_of(message.header.get("now_ms"), started))
         return self._advancing(replace(page, items=items, unreadable=unreadable), since)
 
     def _page(self, header: Mapping[str, Any], since: int, offset_ms: int) -> ChangePage:
@@ -295,7 +241,7 @@ class Remote:
         digest = response.headers.get("repr-digest")
         if response.status != 206:
             return SnapshotPart(body[start:], len(body), name, digest)
-        first, size = _content_range(response.headers.get("content-range", ""))
+        first, size = content_range(response.headers.get("content-range", ""))
         if first != start or start + len(body) > size or not body:
             raise NetworkError("the server sent another range of the snapshot than requested")
         return SnapshotPart(body, size, name, digest)
@@ -324,11 +270,69 @@ class Remote:
         if not isinstance(scores, list) or len(scores) != len(ids):
             raise NetworkError(f"{self.transport.server}: scores: expected a list of {len(ids)}")
         pairs = zip(ids, scores, strict=True)
-        return {name: float(score) for name, score in pairs if _is_number(score)}
+        return {name: float(score) for name, score in pairs if is_number(score)}
 
-    def new_token(self) -> tuple[str, int | None]:
-        """Ask for a new token, and when it expires. The old one is valid until the new one is used."""
-        answer = self._ask("POST", "/v1/token", b"", repeatable=False).json()
+    def require_answer(self, header: Mapping[str, Any], code: CodeKey | None) -> None:
+        """Compare what an answer says that its vectors are with what was asked for.
+
+        Without TLS, nothing else would show that a bit of the request's first line was changed; and a
+        server of another space must be noticed before anything is stored. A receipt is kept.
+
+        Args:
+            header: The answer's.
+            code: The codes that were asked for; None if there are none.
+
+        Raises:
+            ServerError: "space": the tenant's vectors are of another space.
+            NetworkError: They are other codes.
+        """
+        self._require_space(header)
+        said = header.get("code")
+        if code is not None and said is not None and not code.is_named(said):
+            raise NetworkError(
+                f"{self.transport.server}: the answer has other codes than were asked for"
+            )
+
+    def ask_space(self, full_dim: int) -> None:
+        """Have a server compare spaces that does not do so when it is pulled from (of before that).
+
+        It does so when it reranks. So it is asked to rerank nothing.
+
+        Args:
+            full_dim: Dimensions of full vectors.
+
+        Raises:
+            ServerError: "space": the tenant's vectors are of another space.
+        """
+        unit = np.zeros((1, full_dim), np.float16)
+        unit[0, 0] = 1
+        self._ask("POST", "/v1/rerank", encode_message({"ids": []}, unit))
+        self.names_space = True
+
+    def _require_space(self, answer: Mapping[str, Any]) -> None:
+        space = answer.get("space")
+        receipt = answer.get("receipt")
+        if "space" in answer and space not in (None, self.space_id):
+            raise ServerError(
+                f"{self.transport.server} has vectors of embedding space {str(space)[:64]}, this store "
+                f"of {self.space_id}: use a bundle of that space, or another tenant. Nothing was stored "
+                "(space)",
+                status=409,
+                code="space",
+                details={"space": space},
+            )
+        self.names_space = self.names_space or "space" in answer
+        if self.marks is not None and isinstance(receipt, str) and receipt:
+            self.marks.receipt = receipt
+
+    def new_token(self, nonce: str | None = None) -> tuple[str, int | None]:
+        """Ask for a new token, and when it expires. The old one is valid until the new one is used.
+
+        Args:
+            nonce: Drawn for this request, and kept: with it, the same request again gives the same token.
+        """
+        body = b"" if nonce is None else json.dumps({"nonce": nonce}).encode()
+        answer = self._ask("POST", "/v1/token", body, repeatable=False, kind=JSON).json()
         token, expires = answer.get("token"), answer.get("expires_ms")
         if not isinstance(token, str) or not token:
             raise NetworkError(f"{self.transport.server}: token: expected text")
@@ -353,89 +357,49 @@ class Remote:
         headers: Mapping[str, str] | None = None,
         total_s: float | None = None,
         repeatable: bool = True,
+        kind: str = CONTENT_TYPE,
     ) -> Response:
-        all_headers = {
-            "Authorization": f"Bearer {self.token}",
-            "Edge-MRL-Space": self._space_id,
-            **(headers or {}),
-        }
-        if body:
-            all_headers["Content-Type"] = CONTENT_TYPE
-        return self.transport.request(
-            method, path, body=body, headers=all_headers, repeatable=repeatable, total_s=total_s
-        )
+        def ask() -> Response:
+            all_headers = {
+                "Authorization": f"Bearer {self.token}",
+                "Edge-MRL-Space": self.space_id,
+                **(headers or {}),
+            }
+            if self.marks is not None:
+                all_headers["Edge-MRL-Copy"] = self.marks.header
+            if body:
+                all_headers["Content-Type"] = kind
+            return self.transport.request(
+                method, path, body=body, headers=all_headers, repeatable=repeatable, total_s=total_s
+            )
 
+        return self._as_itself(ask)
 
-def request_enrollment(transport: Transport, invitation: str, name: str) -> Grant:
-    """Ask a server to enroll a device with a tenant.
+    def _as_itself(self, ask: Callable[[], Response]) -> Response:
+        """Send a request; once more with the other token, or with another mark, where it takes that."""
+        for _ in range(MARKS_IN_A_ROW):
+            try:
+                response = ask()
+            except ServerError as error:
+                if error.code == "token" and self.spare is not None:
+                    return self._with_spare(ask, error)
+                if error.code != "copy_unsure" or self.marks is None:
+                    raise
+                self.marks.step()
+            else:
+                if self.marks is not None:
+                    self.marks.answered()
+                return response
+        return ask()
 
-    Args:
-        transport: The connection to the server.
-        invitation: The one-time secret from the server's administrator.
-        name: A name of the device for people.
-
-    Raises:
-        ServerError: The invitation is wrong, used or expired.
-    """
-    import json
-
-    body = json.dumps({"code": invitation, "name": name}, ensure_ascii=False).encode("utf-8")
-    headers = {"Content-Type": "application/json"}
-    started = now_ms()
-    answer = transport.request(
-        "POST", "/v1/enroll", body=body, headers=headers, repeatable=False
-    ).json()
-    texts = [answer.get(key) for key in ("tenant", "device", "token")]
-    if not all(isinstance(text, str) and text for text in texts):
-        raise NetworkError(f"{transport.server}: expected tenant, device and token")
-    tenant, device, token = map(str, texts)
-    expires = answer.get("expires_ms")
-    return Grant(
-        tenant,
-        device,
-        token,
-        expires if isinstance(expires, int) else None,
-        _offset(answer.get("now_ms"), started),
-    )
-
-
-def _result(row: object) -> tuple[str, int, str]:
-    if not isinstance(row, dict) or row.get("status") not in STATUSES:
-        raise NetworkError(f"a push result has an unknown status: {row!r:.80}")
-    status, said = str(row["status"]), row.get("reason", "")
-    message = said if isinstance(said, str) else ""
-    if "v" not in row:
-        return status, 0, message
-    try:
-        return status, parse_stamp(row["v"]), message
-    except WireError as error:
-        raise NetworkError(f"a push result: {error}") from error
-
-
-def _refused(answer: Mapping[str, Any]) -> list[str] | None:
-    names = answer.get("refused")
-    if names is None:
-        return None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise NetworkError("refused: expected a list of ids")
-    return names
-
-
-def _offset(clock: object, started: int) -> int:
-    """The server's clock minus ours: it was read between the request and the response."""
-    if not isinstance(clock, int) or isinstance(clock, bool) or clock < 0:
-        raise NetworkError("now_ms: expected the server's clock in milliseconds")
-    return clock - (started + now_ms()) // 2
-
-
-def _content_range(text: str) -> tuple[int, int]:
-    kind, _, rest = text.partition(" ")
-    place, _, size = rest.partition("/")
-    first, _, _ = place.partition("-")
-    if kind != "bytes" or not (first.isdecimal() and size.isdecimal()):
-        raise NetworkError(f"Content-Range {text!r:.60}: expected bytes FIRST-LAST/SIZE")
-    return int(first), int(size)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    def _with_spare(self, ask: Callable[[], Response], refused: ServerError) -> Response:
+        """Send a request with the other token, which is the token from then on if it is accepted."""
+        assert self.spare is not None
+        self.token, self.spare = self.spare, self.token
+        try:
+            return ask()
+        except ServerError as error:
+            if error.code != "token":
+                raise
+            self.token, self.spare = self.spare, self.token
+            raise refused from None

@@ -23,7 +23,9 @@ from edge_mrl.sync.budget import (
     attempt_backoff,
     is_temporary,
 )
-from edge_mrl.sync.outcome import Outcome, Tally, internal_fault
+from edge_mrl.sync.identity.advice import advised
+from edge_mrl.sync.identity.marks import Marks
+from edge_mrl.sync.outcome import Cause, Outcome, Tally, internal_fault
 from edge_mrl.sync.pull import Puller
 from edge_mrl.sync.push import BodySize, Pusher
 
@@ -39,6 +41,8 @@ __all__ = ["Run"]
 #: How often one run catches up with a server: one reason may follow another, and two processes may push
 #: from one store.
 CATCH_UPS = 8
+#: Refusals that concern the device itself: a pull would be refused too.
+OF_THE_DEVICE = frozenset({"token", "space", "cloned", "copy_unsure"})
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -82,9 +86,8 @@ class Run:
         except OverBudgetError as error:
             tally.stop(str(error), "policy")
         except ServerError as error:
-            tally.stop(
-                str(error), "network" if is_temporary(error) else "refused", error.retry_after_s
-            )
+            cause: Cause = "network" if is_temporary(error) else "refused"
+            tally.stop(advised(self.store, error), cause, error.retry_after_s)
         except NetworkError as error:
             tally.stop(str(error), "network", error.retry_after_s)
         except UsageError as error:
@@ -98,7 +101,27 @@ class Run:
     def _sync_with_server(self, tally: Tally) -> None:
         remote = self.link.follow()
         self.budget.start(remote)
+        remote.marks = marks = Marks(self.store)
+        try:
+            self._as_itself(remote, tally)
+        finally:
+            marks.keep()
+            remote.marks = None
+            self.link.keep(remote)
+
+    def _as_itself(self, remote: Remote, tally: Tally) -> None:
+        """Push and pull with a token that works, as long as the server gives one."""
         self.link.renew(remote)
+        try:
+            self._push_and_pull(remote, tally)
+        except ServerError as error:
+            if error.code != "token":
+                raise
+            # By the server's clock it has expired, whatever this machine's clock says.
+            self.link.renew(remote, refused=True)
+            self._push_and_pull(remote, tally)
+
+    def _push_and_pull(self, remote: Remote, tally: Tally) -> None:
         pusher = self._pusher(remote, tally)
         if self._enrollment.is_open:
             pusher.settle()
@@ -141,7 +164,7 @@ class Run:
             pusher.push()
         except NetworkError as error:
             code = error.code if isinstance(error, ServerError) else ""
-            if puller is None or code in OUT_OF_STEP or code == "token":
+            if puller is None or code in OUT_OF_STEP or code in OF_THE_DEVICE:
                 raise
             with suppress(NetworkError), self.budget.once():
                 puller.changes()

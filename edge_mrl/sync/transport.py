@@ -28,8 +28,10 @@ from edge_mrl.wire import PROTOCOL, digest, matches_digest
 
 __all__ = ["Response", "Timeouts", "Transport"]
 
-#: Characters of a server's own text that an error message shows.
+#: Characters that an error message shows of a text that is not known to be the server's.
 SHOWN_CHARS = 200
+#: Characters of a refusal of the server: longer than any of them, so that none is cut.
+REFUSAL_CHARS = 2_000
 _CHUNK_BYTES = 1 << 16
 
 
@@ -359,7 +361,9 @@ def _refusal(server: str, response: Response) -> ServerError:
         details = {"message": response.body[:SHOWN_CHARS].decode("utf-8", "replace")}
     code = str(details.get("code", "unknown"))
     message = str(details.get("message", ""))
-    said = f"{message[:SHOWN_CHARS]} ({code})" if message else code
+    if len(message) > REFUSAL_CHARS:
+        message = message[:REFUSAL_CHARS].rpartition(" ")[0] + " [...]"
+    said = f"{message} ({code})" if message else code
     return ServerError(
         f"{server} refuses with {response.status}: {said}",
         status=response.status,

@@ -14,7 +14,9 @@ RejectedError                               a device asks for what cannot be don
 ├── SpaceMismatchError                      vectors of another embedding space
 ├── FencedError                             tombstones that the device has not seen are forgotten
 ├── RestoredError                           the database is an older copy of what the device knew
-└── SupersededPushError                     a push that comes after a later one
+├── SupersededPushError                     a push that comes after a later one
+├── UnsureCopyError                         a device has to draw another mark, and to ask again
+└── ClonedError                             a store that is a copy of another device's
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from typing import Any
 from edge_mrl.errors import EdgeMrlError
 
 __all__ = [
+    "ClonedError",
     "DamagedDatabaseError",
     "DatabaseError",
     "DatabaseInUseError",
@@ -38,6 +41,7 @@ __all__ = [
     "SpaceMismatchError",
     "SupersededPushError",
     "UnavailableError",
+    "UnsureCopyError",
     "WrongDimensionsError",
 ]
 
@@ -98,8 +102,9 @@ class SpaceMismatchError(RejectedError):
 
     def __init__(self, tenant_space: str, device_space: str) -> None:
         super().__init__(
-            f"the vectors are of space {device_space[:64]}, this tenant holds space {tenant_space}: "
-            "use a bundle of that space, or another tenant",
+            f"another model: this device's vectors are of embedding space {device_space[:64]}, this "
+            f"tenant's of {tenant_space}. Vectors of two spaces cannot be compared, so nothing was "
+            "stored or sent. Use a bundle of the tenant's space, or an invitation to another tenant",
             space=tenant_space,
         )
 
@@ -112,12 +117,17 @@ class FencedError(RejectedError):
 
 
 class RestoredError(RejectedError):
-    """The database was restored from an older copy, and the device's cursor is of another epoch."""
+    """The database was restored from an older copy, and the device's cursor is of another epoch.
 
-    def __init__(self) -> None:
+    Args:
+        claim: How the device showed that, if its request began the epoch: "proved" or "unproved".
+    """
+
+    def __init__(self, *, claim: str | None = None) -> None:
         super().__init__(
             "the server was restored from an older copy: pull everything, from 0, and send what it lacks"
         )
+        self.claim = claim
 
 
 class SupersededPushError(RejectedError):
@@ -127,4 +137,22 @@ class SupersededPushError(RejectedError):
         super().__init__(
             f"push {number} comes too late, the last one was {last}: ask what became of it",
             push=last,
+        )
+
+
+class UnsureCopyError(RejectedError):
+    """A device's marks go on where others had taken over: is it there, or is this request late?"""
+
+    def __init__(self) -> None:
+        super().__init__("draw another mark (Edge-MRL-Copy), and send this request again")
+
+
+class ClonedError(RejectedError):
+    """Several copies of a store send under one device's name; ``device`` is that name."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__(
+            f"this store is a copy of another device's: both send as device {device}. Enroll this one "
+            "as a device of its own, with a new invitation; what waits in it is kept and sent then",
+            device=device,
         )

@@ -31,6 +31,7 @@ class Settings:
         device_requests: Requests of one device that are answered at once.
         tenant_requests: Requests of a tenant that are answered at once.
         log_rate: Lines a second about one tenant's requests.
+        grace_days: Days after its last contact in which a device may renew a token that has expired.
     """
 
     database: str
@@ -50,3 +51,4 @@ class Settings:
     device_requests: int = 16
     tenant_requests: int = 256
     log_rate: float = 100.0
+    grace_days: float = 365.0

@@ -165,16 +165,41 @@ def test_another_space_is_refused_with_both_ids_and_nothing_stored(place: Place)
     device = place.device()
     device.statuses(item("a"))
     device.space = "6" * 64
+    kinds = ("full", "none", f"coarse&head={head_id(None, layer_norm=False)}&dim=4")
     for reply in (
         device.push(item("b")),
+        device.push(),
         device.query("/v1/rerank", {"ids": ["a"]}, units(1)[0]),
         device.query("/v1/search", {"k": 1}, units(1)[0]),
+        *(pull(device, vectors=kind) for kind in kinds),
+        device.call("GET", f"/v1/snapshot/coarse?{kinds[2].partition('&')[2]}"),
     ):
         assert (reply.status, reply.code) == (409, "space")
         assert reply.json["error"]["space"] == SPACE
         assert SPACE in reply.json["error"]["message"]
         assert "6" * 64 in reply.json["error"]["message"]
-    assert [i.id for i in pulled(device)[0]] == ["a"]
+    malformed = device.call("GET", "/v1/pull?since=0", headers={"Edge-MRL-Space": "6"})
+    assert (malformed.status, malformed.code) == (400, "malformed")
+    # A client of before spaces were compared by the answer need not send it, and is told.
+    reply = device.call("GET", "/v1/pull?since=0&vectors=full", headers={"Edge-MRL-Space": None})
+    message = decode_message(reply.body)
+    assert (message.header["space"], message.header["code"]) == (SPACE, None)
+    assert [i.id for i in decode_items(message)] == ["a"]
+
+
+def test_answers_name_the_space_and_the_code_of_what_they_bring(place: Place) -> None:
+    device = place.device()
+    head = head_id(None, layer_norm=False)
+    code = f"head={head}&dim=4&scale=0.5"
+    empty = device.call("GET", f"/v1/pull?since=0&{code}")
+    assert "space" not in decode_message(empty.body).header
+    assert device.push(item("a")).status == 200
+    expected = {"head": head, "dim": 4, "scale": 0.5}
+    header = decode_message(device.call("GET", f"/v1/pull?since=0&{code}").body).header
+    assert (header["space"], header["code"]) == (SPACE, expected)
+    snapshot = device.call("GET", f"/v1/snapshot/coarse?{code}").body
+    header = decode_message(snapshot[4 : 4 + int.from_bytes(snapshot[:4], "little")]).header
+    assert (header["space"], header["code"]) == (SPACE, expected)
 
 
 def test_tenant_may_have_as_many_documents_as_its_limit(place: Place) -> None:

@@ -18,6 +18,8 @@ TOLD = {
     "FencedError": (409, "fenced"),
     "RestoredError": (409, "restored"),
     "SupersededPushError": (409, "superseded"),
+    "UnsureCopyError": (409, "copy_unsure"),
+    "ClonedError": (409, "cloned"),
 }
 
 
@@ -28,7 +30,8 @@ def make(kind: type[RejectedError]) -> RejectedError:
         return errors.FencedError("words", fence=7)
     if kind is errors.SupersededPushError:
         return errors.SupersededPushError(3, last=5)
-    return errors.RestoredError() if kind is errors.RestoredError else kind("words")
+    plain = (errors.RestoredError, errors.UnsureCopyError)
+    return kind() if kind in plain else kind("words")
 
 
 @pytest.mark.parametrize("kind", RejectedError.__subclasses__(), ids=lambda kind: kind.__name__)
@@ -47,5 +50,6 @@ def test_details_are_those_that_a_device_needs() -> None:
         "SpaceMismatchError": {"space": "a" * 64},
         "FencedError": {"fence": 7},
         "SupersededPushError": {"push": 5},
+        "ClonedError": {"device": "words"},
     }
     assert set(details) == set(TOLD)

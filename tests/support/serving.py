@@ -7,12 +7,14 @@ import http.client
 import itertools
 import json
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,19 @@ from edge_mrl.wire.frames import (
 from tests.support import children
 from tests.support.processes import COMMAND
 
-__all__ = ["SPACE", "Caller", "Reply", "Serving", "admin", "enroll", "item", "serving", "units"]
+__all__ = [
+    "SPACE",
+    "Caller",
+    "Reply",
+    "Serving",
+    "admin",
+    "back_up",
+    "enroll",
+    "item",
+    "put_back",
+    "serving",
+    "units",
+]
 
 SPACE = "5" * 64
 STOP_S = 30.0
@@ -151,6 +165,19 @@ def admin(database: str | Path, *arguments: str) -> Any:
     done = subprocess.run(command, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     return json.loads(done.stdout)
+
+
+def back_up(database: Path, copy: Path) -> None:
+    """Copy a database of SQLite as its page of the manual says."""
+    with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+
+
+def put_back(copy: Path, database: Path) -> None:
+    """Put a copy in place, without the log of what it replaces."""
+    for ending in ("-wal", "-shm"):
+        database.with_name(database.name + ending).unlink(missing_ok=True)
+    shutil.copy(copy, database)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from edge_mrl.sync.client import SyncClient
 from edge_mrl.sync.credentials import Credentials, credentials_path
 from edge_mrl.sync.enrollment import enroll, move
 from edge_mrl.sync.link import Link
-from edge_mrl.sync.remote import PageForm
+from edge_mrl.sync.pulls.forms import PageForm
 from edge_mrl.sync.status import status_of
 from tests.support.bundles import TINY, TINY_COARSE
 from tests.support.processes import run

@@ -62,8 +62,7 @@ class Applied:
         put: How many documents were put in the store.
         deleted: How many were deleted in it.
         withheld: How many versions could not be stored.
-        conflicts: How many of those that were put took the place of another text of this device's; that
-            text is a dead letter now.
+        conflicts: How many of them replaced another text of this device's, now a dead letter.
     """
 
     put: int
@@ -80,6 +79,7 @@ def apply_pulled(
     epoch: str = "",
     offset_ms: int | None = None,
     withheld: Sequence[Withheld] = (),
+    code: tuple[str, str] | None = None,
 ) -> Applied:
     """Store what other devices wrote, where it is newer than what is here.
 
@@ -87,20 +87,21 @@ def apply_pulled(
         store: The store.
         pulled: Items, each with its document as this store keeps it; None for a deletion.
         withheld: Versions that arrived with these and cannot be stored.
-        cursor: The server's change up to which everything was pulled with these items. None if items
-            before that are still missing.
+        cursor: The server's change up to which all was pulled with these; None if some is missing.
         epoch: The server's epoch, in which ``cursor`` counts.
-        offset_ms: The server's clock less this machine's, in milliseconds; None if the server did not
-            tell its time.
+        offset_ms: The server's clock less this machine's, in milliseconds; None if not known.
+        code: Space and code that the entries are of; None if they are the store's for certain.
 
     Raises:
         NotEnrolledError: The store is not enrolled.
+        NetworkError: The store was bound to another bundle meanwhile; nothing is stored.
     """
     with store.taking() as taking:
         connection = taking.connection
         now = require(connection, store)
-        ids = [item.id for item, _ in pulled]
-        local = _Local(connection, ids, store.binding, now.device)
+        if code not in (None, store.binding.code):
+            raise NetworkError("the store was changed to another bundle meanwhile: try again")
+        local = _Local(connection, [item.id for item, _ in pulled], store.binding, now.device)
         news = _newer_versions(connection, pulled, local)
         if store.keep_full == "until-synced":
             query = "DELETE FROM fulls WHERE document = ?"
@@ -126,7 +127,7 @@ def apply_pulled(
 def concerns_documents(error: Exception) -> bool:
     """Whether it may be one of the documents that an attempt to store them failed for.
 
-    If so, the others can be stored without it. Otherwise the store, the disk or the memory is the reason.
+    If not, the store, the disk or the memory is the reason.
     """
     if isinstance(error, DamagedError):
         return True
@@ -404,7 +405,7 @@ def _missing_there(
     restored: bool,
 ) -> _Missing:
     """Sort the versions that are newer here than on the server by the reason for that."""
-    rows = connection.execute("SELECT id, stamp FROM versions").fetchall()
+    rows = connection.execute("SELECT id, stamp FROM versions")
     names = [name for name, stamp in rows if there.get(name, 0) < stamp]
     missing = _Missing({}, {}, [])
     for name, one in known_versions(connection, names).items():

@@ -73,7 +73,8 @@ class Verdict:
         stamp: The stamp of the version that was sent.
         status: "applied"; "stale", if the server has a newer version; "clock_ahead", if the stamp is too
             far in the future; "invalid", "too_large" or "forbidden", if the server refused the version.
-        newer: The stamp of the version that the server has, if that is newer; else 0.
+        newer: The stamp of the version that the server has, if that is newer, or the same with another
+            content; else 0.
         detail: What was said beside the status, for people.
     """
 
@@ -253,7 +254,11 @@ def acknowledge(
                     got = verdict.stamp - (verdict.status == "stale")
                     stamp = max(before.acknowledged, got)
                     versions[verdict.id] = replace(before, acknowledged=stamp)
-            elif verdict.status != "clock_ahead":
+            elif verdict.status == "clock_ahead":
+                # The server has this very version with another content, of a copy of this store: the
+                # next stamp has to be above that.
+                stamps.append(verdict.newer)
+            else:
                 letters.append(verdict)
         write_versions(connection, versions)
         move_to_dead_letters(

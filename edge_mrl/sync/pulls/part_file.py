@@ -10,12 +10,9 @@ from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import BinaryIO, Self
 
 from edge_mrl.errors import NetworkError
-
-if TYPE_CHECKING:
-    from edge_mrl.sync.remote import CodeKey
 
 __all__ = ["PartFile"]
 
@@ -29,9 +26,9 @@ class PartFile:
     The file begins with JSON that says which snapshot it is; the received bytes follow.
     """
 
-    def __init__(self, path: Path, code: CodeKey) -> None:
+    def __init__(self, path: Path, code: str) -> None:
         self._path = path
-        self._code = repr(code)
+        self._code = code
         self._file: BinaryIO | None = None
         self.size = 0
         self.etag: str | None = None

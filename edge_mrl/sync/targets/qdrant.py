@@ -61,7 +61,7 @@ class QdrantTarget:
         self._transport = transport
         self._path = f"/collections/{quote(collection, safe='')}"
         self._collection = collection
-        self._space_id = space_id
+        self.space_id = space_id
         self._dim = dim
         self._tenant = tenant
         self._headers = {"Content-Type": "application/json"}
@@ -113,7 +113,7 @@ class QdrantTarget:
             "document": item.id,
             "version_ms": item.stamp >> COUNTER_BITS,
             "version_n": item.stamp & _COUNTER,
-            "space": self._space_id,
+            "space": self.space_id,
         }
         if item.metadata is not None:
             payload["metadata"] = dict(item.metadata)
@@ -177,11 +177,11 @@ class QdrantTarget:
             )
         some = {"limit": 1, "with_payload": ["space"], "with_vector": False}
         points = self._ask("POST", "/points/scroll", some).get("points", [])
-        space = points[0].get("payload", {}).get("space") if points else self._space_id
-        if space != self._space_id:
+        space = points[0].get("payload", {}).get("space") if points else self.space_id
+        if space != self.space_id:
             raise UsageError(
                 f"collection {self._collection} holds vectors of space {space}, not "
-                f"{self._space_id}: choose another --collection"
+                f"{self.space_id}: choose another --collection"
             )
 
     def _ask(self, method: str, path: str, value: Any = None) -> dict[str, Any]:

@@ -131,6 +131,14 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
             metavar=unit,
             help=f"{text} (default: {default:g})",
         )
+    group.add_argument(
+        "--grace-days",
+        type=_not_negative,
+        default=365.0,
+        metavar="N",
+        help="days after its last contact in which a device may renew a token that has expired; 0: never "
+        "(default: 365)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -218,6 +226,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         body_timeout_s=args.body_timeout,
         write_timeout_s=args.write_timeout,
         failure_rate=args.failure_rate,
+        grace_days=args.grace_days,
         proxies=tuple(args.proxies.split(",")) if args.proxies else ("*",) * args.behind_proxy,
         connections=int(args.connections),
         address_connections=int(args.address_connections),
@@ -228,6 +237,13 @@ def _settings(args: argparse.Namespace) -> Settings:
 def _positive(text: str) -> float:
     value = float(text)
     if not 0 < value < 1e9:
+        raise ValueError(text)
+    return value
+
+
+def _not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1e9:
         raise ValueError(text)
     return value
 
@@ -279,8 +295,9 @@ def _announce(
         everywhere = args.host in ("0.0.0.0", "::")  # noqa: S104 - compared, not listened on
         address = f"http://127.0.0.1:{port}" if everywhere else url
         print(
-            "this enrolls the first device of the tenant default, within a day:\n"
-            f"  edge-mrl enroll --server {address} --invitation {invitation} --store notes.db",
+            "this enrolls the first device of the tenant default, within a day; it asks for the "
+            f"invitation, which is {invitation}:\n"
+            f"  edge-mrl enroll --server {address} --invitation - --store notes.db",
             flush=True,
         )
         if everywhere:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import partial
 from typing import Any, TypeGuard
 
@@ -29,10 +30,23 @@ from edge_mrl_server.http.heads import CodeKey
 from edge_mrl_server.http.load.turns import HEAVY, WRITE
 from edge_mrl_server.http.openapi import DESCRIPTION
 from edge_mrl_server.http.refusals import Refusal
-from edge_mrl_server.http.service import Reply, Service, held, json_reply, of, one_vector, space
+from edge_mrl_server.http.service import (
+    Reply,
+    Service,
+    bearer,
+    held,
+    is_space,
+    json_reply,
+    named_space,
+    of,
+    one_vector,
+    space,
+)
 from edge_mrl_server.http.snapshot import coded
 from edge_mrl_server.storage import (
+    Changes,
     IssuedToken,
+    Principal,
     PullQuery,
     Push,
     accounts,
@@ -40,6 +54,7 @@ from edge_mrl_server.storage import (
     heads,
     note_pull,
     ranking,
+    receipts,
 )
 from edge_mrl_server.storage import push as apply
 
@@ -64,24 +79,32 @@ MAX_HEAD_BYTES = 16 << 20
 HEAD_COPIES = 4
 MAX_HITS = 1_000
 MAX_LONG = 2**63 - 1
+_NONCE = re.compile(r"[0-9a-f]{32,64}")
 
 
 async def push(service: Service, request: Request) -> Reply:
     """POST /v1/push: store documents; a status for each."""
     principal = await service.admit(request)
+    await service.meet(request, principal)
     space_id = space(request)
     batch = await service.frame(
         request, lambda message: _batch(space_id, message), most_header=MAX_BODY_BYTES
     )
-    done = await service.work(
-        apply, service.database, principal, batch, who=of(principal), kind=WRITE
-    )
+    try:
+        done = await service.work(
+            apply, service.database, principal, batch, who=of(principal), kind=WRITE
+        )
+    except RestoredError as error:
+        service.metrics.count_claim(error.claim)
+        raise
+    service.metrics.count_claim(done.claim)
     for result in done.results:
         service.metrics.items.labels(result.status).inc()
     service.metrics.vectors.inc(sum(len(item.vectors) for item in batch.items))
     reply: dict[str, Any] = {
         "now_ms": now_ms(),
         "results": [result.as_json() for result in done.results],
+        "receipt": done.receipt,
     }
     if batch.number and not batch.items:
         reply["refused"] = done.refused
@@ -91,6 +114,7 @@ async def push(service: Service, request: Request) -> Reply:
 async def pull(service: Service, request: Request) -> Reply:
     """GET /v1/pull: the documents that changed after a change."""
     principal = await service.admit(request)
+    await service.meet(request, principal)
     query = request.query_params
     since = _number(query.get("since"), "since", 0, MAX_LONG)
     limit = _number(query.get("limit", str(MAX_ITEMS)), "limit", 1, MAX_ITEMS)
@@ -100,7 +124,8 @@ async def pull(service: Service, request: Request) -> Reply:
         raise Refusal(400, "malformed", "vectors: expected coarse, full or none")
     code = _code(request) if vectors == "coarse" else None
     epoch = query.get("epoch")
-    wanted = PullQuery(since, limit, vectors != "none", query.get("text") == "1", fence, epoch)
+    text, with_vectors = query.get("text") == "1", vectors != "none"
+    wanted = PullQuery(since, limit, with_vectors, text, fence, epoch, named_space(request))
     if _number(query.get("push", "0"), "push", 0, MAX_LONG) > principal.push:
         raise RestoredError
 
@@ -123,6 +148,8 @@ async def pull(service: Service, request: Request) -> Reply:
         }
         if changes.restamped:
             header["restamped"] = changes.restamped
+        if items:
+            header |= _named(principal, changes, code)
         note_pull(service.database, principal, changes)
         return Reply(encode_items(header, items, like=like), CONTENT_TYPE)
 
@@ -132,6 +159,7 @@ async def pull(service: Service, request: Request) -> Reply:
 async def snapshot(service: Service, request: Request) -> Response:
     """GET /v1/snapshot/coarse: all live documents in one file, whole or in part."""
     principal = await service.admit(request)
+    await service.meet(request, principal)
     who, cache = of(principal), service.snapshots
     wanted = partial(
         cache.find,
@@ -139,6 +167,7 @@ async def snapshot(service: Service, request: Request) -> Response:
         service.heads,
         principal.tenant,
         _code(request),
+        space_id=named_space(request),
         text=request.query_params.get("text") == "1",
         etag=request.headers.get("if-range") or request.headers.get("if-match"),
     )
@@ -206,15 +235,18 @@ async def enroll(service: Service, request: Request) -> Reply:
     try:
         given = json.loads(body)
         invitation, name = given["code"], given["name"]
+        nonce, space_id = _nonce(given.get("nonce")), given.get("space")
         name.encode()
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise Refusal(400, "malformed", "expected a JSON object with code and name") from error
     if not isinstance(invitation, str) or not isinstance(name, str) or "\0" in name:
         raise Refusal(400, "malformed", "code, name: expected text")
+    if space_id is not None and not is_space(space_id):
+        raise Refusal(400, "malformed", "space: expected 64 lower-case hex digits")
 
     def add() -> IssuedToken:
         with service.database.write() as transaction:
-            return accounts.enroll(transaction, invitation, name)
+            return accounts.enroll(transaction, invitation, name, nonce=nonce, space_id=space_id)
 
     made = await service.work(add, who=who, kind=WRITE)
     return json_reply(
@@ -223,18 +255,26 @@ async def enroll(service: Service, request: Request) -> Reply:
             "device": made.device,
             "token": made.token,
             "expires_ms": made.expires_ms,
+            "space": made.space_id,
+            "read_only": made.read_only,
             "now_ms": now_ms(),
         }
     )
 
 
 async def rotate(service: Service, request: Request) -> Reply:
-    """POST /v1/token: another token for the device."""
-    principal = await service.admit(request)
+    """POST /v1/token: another token for the device; also for one that has expired not long ago."""
+    principal = await service.admit(request, renewing=True)
+    body = await service.body(request, most=MAX_ENROLL_BYTES, optional=True)
+    try:
+        nonce = _nonce(json.loads(body or b"{}").get("nonce"))
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise Refusal(400, "malformed", "expected nothing, or a JSON object") from error
+    present = bearer(request)
 
     def add() -> IssuedToken:
         with service.database.write() as transaction:
-            return accounts.rotate(transaction, principal)
+            return accounts.rotate(transaction, principal, present=present, nonce=nonce)
 
     made = await service.work(add, who=of(principal), kind=WRITE)
     return json_reply({"token": made.token, "expires_ms": made.expires_ms, "now_ms": now_ms()})
@@ -269,7 +309,11 @@ def _batch(space_id: str, message: Message) -> Push:
         raise Refusal(400, "malformed", "cursor: expected the change pulled to, 0 for none")
     if not _is_long(number) or not isinstance(epoch, str):
         raise Refusal(400, "malformed", "push, epoch: expected a number and text")
-    return Push(space_id, decode_items(message), message.vectors.shape[1], cursor, number, epoch)
+    receipt = header.get("receipt", "")
+    if not isinstance(receipt, str):
+        raise Refusal(400, "malformed", "receipt: expected text")
+    items, dim = decode_items(message), message.vectors.shape[1]
+    return Push(space_id, items, dim, cursor, number, epoch, receipt)
 
 
 def _ids(message: Message) -> list[str]:
@@ -297,6 +341,26 @@ def _head(message: Message) -> tuple[NDArray[np.float32], bool]:
     if message.vectors.dtype != np.float32:
         raise Refusal(400, "malformed", "expected a matrix of float32")
     return message.vectors, layer_norm
+
+
+def _nonce(value: object) -> str | None:
+    """What a device drew for a request for a token; None from older clients."""
+    if value is not None and not (isinstance(value, str) and _NONCE.fullmatch(value)):
+        raise Refusal(400, "malformed", "nonce: expected 32 to 64 lower-case hex digits")
+    return value if isinstance(value, str) else None
+
+
+def _named(principal: Principal, changes: Changes, code: CodeKey | None) -> dict[str, Any]:
+    """What the documents of a page are, which the device compares, and what it is told by them.
+
+    An empty page has nothing to compare, and tells nothing that was not told before.
+    """
+    named: dict[str, Any] = {"space": changes.space_id}
+    named["code"] = None if code is None else code.as_json()
+    if principal.secret is not None:
+        told = receipts.Receipt(changes.epoch, changes.cursor, principal.push)
+        named["receipt"] = receipts.issue(principal.secret, principal.device, told)
+    return named
 
 
 def _is_long(value: object) -> TypeGuard[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,10 @@ class CodeKey:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "step", float(np.float32(CODE_MAX / self.scale)))
+
+    def as_json(self) -> dict[str, Any]:
+        """As an answer names it: a device compares it with what it asked for."""
+        return {"head": self.head, "dim": self.dim, "scale": self.scale}
 
     def derive(self, head: Head, vectors: NDArray[np.float16]) -> NDArray[np.int8]:
         """The codes, int8[n, dim], of full vectors, float16[n, full_dim]."""

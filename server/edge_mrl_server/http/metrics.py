@@ -33,6 +33,12 @@ class Metrics:
         self.vectors = Counter(
             "edge_mrl_vectors", "Pushed vectors, whatever became of them.", registry=self.registry
         )
+        self.claims = Counter(
+            "edge_mrl_restore_claims",
+            "Devices that said that the database was restored: proved, unproved, refused.",
+            ["claim"],
+            registry=self.registry,
+        )
         self.received = Counter(
             "edge_mrl_received_bytes", "Bytes of requests' bodies.", registry=self.registry
         )
@@ -45,3 +51,8 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=self.registry,
         )
+
+    def count_claim(self, claim: str | None) -> None:
+        """Count what a device said of a restore; None if it said nothing."""
+        if claim is not None:
+            self.claims.labels(claim).inc()

@@ -22,7 +22,7 @@ CODES: Mapping[str, tuple[str, ...]] = {
     "404": ("not_found", "head_unknown"),
     "405": ("method",),
     "408": ("timeout",),
-    "409": ("space", "fenced", "restored", "superseded"),
+    "409": ("space", "fenced", "restored", "superseded", "copy_unsure", "cloned"),
     "413": ("too_large",),
     "429": ("rate",),
     "500": ("internal",),
@@ -47,8 +47,16 @@ _TEXT = {"type": "string"}
 _HEX = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 
 
-def _header(name: str, schema: Mapping[str, Any], text: str) -> dict[str, Any]:
-    return {"name": name, "in": "header", "required": True, "description": text, "schema": schema}
+def _header(
+    name: str, schema: Mapping[str, Any], text: str, *, required: bool = True
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "header",
+        "required": required,
+        "description": text,
+        "schema": schema,
+    }
 
 
 def _query(
@@ -122,7 +130,10 @@ _ALWAYS = [
     ),
 ]
 _DIGEST = _header("Content-Digest", _TEXT, "sha-256 of the body (RFC 9530)")
-_SPACE = _header("Edge-MRL-Space", _HEX, "space_id of the vectors")
+_SPACE = _header("Edge-MRL-Space", _HEX, "space_id of the device's store")
+_OWN_SPACE = _header("Edge-MRL-Space", _HEX, "space_id of the device's store", required=False)
+_COPY = _header("Edge-MRL-Copy", _TEXT, "marks of the store's copy, newest first", required=False)
+_NONCE = {"type": "string", "pattern": "^[0-9a-f]{32,64}$"}
 _FLAG = {"type": "integer", "enum": [0, 1]}
 _CODE = [
     _query("head", _HEX, "id of the head"),
@@ -143,6 +154,7 @@ _RESULT = _object({"status": {"type": "string", "enum": list(STATUSES)}}, v=_TEX
 _PUSHED = _object(
     {"now_ms": _LONG, "results": {"type": "array", "items": _RESULT}},
     refused={"type": ["array", "null"], "items": _TEXT},
+    receipt=_TEXT,
 )
 _SCORED = _object(
     {
@@ -164,6 +176,8 @@ _PULL = [
     _query("epoch", _TEXT, "the epoch of since; empty: not known"),
     _query("push", _LONG, "the last push of which it is known if it arrived"),
     *_CODE,
+    _OWN_SPACE,
+    _COPY,
 ]
 _RANGES = [
     {"name": name, "in": "header", "required": False, "schema": _TEXT, "description": "RFC 9110"}
@@ -181,13 +195,14 @@ _PATHS: dict[str, Any] = {
         "post": {
             "summary": f"store at most {MAX_ITEMS} documents",
             "security": _TOKEN,
-            "parameters": [*_ALWAYS, _DIGEST, _SPACE],
+            "parameters": [*_ALWAYS, _DIGEST, _SPACE, _COPY],
             "requestBody": _frame(
                 "documents",
                 items="the documents; their vectors follow",
                 cursor="the change pulled to; 0: none",
                 push="the push's number",
                 epoch="the epoch of cursor; empty: not known",
+                receipt="the last one received; may be absent",
             ),
             "responses": _answers(
                 {
@@ -209,7 +224,8 @@ _PATHS: dict[str, Any] = {
             "responses": _answers(
                 {
                     "200": _answer(
-                        "frame: since, cursor, more, fence, epoch, kept, now_ms, items",
+                        "frame: since, cursor, more, fence, epoch, kept, now_ms, items; where there are "
+                        "items also receipt, space, code",
                         CONTENT_TYPE,
                     )
                 },
@@ -223,7 +239,7 @@ _PATHS: dict[str, Any] = {
         "get": {
             "summary": "all live documents with coarse codes",
             "security": _TOKEN,
-            "parameters": [*_ALWAYS, *_CODE, *_RANGES],
+            "parameters": [*_ALWAYS, *_CODE, *_RANGES, _OWN_SPACE, _COPY],
             "responses": _answers(
                 {
                     "200": _sent("frames, each behind its length"),
@@ -234,6 +250,7 @@ _PATHS: dict[str, Any] = {
                 },
                 *_WITH_TOKEN,
                 "404",
+                "409",
             ),
         }
     },
@@ -297,19 +314,25 @@ _PATHS: dict[str, Any] = {
             "parameters": [*_ALWAYS, _DIGEST],
             "requestBody": _body(
                 _JSON,
-                "code: the invitation; name: the device's, for people",
-                _object({"code": _TEXT, "name": _TEXT}),
+                "code: the invitation; name: the device's, for people; nonce: drawn for this request; "
+                "space: the space_id of the device's store",
+                _object({"code": _TEXT, "name": _TEXT}, nonce=_NONCE, space=_HEX),
             ),
             "responses": _answers(
                 {
                     "200": _answer(
                         "the device and its first token",
                         _JSON,
-                        _object({"tenant": _TEXT, "device": _TEXT, **_ISSUED}),
+                        _object(
+                            {"tenant": _TEXT, "device": _TEXT, **_ISSUED},
+                            space={"type": ["string", "null"]},
+                            read_only={"type": "boolean"},
+                        ),
                     )
                 },
                 *_WITH_BODY,
                 "403",
+                "409",
                 "429",
             ),
         }
@@ -318,9 +341,13 @@ _PATHS: dict[str, Any] = {
         "post": {
             "summary": "another token; the present one ends when that is first used",
             "security": _TOKEN,
-            "parameters": _ALWAYS,
+            "parameters": [*_ALWAYS, {**_DIGEST, "required": False}],
+            "requestBody": {
+                **_body(_JSON, "nonce: drawn for this request", _object({}, nonce=_NONCE)),
+                "required": False,
+            },
             "responses": _answers(
-                {"200": _answer("the token", _JSON, _object(_ISSUED))}, *_WITH_TOKEN
+                {"200": _answer("the token", _JSON, _object(_ISSUED))}, *_WITH_TOKEN, *_WITH_BODY
             ),
         }
     },

@@ -206,6 +206,7 @@ def _devices(tenant: Tenant, devices: Sequence[dict[str, object]]) -> str:
         else:
             plus = "+" if behind >= accounts.MOST_BEHIND else ""
             state = _Cell(f"{behind:,}{plus}", "n" if behind else "n good")
+        notes = _notes(device)
         rows.append(
             (
                 _Cell(_plain(str(device["name"])) or "without a name", "w"),
@@ -214,12 +215,26 @@ def _devices(tenant: Tenant, devices: Sequence[dict[str, object]]) -> str:
                 _Cell(_ago(device["pulled_ms"])),
                 _Cell(_ago(device["pushed_ms"])),
                 _Cell(_ago(device["created_ms"])),
+                _Cell(notes or "none", "w bad" if notes else "w"),
             )
         )
-    names = ("device", "id", "documents behind", "pulled", "pushed", "enrolled")
+    names = ("device", "id", "documents behind", "pulled", "pushed", "enrolled", "notes")
     more = f", the {MOST} seen last" if len(devices) == MOST else ""
     caption = "A device says how far it is when it pulls"
     return f"<h2>Devices of {escape(tenant.name)}{more}</h2>" + _table(caption, names, rows)
+
+
+def _notes(device: dict[str, object]) -> str:
+    """What an operator should know of a device."""
+    notes = ["read-only"] if device["read_only"] else []
+    if device["cloned_ms"]:
+        notes.append("its store was copied: enroll the copies anew")
+    if device["doubts"]:
+        notes.append(
+            f"said {device['doubts']} times without proof that this database was restored: if it was, "
+            "run edge-mrl admin restored"
+        )
+    return "; ".join(notes)
 
 
 def _errors(registry: CollectorRegistry) -> str:

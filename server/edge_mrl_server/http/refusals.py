@@ -8,6 +8,7 @@ from typing import Any
 
 from edge_mrl.wire import digest
 from edge_mrl_server.errors import (
+    ClonedError,
     FencedError,
     InvalidHeadError,
     InvalidInvitationError,
@@ -17,6 +18,7 @@ from edge_mrl_server.errors import (
     RestoredError,
     SpaceMismatchError,
     SupersededPushError,
+    UnsureCopyError,
     WrongDimensionsError,
 )
 
@@ -33,6 +35,8 @@ _ANSWERS: Mapping[type[RejectedError], tuple[int, str]] = {
     FencedError: (409, "fenced"),
     RestoredError: (409, "restored"),
     SupersededPushError: (409, "superseded"),
+    UnsureCopyError: (409, "copy_unsure"),
+    ClonedError: (409, "cloned"),
 }
 
 

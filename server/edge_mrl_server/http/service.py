@@ -23,6 +23,7 @@ from edge_mrl.wire import (
     PROTOCOL,
     Message,
     decode_message,
+    now_ms,
 )
 from edge_mrl_server.errors import InvalidTokenError
 from edge_mrl_server.http.heads import HeadCache
@@ -36,9 +37,21 @@ from edge_mrl_server.http.refusals import Refusal
 from edge_mrl_server.http.snapshot import SnapshotCache
 from edge_mrl_server.http.threads import Threads
 from edge_mrl_server.settings import Settings
-from edge_mrl_server.storage import Database, Principal, accounts, clock_behind_ms
+from edge_mrl_server.storage import Database, Principal, accounts, clock_behind_ms, marks
 
-__all__ = ["Reply", "Service", "held", "json_reply", "of", "one_vector", "sequence", "space"]
+__all__ = [
+    "Reply",
+    "Service",
+    "bearer",
+    "held",
+    "is_space",
+    "json_reply",
+    "named_space",
+    "of",
+    "one_vector",
+    "sequence",
+    "space",
+]
 
 T = TypeVar("T")
 #: Threads that never write: devices can pull while all others wait for a standby.
@@ -132,15 +145,19 @@ class Service:
             self._check.add_done_callback(lambda task: task.cancelled() or task.exception())
         return await asyncio.shield(self._check)
 
-    async def admit(self, request: Request) -> Principal:
+    async def admit(self, request: Request, *, renewing: bool = False) -> Principal:
         """Check what every request with a token must have, and count it until it is answered.
+
+        Args:
+            request: The request.
+            renewing: Whether it asks for a new token: an expired one may do that for a while.
 
         Raises:
             InvalidTokenError: The token is not valid.
             Refusal: Another protocol, no sequence, or too many requests.
         """
         check_protocol(request)
-        principal = await self._authenticate(request)
+        principal = await self._authenticate(request, renewing=renewing)
         request.state.principal = principal
         limits, tenant = principal.limits, principal.tenant
         name = f"{tenant}/{principal.device}"
@@ -152,11 +169,26 @@ class Service:
         held(request).enter_context(self._crowd.enter([(tenant, most)], what="a tenant"))
         return principal
 
-    async def _authenticate(self, request: Request) -> Principal:
+    async def meet(self, request: Request, principal: Principal) -> None:
+        """Compare the marks of the device's store with those of earlier requests.
+
+        Raises:
+            UnsureCopyError: The device has to send the request again with another mark.
+            ClonedError: The store is a copy.
+        """
+        said = marks.parse(request.headers.get("edge-mrl-copy"))
+        # Nearly always nothing is new, and that needs no thread.
+        if said and marks.judge(principal.marks, said, now=now_ms())[1] != "known":
+            await self.work(
+                marks.meet, self.database, principal, said, who=of(principal), kind=WRITE
+            )
+
+    async def _authenticate(self, request: Request, *, renewing: bool) -> Principal:
         address = self._address(request)
+        days = self.settings.grace_days if renewing else None
         key, who = b"", Who(STRANGERS, address)
         try:
-            token = _token(request)
+            token = bearer(request)
             key = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
             # Devices that were let in before are not kept out by what others of their address do.
             if key in self._known:
@@ -164,7 +196,7 @@ class Service:
             else:
                 self._failures.take(address, count=0)
                 self._enter_as_stranger(request, address)
-            principal, new = await self.work(_principal, self.database, token, who=who)
+            principal, new = await self.work(_principal, self.database, token, days, who=who)
         except InvalidTokenError:
             self._known.pop(key, None)
             self._failures.take(address)
@@ -238,19 +270,21 @@ class Service:
 
         return await self.work(decode, who=who)
 
-    async def body(self, request: Request, *, most: int) -> bytes:
+    async def body(self, request: Request, *, most: int, optional: bool = False) -> bytes:
         """The whole body, of a few kilobytes, checked against its digest.
 
         Args:
             request: The request.
             most: Bytes that the body may have.
+            optional: Whether there may be none, which needs no digest.
 
         Raises:
             Refusal: The body is too large, too slow, or not what its digest says.
         """
         add = held(request).enter_context(self.in_flight.hold(STRANGERS))
         data = await Reading(self.settings.body_timeout_s, add).read(request, most)
-        check_digest(data, request.headers.get("content-digest"))
+        if data or not optional:
+            check_digest(data, request.headers.get("content-digest"))
         return data
 
 
@@ -265,7 +299,12 @@ def held(request: Request) -> ExitStack:
     return stack
 
 
-def _token(request: Request) -> str:
+def bearer(request: Request) -> str:
+    """The request's token.
+
+    Raises:
+        InvalidTokenError: It has none.
+    """
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise InvalidTokenError("expected the header Authorization: Bearer TOKEN")
@@ -289,10 +328,23 @@ def sequence(request: Request) -> str | None:
 
 def space(request: Request) -> str:
     """The embedding space that the vectors of a request are said to be of."""
-    value = request.headers.get("edge-mrl-space", "")
-    if not _SPACE.fullmatch(value):
+    value = named_space(request)
+    if value is None:
         raise Refusal(400, "malformed", "expected Edge-MRL-Space, 64 lower-case hex digits")
     return value
+
+
+def named_space(request: Request) -> str | None:
+    """The embedding space of a device's store; None where it does not say."""
+    value = request.headers.get("edge-mrl-space")
+    if value is not None and not is_space(value):
+        raise Refusal(400, "malformed", "expected Edge-MRL-Space, 64 lower-case hex digits")
+    return value
+
+
+def is_space(value: object) -> bool:
+    """Whether this can be the id of an embedding space."""
+    return isinstance(value, str) and _SPACE.fullmatch(value) is not None
 
 
 def one_vector(message: Message) -> NDArray[np.float32]:
@@ -308,9 +360,9 @@ def one_vector(message: Message) -> NDArray[np.float32]:
     return query
 
 
-def _principal(database: Database, token: str) -> tuple[Principal, bool]:
+def _principal(database: Database, token: str, days: float | None) -> tuple[Principal, bool]:
     with database.read() as transaction:
-        return accounts.authenticate(transaction, token)
+        return accounts.authenticate(transaction, token, renewing_days=days)
 
 
 def _confirm(database: Database, principal: Principal, token: str) -> None:

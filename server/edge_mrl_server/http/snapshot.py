@@ -15,6 +15,7 @@ from base64 import b64encode
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,7 +25,7 @@ from edge_mrl.wire import Item, encode_items
 from edge_mrl_server.http.heads import CodeKey, HeadCache
 from edge_mrl_server.http.limits import Buckets
 from edge_mrl_server.http.load.folder import OwnFolder
-from edge_mrl_server.storage import Database, Head, live_pages, present_tenant
+from edge_mrl_server.storage import Database, Head, live_pages, present_tenant, require_space
 
 __all__ = ["Opened", "Snapshot", "SnapshotCache", "coded"]
 
@@ -124,14 +125,17 @@ class SnapshotCache:
         *,
         text: bool,
         etag: str | None,
+        space_id: str | None = None,
     ) -> Opened | None:
         """The snapshot that a device wants, if it is here: see ``get``.
 
         Raises:
             Refusal: The head is not registered, or does not fit the code.
+            SpaceMismatchError: The tenant's vectors are of another space.
         """
         with database.read() as transaction:
             row = present_tenant(transaction, tenant)
+        require_space(row, space_id)
         self._see(tenant, row.epoch)
         known = self._open(tenant, etag or "")
         if known is not None:
@@ -160,6 +164,7 @@ class SnapshotCache:
         *,
         text: bool,
         etag: str | None,
+        space_id: str | None = None,
     ) -> Opened:
         """The snapshot that a device wants: the one it has a part of, if it is here, or a fresh one.
 
@@ -170,17 +175,20 @@ class SnapshotCache:
             code: The code to make.
             text: Whether with text and metadata.
             etag: The tag of the one that the device has a part of.
+            space_id: The space of the device's store; None where it does not say.
 
         Raises:
+            SpaceMismatchError: The tenant's vectors are of another space.
             Refusal: The head is not registered, or does not fit the code; or too many codes.
         """
-        found = self.find(database, heads, tenant, code, text=text, etag=etag)
+        find = partial(self.find, database, heads, tenant, code, text=text, space_id=space_id)
+        found = find(etag=etag)
         if found is not None:
             return found
         kind = self._kind((tenant, code, text))
         with kind.lock:
             # Another request may have made it while this one waited.
-            found = self.find(database, heads, tenant, code, text=text, etag=None)
+            found = find(etag=None)
             if found is not None:
                 return found
             with database.read() as transaction:
@@ -241,6 +249,8 @@ class SnapshotCache:
                     "cursor": row.change,
                     "epoch": row.epoch,
                     "documents": row.documents,
+                    "space": row.space_id,
+                    "code": code.as_json(),
                 }
                 like = np.zeros((0, code.dim), np.int8)
                 for page in _at_least_one(pages):

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
-    from edge_mrl_server.storage import accounts, heads, ranking, removal
-    from edge_mrl_server.storage.accounts import IssuedToken, present_tenant
+    from edge_mrl_server.storage import accounts, heads, marks, ranking, receipts, removal
+    from edge_mrl_server.storage.accounts import present_tenant
     from edge_mrl_server.storage.clocks import Restamped, clock_behind_ms, restamp
     from edge_mrl_server.storage.database import (
         Database,
@@ -25,11 +25,20 @@ if TYPE_CHECKING:
     )
     from edge_mrl_server.storage.engines.postgres import PostgresDatabase
     from edge_mrl_server.storage.heads import Head
-    from edge_mrl_server.storage.pulls import PullQuery, changes_after, live_pages, note_pull
+    from edge_mrl_server.storage.pulls import (
+        Changes,
+        PullQuery,
+        changes_after,
+        live_pages,
+        note_pull,
+    )
     from edge_mrl_server.storage.pushes import Push, purge, push
     from edge_mrl_server.storage.records import Principal, Tenant
+    from edge_mrl_server.storage.spaces import require_space
+    from edge_mrl_server.storage.tokens import IssuedToken
 
 __all__ = [
+    "Changes",
     "Copied",
     "Database",
     "Head",
@@ -50,13 +59,16 @@ __all__ = [
     "hold_database",
     "is_file",
     "live_pages",
+    "marks",
     "note_pull",
     "open_database",
     "present_tenant",
     "purge",
     "push",
     "ranking",
+    "receipts",
     "removal",
+    "require_space",
     "restamp",
     "restore",
 ]
@@ -64,14 +76,17 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "accounts": ("IssuedToken", "present_tenant"),
+        "": ("accounts", "heads", "marks", "ranking", "receipts", "removal"),
+        "accounts": ("present_tenant",),
         "clocks": ("Restamped", "clock_behind_ms", "restamp"),
         "database": ("Database", "hold_database", "is_file", "open_database"),
         "engines.copies": ("Copied", "Restored", "backup", "check_restored", "restore"),
         "engines.postgres": ("PostgresDatabase",),
         "heads": ("Head",),
-        "pulls": ("PullQuery", "changes_after", "live_pages", "note_pull"),
+        "pulls": ("Changes", "PullQuery", "changes_after", "live_pages", "note_pull"),
         "pushes": ("Push", "purge", "push"),
         "records": ("Principal", "Tenant"),
+        "spaces": ("require_space",),
+        "tokens": ("IssuedToken",),
     },
 )

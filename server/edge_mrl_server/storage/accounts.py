@@ -2,6 +2,7 @@
 
 A token and an invitation name their tenant, so that every look-up has the tenant in its key. What is
 secret is 256 random bits (160 in an invitation, which people type) and is kept as its SHA-256 alone.
+How tokens are made, end and come back is in ``tokens``.
 
 Invitations are rows of the table ``codes``: the table kept its first name.
 """
@@ -9,19 +10,30 @@ Invitations are rows of the table ``codes``: the table kept its first name.
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
-import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from edge_mrl.errors import UsageError
 from edge_mrl.wire import now_ms
-from edge_mrl_server.errors import InvalidInvitationError, InvalidTokenError, LimitReachedError
+from edge_mrl_server.errors import InvalidInvitationError, LimitReachedError
 from edge_mrl_server.storage.database import Transaction
-from edge_mrl_server.storage.records import TENANT_COLUMNS, Principal, Tenant, tenant_of
+from edge_mrl_server.storage.receipts import SECRET_BYTES
+from edge_mrl_server.storage.records import TENANT_COLUMNS, Tenant, tenant_of
+from edge_mrl_server.storage.spaces import require_space
+from edge_mrl_server.storage.tokens import (
+    GRACE_DAYS,
+    TENANT_NAME,
+    IssuedToken,
+    authenticate,
+    bad_token,
+    confirm,
+    hash_of,
+    issue,
+    rotate,
+)
 
 __all__ = [
     "MOST_BEHIND",
@@ -44,13 +56,11 @@ __all__ = [
     "totals",
 ]
 
-TENANT_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
-TOKEN_PREFIX = "emrl"  # noqa: S105 - what a token starts with, so that leaked ones are recognised
-TOKEN_BYTES = 32
-TOKEN_LIFE_MS = 90 * 86_400_000
 INVITATION_BYTES = 20
 INVITATION_LIFE_MS = 86_400_000
 MAX_NAME_CHARS = 100
+#: No limit is this high; days and rates of infinity are no numbers in JSON.
+MOST = 1e15
 #: An epoch's changes are numbered from its first millisecond times this: above those of earlier epochs,
 #: also of ones that the copy does not know, unless a tenant makes a million changes a second.
 EPOCH_CHANGES_MS = 1_000
@@ -58,21 +68,12 @@ EPOCH_CHANGES_MS = 1_000
 MOST_BEHIND = 10_000
 #: Epochs since stamps were brought back that are remembered.
 MAX_EPOCHS = 100
-#: What a tenant may be limited in: numbers above 0.
-LIMITS = ("documents", "devices", "device_requests_per_s", "tenant_requests_per_s")
+#: What a tenant may be limited in: numbers above 0, and ``grace_days``, which may be 0.
+LIMITS = ("documents", "devices", "device_requests_per_s", "tenant_requests_per_s", GRACE_DAYS)
 _DEVICE_COLUMNS = (
-    "device", "name", "created_ms", "revoked_ms", "pushed_ms", "pulled_ms", "pulled",
+    "device", "name", "created_ms", "revoked_ms", "pushed_ms", "pulled_ms", "pulled", "cloned_ms",
+    "doubts", "space_id", "read_only",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class IssuedToken:
-    """A device's new token, as it is shown once."""
-
-    tenant: str
-    device: str
-    token: str
-    expires_ms: int
 
 
 def create_tenant(transaction: Transaction, name: str) -> None:
@@ -93,10 +94,12 @@ def ensure_tenant(transaction: Transaction, name: str) -> bool:
     """Make a tenant unless there is one of that name; returns whether it was made."""
     return bool(
         transaction.run(
-            "INSERT INTO tenants (tenant, created_ms, epoch) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            "INSERT INTO tenants (tenant, created_ms, epoch, secret) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT DO NOTHING",
             name,
             now_ms(),
             _new_epoch(),
+            secrets.token_bytes(SECRET_BYTES),
         )
     )
 
@@ -106,13 +109,18 @@ def renew_epochs(transaction: Transaction, tenant: str | None = None) -> int:
 
     Args:
         transaction: In a transaction that writes.
-        tenant: Whose; None for all.
+        tenant: Whose; None for all, by an operator's word: then devices may claim again what they
+            cannot prove (``receipts``).
 
     Returns:
         How many tenants there are.
     """
     where, args = ("", ()) if tenant is None else (" WHERE tenant = ?", (tenant,))
-    transaction.run(f"UPDATE devices SET kept = push{where}", *args)  # noqa: S608
+    # Marks of stores (``marks``) that the copy does not have would look like another store's.
+    transaction.run(f"UPDATE devices SET kept = push, marks = ''{where}", *args)  # noqa: S608
+    if tenant is None:
+        transaction.run("UPDATE devices SET doubts = 0 WHERE doubts > 0")
+        transaction.run("UPDATE tenants SET doubt_ms = 0 WHERE doubt_ms > 0")
     first, epoch = now_ms() * EPOCH_CHANGES_MS, _new_epoch()
     sql = "SELECT tenant, restamped FROM tenants WHERE restamped <> '{}'"
     for row in transaction.rows(sql + where.replace("WHERE", "AND"), *args):
@@ -150,7 +158,7 @@ def present_tenant(transaction: Transaction, name: str) -> Tenant:
     """
     tenant = get_tenant(transaction, name)
     if tenant is None:
-        raise _bad_token()
+        raise bad_token()
     return tenant
 
 
@@ -195,9 +203,11 @@ def set_limits(transaction: Transaction, name: str, limits: Mapping[str, float |
     transaction.lock_tenant(name)
     tenant = require_tenant(transaction, name)
     for key, value in limits.items():
-        if key not in LIMITS or (value is not None and not value > 0):
+        none = key == GRACE_DAYS and value == 0
+        if key not in LIMITS or (value is not None and not (none or 0 < value < MOST)):
             raise UsageError(
                 f"limit {key}={value}: expected a number above 0 for {', '.join(LIMITS)}"
+                f" (0, for never, for {GRACE_DAYS} alone)"
             )
     merged = json.loads(tenant.limits) | dict(limits)
     kept = {key: value for key, value in merged.items() if value is not None}
@@ -206,7 +216,11 @@ def set_limits(transaction: Transaction, name: str, limits: Mapping[str, float |
 
 
 def create_invitation(
-    transaction: Transaction, tenant: str, *, life_ms: int = INVITATION_LIFE_MS
+    transaction: Transaction,
+    tenant: str,
+    *,
+    life_ms: int = INVITATION_LIFE_MS,
+    read_only: bool = False,
 ) -> str:
     """Make an invitation: a secret that enrolls one device, once.
 
@@ -214,6 +228,7 @@ def create_invitation(
         transaction: One that writes.
         tenant: Whose device it will be.
         life_ms: How long it is valid, in milliseconds.
+        read_only: Whether that device may only pull.
 
     Raises:
         UsageError: There is no such tenant.
@@ -224,23 +239,40 @@ def create_invitation(
     now = now_ms()
     transaction.run("DELETE FROM codes WHERE tenant = ? AND expires_ms <= ?", tenant, now)
     transaction.run(
-        "INSERT INTO codes (tenant, hash, created_ms, expires_ms) VALUES (?, ?, ?, ?)",
+        "INSERT INTO codes (tenant, hash, created_ms, expires_ms, read_only) VALUES (?, ?, ?, ?, ?)",
         tenant,
-        _hash(invitation),
+        hash_of(invitation),
         now,
         now + life_ms,
+        read_only,
     )
     return invitation
 
 
-def enroll(transaction: Transaction, invitation: str, name: str) -> IssuedToken:
+def enroll(
+    transaction: Transaction,
+    invitation: str,
+    name: str,
+    *,
+    nonce: str | None = None,
+    space_id: str | None = None,
+) -> IssuedToken:
     """Make the device of an invitation, which ends when the device's token is first used.
 
-    Before that the same invitation gives the same device another token: the answer was lost on the way.
+    Before that the same invitation gives the same device a token again: the answer was lost on the way,
+    or the request came twice. With the same nonce it is the same token.
+
+    Args:
+        transaction: One that writes.
+        invitation: The secret.
+        name: The device's name for people.
+        nonce: What the device drew for this request, and keeps; None from older clients.
+        space_id: The space of the device's store; None where it does not say.
 
     Raises:
         InvalidInvitationError: The invitation is unknown, was used, or has expired.
         LimitReachedError: The tenant has as many devices as it may have.
+        SpaceMismatchError: The tenant's vectors are of another space; the invitation stays valid.
     """
     invitation = invitation.strip()
     tenant = invitation.partition("_")[0]
@@ -249,62 +281,26 @@ def enroll(transaction: Transaction, invitation: str, name: str) -> IssuedToken:
     if found is None:
         raise _bad_invitation()
     where = "tenant = ? AND hash = ?"
+    key = (tenant, hash_of(invitation))
     rows = transaction.rows(
-        f"SELECT device FROM codes WHERE {where} AND expires_ms > ?",  # noqa: S608
-        tenant,
-        _hash(invitation),
+        f"SELECT device, read_only FROM codes WHERE {where} AND expires_ms > ?",  # noqa: S608
+        *key,
         now_ms(),
     )
     if not rows:
         raise _bad_invitation()
-    device = rows[0]["device"]
+    require_space(found, space_id)
+    device, read_only = rows[0]["device"], bool(rows[0]["read_only"])
     if device is None:
-        device = _add_device(transaction, found, name)
+        device = _add_device(transaction, found, name, space_id=space_id, read_only=read_only)
         transaction.run(
             f"UPDATE codes SET device = ? WHERE {where}",  # noqa: S608
             device,
-            tenant,
-            _hash(invitation),
+            *key,
         )
-    return _add_token(transaction, tenant, device)
-
-
-def authenticate(transaction: Transaction, token: str) -> tuple[Principal, bool]:
-    """Who a token belongs to, and whether it is used for the first time.
-
-    Raises:
-        InvalidTokenError: The token is unknown, has expired, or was revoked.
-    """
-    tenant = _token_tenant(token)
-    rows = transaction.rows(
-        "SELECT t.device, t.used, t.expires_ms, d.revoked_ms, n.limits, d.push, d.kept "
-        "FROM tokens t "
-        "JOIN devices d ON d.tenant = t.tenant AND d.device = t.device "
-        "JOIN tenants n ON n.tenant = t.tenant WHERE t.tenant = ? AND t.hash = ?",
-        tenant,
-        _hash(token),
-    )
-    if not rows:
-        raise _bad_token()
-    row = rows[0]
-    if row["revoked_ms"] is not None or row["expires_ms"] <= now_ms():
-        raise _bad_token()
-    limits = json.loads(row["limits"])
-    return Principal(tenant, row["device"], limits, row["push"], row["kept"]), not row["used"]
-
-
-def confirm(transaction: Transaction, principal: Principal, token: str) -> None:
-    """A new token was used: from now on it is the device's only one."""
-    where = "tenant = ? AND device = ? AND hash"
-    args = (principal.tenant, principal.device, _hash(token))
-    if transaction.run(f"UPDATE tokens SET used = TRUE WHERE {where} = ?", *args):  # noqa: S608
-        transaction.run(f"DELETE FROM tokens WHERE {where} <> ?", *args)  # noqa: S608
-        transaction.run("DELETE FROM codes WHERE tenant = ? AND device = ?", *args[:2])
-
-
-def rotate(transaction: Transaction, principal: Principal) -> IssuedToken:
-    """Another token for a device; the present one stays valid until the new one is first used."""
-    return _add_token(transaction, principal.tenant, principal.device)
+    # What the nonce is for: an invitation that two machines were given, each with a nonce of its own.
+    made = issue(transaction, tenant, device, nonce=nonce, grant=invitation)
+    return replace(made, space_id=found.space_id, read_only=read_only)
 
 
 def revoke(transaction: Transaction, tenant: str, device: str) -> bool:
@@ -362,56 +358,24 @@ def _count_devices(transaction: Transaction, tenant: str | None = None) -> int:
     return int(transaction.rows(sql, *args)[0]["n"])
 
 
-def _add_device(transaction: Transaction, tenant: Tenant, name: str) -> str:
+def _add_device(
+    transaction: Transaction, tenant: Tenant, name: str, *, space_id: str | None, read_only: bool
+) -> str:
     most = tenant.limit("devices")
     if most is not None and _count_devices(transaction, tenant.name) >= most:
         raise LimitReachedError(f"the tenant may have {most:.0f} devices: revoke one first")
     device = secrets.token_hex(8)
     transaction.run(
-        "INSERT INTO devices (tenant, device, name, created_ms) VALUES (?, ?, ?, ?)",
+        "INSERT INTO devices (tenant, device, name, created_ms, space_id, read_only) "
+        "VALUES (?, ?, ?, ?, ?, ?)",
         tenant.name,
         device,
         name[:MAX_NAME_CHARS],
         now_ms(),
+        space_id,
+        read_only,
     )
     return device
-
-
-def _add_token(transaction: Transaction, tenant: str, device: str) -> IssuedToken:
-    # Others that were never used belong to answers that were lost.
-    transaction.run(
-        "DELETE FROM tokens WHERE tenant = ? AND device = ? AND NOT used", tenant, device
-    )
-    secret = base64.urlsafe_b64encode(secrets.token_bytes(TOKEN_BYTES)).decode().rstrip("=")
-    token = f"{TOKEN_PREFIX}_{tenant}_{secret}"
-    now = now_ms()
-    transaction.run(
-        "INSERT INTO tokens (tenant, hash, device, used, created_ms, expires_ms) "
-        "VALUES (?, ?, ?, FALSE, ?, ?)",
-        tenant,
-        _hash(token),
-        device,
-        now,
-        now + TOKEN_LIFE_MS,
-    )
-    return IssuedToken(tenant, device, token, now + TOKEN_LIFE_MS)
-
-
-def _token_tenant(token: str) -> str:
-    prefix, _, rest = token.partition("_")
-    tenant = rest.partition("_")[0]
-    if prefix != TOKEN_PREFIX or not TENANT_NAME.fullmatch(tenant) or not token.isascii():
-        raise _bad_token()
-    return tenant
-
-
-def _hash(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
-
-
-def _bad_token() -> InvalidTokenError:
-    # One answer for all reasons: it tells nothing about which tokens there are or were.
-    return InvalidTokenError("no valid token: enroll this device again with `edge-mrl enroll`")
 
 
 def _bad_invitation() -> InvalidInvitationError:

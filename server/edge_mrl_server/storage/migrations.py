@@ -32,6 +32,7 @@ TYPES = {
         "bytes": "BLOB",
         "long": "INTEGER",
         "truth": "INTEGER",
+        "false": "0",
         "random": "lower(hex(randomblob(8)))",
     },
     "postgres": {
@@ -39,6 +40,7 @@ TYPES = {
         "bytes": "BYTEA",
         "long": "BIGINT",
         "truth": "BOOLEAN",
+        "false": "FALSE",
         "random": "left(replace(gen_random_uuid()::text, '-', ''), 16)",
     },
 }
@@ -151,12 +153,25 @@ _THIRD = (
     "ALTER TABLE devices ADD COLUMN pulled_epoch {text} NOT NULL DEFAULT ''",
 )
 
+_IDENTITIES = (
+    # Makes tokens and receipts; filled when it is first needed, so that it is random in both databases.
+    "ALTER TABLE tenants ADD COLUMN secret {bytes}",
+    "ALTER TABLE tenants ADD COLUMN doubt_ms {long} NOT NULL DEFAULT 0",
+    "ALTER TABLE devices ADD COLUMN doubts {long} NOT NULL DEFAULT 0",
+    "ALTER TABLE devices ADD COLUMN marks {text} NOT NULL DEFAULT ''",
+    "ALTER TABLE devices ADD COLUMN cloned_ms {long}",
+    "ALTER TABLE devices ADD COLUMN space_id {text}",
+    "ALTER TABLE devices ADD COLUMN read_only {truth} NOT NULL DEFAULT {false}",
+    "ALTER TABLE codes ADD COLUMN read_only {truth} NOT NULL DEFAULT {false}",
+)
+
 #: In order, for each kind of database. A released migration never changes; a new one goes at the end.
 MIGRATIONS: dict[str, tuple[Migration, ...]] = {
     "sqlite": (
         Migration("0001-tenants-documents-vectors", (*_FIRST, _SQLITE_VECTORS)),
         Migration("0002-epochs-numbered-pushes", _SECOND),
         Migration("0003-newest-stamps", _THIRD),
+        Migration("0004-identities-of-devices", _IDENTITIES),
     ),
     "postgres": (
         Migration(
@@ -169,6 +184,7 @@ MIGRATIONS: dict[str, tuple[Migration, ...]] = {
         ),
         Migration("0002-epochs-numbered-pushes", _SECOND),
         Migration("0003-newest-stamps", _THIRD),
+        Migration("0004-identities-of-devices", _IDENTITIES),
     ),
 }
 

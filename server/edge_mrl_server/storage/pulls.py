@@ -16,8 +16,9 @@ from edge_mrl_server.errors import FencedError, RestoredError, UnavailableError
 from edge_mrl_server.storage.accounts import present_tenant
 from edge_mrl_server.storage.database import Database, Transaction
 from edge_mrl_server.storage.records import Principal, Row, Tenant
+from edge_mrl_server.storage.spaces import require_space
 
-__all__ = ["PullQuery", "changes_after", "live_pages", "note_pull"]
+__all__ = ["Changes", "PullQuery", "changes_after", "live_pages", "note_pull"]
 
 #: What a device's row says of when it pulled is this old at most; writing it costs a commit.
 NOTE_MS = 10_000
@@ -34,6 +35,7 @@ class Changes:
         fence: The tenant's fence.
         epoch: The tenant's epoch.
         full_dim: The dimensions of its vectors; None before the first.
+        space_id: Their space; None before the first.
         restamped: What devices need to know if stamps were brought back; empty if none ever were.
     """
 
@@ -43,6 +45,7 @@ class Changes:
     fence: int
     epoch: str
     full_dim: int | None
+    space_id: str | None
     restamped: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -57,6 +60,7 @@ class PullQuery:
         text: Whether text and metadata.
         fence: The fence that stood when it began with nothing, if it is still at that.
         epoch: The epoch that ``since`` is of, empty where it knows none; None where it does not say.
+        space_id: The space of its store; None where it does not say.
     """
 
     since: int
@@ -65,6 +69,7 @@ class PullQuery:
     text: bool = False
     fence: int | None = None
     epoch: str | None = None
+    space_id: str | None = None
 
 
 def changes_after(database: Database, tenant_name: str, wanted: PullQuery) -> Changes:
@@ -73,10 +78,12 @@ def changes_after(database: Database, tenant_name: str, wanted: PullQuery) -> Ch
     Raises:
         FencedError: Tombstones after ``wanted.since`` are forgotten.
         RestoredError: ``wanted.since`` is of another epoch.
+        SpaceMismatchError: The tenant's vectors are of another space than the device's store.
     """
     since = wanted.since
     with database.read() as transaction:
         tenant = present_tenant(transaction, tenant_name)
+        require_space(tenant, wanted.space_id)
         if wanted.epoch is not None:
             same = wanted.epoch in ("", tenant.epoch)
             if not same or since > tenant.change:
@@ -99,6 +106,7 @@ def changes_after(database: Database, tenant_name: str, wanted: PullQuery) -> Ch
             tenant.fence,
             tenant.epoch,
             tenant.full_dim,
+            tenant.space_id,
             json.loads(tenant.restamped),
         )
 

@@ -7,29 +7,30 @@ which transactions end, and whoever has seen a number has seen every lower one.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_mrl.wire import COUNTER_BITS, Item, Version, format_stamp, now_ms
 from edge_mrl_server.errors import (
     FencedError,
     RestoredError,
-    SpaceMismatchError,
     SupersededPushError,
 )
 from edge_mrl_server.logs import LOGGER
+from edge_mrl_server.storage import receipts
 from edge_mrl_server.storage.accounts import (
     get_tenant,
     present_tenant,
     renew_epochs,
     require_tenant,
 )
+from edge_mrl_server.storage.contents import other_contents, valid_vectors
 from edge_mrl_server.storage.database import Database, Transaction
 from edge_mrl_server.storage.records import NewVersion, Principal, Row, Tenant
+from edge_mrl_server.storage.spaces import require_space
 
 __all__ = ["MAX_AHEAD_MS", "Push", "purge", "push"]
 
@@ -40,8 +41,6 @@ MAX_AHEAD_MS = 5 * 60_000
 MAX_ABOVE_NEWEST = 1 << COUNTER_BITS
 #: Statuses of items whose documents the server knows.
 _KNOWN = frozenset({"applied", "stale"})
-#: Vectors are float16 of unit length: rounding moves the length of 4,096 of them by less than 0.1 %.
-LENGTH_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +55,7 @@ class Push:
         number: One more than that of the last push that it knows the outcome of; 0 if it does not number
             its pushes.
         epoch: In which the cursor counts; empty where it does not say.
+        receipt: The last that it was given (``receipts``); empty where it has none.
     """
 
     space_id: str
@@ -64,6 +64,7 @@ class Push:
     cursor: int
     number: int = 0
     epoch: str = ""
+    receipt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +94,15 @@ class PushOutcome:
     Attributes:
         results: Of each item, in the order of the push.
         refused: Ids of the documents that were refused; None if a push of that number never arrived.
+        receipt: What the device was told by this.
+        claim: "refused" where the device said without proof that the database was restored, and was not
+            believed.
     """
 
     results: Sequence[Result]
     refused: Sequence[str] | None
+    receipt: str = ""
+    claim: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,25 +122,54 @@ def push(database: Database, principal: Principal, batch: Push) -> PushOutcome:
         SupersededPushError: The push comes after a later one.
         RestoredError: The device has not seen that the database was restored.
     """
-    judged = _judge(batch)  # before anything is locked
+    # Before anything is locked.
+    judged = _forbid(batch) if principal.read_only else _judge(batch)
     with database.write() as transaction:
         tenant = transaction.lock_tenant(principal.tenant) or present_tenant(
             transaction, principal.tenant
         )
         last = _last_push(transaction, principal)
-        if _is_behind(tenant, batch, last):
-            LOGGER.warning(
-                "restored",
-                extra={"fields": {"tenant": tenant.name, "device": principal.device}},
-            )
+        claim = _claim(transaction, tenant, principal, batch, last)
+        if claim in ("proved", "unproved"):
             renew_epochs(transaction, tenant.name)
             tenant = get_tenant(transaction, tenant.name) or tenant
             last = _LastPush(max(batch.number - 1, last.number), last.refused)
             _note_push(transaction, tenant.name, principal.device, last)
         if not batch.items or batch.epoch in ("", tenant.epoch):
-            return _take(transaction, (tenant, principal.device), batch, last, judged)
+            outcome = _take(transaction, (tenant, principal.device), batch, last, judged)
+            return replace(outcome, claim=claim)
     # Only now: the new epoch is to stay.
-    raise RestoredError
+    raise RestoredError(claim=claim)
+
+
+def _claim(
+    transaction: Transaction, tenant: Tenant, principal: Principal, batch: Push, last: _LastPush
+) -> str | None:
+    """Whether a device knows more than this database: "proved", "unproved", "refused", or None.
+
+    Only the first two are believed: every device of the tenant has to pull everything after that, so a
+    device without a receipt of this server is believed once (``receipts.may_doubt``).
+    """
+    receipt = receipts.read(principal.secret, principal.device, batch.receipt)
+    claim = None
+    if receipt is not None and receipt.epoch == tenant.epoch:
+        more = receipt.change > tenant.change or receipt.push > last.number
+        claim = "proved" if more else None
+    if claim is None and _is_behind(tenant, batch, last):
+        allowed = not principal.read_only and receipts.may_doubt(
+            transaction, tenant, principal.device
+        )
+        claim = "unproved" if allowed else "refused"
+    if claim is not None:
+        fields = {"tenant": tenant.name, "device": principal.device, "claim": claim}
+        LOGGER.warning("restored", extra={"fields": fields})
+    return claim
+
+
+def _forbid(batch: Push) -> tuple[dict[int, Item], dict[int, Result]]:
+    """What becomes of the items of a device that may only pull: it keeps them as dead letters."""
+    refused = Result("forbidden", reason="this device may only receive")
+    return {}, dict.fromkeys(range(len(batch.items)), refused)
 
 
 def _is_behind(tenant: Tenant, batch: Push, last: _LastPush) -> bool:
@@ -162,15 +197,17 @@ def _take(
 ) -> PushOutcome:
     """Apply a push that belongs to this database, and remember its number."""
     (tenant, device), (items, results) = sender, judged
-    _check_space(tenant, batch)
+    require_space(tenant, batch.space_id)
     _check_number(batch, last)
     _check_dimensions(tenant, batch, items, results)
     _check_stamps(tenant, items, results)
     known = _known(transaction, tenant.name, [item.id for item in items.values()])
     _check_fence(tenant, device, batch, items, known)
-    written = _plan(tenant, device, items, known, results)
+    others = other_contents(transaction, (tenant, device), items, known)
+    written = _plan(tenant, device, items, known, results, others)
     if written:
         _write(transaction, tenant, device, batch, written, known)
+        tenant = get_tenant(transaction, tenant.name) or tenant
     ordered = [results[place] for place in range(len(batch.items))]
     if batch.items and batch.number:
         pairs = zip(batch.items, ordered, strict=True)
@@ -181,7 +218,12 @@ def _take(
     # Also where nothing was new: so this commit waits for standbys, and with it what an earlier one,
     # whose wait was cut short, has written.
     _note_push(transaction, tenant.name, device, last)
-    return PushOutcome(ordered, None if last.refused is None else json.loads(last.refused))
+    told = receipts.Receipt(tenant.epoch, tenant.change, last.number)
+    return PushOutcome(
+        ordered,
+        None if last.refused is None else json.loads(last.refused),
+        receipts.issue(receipts.secret_of(transaction, tenant.name), device, told),
+    )
 
 
 def _note_push(transaction: Transaction, tenant: str, device: str, last: _LastPush) -> None:
@@ -236,7 +278,7 @@ def purge(database: Database, tenant_name: str, *, before_ms: int) -> tuple[int,
 
 def _judge(batch: Push) -> tuple[dict[int, Item], dict[int, Result]]:
     """Check the items by themselves: those to go on with by place, and the results of the others."""
-    valid = _valid_vectors(batch)
+    valid = valid_vectors(batch.items)
     items: dict[int, Item] = {}
     results: dict[int, Result] = {}
     at = 0
@@ -250,24 +292,6 @@ def _judge(batch: Push) -> tuple[dict[int, Item], dict[int, Result]]:
             items[place] = item
         at = end
     return items, results
-
-
-def _valid_vectors(batch: Push) -> NDArray[np.bool_]:
-    """Which vectors are finite and of unit length."""
-    parts = [item.vectors for item in batch.items if len(item.vectors)]
-    if not parts:
-        return np.zeros(0, bool)
-    whole = np.concatenate(parts).astype(np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        lengths = np.sqrt(np.einsum("ij,ij->i", whole, whole))
-    # A comparison with what is not finite is False.
-    valid: NDArray[np.bool_] = np.abs(lengths - 1) <= LENGTH_TOLERANCE
-    return valid
-
-
-def _check_space(tenant: Tenant, batch: Push) -> None:
-    if tenant.space_id is not None and tenant.space_id != batch.space_id:
-        raise SpaceMismatchError(tenant.space_id, batch.space_id)
 
 
 def _check_dimensions(
@@ -317,8 +341,18 @@ def _plan(
     items: Mapping[int, Item],
     known: Mapping[str, Row],
     results: dict[int, Result],
+    others: Collection[int] = (),
 ) -> list[NewVersion]:
-    """Decide for each item; a batch may hold several versions of a document."""
+    """Decide for each item; a batch may hold several versions of a document.
+
+    Args:
+        tenant: As it is before the push.
+        device: Who pushes.
+        items: By their places in the push.
+        known: What is there of their documents.
+        results: Gets one for each item.
+        others: Places of items whose version is there with another content.
+    """
     newest: dict[str, Version] = {
         name: Version(row["stamp"], row["device"]) for name, row in known.items()
     }
@@ -330,6 +364,10 @@ def _plan(
         there = newest.get(item.id)
         if there is not None and version < there:
             results[place] = Result("stale", there.stamp)
+            continue
+        if place in others:
+            # Another stamp, above that one: then both machines have the later content.
+            results[place] = Result("clock_ahead", version.stamp)
             continue
         results[place] = Result("applied")
         if there == version:

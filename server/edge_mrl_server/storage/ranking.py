@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl_server.errors import SpaceMismatchError, WrongDimensionsError
+from edge_mrl_server.errors import WrongDimensionsError
 from edge_mrl_server.storage.accounts import present_tenant
 from edge_mrl_server.storage.database import Database
 from edge_mrl_server.storage.records import Tenant
+from edge_mrl_server.storage.spaces import require_space
 
 __all__ = ["rerank", "search"]
 
@@ -74,8 +75,7 @@ def search(
 
 
 def _check_query(tenant: Tenant, space_id: str, query: NDArray[Any]) -> None:
-    if tenant.space_id is not None and tenant.space_id != space_id:
-        raise SpaceMismatchError(tenant.space_id, space_id)
+    require_space(tenant, space_id)
     if tenant.full_dim not in (None, len(query)):
         raise WrongDimensionsError(
             f"a query of {len(query)} dimensions, expected {tenant.full_dim}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -85,6 +85,9 @@ class Principal:
         limits: The tenant's limits.
         push: The number of the device's last push.
         kept: That of the last one when the tenant's epoch began.
+        read_only: Whether it may only pull.
+        marks: What is known of the copies of its store (``marks.judge``).
+        secret: The tenant's, with which receipts are made; None before it was first needed.
     """
 
     tenant: str
@@ -92,6 +95,9 @@ class Principal:
     limits: Mapping[str, float]
     push: int = 0
     kept: int = 0
+    read_only: bool = False
+    marks: str = ""
+    secret: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -35,10 +35,23 @@ def _list_devices(database: Database, args: argparse.Namespace) -> Outcome:
         devices = accounts.list_devices(transaction, args.tenant)
     lines = []
     for device in devices:
+        device["read_only"] = bool(device["read_only"])
         seen = max(device["pushed_ms"] or 0, device["pulled_ms"] or 0)
         name = "".join(c if c.isprintable() else "?" for c in device["name"])
-        lines.append(f"{device['device']}  {name:<20} seen {_time(seen)}  {_state(device)}")
+        lines.append(f"{device['device']}  {name:<20} seen {_time(seen)}  {_said(device)}")
     return 0, {"tenant": args.tenant, "devices": devices}, lines or ["no devices"]
+
+
+def _said(device: Mapping[str, Any]) -> str:
+    """What an operator should know of a device."""
+    notes = [_state(device)]
+    if device["read_only"]:
+        notes.append("read-only")
+    if device["cloned_ms"]:
+        notes.append(f"its store was copied (seen {_time(device['cloned_ms'])})")
+    if device["doubts"]:
+        notes.append(f"said {device['doubts']} times without proof that the server was restored")
+    return "; ".join(notes)
 
 
 def _state(device: Mapping[str, Any]) -> str:

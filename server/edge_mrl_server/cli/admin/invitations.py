@@ -36,6 +36,11 @@ def add(subjects: Subjects) -> None:
             metavar="N",
             help="hours for which it is valid (default: 24)",
         )
+        invitation.add_argument(
+            "--read-only",
+            action="store_true",
+            help="the device receives documents, and what it sends is refused",
+        )
 
 
 def _create_invitation(database: Database, args: argparse.Namespace) -> Outcome:
@@ -45,11 +50,11 @@ def _create_invitation(database: Database, args: argparse.Namespace) -> Outcome:
         raise UsageError(f"--hours {args.hours}: expected more than 0, and at most a year (8760)")
     with database.write() as transaction:
         life_ms = int(args.hours * 3_600_000)
-        invitation = accounts.create_invitation(transaction, args.tenant, life_ms=life_ms)
-    lines = [
-        invitation,
-        f"  edge-mrl enroll --server URL --invitation {invitation} --store notes.db",
-    ]
+        invitation = accounts.create_invitation(
+            transaction, args.tenant, life_ms=life_ms, read_only=args.read_only
+        )
+    # Typed or piped in, it is in no list of processes and in no shell's history.
+    lines = [invitation, "  edge-mrl enroll --server URL --invitation - --store notes.db"]
     # "code" is its old name, which goes with the next minor version.
     return 0, {"tenant": args.tenant, "invitation": invitation, "code": invitation}, lines
 

@@ -24,7 +24,8 @@ def add(subjects: Subjects) -> None:
         "limits",
         nargs="+",
         metavar="NAME=N",
-        help="documents, devices, device_requests_per_s or tenant_requests_per_s; NAME= for no limit",
+        help="documents, devices, device_requests_per_s, tenant_requests_per_s, or grace_days (days "
+        "after its last contact in which a device may renew an expired token); NAME= for no limit",
     )
     delete = tenants("delete", "delete a tenant with all its documents and devices, for good")
     delete.add_argument("--yes", action="store_true", help="really delete it")

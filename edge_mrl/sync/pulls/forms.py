@@ -1,0 +1,81 @@
+"""What a device asks a server for: which codes, and what of each document."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edge_mrl.codes import CODE_MAX
+
+if TYPE_CHECKING:
+    from edge_mrl.bundle import Manifest
+
+__all__ = ["PAGE_ITEMS", "CodeKey", "PageForm"]
+
+#: Documents in a page of a pull.
+PAGE_ITEMS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class CodeKey:
+    """Which codes a server makes for a device.
+
+    Attributes:
+        head: The id of the projection head.
+        dim: Dimensions of a code.
+        scale: The scale of int8 values.
+    """
+
+    head: str
+    dim: int
+    scale: float
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> CodeKey:
+        """The key of a bundle's codes."""
+        return cls(manifest.head.id, manifest.dim, manifest.code.scale)
+
+    def is_named(self, said: object) -> bool:
+        """Whether an answer names this key. Scales that give the same codes are the same."""
+        if not isinstance(said, dict):
+            return False
+        scale = said.get("scale")
+        return (said.get("head"), said.get("dim")) == (self.head, self.dim) and (
+            isinstance(scale, float | int)
+            and scale > 0
+            and np.float32(CODE_MAX / scale) == np.float32(CODE_MAX / self.scale)
+        )
+
+    @property
+    def query(self) -> dict[str, Any]:
+        """The key as parameters of a request."""
+        return {"head": self.head, "dim": self.dim, "scale": repr(float(self.scale))}
+
+
+@dataclass(frozen=True, slots=True)
+class PageForm:
+    """What a page of changes contains.
+
+    Attributes:
+        vectors: "coarse", "full" or "none".
+        code: Which codes the server makes, if ``vectors`` is "coarse".
+        text: Whether texts and metadata come too.
+        limit: Documents at most.
+    """
+
+    vectors: str
+    code: CodeKey | None = None
+    text: bool = True
+    limit: int = PAGE_ITEMS
+
+    @property
+    def query(self) -> dict[str, Any]:
+        """The form as parameters of a request."""
+        query: dict[str, Any] = {"limit": self.limit, "vectors": self.vectors}
+        if self.text:
+            query["text"] = 1
+        if self.code is not None and self.vectors == "coarse":
+            query |= self.code.query
+        return query
