@@ -17,7 +17,12 @@ from edge_mrl.bundle.head import derive_codes
 from edge_mrl.documents import PassageRule
 from edge_mrl.encode.passages import split_passages
 from edge_mrl.store import Store, check
-from edge_mrl.store.replica.dead_letters import DELETED_ELSEWHERE, DeadLetter, list_dead_letters
+from edge_mrl.store.replica.dead_letters import (
+    DELETED_ELSEWHERE,
+    REPLACED_ELSEWHERE,
+    DeadLetter,
+    list_dead_letters,
+)
 from edge_mrl.store.replica.queue import queue_of
 from tests.faults.databases import Held
 from tests.faults.device import PASSAGE
@@ -218,7 +223,7 @@ class Answer:
             problems.append(f"{copy.name}: {copy.waiting} documents still wait")
         for letter in copy.letters:
             shared = len(self._ops.get(letter.id, {})) > 1
-            if letter.reason != DELETED_ELSEWHERE or not shared:
+            if letter.reason not in (DELETED_ELSEWHERE, REPLACED_ELSEWHERE) or not shared:
                 problems.append(f"{copy.name}: a dead letter, {letter.id}: {letter.reason}")
         if copy.kept == "until-synced" and copy.fulls:
             problems.append(f"{copy.name}: {len(copy.fulls)} documents' vectors are still kept")

@@ -23,9 +23,11 @@ from edge_mrl import Document, Index
 from edge_mrl.errors import NetworkError, StoreBusyError
 from edge_mrl.store.replica.outbox import known_versions
 from edge_mrl.sync.client import SyncClient
+from edge_mrl.sync.credentials import Credentials
 from edge_mrl.sync.enrollment import enroll, move
 from edge_mrl.sync.outcome import Outcome
 from edge_mrl.sync.transport import Timeouts
+from edge_mrl.wire.clock import now_ms
 from tests.faults.plan import DevicePlan, Op, Step
 
 __all__ = ["HISTORY", "Task", "live"]
@@ -33,7 +35,9 @@ __all__ = ["HISTORY", "Task", "live"]
 #: Passages are short, so that small texts have several.
 PASSAGE = {"max_tokens": 16, "overlap": 4}
 TIMEOUTS = Timeouts(connect_s=0.7, read_s=0.7, total_s=2.0)
-ENROLL_S = 20.0
+ENROLL_S = 60.0
+#: What is left of a token's life: it is renewed when that is less than 14 days.
+SOON_MS = 86_400_000
 #: Written by triggers, in the store's own transactions: every version that a store ever had.
 HISTORY = """
 CREATE TABLE IF NOT EXISTS seen_versions (
@@ -163,11 +167,11 @@ class _Device:
     def _enroll(self) -> None:
         task, store = self._task, self._index.store
         started = time.monotonic()
-        invitations = iter(task.invitations)
         while not _enrolled(store.path):
             try:
+                # Through the network that fails, with one invitation, however often it takes.
                 enroll(
-                    store, task.direct, next(invitations), name=f"device {store.path.stem}",
+                    store, task.proxy, task.invitations[0], name=f"device {store.path.stem}",
                     with_text=task.with_text, max_queue=task.plan.max_queue,
                 )  # fmt: skip
             except NetworkError:
@@ -175,6 +179,7 @@ class _Device:
                     raise
                 time.sleep(0.1)
         move(store, server=task.proxy)
+        _let_token_expire_soon(store.path)
         self._client = SyncClient.open(self._index, timeouts=TIMEOUTS)
         if task.forgets:
             _forget_too_early(store)
@@ -221,6 +226,13 @@ class _Device:
                 self._client.sync_now()
                 self._ran.wait_for(lambda n=before: len(self._outcomes) > n, 30)
             return self._outcomes[-1]
+
+
+def _let_token_expire_soon(path: Path) -> None:
+    """Have the next sync renew the token: in each life of a device, through the network that fails."""
+    found = Credentials.read(path)
+    assert found is not None
+    replace(found, expires_ms=now_ms() + SOON_MS).write(path)
 
 
 def _enrolled(path: Path) -> bool:
