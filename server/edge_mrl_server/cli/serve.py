@@ -295,9 +295,8 @@ def _announce(
         everywhere = args.host in ("0.0.0.0", "::")  # noqa: S104 - compared, not listened on
         address = f"http://127.0.0.1:{port}" if everywhere else url
         print(
-            "this enrolls the first device of the tenant default, within a day; it asks for the "
-            f"invitation, which is {invitation}:\n"
-            f"  edge-mrl enroll --server {address} --invitation - --store notes.db",
+            "this enrolls the first device of the tenant default, within a day:\n"
+            f"  edge-mrl enroll --server {address} --invitation {invitation} --store notes.db",
             flush=True,
         )
         if everywhere:
