@@ -121,7 +121,8 @@ class Encoder:
             verify_hashes: Compare every file's SHA-256 again, even if the files have not changed.
             trust: A file of public keys: a bundle that none of them has signed is refused, and every
                 SHA-256 is compared (default: the file that EDGE_MRL_TRUST names, if it is set).
-            untried: Do not try the bundle first: for one that this process has just made.
+            untried: Neither try the bundle nor ask for a signature: for one that this process has
+                just made.
 
         Raises:
             UsageError: The folder does not exist, or ``threads`` is below 1.
@@ -132,6 +133,7 @@ class Encoder:
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}, expected at least 1")
         folder = Path(path).resolve()
+        trust = "" if untried else trust
         admitted = admit(folder, trust=trust, verify_hashes=verify_hashes, untried=untried)
         manifest = admitted.manifest
         with reporting_memory():

@@ -119,6 +119,7 @@ def verify(
         BundleError: The bundle is damaged; the class and the message say how.
     """
     folder = Path(bundle)
+    trust = "" if untried else trust
     admitted = admit(folder, trust=trust, verify_hashes=True, untried=True)
     found = None
     if not untried:

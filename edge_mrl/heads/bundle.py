@@ -197,7 +197,7 @@ def _write_manifest(folder: Path, manifest: Manifest) -> Manifest:
             files[path.name] = FileEntry(digest, path.stat().st_size)
     written = dataclasses.replace(manifest, files=files)
     (folder / MANIFEST).write_bytes(dump_manifest(written))
-    return read_manifest(folder)
+    return read_manifest(folder, trust="")
 
 
 def _write_golden(folder: Path, matrix: Float) -> None:
