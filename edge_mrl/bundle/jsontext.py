@@ -73,6 +73,8 @@ def _convert(hint: Any, value: Any, name: str, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
         return build(hint, value, name, where)
+    if not all(map(_encodable, value if isinstance(value, dict) else [value])):
+        raise ManifestError(f"{name}: {brief(repr(where))} holds half of a character (a surrogate)")
     if origin is dict and isinstance(value, Mapping):
         return {
             key: _convert(arguments[1], item, name, f"{where}.{key}") for key, item in value.items()
@@ -89,3 +91,13 @@ def _convert(hint: Any, value: Any, name: str, where: str) -> Any:
     if type(value) not in options:
         raise ManifestError(f"{name}: {brief(where)} is {type(value).__name__}, expected {hint}")
     return value
+
+
+def _encodable(value: Any) -> bool:
+    """Whether a text can be written and printed: JSON may hold halves of characters."""
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            return False
+    return True

@@ -86,7 +86,14 @@ def recall(digest: str) -> Known:
     if path is None:
         return Known()
     try:
-        data = _read_own(path)
+        return _parse(_read_own(path))
+    except OSError:
+        return Known()
+
+
+def _parse(data: bytes) -> Known:
+    """What a file says; nothing if it cannot be read: it is found out again."""
+    try:
         parsed = json.loads(data)
         if parsed["format"] != FORMAT:
             return Known()
@@ -94,10 +101,12 @@ def recall(digest: str) -> Known:
             folder: {name: _identity(value) for name, value in files.items()}
             for folder, files in parsed["places"].items()
         }
-        made = parsed["made"]
-        return Known(parsed["tried"], places, None if made is None else Made(**made))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return Known()  # nothing, or nothing that can be read: it is found out again
+        tried, made = parsed["tried"], parsed["made"]
+        if tried is not None and not all(isinstance(value, str) for value in tried.values()):
+            return Known()
+        return Known(tried, places, None if made is None else Made(**made))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+        return Known()
 
 
 def remember(

@@ -163,6 +163,11 @@ def _check_special(value: Any, max_tokens: int) -> None:
             around += sum(len(token["ids"]) for token in named.values()) + len(single)
             if texts != 1 or len(part["pair"]) > MOST_PARTS:
                 _refuse("its template does not have the text once")
+            used = [
+                p["SpecialToken"]["id"] for p in (*single, *part["pair"]) if "SpecialToken" in p
+            ]
+            if not set(used) <= set(named):
+                _refuse("its template has a token that it does not explain")
     if around > MOST_PARTS or (around and around - 1 >= max_tokens + MOST_PARTS):
         _refuse(f"it puts up to {around} tokens around a text")
 

@@ -7,7 +7,6 @@ A signature is over the manifest's bytes, which name the SHA-256 of every other 
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import os
 import re
@@ -292,9 +291,11 @@ def _read_text(path: Path) -> str:
 
 def _public_key(block: str, path: str | os.PathLike[str]) -> Ed25519PublicKey:
     ed25519, serialization = _library()
+    from cryptography.exceptions import UnsupportedAlgorithm
+
     try:
         key = serialization.load_pem_public_key(block.encode())
-    except (ValueError, TypeError, binascii.Error) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise UsageError(f"{path} holds a damaged public key: {brief(error)}") from error
     if not isinstance(key, ed25519.Ed25519PublicKey):
         raise UsageError(f"{path} holds a key of another kind: expected Ed25519")
@@ -304,9 +305,11 @@ def _public_key(block: str, path: str | os.PathLike[str]) -> Ed25519PublicKey:
 def _private_key(path: Path) -> Ed25519PrivateKey:
     text = _read_text(path)
     ed25519, serialization = _library()
+    from cryptography.exceptions import UnsupportedAlgorithm
+
     try:
         key = serialization.load_pem_private_key(text.encode(), password=None)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise UsageError(
             f"{path} holds no private key that can be read: expected Ed25519 in PEM, without a password"
         ) from error

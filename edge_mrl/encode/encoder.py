@@ -134,10 +134,10 @@ class Encoder:
             raise UsageError(f"threads is {threads}, expected at least 1")
         folder = Path(path).resolve()
         trust = "" if untried else trust
-        admitted = admit(folder, trust=trust, verify_hashes=verify_hashes, untried=untried)
-        manifest = admitted.manifest
         with reporting_memory():
             memory.load_unwinder()
+            admitted = admit(folder, trust=trust, verify_hashes=verify_hashes, untried=untried)
+            manifest = admitted.manifest
             tokenizer = load_tokenizer(folder, manifest, checked=admitted.checked)
             tokenizer.no_padding()
             with tokenizing():

@@ -21,6 +21,7 @@ from typing import Any
 
 from edge_mrl.bundle import Identity, Manifest, check_files, read_signed, recall, remember
 from edge_mrl.errors import BundleError, EdgeMrlError, EncoderError, GraphError, brief
+from edge_mrl.machine import limit_process, reporting_memory, require_room_for_runtime
 
 __all__ = ["Admitted", "admit", "run_apart"]
 
@@ -88,6 +89,7 @@ def admit(
 
 def _versions() -> dict[str, str]:
     """What the result of a trial depends on."""
+    require_room_for_runtime()
     import numpy as np
     import onnxruntime as ort
     import tokenizers
@@ -215,7 +217,6 @@ def _do(job: dict[str, Any]) -> Any:
     import dataclasses
 
     from edge_mrl.encode.verification import try_here, verify_here
-    from edge_mrl.machine import limit_process, reporting_memory
 
     limit_process(cpu_s=job["seconds"], data_bytes=job["bytes"])
     folder = Path(job["bundle"])

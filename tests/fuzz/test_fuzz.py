@@ -1,0 +1,117 @@
+"""Each reader stands files that were changed at random, and a reader with one check less is found out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_mrl import sources
+from edge_mrl.bundle import files as bundle_files
+from edge_mrl.bundle import graph, head, known, manifest, trust
+from edge_mrl.encode import tokenizer, verification
+from edge_mrl.store.codefile import table
+from edge_mrl.sync.credentials import Credentials
+from edge_mrl.sync.pulls.part_file import PartFile
+from edge_mrl.wire import frames
+from tests.fuzz.readers import READERS
+from tests.fuzz.run import campaign, corpus, keep
+
+#: Another seed in each run; this one, if it is set, to repeat a run.
+SEED = int(os.environ.get("EDGE_MRL_FUZZ_SEED") or random.SystemRandom().randrange(1 << 32))
+
+
+def fuzz(name: str, rounds: int) -> None:
+    rounds = max(rounds // READERS[name].cost, 1)
+    tally = campaign(name, random.Random(f"{SEED} {name}"), rounds=rounds)
+    problems = [f"{finding.problem}: {keep(finding)}" for finding in tally.findings]
+    assert not problems, f"python -m tests.fuzz.run '{name}' --seed {SEED}: {problems}"
+    assert tally.results + tally.errors == rounds
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_reader_stands_files_that_were_changed(name: str) -> None:
+    fuzz(name, 15)
+
+
+@pytest.mark.test
+@pytest.mark.parametrize("name", READERS)
+def test_reader_stands_more_of_them(name: str) -> None:
+    fuzz(name, 300)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", READERS)
+def test_reader_stands_very_many_of_them(name: str) -> None:
+    fuzz(name, 30_000)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_files_of_the_corpus_are_read_or_refused(name: str, tmp_path: Path) -> None:
+    reader = READERS[name]
+    reader.seeds(tmp_path)
+    for data in corpus(name):
+        with contextlib.suppress(reader.allowed):
+            reader.read(data, tmp_path)
+
+
+def _matrix(data: bytes) -> Any:
+    match = head._HEADER.match(data)
+    return None if match is None else np.frombuffer(data, "<f4", offset=match.end())
+
+
+def _external(self: Any, name: str, kind: int, dims: list[int], entries: dict[str, str]) -> Any:
+    del kind, dims
+    return graph.External(name, entries.get("location", ""), 0, 0)
+
+
+def _golden(entry: dict[str, Any], _: Any) -> Any:
+    full = None if entry["full"] is None else verification.decode_vector(entry["full"], "<f4")
+    coarse, source = (verification.decode_vector(entry[n], "i1") for n in ("coarse", "source"))
+    return verification.Golden(entry["text"], entry["kind"], entry["ids"], full, coarse, source)
+
+
+def _resume(self: PartFile) -> PartFile:
+    self._resume()
+    return self
+
+
+def _no_checks(_: Any, __: Any, rows: Any) -> Any:
+    return np.zeros(len(rows), np.uint32)
+
+
+def _no_credentials(_: Any, **__: Any) -> None:
+    pass
+
+
+#: Each reader with one check taken out: what is replaced, and by what.
+SABOTAGE: dict[str, tuple[Any, str, Callable[..., Any]]] = {
+    "manifest": (manifest, "_check_values", lambda _: None),
+    "files": (bundle_files, "_check_hash", lambda *_: None),
+    "tokenizer": (tokenizer, "_is_the_librarys", lambda _: False),
+    "graph": (graph._Reader, "external", _external),
+    "golden": (verification, "_golden", _golden),
+    "head": (head, "_matrix", _matrix),
+    "signature": (trust.TrustedKeys, "signer", lambda *_: "0" * 16),
+    "keys": (trust, "_read_text", lambda path: path.read_text("utf-8")),
+    "known": (known, "_identity", lambda value: {}[value[0]]),
+    "frame": (frames, "_is_count", lambda _: True),
+    "part": (PartFile, "__enter__", _resume),
+    "code file": (table, "row_checks", _no_checks),
+    "credentials": (Credentials, "__init__", _no_credentials),
+    "lines": (sources, "metadata_problem", lambda _: None),
+}
+
+
+@pytest.mark.test
+@pytest.mark.parametrize("name", SABOTAGE)
+def test_reader_without_one_check_is_found_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    where, what, instead = SABOTAGE[name]
+    monkeypatch.setattr(where, what, instead)
+    assert campaign(name, random.Random(1), rounds=3000).findings
