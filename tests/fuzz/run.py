@@ -79,9 +79,15 @@ def corpus(name: str) -> list[bytes]:
 
 
 def campaign(
-    name: str, rng: random.Random, *, rounds: int, seconds: float = 1e9, grow: bool = False
+    name: str,
+    rng: random.Random,
+    *,
+    rounds: int,
+    seconds: float = 1e9,
+    grow: bool = False,
+    enough: int = 3,
 ) -> Tally:
-    """Read changed files; at most three findings end it."""
+    """Read changed files, until there are enough findings."""
     reader, tally = READERS[name], Tally()
     with tempfile.TemporaryDirectory(prefix="edge-mrl-fuzz-") as folder:
         scratch = Path(folder)
@@ -105,7 +111,7 @@ def campaign(
             elif len(seen) > before:
                 files.append(data)
                 tally.grown.append(data)
-            if len(tally.findings) == 3 or time.monotonic() > end:
+            if len(tally.findings) == enough or time.monotonic() > end:
                 break
     return tally
 
