@@ -20,6 +20,7 @@ EdgeMrlError
 │   ├── NotAStoreError                 a file that edge-mrl did not write (it is left untouched)
 │   ├── BindingError                   a store of another embedding space or code
 │   ├── StoreVersionError              a store that a newer edge-mrl wrote
+│   ├── StoreKeyError                  an encrypted store without its key, or a key for a plain store
 │   ├── DamagedError                   stored bytes that do not match their checksum
 │   └── StoreBusyError                 another process is writing
 ├── OutOfMemoryError          exit 2   memory ran out; everything that was committed is kept
@@ -64,6 +65,7 @@ __all__ = [
     "StepError",
     "StoreBusyError",
     "StoreError",
+    "StoreKeyError",
     "StoreVersionError",
     "TokenizerError",
     "TruncatedError",
@@ -177,6 +179,10 @@ class BindingError(StoreError):
 
 class StoreVersionError(StoreError):
     """A store that a newer edge-mrl wrote."""
+
+
+class StoreKeyError(StoreError):
+    """An encrypted store without its key, or with another one; or a key for a store that needs none."""
 
 
 class DamagedError(StoreError):

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from edge_mrl.encode import OpeningKeywords
     from edge_mrl.ingest import PutOptions, Refused, Stored
     from edge_mrl.search import Hit, Scorer, SearchKeywords
-    from edge_mrl.store import Compaction, Health, Stats
+    from edge_mrl.store import Compaction, Health, Key, Stats
     from edge_mrl.sync import Reranker
 
 __all__ = ["Index"]
@@ -79,6 +79,7 @@ class Index:
         max_tokens: int | None = None,
         overlap: int | None = None,
         keep_full: str | None = None,
+        key: Key | None = None,
         **opening: Unpack[OpeningKeywords],
     ) -> Index:
         """Open a store; if there is none and a bundle is given, create it.
@@ -94,6 +95,8 @@ class Index:
             keep_full: How full vectors are kept, to rescore the best hits offline: "fp16" (768 B a
                 passage at 384 dimensions), "int8" (388 B), "until-synced" (fp16, until a server has
                 them), or None for not at all. Fixed when the store is created.
+            key: Gives the 32 random bytes that open an encrypted store, or encrypt the one that is
+                made; called when the store is opened. Needs the extra ``encrypted``.
             **opening: How bundles are opened, as for ``Encoder.open``: ``threads``, ``low_memory``, and
                 ``trust``, a file of public keys, one of which must have signed the bundle.
 
@@ -107,18 +110,18 @@ class Index:
         encoder = None
         with ExitStack() as opened:
             if bundle is None:
-                store = opened.enter_context(Store.open(path))
+                store = opened.enter_context(Store.open(path, key=key))
             else:
                 folder = Path(bundle).resolve()
                 binding = binding_of(read_manifest(folder, trust=trust), folder)
                 try:
-                    store = opened.enter_context(Store.open(path))
+                    store = opened.enter_context(Store.open(path, key=key))
                     store.require(binding)
                 except NoStoreError:
                     encoder = opened.enter_context(Encoder.open(folder, **opening))
                     rule = passage_rule(encoder, max_tokens=max_tokens, overlap=overlap)
                     store = opened.enter_context(
-                        Store.create(path, binding, rule, keep_full=keep_full)
+                        Store.create(path, binding, rule, keep_full=keep_full, key=key)
                     )
             require_rule(store, max_tokens=max_tokens, overlap=overlap, keep_full=keep_full)
             opened.pop_all()
@@ -424,7 +427,7 @@ class Index:
 
         with self._lock:
             if self._reranker is None:
-                self._reranker = Reranker(self.path, self._store.binding.space_id)
+                self._reranker = Reranker(self._store, self._store.binding.space_id)
             return self._reranker
 
     def _encode_queries(

@@ -46,11 +46,16 @@ COMMANDS = {
     "compact": "free the space of deleted documents",
     "reindex": "change a store to another bundle",
     "adapt": "fit a store's codes to its own text, on this machine",
+    "encrypt": "encrypt a store",
+    "rekey": "give an encrypted store another key",
+    "decrypt": "make an encrypted store a plain one",
     "enroll": "connect a store to a server, as one of its devices",
     "sync": "keep a store and a server in sync",
     "bench": "measure speed and memory on this machine",
     "doctor": "find problems with this machine, a bundle or a store",
 }
+#: Where a sub-command's module is, if it is not in this folder.
+FOLDERS = {"encrypt": "keys.", "rekey": "keys.", "decrypt": "keys."}
 #: Sub-commands that load a bundle in this process.
 EMBEDDING = frozenset({"adapt", "embed", "index", "reindex", "search"})
 #: Sub-commands of other packages, which are found by their entry points.
@@ -208,7 +213,7 @@ def _sentence(text: str) -> str:
 
 def _load(name: str) -> ModuleType:
     if name in COMMANDS:
-        return importlib.import_module(f"edge_mrl.cli.{name}")
+        return importlib.import_module(f"edge_mrl.cli.{FOLDERS.get(name, '')}{name}")
     # Reading the entry points of all installed packages takes time, so it is done only if needed.
     from importlib.metadata import entry_points
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from edge_mrl.cli.common.output import count, duration, print_json
 from edge_mrl.cli.common.progress import Progress
-from edge_mrl.cli.common.stores import add_store, add_threads, existing
+from edge_mrl.cli.common.stores import add_store, add_threads, existing, key_of
 
 if TYPE_CHECKING:
     from edge_mrl.heads import Adaptation
@@ -65,7 +65,9 @@ def run(args: argparse.Namespace) -> int:
     output = None if args.output is None else Path(args.output).expanduser()
     options = {"threads": args.threads, "low_memory": args.low_memory}
     with (
-        Index.open(existing(args.store), args.bundle, **options) as index,
+        Index.open(
+            existing(args.store, key_of(args)), args.bundle, key=key_of(args), **options
+        ) as index,
         _Bars(quiet=args.quiet) as bars,
     ):
         excerpts = not (args.no_excerpts or args.no_pieces)

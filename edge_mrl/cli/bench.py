@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_mrl.cli.common.output import count, print_json, size, table
 from edge_mrl.cli.common.progress import Progress
-from edge_mrl.cli.common.stores import add_threads, existing
+from edge_mrl.cli.common.stores import add_key, add_threads, existing, key_of
 from edge_mrl.cli.common.vectors import replacing
 from edge_mrl.errors import UsageError
 from edge_mrl.machine import facts
@@ -69,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store", metavar="FILE", help="the store to search in (default: a temporary store)"
     )
+    add_key(parser)
     parser.add_argument(
         "--rows",
         type=int,
@@ -168,8 +169,9 @@ def _setup(args: argparse.Namespace) -> Setup:
     if args.store is not None and args.rows is not None:
         raise UsageError("--rows is the size of the temporary store: omit it with --store")
     return Setup(
-        bundle=Path(args.bundle) if args.bundle is not None else _bundle_of(args.store),
-        store=None if args.store is None else _existing(args.store),
+        bundle=Path(args.bundle) if args.bundle is not None else _bundle_of(args),
+        store=None if args.store is None else Path(existing(args.store, key_of(args))),
+        key=None if args.store is None else key_of(args),
         rows=ROWS if args.rows is None else args.rows,
         threads=args.threads,
         seconds=args.seconds,
@@ -177,14 +179,10 @@ def _setup(args: argparse.Namespace) -> Setup:
     )
 
 
-def _existing(store: str) -> Path:
-    return Path(existing(store))
-
-
-def _bundle_of(store: str) -> Path:
+def _bundle_of(args: argparse.Namespace) -> Path:
     from edge_mrl.store import Store, find_bundle
 
-    with Store.open(store) as opened:
+    with Store.open(args.store, key=key_of(args)) as opened:
         return find_bundle(opened)
 
 

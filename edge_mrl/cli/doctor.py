@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from edge_mrl.cli.common.output import print_json
 from edge_mrl.cli.common.progress import Progress
-from edge_mrl.cli.common.stores import add_threads
+from edge_mrl.cli.common.stores import add_key, add_threads, key_of
 from edge_mrl.machine import describe
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="another bundle of the same model to compare with, such as one in fp32",
     )
     parser.add_argument("--store", metavar="FILE", help="a store to check")
+    add_key(parser)
     add_threads(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
@@ -89,6 +90,7 @@ def _subjects(args: argparse.Namespace) -> Subjects:
         bundle=path(args.bundle),
         against=path(args.against),
         store=path(args.store),
+        key=None if args.store is None else key_of(args),
         threads=args.threads,
         low_memory=args.low_memory,
     )

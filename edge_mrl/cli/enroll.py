@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from edge_mrl.cli.common.output import count, print_json
-from edge_mrl.cli.common.stores import add_store
+from edge_mrl.cli.common.stores import add_store, key_of
 from edge_mrl.errors import UsageError, reason
 
 __all__ = ["HELP", "add_arguments", "run"]
@@ -137,8 +137,8 @@ def run(args: argparse.Namespace) -> int:
     if args.bundle is not None:
         from edge_mrl.index import Index
 
-        Index.open(args.store, args.bundle).close()
-    with Store.open(args.store) as store:
+        Index.open(args.store, args.bundle, key=key_of(args)).close()
+    with Store.open(args.store, key=key_of(args)) as store:
         status = enroll(
             store,
             args.server,

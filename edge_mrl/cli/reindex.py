@@ -8,7 +8,7 @@ from typing import Any
 
 from edge_mrl.cli.common.output import count, duration, print_json
 from edge_mrl.cli.common.progress import Progress
-from edge_mrl.cli.common.stores import add_store, add_threads
+from edge_mrl.cli.common.stores import add_store, add_threads, key_of
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -50,7 +50,9 @@ def run(args: argparse.Namespace) -> int:
 
     started = time.monotonic()
     facts: dict[str, Any] = {}
-    with Index.open(args.store, threads=args.threads, low_memory=args.low_memory) as index:
+    with Index.open(
+        args.store, key=key_of(args), threads=args.threads, low_memory=args.low_memory
+    ) as index:
         before = index.binding
         with Progress("reindexing", index.count().documents, quiet=args.quiet) as bar:
             seen = 0

@@ -37,10 +37,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _kind(facts: Stats) -> str:
+    kinds = ["encrypted"] if facts.encrypted else []
+    kinds += [] if facts.writable else ["read-only"]
+    return f" ({', '.join(kinds)})" if kinds else ""
+
+
 def _rows(facts: Stats) -> list[tuple[str, str]]:
     deleted = facts.deleted_passages
     rows = [
-        ("store", facts.path + ("" if facts.writable else " (read-only)")),
+        ("store", facts.path + _kind(facts)),
         ("bundle", facts.bundle),
         ("codes", f"{facts.dim} dimensions {facts.code}, {facts.code_bytes} B a passage"),
         ("space", facts.space_id[:12] + f", code {facts.code_id[:12]}"),
@@ -54,7 +60,9 @@ def _rows(facts: Stats) -> list[tuple[str, str]]:
         ("disk", ", ".join(f"{name} {size(value)}" for name, value in facts.bytes.items())),
         (
             "code file",
-            f"{count(facts.filed_passages, 'row')}, {facts.waiting_passages:,} waiting"
+            "none: codes are in memory alone"
+            if facts.encrypted
+            else f"{count(facts.filed_passages, 'row')}, {facts.waiting_passages:,} waiting"
             + (f"; not in use: {facts.problem}" if facts.problem else ""),
         ),
     ]

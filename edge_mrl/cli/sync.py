@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_mrl.cli.common.output import count, duration, print_json, size, snippet, table
 from edge_mrl.cli.common.progress import Progress
-from edge_mrl.cli.common.stores import add_store
+from edge_mrl.cli.common.stores import add_store, key_of
 from edge_mrl.errors import EdgeMrlError, NetworkError, UsageError
 
 if TYPE_CHECKING:
@@ -146,9 +146,11 @@ def _open(args: argparse.Namespace) -> SyncClient:
     if args.qdrant is not None:
         from edge_mrl.sync import open_target
 
-        target = open_target(args.store, args.qdrant, args.collection, ca=args.ca)
+        target = open_target(args.store, args.qdrant, args.collection, ca=args.ca, key=key_of(args))
     policy = Policy(max_bytes=args.max_bytes)
-    return SyncClient.open(args.store, policy=policy, push_only=args.push_only, target=target)
+    return SyncClient.open(
+        args.store, policy=policy, push_only=args.push_only, target=target, key=key_of(args)
+    )
 
 
 def _change(args: argparse.Namespace) -> None:
@@ -158,7 +160,7 @@ def _change(args: argparse.Namespace) -> None:
     from edge_mrl.store import Store
     from edge_mrl.sync import move
 
-    with Store.open(args.store) as store:
+    with Store.open(args.store, key=key_of(args)) as store:
         move(store, server=args.server, ca=args.ca)
 
 
@@ -167,7 +169,7 @@ def _look(args: argparse.Namespace) -> int:
     from edge_mrl.store import replica
     from edge_mrl.sync import retry_dead_letters, status_of
 
-    with Index.open(args.store) as index:
+    with Index.open(args.store, key=key_of(args)) as index:
         store = index.store
         if args.status:
             _print_status(status_of(store), args)

@@ -14,13 +14,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_mrl.bundle import check_files, read_manifest
 from edge_mrl.diagnose import probe
 from edge_mrl.diagnose.samples import Sample
 from edge_mrl.errors import FormatError, UsageError
 from edge_mrl.machine import facts
+
+if TYPE_CHECKING:
+    from edge_mrl.store import Key
 
 __all__ = [
     "ROUNDS",
@@ -54,6 +57,7 @@ class Setup:
         threads: Threads for embedding; None for one per core.
         seconds: Time for each step, over all rounds. Every round measures at least once.
         low_memory: Embed with the smallest memory.
+        key: Gives the key of ``store``, if that is encrypted.
     """
 
     bundle: Path
@@ -62,6 +66,7 @@ class Setup:
     threads: int | None = None
     seconds: float = 10.0
     low_memory: bool = False
+    key: Key | None = None
 
     def __post_init__(self) -> None:
         least = {"rows": (self.rows, 1), "threads": (self.threads, 1), "seconds": (self.seconds, 0)}
@@ -207,6 +212,7 @@ def _run_rounds(
     job = {
         "bundle": str(setup.bundle.resolve()),
         "store": str(store.resolve()),
+        "key": probe.job_key(setup.key),
         "threads": setup.threads,
         "low_memory": setup.low_memory,
         "seconds": setup.seconds / ROUNDS,

@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_mrl.bundle import Manifest
 from edge_mrl.diagnose.checks import bundle, machine, packages, store
 from edge_mrl.diagnose.findings import Diagnosis, Finding
 from edge_mrl.errors import UsageError
 from edge_mrl.machine import facts
+
+if TYPE_CHECKING:
+    from edge_mrl.store import Key
 
 __all__ = ["Subjects", "diagnose"]
 
@@ -29,6 +33,7 @@ class Subjects:
         store: A store to check, or None.
         threads: Threads for embedding; None for one per core.
         low_memory: Embed with the smallest memory.
+        key: Gives the key of the store, if that is encrypted.
     """
 
     bundle: Path | None = None
@@ -36,6 +41,7 @@ class Subjects:
     store: Path | None = None
     threads: int | None = None
     low_memory: bool = False
+    key: Key | None = None
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
@@ -74,7 +80,7 @@ def diagnose(subjects: Subjects, *, advance: Callable[[str], None] = lambda _: N
     if subjects.store is not None:
         advance("store")
         if can_embed:
-            findings += store.check_store(subjects.store, subjects.bundle)
+            findings += store.check_store(subjects.store, subjects.bundle, subjects.key)
         else:
             findings.append(_skipped("store"))
     return Diagnosis(tuple(findings), checked.figures)

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from edge_mrl.encode import Encoder
     from edge_mrl.index import Index
-    from edge_mrl.store import Binding, Store
+    from edge_mrl.store import Binding, Key, Store
 
-__all__ = ["run_step", "time_first_embedding"]
+__all__ = ["job_key", "run_step", "time_first_embedding"]
 
 #: Calls before the clock starts: the first ones load pages and size the memory arenas.
 WARM_UP = 3
@@ -212,7 +212,7 @@ def check(job: dict[str, Any]) -> dict[str, Any]:
     from edge_mrl.store import check as check_store
 
     problem = None
-    with Store.open(job["store"]) as store:
+    with Store.open(job["store"], key=_key(job)) as store:
         try:
             folder = find_bundle(store) if job["bundle"] is None else Path(job["bundle"]).resolve()
             _require(store, binding_of(read_manifest(folder), folder))
@@ -252,6 +252,16 @@ def _random_codes(rng: np.random.Generator, rows: int, binding: Binding) -> NDAr
     return quantize(normalize(vectors), scale=binding.scale)
 
 
+def job_key(key: Key | None) -> str | None:
+    """A key as a job has it: the job goes through a pipe, and is in no file and no list of processes."""
+    return None if key is None else key().hex()
+
+
+def _key(job: dict[str, Any]) -> Key | None:
+    data = job.get("key")
+    return None if data is None else lambda: bytes.fromhex(data)
+
+
 def _encoder(job: dict[str, Any]) -> Encoder:
     from edge_mrl.encode import Encoder
 
@@ -263,7 +273,7 @@ def _index(job: dict[str, Any], encoder: Encoder) -> Index:
     from edge_mrl.index import Index
     from edge_mrl.store import Store, binding_of
 
-    store = Store.open(job["store"])
+    store = Store.open(job["store"], key=_key(job))
     try:
         _require(store, binding_of(encoder.manifest, encoder.path))
     except BaseException:

@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from edge_mrl.store.codefile.file import Layout, Segment
     from edge_mrl.store.codefile.table import CodeBlock, CodeTable
     from edge_mrl.store.compaction import Compaction, compact
+    from edge_mrl.store.engine.cipher import Key
+    from edge_mrl.store.engine.conversion import Conversion, convert
+    from edge_mrl.store.engine.keys import (
+        key_from_descriptor,
+        key_from_environment,
+        key_from_file,
+    )
+    from edge_mrl.store.engine.private import PrivateData, PrivateStream, private_data
     from edge_mrl.store.health import Health, check
     from edge_mrl.store.keywords import full_text_problem
     from edge_mrl.store.records import Binding, Counts, Entry, text_hash
@@ -41,15 +49,19 @@ __all__ = [
     "CodeBlock",
     "CodeTable",
     "Compaction",
+    "Conversion",
     "Counts",
     "DeadLetter",
     "Enrollment",
     "Entry",
     "Health",
+    "Key",
     "Layout",
     "Moved",
     "Outgoing",
     "Place",
+    "PrivateData",
+    "PrivateStream",
     "Queue",
     "Root",
     "Segment",
@@ -60,10 +72,15 @@ __all__ = [
     "binding_of",
     "check",
     "compact",
+    "convert",
     "find_bundle",
     "forget_root",
     "full_text_problem",
+    "key_from_descriptor",
+    "key_from_environment",
+    "key_from_file",
     "move_some",
+    "private_data",
     "read_roots",
     "reindex",
     "replica",
@@ -81,6 +98,10 @@ __getattr__ = lazily(
         "codefile.file": ("Layout", "Segment"),
         "codefile.table": ("CodeTable", "CodeBlock"),
         "compaction": ("Compaction", "compact"),
+        "engine.cipher": ("Key",),
+        "engine.conversion": ("Conversion", "convert"),
+        "engine.keys": ("key_from_descriptor", "key_from_environment", "key_from_file"),
+        "engine.private": ("PrivateData", "PrivateStream", "private_data"),
         "health": ("Health", "check"),
         "keywords": ("full_text_problem",),
         "records": ("Binding", "Counts", "Entry", "text_hash"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -53,7 +54,7 @@ def compact(store: Store) -> Compaction:
                     changes=state.changes + 1,
                     next_row=rows,
                     filed=0,
-                    generation=bytes(GENERATION_BYTES),
+                    generation=os.urandom(GENERATION_BYTES),
                 ),
             )
         connection.execute("INSERT INTO keywords (keywords) VALUES ('optimize')")

@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from edge_mrl.errors import (
@@ -15,18 +16,31 @@ from edge_mrl.errors import (
     NotAStoreError,
     StoreBusyError,
     StoreError,
+    StoreKeyError,
     StoreVersionError,
     UsageError,
 )
 from edge_mrl.machine import reporting_memory
+from edge_mrl.store.engine.cipher import (
+    Key,
+    database_errors,
+    has_magic,
+    key_bytes,
+    looking,
+    open_encrypted,
+)
 from edge_mrl.store.engine.making import has_rollback_journal, make_whole
 from edge_mrl.store.engine.modes import create_private, tighten
+from edge_mrl.store.engine.traces import clear_traces
+from edge_mrl.store.engine.transactions import transaction
 from edge_mrl.store.migrations import MIGRATIONS
 
 __all__ = [
     "APPLICATION_ID",
     "Fill",
+    "Opened",
     "connect",
+    "has_bytes",
     "named_damage",
     "reporting",
     "stored_bytes",
@@ -45,9 +59,26 @@ _MIGRATIONS_TABLE = """CREATE TABLE migrations (
     applied_ms INTEGER NOT NULL
 )"""
 _WAL_RETRY_S = 0.02
+#: How often a store may be replaced by another process while it is opened.
+_MOST_REPLACED = 5
 
 
-def connect(path: Path, *, fill: Fill | None, timeout_s: float) -> tuple[sqlite3.Connection, bool]:
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A store's open database.
+
+    Attributes:
+        connection: The connection.
+        writable: Whether it can write: False if the file or its medium is read-only.
+        encrypted: Whether the database is encrypted.
+    """
+
+    connection: sqlite3.Connection
+    writable: bool
+    encrypted: bool
+
+
+def connect(path: Path, *, fill: Fill | None, timeout_s: float, key: Key | None = None) -> Opened:
     """Open a store's database; create or migrate it where needed.
 
     Args:
@@ -55,34 +86,79 @@ def connect(path: Path, *, fill: Fill | None, timeout_s: float) -> tuple[sqlite3
         fill: Fills the tables of a new store, in the transaction that makes them. None: the store
             must exist.
         timeout_s: How long to wait for another process's write.
-
-    Returns:
-        The connection, and whether it can write: False if the file or its medium is read-only.
+        key: Gives the key of an encrypted store, or of one that is made.
 
     Raises:
         UsageError: The path is one of SQLite's special names.
         NoStoreError: There is no store, and ``fill`` is None.
+        StoreKeyError: The store is encrypted with another key, or is not encrypted.
+        MissingDependencyError: The store is encrypted, and the extra ``encrypted`` is not installed.
         NotAStoreError: Another program wrote the file; it is left as it is.
         StoreVersionError: A newer edge-mrl wrote it.
         StoreError: The store is busy, damaged, or cannot be opened.
     """
     if str(path) == ":memory:" or str(path).startswith("file:"):
         raise UsageError(f"{path} is a name of SQLite's: a store is a file, so name one")
-    there = _recognise(path)
-    if fill is None and not there:
+    for _ in range(_MOST_REPLACED):
+        before = _inode(path)
+        try:
+            opened = _connect(path, fill, timeout_s, key)
+        except StoreError:
+            if before in (None, _inode(path)):
+                raise
+            continue
+        if before in (None, _inode(path)):
+            return opened
+        # It was encrypted, or got another key, while it was opened.
+        opened.connection.close()
+    raise StoreBusyError(f"{path} is being replaced by another process: try again in a moment")
+
+
+def _connect(path: Path, fill: Fill | None, timeout_s: float, key: Key | None) -> Opened:
+    kind = _recognise(path)
+    if fill is None and kind is None:
         raise _no_store(path)
+    secret = _secret(path, kind, key)
     with reporting(path):
-        if there and not _can_write(path):
-            return _connect_to_read(path, timeout_s), False
-        if not there and fill is not None:
-            _make(path, fill, timeout_s)
-        connection = _connect_to_write(path, fill, timeout_s)
+        if kind is not None and not _can_write(path):
+            connection = _connect_to_read(path, timeout_s, secret)
+            return Opened(connection, writable=False, encrypted=secret is not None)
+        if kind is None and fill is not None:
+            _make(path, fill, timeout_s, secret)
+        connection = _connect_to_write(path, fill, timeout_s, secret)
         tighten(path)
-    return connection, True
+        if secret is not None:
+            clear_traces(connection, path)
+    return Opened(connection, writable=True, encrypted=secret is not None)
 
 
-def _connect_to_write(path: Path, fill: Fill | None, timeout_s: float) -> sqlite3.Connection:
-    connection = _open(path, "mode=rw", timeout_s)
+def _secret(path: Path, kind: str | None, key: Key | None) -> bytes | None:
+    """The bytes of the key, where the store is encrypted or is to be."""
+    if kind == "encrypted" and key is None:
+        raise StoreKeyError(
+            f"{path} is encrypted, and no key was given: name it with --key-file or --key-fd, or with "
+            "key= in Python"
+        )
+    if kind == "plain" and key is not None:
+        raise StoreKeyError(
+            f"{path} is not encrypted, and a key was given: leave the key out, or run "
+            f"`edge-mrl encrypt --store {path}` first"
+        )
+    return None if key is None else key_bytes(key)
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino) if status.st_size else None
+
+
+def _connect_to_write(
+    path: Path, fill: Fill | None, timeout_s: float, secret: bytes | None
+) -> sqlite3.Connection:
+    connection = _open(path, "mode=rw", timeout_s, secret)
     try:
         _prepare(connection, path, fill)
         _use_wal(connection, timeout_s)
@@ -92,12 +168,12 @@ def _connect_to_write(path: Path, fill: Fill | None, timeout_s: float) -> sqlite
     return connection
 
 
-def _make(path: Path, fill: Fill, timeout_s: float) -> None:
+def _make(path: Path, fill: Fill, timeout_s: float, secret: bytes | None) -> None:
     """Make a store, whole or not at all; an empty file where that needs SQLite's own locks."""
 
     def make(temporary: Path) -> None:
         with reporting(path):
-            _connect_to_write(temporary, fill, timeout_s).close()
+            _connect_to_write(temporary, fill, timeout_s, secret).close()
 
     try:
         if not make_whole(path, make, timeout_s=timeout_s):
@@ -106,7 +182,22 @@ def _make(path: Path, fill: Fill, timeout_s: float) -> None:
         raise StoreError(f"{path} cannot be made: {error.strerror}") from error
 
 
-def _open(path: Path, options: str, timeout_s: float) -> sqlite3.Connection:
+def _open(
+    path: Path, options: str, timeout_s: float, secret: bytes | None = None
+) -> sqlite3.Connection:
+    if secret is not None:
+        connection = open_encrypted(path, options, timeout_s, secret)
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except database_errors() as error:
+            connection.close()
+            if _code(error) != sqlite3.SQLITE_NOTADB:
+                raise
+            raise StoreKeyError(
+                f"{path} cannot be opened with this key: it was encrypted with another one, or its "
+                "beginning is damaged"
+            ) from error
+        return connection
     return sqlite3.connect(
         f"{path.absolute().as_uri()}?{options}",
         uri=True,
@@ -121,20 +212,20 @@ def _can_write(path: Path) -> bool:
     return os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK)
 
 
-def _connect_to_read(path: Path, timeout_s: float) -> sqlite3.Connection:
+def _connect_to_read(path: Path, timeout_s: float, secret: bytes | None) -> sqlite3.Connection:
     """Open a store that cannot be written.
 
     Where a log holds commits that are not in the file yet, SQLite must be able to read it: a store
     opened without its log would show an older state.
     """
     log = path.with_name(f"{path.name}-wal")
-    pending = log.exists() and log.stat().st_size > 0
-    connection = _open(path, "mode=ro" if pending else "mode=ro&immutable=1", timeout_s)
+    pending = has_bytes(log)
+    connection = _open(path, "mode=ro" if pending else "mode=ro&immutable=1", timeout_s, secret)
     try:
         version = _version(connection, path)
-    except sqlite3.OperationalError as error:
+    except database_errors() as error:
         connection.close()
-        if not pending:
+        if not pending or type(error).__name__ != "OperationalError":
             raise
         raise StoreError(
             f"{path} is read-only and has commits in {log.name} that cannot be read here: copy both "
@@ -153,35 +244,21 @@ def _connect_to_read(path: Path, timeout_s: float) -> sqlite3.Connection:
 
 
 @contextmanager
-def transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
-    """Run a block in a transaction: IMMEDIATE to write, DEFERRED to read one state of the store."""
-    connection.execute(f"BEGIN {kind}")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        # Some errors, such as a full disk, end the transaction themselves.
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-@contextmanager
 def reporting(path: Path) -> Iterator[None]:
     """Turn errors of SQLite, and those of memory that ran out meanwhile, into errors of edge-mrl."""
     with reporting_memory():
         try:
             yield
-        except sqlite3.Error as error:
+        except database_errors() as error:
             raise _explain(error, path) from error
 
 
-def _code(error: sqlite3.Error) -> int:
+def _code(error: Exception) -> int:
     """SQLite's primary result code; 0 where the error is the Python module's own."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF  # the higher bits are the extended code
 
 
-def _explain(error: sqlite3.Error, path: Path) -> StoreError:
+def _explain(error: Exception, path: Path) -> StoreError:
     code = _code(error)
     if isinstance(error, sqlite3.ProgrammingError) and "closed database" in str(error):
         return StoreError(f"the store {path} is closed: open it again")
@@ -206,25 +283,29 @@ def _foreign(path: Path) -> NotAStoreError:
     )
 
 
-def _recognise(path: Path) -> bool:
-    """Whether a store is there; False for no file or an empty one."""
+def _recognise(path: Path) -> str | None:
+    """Which store is there, "plain" or "encrypted"; None for no file or an empty one."""
     try:
         if path.is_dir():
             raise NotAStoreError(f"{path} is a folder, expected a store's file")
         if not path.exists() or path.stat().st_size == 0:
-            return False
+            return None
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from error
-    if _application(path) == APPLICATION_ID:
-        return True
-    if not has_rollback_journal(path) or not _can_write(path):
+    with looking(path) as held:
+        if held:
+            return "encrypted"
+        found = _application(path)
+        if found is None and has_magic(path):
+            return "encrypted"
+        if found != APPLICATION_ID and has_rollback_journal(path) and _can_write(path):
+            _roll_back(path)
+            if path.stat().st_size == 0:
+                return None
+            found = _application(path)
+    if found != APPLICATION_ID:
         raise _foreign(path)
-    _roll_back(path)
-    if path.stat().st_size == 0:
-        return False
-    if _application(path) != APPLICATION_ID:
-        raise _foreign(path)
-    return True
+    return "plain"
 
 
 def _roll_back(path: Path) -> None:
@@ -322,7 +403,7 @@ def _use_wal(connection: sqlite3.Connection, timeout_s: float) -> None:
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
+        except database_errors() as error:
             if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
         else:
@@ -339,6 +420,11 @@ def named_damage(path: Path, error: DamagedError) -> DamagedError:
         f"{path} is damaged ({text}): `edge-mrl check --store {path}` says what; restore a copy, or "
         "put the documents again"
     )
+
+
+def has_bytes(path: Path) -> bool:
+    """Whether there is a file that is not empty."""
+    return path.exists() and path.stat().st_size > 0
 
 
 def stored_bytes(path: Path) -> dict[str, int]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from edge_mrl.errors import DamagedError, StoreError
 from edge_mrl.store.codefile.file import SEGMENT_ROWS
 from edge_mrl.store.codefile.state import read_state
+from edge_mrl.store.engine.cipher import database_errors
 from edge_mrl.store.file import transaction
 from edge_mrl.store.filters import field_rows
 from edge_mrl.store.migrations import KEYWORD_COLUMNS
@@ -256,7 +257,7 @@ def _keywords(connection: sqlite3.Connection) -> str | None:
         )
         same = (_same(connection, query.format(a), query.format(b)) for a, b, query in pairs)
         return None if all(same) else damaged
-    except sqlite3.DatabaseError as error:
+    except database_errors() as error:
         return f"{damaged} ({error})"
     finally:
         for table in ("fresh_words", "keywords_words", "fresh"):

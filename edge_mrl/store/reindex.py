@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -183,7 +184,7 @@ def finish(store: Store) -> bool:
                 changes=state.changes + 1,
                 next_row=rows,
                 filed=0,
-                generation=bytes(GENERATION_BYTES),
+                generation=os.urandom(GENERATION_BYTES),
             ),
         )
     store.refresh()

@@ -28,6 +28,7 @@ class Stats:
     Attributes:
         path: The store's file.
         writable: Whether this process can write the store.
+        encrypted: Whether the store is encrypted.
         bundle: The folder of the bundle that made its codes, when it was last used.
         space_id: The embedding space.
         code_id: Projection head, dimensions and scale of its codes.
@@ -54,6 +55,7 @@ class Stats:
 
     path: str
     writable: bool
+    encrypted: bool
     bundle: str
     space_id: str
     code_id: str
@@ -105,6 +107,7 @@ def stats(store: Store) -> Stats:
     return Stats(
         path=str(store.path),
         writable=store.writable,
+        encrypted=store.encrypted,
         bundle=binding.bundle,
         space_id=binding.space_id,
         code_id=binding.code_id,

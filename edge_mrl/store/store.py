@@ -24,8 +24,11 @@ from edge_mrl.store.binding import (
     write_setting,
 )
 from edge_mrl.store.codefile.cache import CodeCache
+from edge_mrl.store.codefile.memory import MemoryCache
 from edge_mrl.store.codefile.state import State, read_dead, read_state, write_state
-from edge_mrl.store.file import Fill, connect, named_damage, reporting, transaction
+from edge_mrl.store.engine.cipher import Key
+from edge_mrl.store.engine.transactions import transaction
+from edge_mrl.store.file import Fill, Opened, connect, has_bytes, named_damage, reporting
 from edge_mrl.store.records import Binding, Counts, Entry, each_id, encode_metadata, text_hash
 from edge_mrl.store.replica.outbox import Change, note, note_put, room_in_queue
 from edge_mrl.store.rows import (
@@ -55,38 +58,45 @@ class Store:
         rule: How its documents are split into passages.
         keep_full: What it keeps of full vectors: None, "until-synced", "fp16" or "int8".
         writable: Whether this process can write the store.
+        encrypted: Whether it is encrypted: then nothing of it is in a file in the clear.
     """
 
     binding: Binding
     rule: PassageRule
     keep_full: str | None
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, *, writable: bool) -> None:
+    def __init__(self, path: Path, opened: Opened) -> None:
         self.path = path
-        self.writable = writable
-        self._connection = connection
+        self.writable = opened.writable
+        self.encrypted = opened.encrypted
+        self._connection = opened.connection
         self._log = path.with_name(f"{path.name}-wal")
-        self._had_log = _has_bytes(self._log)
+        self._had_log = has_bytes(self._log)
         self._lock = threading.RLock()
         self._bundle_relative = ""
         self._read_binding()
         self._cache = self._new_cache()
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, timeout_s: float = BUSY_TIMEOUT_S) -> Store:
-        """Open a store.
-
-        Where this process cannot write the file or its folder, the store is opened to be read.
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        timeout_s: float = BUSY_TIMEOUT_S,
+        key: Key | None = None,
+    ) -> Store:
+        """Open a store; only to read it where this process cannot write the file or its folder.
 
         Args:
             path: The file.
             timeout_s: How long to wait for another process's write, in seconds.
+            key: Gives the 32 bytes of an encrypted store's key; called once.
 
         Raises:
             NoStoreError: There is no store at this path.
-            StoreError: The file cannot be used; see the classes below it.
+            StoreError: The file cannot be used with this key, or at all; see the classes below it.
         """
-        return cls._connect(Path(path), None, timeout_s)
+        return cls._connect(Path(path), None, timeout_s, key)
 
     @classmethod
     def create(
@@ -97,6 +107,7 @@ class Store:
         *,
         keep_full: str | None = None,
         timeout_s: float = BUSY_TIMEOUT_S,
+        key: Key | None = None,
     ) -> Store:
         """Make a store and open it; open it if there is one that is bound to the same codes.
 
@@ -109,6 +120,7 @@ class Store:
             rule: How its documents are split into passages.
             keep_full: What it keeps of full vectors: None, "until-synced", "fp16" or "int8".
             timeout_s: How long to wait for another process's write, in seconds.
+            key: Gives the 32 bytes of the key with which the store is encrypted; None for a plain one.
 
         Raises:
             UsageError: The store cannot keep full vectors, because its bundle gives none.
@@ -116,7 +128,7 @@ class Store:
             StoreError: The file cannot be used; see the classes below it.
         """
         file = Path(path)
-        store = cls._connect(file, fill_new(file, binding, rule, keep_full), timeout_s)
+        store = cls._connect(file, fill_new(file, binding, rule, keep_full), timeout_s, key)
         try:
             store.require(binding)
         except BaseException:
@@ -125,15 +137,14 @@ class Store:
         return store
 
     @classmethod
-    def _connect(cls, path: Path, fill: Fill | None, timeout_s: float) -> Store:
-        connection, writable = connect(path, fill=fill, timeout_s=timeout_s)
+    def _connect(cls, path: Path, fill: Fill | None, timeout_s: float, key: Key | None) -> Store:
+        opened = connect(path, fill=fill, timeout_s=timeout_s, key=key)
         try:
-            return cls(path, connection, writable=writable)
-        except DamagedError as error:
-            connection.close()
-            raise named_damage(path, error) from error
-        except BaseException:
-            connection.close()
+            return cls(path, opened)
+        except BaseException as error:
+            opened.connection.close()
+            if isinstance(error, DamagedError):
+                raise named_damage(path, error) from error
             raise
 
     @property
@@ -249,10 +260,11 @@ class Store:
         if self.keep_full != "until-synced":
             return 0
         with self.writing():
-            rows = select_rows(self._connection, "key", "id", list(each_id(ids)))
-            keys = [key for (key,) in rows]
-            query = "DELETE FROM fulls WHERE document = ?"
-            done = self._connection.executemany(query, [(key,) for key in keys])
+            names = list(each_id(ids))
+            keys = [key for (key,) in select_rows(self._connection, "key", "id", names)]
+            done = self._connection.executemany(
+                "DELETE FROM fulls WHERE document = ?", [(key,) for key in keys]
+            )
             return max(done.rowcount, 0) if keys else 0
 
     def hashes(self, ids: Sequence[str]) -> dict[str, bytes]:
@@ -328,7 +340,7 @@ class Store:
             if self._connection.in_transaction:  # a block within a block
                 yield self._view()
                 return
-            if not self.writable and not self._had_log and _has_bytes(self._log):
+            if not self.writable and not self._had_log and has_bytes(self._log):
                 raise StoreBusyError(f"{self.path} is being written now: open it again to read it")
             self._follow_binding()
             self._cache.heal()
@@ -408,14 +420,14 @@ class Store:
         return View(self._connection, self._cache, self.binding, self.keep_full)
 
     def _new_cache(self) -> CodeCache:
-        writable = self.writable
-        return CodeCache(self.path, self._connection, self.binding, self.ids, writable=writable)
+        cache = MemoryCache if self.encrypted else CodeCache
+        return cache(self.path, self._connection, self.binding, self.ids, writable=self.writable)
 
     def _require_unchanged(self) -> None:
         """Raise BindingError if the store's bundle is another one than when it was opened."""
-        before = self.binding
+        code = self.binding.code
         self._follow_binding()
-        if self.binding.code != before.code:
+        if self.binding.code != code:
             raise BindingError(
                 f"{self.path} has been changed to another bundle, {self.binding.bundle} "
                 f"({describe_binding(self.binding)}): use that bundle, and try again"
@@ -436,7 +448,3 @@ class Store:
         self.rule = bound.rule
         self.keep_full = bound.keep_full
         self._bundle_relative = bound.bundle_relative
-
-
-def _has_bytes(path: Path) -> bool:
-    return path.exists() and path.stat().st_size > 0

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edge_mrl.store import DeadLetter
+    from edge_mrl.store import DeadLetter, Key
     from edge_mrl.sync.targets.target import PushTarget
     from edge_mrl.sync.transport import Timeouts
 
@@ -94,6 +94,7 @@ class SyncClient:
         push_only: bool = False,
         target: PushTarget | None = None,
         timeouts: Timeouts | None = None,
+        key: Key | None = None,
     ) -> SyncClient:
         """Open what a store needs to be synced.
 
@@ -105,6 +106,7 @@ class SyncClient:
             target: Where to push instead of to the server that the store is enrolled with; then nothing
                 is pulled.
             timeouts: How long to wait.
+            key: Gives the key of an encrypted store that is named by its path.
 
         Raises:
             NotEnrolledError: The store is not enrolled.
@@ -114,7 +116,7 @@ class SyncClient:
         opened: _OpenedStore | None = None
         source: WithStore
         if isinstance(store, str | os.PathLike):
-            source = opened = _OpenedStore(Store.open(store), owned=True)
+            source = opened = _OpenedStore(Store.open(store, key=key), owned=True)
         elif isinstance(store, Store):
             source = opened = _OpenedStore(store, owned=False)
         else:
@@ -312,7 +314,7 @@ class SyncClient:
         """
         with self._rerank_lock:
             if self._reranker is None:
-                self._reranker = Reranker(self._store.path, self._store.binding.space_id)
+                self._reranker = Reranker(self._store, self._store.binding.space_id)
             reranker = self._reranker
         return reranker.rerank(ids, query, deadline_s=deadline_s)
 

@@ -8,13 +8,10 @@ import os
 import threading
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edge_mrl.errors import StoreError, UsageError
 from edge_mrl.machine import sync_path
-
-if TYPE_CHECKING:
-    from edge_mrl.store import Store
+from edge_mrl.store import PrivateData, Store, private_data
 
 __all__ = ["Credentials", "credentials_path"]
 
@@ -51,11 +48,11 @@ class Credentials:
         return f"Credentials({self.server!r}, {self.tenant!r}, {self.device!r})"
 
     @classmethod
-    def read(cls, store: Path) -> Credentials | None:
+    def read(cls, store: Store | Path) -> Credentials | None:
         """Read a store's credentials.
 
         Args:
-            store: The store's file.
+            store: The open store; or the file of a plain one.
 
         Returns:
             The credentials, or None if there is no file of them.
@@ -63,36 +60,40 @@ class Credentials:
         Raises:
             StoreError: The file cannot be read, or edge-mrl did not write it.
         """
-        path = credentials_path(store)
+        path = _place(store)
+        named = path if isinstance(path, Path) else path.name
         try:
-            values = json.loads(path.read_text("utf-8"))
+            values = json.loads(path.read_bytes())
             # What a newer release keeps here is no damage.
             known = {field.name for field in fields(cls)}
             found = cls(**{name: value for name, value in values.items() if name in known})
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+            raise StoreError(f"{named} cannot be read: {error.strerror}") from error
         except (ValueError, TypeError, AttributeError) as error:
-            raise StoreError(f"{path} is damaged: delete it and enroll again") from error
-        named = (found.server, found.tenant, found.device, found.token)
-        if not all(isinstance(value, str) and value for value in named):
-            raise StoreError(f"{path} is damaged: delete it and enroll again")
+            raise StoreError(f"{named} is damaged: delete it and enroll again") from error
+        wanted = (found.server, found.tenant, found.device, found.token)
+        if not all(isinstance(value, str) and value for value in wanted):
+            raise StoreError(f"{named} is damaged: delete it and enroll again")
         return found
 
-    def write(self, store: Path) -> None:
+    def write(self, store: Store | Path) -> None:
         """Write the credentials of a store, atomically; only the file's owner can read them.
 
         They are on the storage device when this returns, the folder's entry too: a power cut leaves the
         former file or this one, whole.
 
         Args:
-            store: The store's file.
+            store: The open store; or the file of a plain one.
 
         Raises:
             UsageError: The file cannot be written.
         """
-        path = credentials_path(store)
+        path = _place(store)
+        if not isinstance(path, Path):
+            path.write_bytes(json.dumps(asdict(self)).encode())
+            return
         part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
         try:
             with contextlib.suppress(FileNotFoundError):
@@ -124,14 +125,19 @@ class Credentials:
             StoreError: The store is busy.
         """
         with store.writing():
-            there = Credentials.read(store.path)
+            there = Credentials.read(store)
             if there not in (None, self):
                 assert there is not None
                 return there
-            fresh.write(store.path)
+            fresh.write(store)
         return fresh
 
 
+def _place(store: Store | Path) -> Path | PrivateData:
+    """Where credentials are: in a file beside a plain store, in the database of an encrypted one."""
+    return credentials_path(store) if isinstance(store, Path) else private_data(store, "sync.json")
+
+
 def credentials_path(store: Path) -> Path:
-    """The file with a store's credentials."""
+    """The file with a plain store's credentials."""
     return store.with_name(f"{store.name}-sync.json")

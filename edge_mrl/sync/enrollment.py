@@ -101,7 +101,7 @@ def enroll(
     )
     # The invitation is used up now: the token is written first, then the store, which ``Link`` can bind
     # to what the file says.
-    found.write(store.path)
+    found.write(store)
     wanted = Enrollment(
         server=address,
         tenant=grant.tenant,
@@ -126,14 +126,14 @@ def move(store: Store, *, server: str | None = None, ca: str | None = None) -> N
         NotEnrolledError: The store is not enrolled.
         UsageError: The address is not one.
     """
-    found = Credentials.read(store.path)
+    found = Credentials.read(store)
     if found is None:
         raise NotEnrolledError(store.path)
     if server is not None:
         found = replace(found, server=server_address(server, insecure=found.insecure))
     if ca is not None:
         found = replace(found, ca=str(Path(ca).resolve()))
-    found.write(store.path)
+    found.write(store)
     replica.set_server(store, found.server)
 
 

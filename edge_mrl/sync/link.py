@@ -75,7 +75,7 @@ class Link:
         found = self._credentials
         if found is None or not (refused or self._expires_soon(found)):
             return
-        there = Credentials.read(self._store.path)
+        there = Credentials.read(self._store)
         if there not in (None, found) and there is not None and there.device == found.device:
             self._take_over(remote, there)  # another process has renewed it
             return
@@ -119,7 +119,7 @@ class Link:
         path = self._store.path
         file = credentials_path(path).name
         again = f"run `edge-mrl enroll --server URL --invitation - --store {path}`"
-        found = Credentials.read(path)
+        found = Credentials.read(self._store)
         enrollment = replica.enrollment_of(self._store)
         if found is None:
             if enrollment is None:

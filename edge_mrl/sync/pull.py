@@ -16,7 +16,7 @@ from edge_mrl.errors import (
     ServerError,
     WireError,
 )
-from edge_mrl.store import find_bundle, replica
+from edge_mrl.store import PrivateData, find_bundle, private_data, replica
 from edge_mrl.sync.pulls.entries import Entries, withheld
 from edge_mrl.sync.pulls.forms import CodeKey, PageForm
 from edge_mrl.sync.pulls.part_file import PartFile
@@ -120,7 +120,7 @@ class Puller:
             except ServerError as error:
                 if error.status not in (404, 412, 416, 501):
                     raise
-                Path(self._part).unlink(missing_ok=True)
+                self._part.unlink(missing_ok=True)
             except OversizedAnswerError:  # a server that knows no ranges: in pages, then
                 break
         return self.everything()
@@ -266,8 +266,8 @@ class Puller:
     # --- the snapshot
 
     @property
-    def _part(self) -> Path:
-        return self._store.path.with_name(f"{self._store.path.name}-sync.part")
+    def _part(self) -> Path | PrivateData:
+        return private_data(self._store, "sync.part")
 
     def _snapshot(self) -> bool:
         """Fetch and apply a snapshot; returns False if it changed meanwhile."""

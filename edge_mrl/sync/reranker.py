@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from edge_mrl.store import Store
+
 __all__ = ["Reranker"]
 
 #: How long a request may go on after its search has ended, so that its connection stays usable, in
@@ -35,12 +37,12 @@ class Reranker:
     Safe to share between threads. It answers one search at a time.
 
     Args:
-        store: The store's file; the credentials lie beside it.
+        store: The open store, which has its credentials; or the file of a plain one.
         space_id: The embedding space of the store's full vectors.
     """
 
-    def __init__(self, store: Path, space_id: str) -> None:
-        self._path = store
+    def __init__(self, store: Store | Path, space_id: str) -> None:
+        self._store = store
         self._space_id = space_id
         self._lock = threading.Lock()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -101,9 +103,10 @@ class Reranker:
         known: Credentials | None = None
         while (job := self._jobs.get()) is not None:
             try:
-                found = Credentials.read(self._path)
+                found = Credentials.read(self._store)
                 if found is None:
-                    raise NotEnrolledError(self._path)
+                    store = self._store
+                    raise NotEnrolledError(store if isinstance(store, Path) else store.path)
                 if remote is None or found != known:
                     timeouts = Timeouts(connect_s=PATIENCE_S, read_s=PATIENCE_S)
                     remote, known = Remote(found, self._space_id, timeouts=timeouts), found

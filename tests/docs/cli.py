@@ -24,6 +24,7 @@ GROUPS = {
     "Choosing a code": ("eval", "advise"),
     "Documents and search": ("index", "search", "get", "delete"),
     "Looking after a store": ("stats", "check", "compact", "reindex", "adapt"),
+    "The key of a store": ("encrypt", "rekey", "decrypt"),
     "Several devices": ("enroll", "sync", "serve", "admin"),
     "This machine": ("bench", "doctor"),
 }

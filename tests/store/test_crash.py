@@ -24,6 +24,7 @@ from edge_mrl.errors import StoreError
 from edge_mrl.search.scan import nearest
 from edge_mrl.store import Binding, Entry, Store, check, compact
 from edge_mrl.store.codefile.file import code_path
+from tests.support.keys import KEY
 from tests.support.stores import fill, levels, open_store, packing, small_segments, vectors
 
 if TYPE_CHECKING:
@@ -86,11 +87,12 @@ BEGIN = f"""
 import sys
 from edge_mrl.store.codefile import cache
 cache.SEGMENT_ROWS, cache.STAGE_ROWS = 128, 16
+from tests.support.keys import KEY
 from {__name__} import BINDING, Store, StoreError, apply, compact, make_entry, nearest, vectors
 """
 
 WRITER = f"""{BEGIN}
-with Store.open(sys.argv[1]) as store:
+with Store.open(sys.argv[1], key=KEY if "encrypted" in sys.argv else None) as store:
     print("ready", flush=True)
     for number in range(int(sys.argv[2]), 10**9):
         apply(store, number)
@@ -98,9 +100,9 @@ with Store.open(sys.argv[1]) as store:
 """
 
 
-def run_and_kill(path: Path, start: int, delay_s: float) -> int:
+def run_and_kill(path: Path, start: int, delay_s: float, *options: str) -> int:
     """Start a writer at an operation, kill it, return the last operation it acknowledged."""
-    command = [sys.executable, "-c", WRITER, str(path), str(start)]
+    command = [sys.executable, "-c", WRITER, str(path), str(start), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -148,21 +150,27 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ("int8", 20, 0.3),
         ("int4", 12, 0.5),
         ("1bit", 12, 0.5),
+        ("encrypted", 8, 0.5),
+        pytest.param("encrypted", 150, 0.05, marks=pytest.mark.nightly),
     ],
 )
 def test_killed_writer_loses_nothing_it_acknowledged(
     kind: str, kills: int, writing_s: float, small: None, tmp_path: Path
 ) -> None:
-    path, kept = tmp_path / "store.db", packing(kind, DIM)
-    open_store(path, replace(BINDING, packing=kept)).close()
+    encrypted = kind == "encrypted"
+    if encrypted:
+        pytest.importorskip("sqlcipher3", reason="needs the extra encrypted")
+    key, options = (KEY, ("encrypted",)) if encrypted else (None, ())
+    path, kept = tmp_path / "store.db", packing("int8" if encrypted else kind, DIM)
+    open_store(path, replace(BINDING, packing=kept), key=key).close()
     rng = random.Random(1)
     model: dict[str, int] = {}
     next_number, filed = 0, 0
     for kill in range(kills):
-        last = run_and_kill(path, next_number, rng.uniform(0, 2 * writing_s))
+        last = run_and_kill(path, next_number, rng.uniform(0, 2 * writing_s), *options)
         for number in range(next_number, last + 1):
             model = expect(model, number)
-        with Store.open(path) as store:
+        with Store.open(path, key=key) as store:
             there = contents(store)
             further = expect(model, last + 1)  # may have been committed, but not acknowledged
             assert there in (texts(model), texts(further)), f"kill {kill} after {last}"
@@ -175,8 +183,11 @@ def test_killed_writer_loses_nothing_it_acknowledged(
             if kill % 10 == 9:
                 assert check(store).sound
             filed += code_path(path).exists()
+        if encrypted:  # whatever the killed process left beside the store
+            seen = [file.read_bytes() for file in tmp_path.iterdir()]
+            assert not any(b" as of " in data for data in seen)
     assert next_number > kills  # real work was done between the kills
-    assert filed > kills // 2
+    assert filed == 0 if encrypted else filed > kills // 2
 
 
 class Truth:

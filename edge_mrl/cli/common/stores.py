@@ -11,14 +11,18 @@ from edge_mrl.errors import UsageError
 
 if TYPE_CHECKING:
     from edge_mrl.index import Index
+    from edge_mrl.store import Key
 
 __all__ = [
     "FILTER_HELP",
     "add_filter",
+    "add_key",
     "add_store",
     "add_threads",
     "add_trust",
     "existing",
+    "key_of",
+    "new_key_of",
     "open_existing",
     "parse_filter",
 ]
@@ -36,8 +40,26 @@ _OPERATORS = {"!=": "$ne", "<": "$lt", "<=": "$lte", ">": "$gt", ">=": "$gte"}
 def add_store(parser: argparse.ArgumentParser, *, bundle: bool = False) -> None:
     """Add --store and, if asked for, --bundle for a bundle that has moved."""
     parser.add_argument("--store", required=True, metavar="FILE", help="the store")
+    add_key(parser)
     if bundle:
         parser.add_argument("--bundle", metavar="DIR", help="the bundle's folder, if it has moved")
+
+
+def add_key(parser: argparse.ArgumentParser, *, new: bool = False) -> None:
+    """Add --key-file and --key-fd, or --new-key-file and --new-key-fd."""
+    prefix, what = (
+        ("--new-key", "the new key") if new else ("--key", "the key of an encrypted store")
+    )
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        f"{prefix}-file",
+        metavar="FILE",
+        help=f"read {what} from this file: 32 random bytes or 64 hexadecimal digits; not in the "
+        "store's folder",
+    )
+    group.add_argument(
+        f"{prefix}-fd", type=int, metavar="N", help=f"read {what} from this open file descriptor"
+    )
 
 
 def add_filter(parser: argparse.ArgumentParser) -> None:
@@ -81,8 +103,51 @@ def parse_filter(expressions: list[str] | None) -> dict[str, Any] | None:
     return parts[0] if len(parts) == 1 else {"$and": parts}
 
 
-def existing(path: str) -> str:
+def key_of(args: argparse.Namespace) -> Key | None:
+    """The key that the options name, or a systemd credential, or EDGE_MRL_KEY; None without any.
+
+    A descriptor is read once, and the key kept in the arguments.
+
+    Raises:
+        UsageError: It is no key, or lies beside the store.
+    """
+    if not hasattr(args, "key"):
+        from edge_mrl.store import key_from_environment
+
+        found = _named_key(args.store, args.key_file, args.key_fd)
+        args.key = key_from_environment(args.store) if found is None else found
+    key: Key | None = args.key
+    return key
+
+
+def new_key_of(args: argparse.Namespace) -> Key:
+    """The key that --new-key-file or --new-key-fd names.
+
+    Raises:
+        UsageError: There is none, it is no key, or lies beside the store.
+    """
+    key = _named_key(args.store, args.new_key_file, args.new_key_fd)
+    if key is None:
+        raise UsageError("no new key was given: name it with --new-key-file or --new-key-fd")
+    return key
+
+
+def _named_key(store: str, file: str | None, descriptor: int | None) -> Key | None:
+    if file is None and descriptor is None:
+        return None
+    from edge_mrl.store import key_from_descriptor, key_from_file
+
+    if descriptor is not None:
+        return key_from_descriptor(descriptor)
+    return key_from_file(str(file), store)
+
+
+def existing(path: str, key: Key | None) -> str:
     """Check that a store exists; commands that only read a store never create one.
+
+    Args:
+        path: The store's file.
+        key: Gives its key; None for a plain store.
 
     Returns:
         The path.
@@ -93,7 +158,7 @@ def existing(path: str) -> str:
     """
     from edge_mrl.store import Store
 
-    Store.open(path).close()
+    Store.open(path, key=key).close()
     return path
 
 
@@ -103,8 +168,8 @@ def open_existing(args: argparse.Namespace, **options: Any) -> Index:
 
     bundle = getattr(args, "bundle", None)
     if bundle is not None:
-        existing(args.store)
-    return Index.open(args.store, bundle, **options)
+        existing(args.store, key_of(args))
+    return Index.open(args.store, bundle, key=key_of(args), **options)
 
 
 def _parse(expression: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from edge_mrl.cli.common.output import count
 from edge_mrl.cli.common.progress import Progress
-from edge_mrl.cli.common.stores import add_threads
+from edge_mrl.cli.common.stores import add_key, add_threads, key_of
 from edge_mrl.errors import GateError, NoStoreError, UsageError
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store", required=True, metavar="FILE", help="the store; created if it does not exist"
     )
+    add_key(parser)
     parser.add_argument(
         "--bundle", metavar="DIR", help="the bundle's folder; needed to create a store"
     )
@@ -199,6 +200,7 @@ def _open(args: argparse.Namespace) -> Index:
         max_tokens=args.max_tokens,
         overlap=args.overlap,
         keep_full=args.keep_full,
+        key=key_of(args),
         threads=args.threads,
         low_memory=args.low_memory,
     )
@@ -215,7 +217,7 @@ def _find(args: argparse.Namespace) -> tuple[Places, Scan]:
 
     search = Search(include=args.include, as_text=args.as_text)
     try:
-        store: Store | None = Store.open(args.store)
+        store: Store | None = Store.open(args.store, key=key_of(args))
     except NoStoreError:
         if args.bundle is None:
             raise

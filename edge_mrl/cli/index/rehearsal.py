@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_mrl.cli.common.output import count, print_json
 from edge_mrl.cli.common.progress import Progress
+from edge_mrl.cli.common.stores import key_of
 from edge_mrl.cli.index.reading import Run
 from edge_mrl.cli.index.report import left_out, pruning_facts, say
 from edge_mrl.errors import GateError, NoStoreError
@@ -33,7 +34,7 @@ def rehearse(args: argparse.Namespace) -> int:
     from edge_mrl.store import Store
 
     try:
-        store: Store | None = Store.open(args.store)
+        store: Store | None = Store.open(args.store, key=key_of(args))
     except NoStoreError:
         if args.bundle is None:
             raise

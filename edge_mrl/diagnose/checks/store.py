@@ -4,22 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_mrl.diagnose import probe
 from edge_mrl.diagnose.findings import Finding
 from edge_mrl.errors import EdgeMrlError, StoreError, reason
 
+if TYPE_CHECKING:
+    from edge_mrl.store import Key
+
 __all__ = ["check_store"]
 
 
-def check_store(store: Path, bundle: Path | None) -> Iterator[Finding]:
+def check_store(store: Path, bundle: Path | None, key: Key | None = None) -> Iterator[Finding]:
     """Check every byte of a store that matters, and that its bundle is there.
 
     Args:
         store: The store's file.
         bundle: The folder of the bundle that should belong to it; None for the one that the store names.
+        key: Gives the store's key; None for a plain store.
     """
-    job = {"store": str(store), "bundle": None if bundle is None else str(bundle)}
+    job = {
+        "store": str(store),
+        "bundle": None if bundle is None else str(bundle),
+        "key": probe.job_key(key),
+    }
     try:
         health = probe.run_step("check", job)
     except StoreError as error:
@@ -34,6 +43,7 @@ def check_store(store: Path, bundle: Path | None) -> Iterator[Finding]:
         for text in health["problems"]
     )
     if not health["problems"]:
-        yield Finding("store", "good", f"intact, documents: {health['documents']:,}")
+        kind = "" if key is None else "encrypted, "
+        yield Finding("store", "good", f"{kind}intact, documents: {health['documents']:,}")
     if health["bundle_problem"] is not None:
         yield Finding("store", "problem", health["bundle_problem"])

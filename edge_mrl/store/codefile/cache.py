@@ -37,8 +37,6 @@ from edge_mrl.store.records import Binding
 from edge_mrl.store.statements import insert_row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
 __all__ = ["CodeCache"]
@@ -215,21 +213,19 @@ class CodeCache:
         Raises:
             DamagedError: A row is missing, or not what was written.
         """
+        starts, counts, keys_of, blobs = self._passages(first, after)
+        numbers = np.arange(counts.sum()) + np.repeat(starts - np.cumsum(counts) + counts, counts)
+        inside = (numbers >= first) & (numbers < after)
+        places = numbers[inside] - first
+        covered = np.bincount(places, minlength=after - first)
+        if (covered > 1).any():
+            raise DamagedError(f"two documents have row {first + int(np.argmax(covered))}")
         codes = np.zeros((after - first, self.layout.code_bytes), np.uint8)
         keys = np.zeros(after - first, np.uint32)
-        covered = np.zeros(after - first, np.bool_)
-        for row, key, blob in self._blobs(first, after):
-            start, stop = max(row, first), min(row + len(blob), after)
-            if stop <= start:
-                continue
-            target = slice(start - first, stop - first)
-            codes[target] = blob[start - row : stop - row]
-            keys[target] = key
-            if covered[target].any():
-                raise DamagedError(f"two documents have row {start}")
-            covered[target] = True
+        codes[places] = blobs[inside]
+        keys[places] = np.repeat(keys_of, counts)[inside]
         dead = self._dead[(self._dead >= first) & (self._dead < after)] - first
-        covered[dead] ^= True
+        covered[dead] ^= 1
         if not covered.all():
             raise DamagedError(f"row {first + int(np.argmin(covered))} is missing or deleted twice")
         return self.layout.pack(codes, keys, first)
@@ -238,16 +234,25 @@ class CodeCache:
         """Close the file."""
         self._forget()
 
-    def _blobs(self, first: int, after: int) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
+    def _passages(
+        self, first: int, after: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
+        """First rows, numbers of rows and keys of the documents in some rows, and all their codes."""
         query = (
             "SELECT first_row, document, rows, crc, spans, codes FROM passages WHERE first_row < ? "
             "AND first_row >= ifnull((SELECT max(first_row) FROM passages WHERE first_row <= ?), 0) "
             "ORDER BY first_row"
         )
-        for row, key, rows, crc, spans, blob in self._connection.execute(query, (after, first)):
-            if not _sound(key, rows, crc, spans, blob, size=self.layout.code_bytes):
+        size = self.layout.code_bytes
+        found = self._connection.execute(query, (after, first)).fetchall()
+        for _, key, rows, crc, spans, blob in found:
+            if not _sound(key, rows, crc, spans, blob, size=size):
                 raise DamagedError(f"the codes of document {key} cannot be trusted")
-            yield row, key, np.frombuffer(blob, np.uint8).reshape(rows, self.layout.code_bytes)
+        starts, keys, counts = (
+            np.array([row[column] for row in found], np.int64) for column in range(3)
+        )
+        codes = np.frombuffer(b"".join([row[5] for row in found]), np.uint8)
+        return starts, counts, keys, codes.reshape(-1, size)
 
     def _filed(self, state: State) -> list[CodeBlock]:
         usable = bool(state.filed) and self._usable(state)

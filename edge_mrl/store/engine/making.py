@@ -16,7 +16,7 @@ from edge_mrl.errors import StoreBusyError
 from edge_mrl.machine import sync_path
 from edge_mrl.store.engine.modes import PRIVATE, create_private
 
-__all__ = ["has_rollback_journal", "make_whole", "unfinished_path"]
+__all__ = ["has_rollback_journal", "make_whole", "remove_with_log", "unfinished_path"]
 
 #: The beginning of a rollback journal (SQLite, "Database File Format", section 3).
 _JOURNAL = bytes.fromhex("d9d505f920a163d7")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from edge_mrl.errors import NetworkError
+from edge_mrl.store import PrivateData, PrivateStream
 
 __all__ = ["PartFile"]
 
@@ -23,13 +24,14 @@ _LENGTH = struct.Struct("<I")
 class PartFile:
     """The part of a snapshot that was received, kept so that an interrupted device continues there.
 
-    The file begins with JSON that says which snapshot it is; the received bytes follow.
+    The file begins with JSON that says which snapshot it is; the received bytes follow. Of an encrypted
+    store, they are rows of its database.
     """
 
-    def __init__(self, path: Path, code: str) -> None:
+    def __init__(self, path: Path | PrivateData, code: str) -> None:
         self._path = path
         self._code = code
-        self._file: BinaryIO | None = None
+        self._file: BinaryIO | PrivateStream | None = None
         self.size = 0
         self.etag: str | None = None
         self._digest: str | None = None
@@ -94,7 +96,7 @@ class PartFile:
         self._path.unlink(missing_ok=True)
 
     @property
-    def _opened(self) -> BinaryIO:
+    def _opened(self) -> BinaryIO | PrivateStream:
         assert self._file is not None
         return self._file
 
@@ -103,20 +105,28 @@ class PartFile:
         head = json.dumps(facts).encode().ljust(_HEAD_BYTES)
         if len(head) > _HEAD_BYTES:
             raise NetworkError("the snapshot's ETag is too long")
-        with suppress(FileNotFoundError):
-            self._path.unlink()
-        handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        self._file = os.fdopen(handle, "w+b")
-        self._file.write(head)
+        self._path.unlink(missing_ok=True)
+        if isinstance(self._path, PrivateData):
+            self._path.append(head)
+            self._file = self._path.stream()
+        else:
+            handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            self._file = os.fdopen(handle, "w+b")
+            self._file.write(head)
         self.size, self.etag, self._digest, self._whole = 0, etag, digest, size_bytes
 
+    def _stored(self) -> BinaryIO | PrivateStream:
+        if isinstance(self._path, PrivateData):
+            return self._path.stream()
+        return self._path.open("r+b")
+
     def _resume(self) -> None:
-        file = self._path.open("r+b")
+        file = self._stored()
         try:
             facts = json.loads(file.read(_HEAD_BYTES))
             same = facts["code"] == self._code
             etag, whole, digest = str(facts["etag"]), int(facts["size"]), facts["digest"]
-            size = min(self._path.stat().st_size - _HEAD_BYTES, whole)
+            size = min(file.seek(0, os.SEEK_END) - _HEAD_BYTES, whole)
         except BaseException:
             file.close()
             raise

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from edge_mrl.bundle import read_manifest
 from edge_mrl.errors import NetworkError, ServerError, UsageError
-from edge_mrl.store import Enrollment, Store, find_bundle, replica
+from edge_mrl.store import Enrollment, Key, Store, find_bundle, replica
 from edge_mrl.sync.targets.target import PushBatch, PushResult
 from edge_mrl.sync.transport import Transport
 from edge_mrl.wire import COUNTER_BITS, Item
@@ -203,7 +203,12 @@ def point_id(tenant: str, document: str, position: int) -> str:
 
 
 def open_target(
-    path: str | os.PathLike[str], url: str, collection: str, *, ca: str | None = None
+    path: str | os.PathLike[str],
+    url: str,
+    collection: str,
+    *,
+    ca: str | None = None,
+    key: Key | None = None,
 ) -> QdrantTarget:
     """Open the collection that a store is pushed to.
 
@@ -215,11 +220,12 @@ def open_target(
         url: The address of the Qdrant server.
         collection: The collection.
         ca: A file of certificates to trust instead of the system's.
+        key: Gives the key of an encrypted store.
 
     Raises:
         UsageError: The store is synced with another server or collection.
     """
-    with Store.open(path) as store:
+    with Store.open(path, key=key) as store:
         full_dim = read_manifest(find_bundle(store)).full_dim
         target = QdrantTarget(
             Transport(url, ca=ca, plain=True),

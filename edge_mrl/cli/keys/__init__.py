@@ -1,0 +1,5 @@
+"""Commands on the key of a store."""
+
+from __future__ import annotations
+
+__all__: list[str] = []
