@@ -212,12 +212,12 @@ def _run_rounds(
     job = {
         "bundle": str(setup.bundle.resolve()),
         "store": str(store.resolve()),
-        "key": probe.job_key(setup.key),
         "threads": setup.threads,
         "low_memory": setup.low_memory,
         "seconds": setup.seconds / ROUNDS,
         "queries": sample.queries,
         "documents": sample.documents,
+        **probe.job_key(setup.key),
     }
 
     def start() -> float:

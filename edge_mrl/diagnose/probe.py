@@ -252,9 +252,9 @@ def _random_codes(rng: np.random.Generator, rows: int, binding: Binding) -> NDAr
     return quantize(normalize(vectors), scale=binding.scale)
 
 
-def job_key(key: Key | None) -> str | None:
-    """A key as a job has it: the job goes through a pipe, and is in no file and no list of processes."""
-    return None if key is None else key().hex()
+def job_key(key: Key | None) -> dict[str, str]:
+    """A key as part of a job, which goes through a pipe and is in no file or list of processes."""
+    return {} if key is None else {"key": key().hex()}
 
 
 def _key(job: dict[str, Any]) -> Key | None:

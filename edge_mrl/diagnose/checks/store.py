@@ -24,11 +24,8 @@ def check_store(store: Path, bundle: Path | None, key: Key | None = None) -> Ite
         bundle: The folder of the bundle that should belong to it; None for the one that the store names.
         key: Gives the store's key; None for a plain store.
     """
-    job = {
-        "store": str(store),
-        "bundle": None if bundle is None else str(bundle),
-        "key": probe.job_key(key),
-    }
+    job = {"store": str(store), "bundle": None if bundle is None else str(bundle)}
+    job |= probe.job_key(key)
     try:
         health = probe.run_step("check", job)
     except StoreError as error:
