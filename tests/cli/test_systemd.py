@@ -204,7 +204,7 @@ def test_index_env_names_other_folders(home: Path) -> None:
 def test_interrupted_run_counts_as_good() -> None:
     found = settings(SERVICE)
     assert found["KillSignal"] == ["SIGINT"]
-    # What an interrupted command returns, and one that deleted nothing because much would be gone.
+    # What an interrupted command returns, and one that left out texts that the bundle cannot take.
     assert found["SuccessExitStatus"] == ["130 5"]
 
 
