@@ -287,7 +287,8 @@ def _last_own(copy: Copy, name: str) -> tuple[int, str] | None:
 
 
 def _letter(copy: Copy, name: str) -> bool:
-    return any(letter.id == name for letter in copy.letters)
+    found = [letter for letter in copy.letters if letter.reason == DELETED_ELSEWHERE]
+    return any(letter.id == name for letter in found)
 
 
 def _differences(

@@ -12,7 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.faults.plan import Copying
 from tests.support.postgres import Postgres
+from tests.support.serving import admin
 
 __all__ = ["Database", "Held", "PostgresCluster", "Row", "SqliteFiles", "held"]
 
@@ -63,11 +65,16 @@ class Database(Protocol):
     def read(self, url: str) -> Held:
         """What is in a database."""
 
-    def copy(self, url: str) -> None:
-        """Copy a database that no server uses."""
+    def copy(self, url: str, how: Copying) -> None:
+        """Copy a database, which a server uses where ``how`` is "live"."""
 
-    def put_back(self, url: str) -> None:
-        """Put the copy in the place of a database that no server uses."""
+    def put_back(self, url: str, *, said: bool) -> None:
+        """Put the copy in the place of a database that no server uses.
+
+        Args:
+            url: The database.
+            said: Whether that is said, so that a new epoch begins.
+        """
 
     def kill(self) -> None:
         """SIGKILL to all its processes."""
@@ -103,16 +110,23 @@ class SqliteFiles:
         }
         return held(found, arrays, tenant)
 
-    def copy(self, url: str) -> None:
-        source, target = sqlite3.connect(url), sqlite3.connect(f"{url}.copy")
-        source.backup(target)
-        source.close()
-        target.close()
+    def copy(self, url: str, how: Copying) -> None:
+        if how != "files":
+            admin(url, "backup", f"{url}.copy", "--force")
+            return
+        for end in ("", "-wal"):
+            if Path(f"{url}{end}").exists():
+                shutil.copy(f"{url}{end}", f"{url}.copy{end}")
 
-    def put_back(self, url: str) -> None:
+    def put_back(self, url: str, *, said: bool) -> None:
+        if said:
+            admin(url, "restore", f"{url}.copy")
+            return
         for end in ("-wal", "-shm"):
             Path(f"{url}{end}").unlink(missing_ok=True)
-        shutil.copy(f"{url}.copy", url)
+        for end in ("", "-wal"):
+            if Path(f"{url}.copy{end}").exists():
+                shutil.copy(f"{url}.copy{end}", f"{url}{end}")
 
     def kill(self) -> None:
         raise NotImplementedError
@@ -146,14 +160,16 @@ class PostgresCluster:
         assert tenant is not None
         return held(found, {k: np.array(v, np.float16) for k, v in parts.items()}, tenant)
 
-    def copy(self, url: str) -> None:
+    def copy(self, url: str, how: Copying) -> None:  # noqa: ARG002
         name = url.rpartition("/")[2]
         self._run(f"CREATE DATABASE {name}_copy TEMPLATE {name}")
 
-    def put_back(self, url: str) -> None:
+    def put_back(self, url: str, *, said: bool) -> None:
         name = url.rpartition("/")[2]
         self._run(f"DROP DATABASE {name} WITH (FORCE)")
         self._run(f"CREATE DATABASE {name} TEMPLATE {name}_copy")
+        if said:
+            admin(url, "restored")
 
     def _run(self, sql: str) -> None:
         self._postgres.run_program(

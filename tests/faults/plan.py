@@ -20,6 +20,10 @@ WORDS = tuple(
 DAY_NS = 86_400 * 10**9
 #: Clocks that devices have: right, some minutes off (a server takes five), a day off, either way.
 CLOCKS_NS = (0, 0, 240 * 10**9, -600 * 10**9, DAY_NS, DAY_NS, -DAY_NS, -DAY_NS)
+#: Clocks that a server has in some of its lives: a month ahead, some minutes off, a day behind.
+SERVER_CLOCKS_NS = (30 * DAY_NS, 30 * DAY_NS, 600 * 10**9, -DAY_NS)
+#: Share of seeds whose server's clock is wrong for a while.
+WRONG_SERVERS = 0.35
 KEPT = ("until-synced", "until-synced", None, "fp16", "int8")
 #: Share of seeds with a lonely document.
 LONELY = 0.3
@@ -71,6 +75,11 @@ class DevicePlan:
     joins_s: float
 
 
+#: How a database is copied: by ``admin backup`` of a server that was killed, or that runs; or its files
+#: as they lie, the log with them.
+Copying = Literal["backup", "live", "files"]
+
+
 @dataclass(frozen=True, slots=True)
 class Blow:
     """What happens at a moment; what was killed starts again ``down_s`` later.
@@ -83,6 +92,7 @@ class Blow:
     what: Literal["device", "server", "database", "purge", "copy", "restore", "restored"]
     device: int = 0
     down_s: float = 0.0
+    how: Copying = "backup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +106,7 @@ class Plan:
         with_text: Whether text and metadata are sent.
         lonely: Whether there is a document at the end that is pushed alone, without an answer, deleted
             by another device, and its deletion forgotten.
+        clocks_ns: How far the server's clock is off, in each of its lives; right from the last one on.
     """
 
     devices: tuple[DevicePlan, ...]
@@ -103,6 +114,7 @@ class Plan:
     rate: float
     with_text: bool
     lonely: bool = False
+    clocks_ns: tuple[int, ...] = (0,)
 
 
 def make_plan(seed: int, *, database_dies: bool) -> Plan:
@@ -138,7 +150,8 @@ def make_plan(seed: int, *, database_dies: bool) -> Plan:
         # Nothing may be forgotten before a device comes that knows more, unless that is said.
         said = purged or lonely or chance.random() < 0.5
         copied_s = chance.uniform(0.5, 2.0)
-        blows.append(Blow(copied_s, "copy"))
+        ways: tuple[Copying, ...] = ("backup", "live", "files")
+        blows.append(Blow(copied_s, "copy", how=random.Random(f"copying {seed}").choice(ways)))
         restored_s = copied_s + chance.uniform(0.2, 1.5)
         blows.append(Blow(restored_s, "restored" if said else "restore"))
     return Plan(
@@ -147,7 +160,16 @@ def make_plan(seed: int, *, database_dies: bool) -> Plan:
         rng.uniform(0.25, 0.45),
         with_text,
         lonely,
+        (0,) if lonely else _server_clocks(seed),
     )
+
+
+def _server_clocks(seed: int) -> tuple[int, ...]:
+    """Right at first: devices enroll then, and invitations end after a day."""
+    chance = random.Random(f"clocks {seed}")
+    if chance.random() >= WRONG_SERVERS:
+        return (0,)
+    return (0, *(chance.choice(SERVER_CLOCKS_NS) for _ in range(chance.choice((1, 2)))), 0)
 
 
 def _device(rng: random.Random, number: int, *, with_text: bool, late: bool) -> DevicePlan:

@@ -34,10 +34,11 @@ from tests.faults.answer import Answer, Copy, make_vectors
 from tests.faults.databases import TENANT, Database, Held, PostgresCluster, SqliteFiles
 from tests.faults.plan import Blow, DevicePlan, Op, Plan, Step, make_plan
 from tests.faults.proxy import Proxy
+from tests.support.clock import clock_off
 from tests.support.leftovers import MEMORY
 from tests.support.postgres import Postgres
 from tests.support.processes import COMMAND
-from tests.support.serving import Serving, admin
+from tests.support.serving import Serving
 
 __all__ = ["CONVERGE_S", "Report", "World", "databases", "run_seed"]
 
@@ -154,6 +155,7 @@ class World:
         self.server: Serving | None = None
         self._logs: list[str] = []
         self._database_up = True
+        self._lives, self._off_ns, self._clock_right = 0, 0, False
         self._purges: list[subprocess.Popen[bytes]] = []
         #: What is to be done, and when: restarts, beside the plan's blows.
         self._due: list[tuple[float, str, Any]] = []
@@ -186,7 +188,13 @@ class World:
             return [accounts.create_invitation(transaction, TENANT) for _ in range(count)]
 
     def _serve(self) -> None:
-        self.server = Serving(self.url, "--quiet")
+        clocks = self.plan.clocks_ns
+        off_ns = 0 if self._clock_right else clocks[min(self._lives, len(clocks) - 1)]
+        self._lives += 1
+        self._off_ns = off_ns
+        self.kills["server's clock"] += bool(off_ns)
+        with clock_off(off_ns):
+            self.server = Serving(self.url, "--quiet")
         self.proxy.target = ("127.0.0.1", self.server.port)
 
     def _live(self, one: _Device) -> None:
@@ -323,7 +331,8 @@ class World:
             if not self._copy(blow):
                 self._due.append((now + 0.2, "blow", blow))
                 return
-            self._due.append((now, "serve", None))
+            if self.server is None or self.server.process.poll() is not None:
+                self._due.append((now, "serve", None))
         else:
             self.database.kill()
             self._database_up = False
@@ -337,14 +346,14 @@ class World:
         if early or not running or not self._database_up or not self._purges_over():
             return False
         assert self.server is not None
-        self.server.kill()
-        self._logs.append(self.server.log())
+        live = blow.what == "copy" and blow.how == "live" and not self.database.dies
+        if not live:
+            self.server.kill()
+            self._logs.append(self.server.log())
         if blow.what == "copy":
-            self.database.copy(self.url)
-            return True
-        self.database.put_back(self.url)
-        if blow.what == "restored":
-            admin(self.url, "restored")
+            self.database.copy(self.url, blow.how)
+        else:
+            self.database.put_back(self.url, said=blow.what == "restored")
         return True
 
     def _purges_over(self) -> bool:
@@ -416,12 +425,21 @@ class World:
                 raise _StuckError(f"purge: {said}")
         self.report.exchanges = self.proxy.exchanges
         self.report.faults = dict(self.proxy.met)
+        self._set_clock_right()
         self.proxy.heal()
         started = time.monotonic()
         # First until no queue holds anything; then each pulls what the others sent last.
         for word in (1, 2):
             self._until_in_sync(self.devices, word, started + CONVERGE_S)
         self.report.converge_s = time.monotonic() - started
+
+    def _set_clock_right(self) -> None:
+        """A server whose clock is wrong is started again with the right one: stamps of then stay."""
+        self._clock_right = True
+        if self._off_ns and self.server is not None and self.server.process.poll() is None:
+            self.server.kill()
+            self._logs.append(self.server.log())
+            self._serve()
 
     def _bootstrap(self) -> None:
         """A new device has everything after one sync."""

@@ -15,39 +15,24 @@ from edge_mrl.sync.enrollment import move
 from edge_mrl.wire import COUNTER_BITS, now_ms
 from edge_mrl_server.storage import pushes
 from tests.server.conftest import Place
-from tests.support.serving import Caller, Serving, admin, enroll, item, serving
+from tests.support.clock import clock_off
+from tests.support.serving import Caller, Serving, admin, enroll, item
 
 pytestmark = pytest.mark.test
 
 BUNDLE = Path(__file__).parents[1] / "golden" / "tiny-bert-16"
 DAY_S = 86_400
 MINUTES_5 = 5 * 60_000
-#: Found by Python at its start: a process whose clock is off, as tests/faults/device.py has it.
-CLOCK = """
-import os, time
-_real, _off = time.time_ns, int(os.environ.get("EDGE_MRL_TEST_CLOCK_S", "0")) * 10**9
-time.time_ns = lambda: _real() + _off
-time.time = lambda: (_real() + _off) / 1e9
-"""
-
-
-@pytest.fixture
-def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    folder = tmp_path / "clock"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(CLOCK)
-    monkeypatch.setenv("PYTHONPATH", str(folder))
-    return monkeypatch
 
 
 @contextmanager
-def serving_at(
-    clock: pytest.MonkeyPatch, database: Path, offset_s: int, *arguments: str
-) -> Iterator[Serving]:
-    clock.setenv("EDGE_MRL_TEST_CLOCK_S", str(offset_s))
-    with serving(database, *arguments) as server:
-        clock.delenv("EDGE_MRL_TEST_CLOCK_S")
+def serving_at(database: Path, offset_s: int, *arguments: str) -> Iterator[Serving]:
+    with clock_off(offset_s * 10**9):
+        server = Serving(database, *arguments)
+    try:
         yield server
+    finally:
+        server.kill()
 
 
 class Device:
@@ -83,18 +68,16 @@ class Device:
             return dict(connection.execute("SELECT id, text FROM documents").fetchall())
 
 
-def test_server_that_was_ahead_stops_no_device_and_can_be_brought_back(
-    tmp_path: Path, clock: pytest.MonkeyPatch
-) -> None:
+def test_server_that_was_ahead_stops_no_device_and_can_be_brought_back(tmp_path: Path) -> None:
     database = tmp_path / "s.db"
     with ExitStack() as stack:
         a, b, c, away = (Device(tmp_path / f"{n}.db", stack) for n in ("a", "b", "c", "away"))
-        with serving_at(clock, database, 0) as server:
+        with serving_at(database, 0) as server:
             for device in (a, b, away):
                 device.enroll(database, server)
             away.put(early="written by the one that goes away")
             away.sync(server)
-        with serving_at(clock, database, 30 * DAY_S) as server:
+        with serving_at(database, 30 * DAY_S) as server:
             for n in range(2):
                 a.put(**{f"ahead{n}": f"written while the clock was wrong {n}"})
                 a.sync(server)
@@ -102,7 +85,7 @@ def test_server_that_was_ahead_stops_no_device_and_can_be_brought_back(
             a.sync(server)
             away.sync(server)
         away.put(early="changed again, offline", mine="offline too")
-        with serving_at(clock, database, 0, "--admin-port", "0") as server:
+        with serving_at(database, 0, "--admin-port", "0") as server:
             assert "clock behind" in server.log()
             c.enroll(database, server)
             for turn in range(2):
@@ -145,7 +128,7 @@ def test_server_that_was_ahead_stops_no_device_and_can_be_brought_back(
             (newest,) = connection.execute("SELECT max(stamp) FROM documents").fetchone()
             (kept,) = connection.execute("SELECT newest FROM tenants").fetchone()
         assert max(newest, kept) >> COUNTER_BITS <= now_ms() + MINUTES_5
-        with serving_at(clock, database, 0) as server:
+        with serving_at(database, 0) as server:
             assert "clock behind" not in server.log()
 
 
@@ -209,14 +192,14 @@ def test_restamp_keeps_the_order_and_what_is_right(place: Place) -> None:
     assert reply.status in (200, 409)
 
 
-def test_clock_that_is_behind_is_measured(sqlite_path: Path, clock: pytest.MonkeyPatch) -> None:
+def test_clock_that_is_behind_is_measured(sqlite_path: Path) -> None:
     from tests.server.test_commands import fetch
 
-    with serving_at(clock, sqlite_path, DAY_S) as server:
+    with serving_at(sqlite_path, DAY_S) as server:
         device = enroll(server.url, str(server.invitation))
         assert device.statuses(item("a", after=DAY_S * 1000)) == ["applied"]
         device.close()
-    with serving_at(clock, sqlite_path, 0, "--admin-port", "0") as server:
+    with serving_at(sqlite_path, 0, "--admin-port", "0") as server:
         assert "clock behind" in server.log()
         _, metrics = fetch(server.admin_url, "/metrics")
         (line,) = [ln for ln in metrics.splitlines() if ln.startswith("edge_mrl_clock_behind")]
