@@ -67,6 +67,31 @@ def test_tenant_may_have_as_many_heads_as_the_limit(
     assert not heads.register(place.database, tenant, name, matrix(1), layer_norm=False)
 
 
+def test_heads_of_a_tenant_take_so_many_bytes_at_most(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heads, "MAX_HEADS_BYTES", 2 * 4 * 8 * 4)
+    tenant = place.tenant()
+    for seed in (1, 2):
+        register(place, tenant, seed)
+    with pytest.raises(LimitReachedError, match="MiB"):
+        register(place, tenant, 3)
+
+
+def test_cache_of_heads_is_bounded_by_bytes(place: Place) -> None:
+    tenant, cache = place.tenant(), HeadCache(max_bytes=2 * 4 * 8 * 4)
+    codes = [CodeKey(register(place, tenant, seed), 3, 1.0) for seed in range(4)]
+    first = [cache.get(place.database, tenant, code, 8) for code in codes]
+    assert cache._bytes == 2 * 4 * 8 * 4
+    again = [cache.get(place.database, tenant, code, 8) for code in reversed(codes)]
+    assert [a is b for a, b in zip(again, reversed(first), strict=True)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
 def test_codes_are_those_that_a_device_derives(place: Place) -> None:
     tenant = place.tenant()
     code = CodeKey(register(place, tenant, layer_norm=True), 3, 0.5)

@@ -69,3 +69,27 @@ def test_query_of_another_space_or_other_dimensions_is_rejected(sender: Sender) 
         ranking.rerank(sender.database, tenant, SPACE, ["a"], short)
     with pytest.raises(WrongDimensionsError):
         ranking.search(sender.database, tenant, SPACE, short, 1, text=False)
+
+
+def test_scores_are_the_same_in_small_groups(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sender.push(*[item(f"d{n}", n=1 + n % 3, seed=n) for n in range(12)])
+    names = [f"d{n}" for n in range(12)]
+    ask = (sender.database, sender.principal.tenant, SPACE, names, query())
+    whole = ranking.rerank(*ask)
+    monkeypatch.setattr("edge_mrl_server.storage.engines.sqlite.SCORED_PASSAGES", 4)
+    assert ranking.rerank(*ask) == whole
+
+
+def test_answer_of_a_search_has_so_many_bytes_of_text_at_most(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sender.push(*[item(f"d{n}", seed=n, text="x" * 100, spans=[(0, 1)]) for n in range(8)])
+    monkeypatch.setattr(ranking, "MAX_TEXT_BYTES", 350)
+    tenant = sender.principal.tenant
+    hits = ranking.search(sender.database, tenant, SPACE, query(), 8, text=True)
+    assert ["text" in hit for hit in hits] == [True] * 3 + [False] * 5
+    monkeypatch.setattr(ranking, "MAX_TEXT_BYTES", 1)
+    hits = ranking.search(sender.database, tenant, SPACE, query(), 2, text=True)
+    assert ["text" in hit for hit in hits] == [True, False]

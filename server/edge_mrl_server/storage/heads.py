@@ -16,6 +16,8 @@ __all__ = ["Head", "find", "register"]
 
 #: Heads of one tenant at most: one for each kind of device, or each text that one was fitted on.
 MAX_HEADS = 256
+#: Bytes of all matrices of one tenant at most.
+MAX_HEADS_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,11 +71,17 @@ def register(
         raise InvalidHeadError("the matrix is not the head of that id")
     with database.write() as transaction:
         transaction.lock_tenant(tenant)
-        rows = transaction.rows("SELECT head FROM heads WHERE tenant = ?", tenant)
+        rows = transaction.rows(
+            "SELECT head, matrix_rows * matrix_columns AS size FROM heads WHERE tenant = ?", tenant
+        )
         if name in {row["head"] for row in rows}:
             return False
         if len(rows) >= MAX_HEADS:
             raise LimitReachedError(f"the tenant has {MAX_HEADS} heads, the most there may be")
+        if matrix.nbytes + 4 * sum(row["size"] for row in rows) > MAX_HEADS_BYTES:
+            raise LimitReachedError(
+                f"the tenant's heads take {MAX_HEADS_BYTES >> 20} MiB, the most there may be"
+            )
         transaction.run(
             "INSERT INTO heads (tenant, head, layer_norm, matrix_rows, matrix_columns, matrix, "
             "created_ms) VALUES (?, ?, ?, ?, ?, ?, ?)",

@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from edge_mrl_server.errors import WrongDimensionsError
 from edge_mrl_server.storage.accounts import present_tenant
-from edge_mrl_server.storage.database import Database
+from edge_mrl_server.storage.database import Database, Transaction
 from edge_mrl_server.storage.records import Tenant
 from edge_mrl_server.storage.spaces import require_space
 
 __all__ = ["rerank", "search"]
+
+#: Bytes of texts and metadata in the answer to one search.
+MAX_TEXT_BYTES = 4 << 20
 
 
 def rerank(
@@ -67,11 +70,31 @@ def search(
         found = transaction.search(tenant, query.astype(np.float32), k)
         hits = [{"id": name, "score": round(score, 6)} for name, score in found]
         if text and hits:
+            names = _within_budget(transaction, tenant_name, [name for name, _ in found])
             sql = f"SELECT id, text, metadata FROM documents WHERE tenant = ? AND id {transaction.among}"  # noqa: S608
-            rows = transaction.rows(sql, tenant_name, transaction.pack([name for name, _ in found]))
+            rows = transaction.rows(sql, tenant_name, transaction.pack(names))
             texts = {row["id"]: _content(row["text"], row["metadata"]) for row in rows}
             hits = [hit | texts.get(str(hit["id"]), {}) for hit in hits]
     return hits
+
+
+def _within_budget(transaction: Transaction, tenant: str, names: Sequence[str]) -> list[str]:
+    """The first documents whose texts and metadata are sent; the others come without."""
+    sql = (
+        "SELECT id, coalesce(length(text), 0) + coalesce(length(metadata), 0) AS size "  # noqa: S608
+        f"FROM documents WHERE tenant = ? AND id {transaction.among}"
+    )
+    sizes = {
+        row["id"]: row["size"] for row in transaction.rows(sql, tenant, transaction.pack(names))
+    }
+    total = 0
+    taken: list[str] = []
+    for name in names:
+        total += sizes.get(name, 0)
+        if taken and total > MAX_TEXT_BYTES:
+            break
+        taken.append(name)
+    return taken
 
 
 def _check_query(tenant: Tenant, space_id: str, query: NDArray[Any]) -> None:

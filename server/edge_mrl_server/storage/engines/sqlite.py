@@ -40,6 +40,8 @@ CACHE_KIB = 16_384
 _HELP = "restore a copy (`edge-mrl admin restore COPY`)"
 #: Rows of documents' vectors that one look-up asks for.
 LOOKUP = 500
+#: Vectors that are scored at once: 384 dimensions of so many take 12 MB as float32.
+SCORED_PASSAGES = 8_192
 
 
 class SqliteTransaction:
@@ -127,7 +129,29 @@ class SqliteTransaction:
     def scores(
         self, tenant: str, ids: Sequence[str], query: NDArray[np.float32]
     ) -> Mapping[str, float]:
-        """All vectors in one product."""
+        """All vectors of some documents in one product."""
+        scores: dict[str, float] = {}
+        for some in self._by_size(tenant, ids):
+            scores |= self._scores(tenant, some, query)
+        return scores
+
+    def _by_size(self, tenant: str, ids: Sequence[str]) -> Iterator[list[str]]:
+        """Ids in groups whose vectors are in memory at once: a document may have a thousand of them."""
+        sql = f"SELECT id, passages FROM documents WHERE tenant = ? AND id {self.among}"  # noqa: S608
+        group: list[str] = []
+        total = 0
+        for row in self.rows(sql, tenant, self.pack(ids)):
+            if group and total + row["passages"] > SCORED_PASSAGES:
+                yield group
+                group, total = [], 0
+            group.append(row["id"])
+            total += row["passages"]
+        if group:
+            yield group
+
+    def _scores(
+        self, tenant: str, ids: Sequence[str], query: NDArray[np.float32]
+    ) -> Mapping[str, float]:
         found = self.vectors(tenant, ids)
         if not found:
             return {}
