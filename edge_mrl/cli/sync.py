@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edge_mrl.cli.common.output import count, duration, print_json, size, snippet, table
 from edge_mrl.cli.common.progress import Progress
 from edge_mrl.cli.common.stores import add_store, key_of
-from edge_mrl.errors import EdgeMrlError, NetworkError, UsageError
+from edge_mrl.errors import EdgeMrlError, GateError, NetworkError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +42,8 @@ examples:
   edge-mrl sync --store notes.db --status --json
   edge-mrl sync --store notes.db --qdrant http://localhost:6333 --collection notes
 
-exit codes: 0 done, or ended early by --max-bytes; 2 wrong usage, or the store cannot be used; 4 the
+exit codes: 0 done, or ended early by --max-bytes; 1 done, but store and server hold different documents
+and pulling them again did not help; 2 wrong usage, or the store cannot be used; 4 the
 server cannot be reached, or refuses: what is queued stays queued
 """
 
@@ -213,7 +214,7 @@ def _once(client: SyncClient, args: argparse.Namespace) -> int:
 
 def _exit_code(outcome: Outcome) -> int:
     if outcome.cause in (None, "policy"):
-        return 0
+        return GateError.exit_code if outcome.differs else 0
     return EdgeMrlError.exit_code if outcome.cause == "internal" else NetworkError.exit_code
 
 
@@ -289,15 +290,24 @@ def _print_outcome(
             parts.append(f"{value:,} {name}")
     if outcome.resent is not None:
         again = count(outcome.resent, "document")
-        parts.append(f"the server had been restored from an older copy: {again} queued again")
+        parts.append(f"the server lacked what this device has: {again} queued again")
     if outcome.conflicts:
         again = count(outcome.conflicts, "document")
         parts.append(
             f"another device wrote {again} under ids of this one's; the texts are kept (--dead-letters)"
         )
     if status.dead:
-        parts.append(f"{status.dead:,} cannot be sent{why} (list them with --dead-letters)")
+        parts.append(f"{count(status.dead, 'dead letter')}{why} (list them with --dead-letters)")
+    if outcome.differs:
+        parts.append(_differs(outcome.differs))
     print("; ".join(parts), flush=True)
+
+
+def _differs(groups: int) -> str:
+    return (
+        f"this store and the server hold different documents, in {groups} of 256 groups, after these "
+        "were pulled again: run `edge-mrl check`, then `edge-mrl sync --resend`"
+    )
 
 
 def _print_status(status: Status, args: argparse.Namespace) -> None:
@@ -317,6 +327,8 @@ def _print_status(status: Status, args: argparse.Namespace) -> None:
         ("received", f"up to change {status.cursor:,}"),
         ("last sync", _when(status.success_ms)),
     ]
+    if status.differs:
+        rows.append(("differs", _differs(status.differs)))
     print(table(rows))
 
 

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from edge_mrl.store.health import Health, check
     from edge_mrl.store.keywords import full_text_problem
     from edge_mrl.store.records import Binding, Counts, Entry, text_hash
-    from edge_mrl.store.replica.arrivals import Agreed
     from edge_mrl.store.replica.dead_letters import DeadLetter
     from edge_mrl.store.replica.outbox import MAX_QUEUE_BYTES, Enrollment
     from edge_mrl.store.replica.queue import Outgoing, Queue, Verdict
+    from edge_mrl.store.replica.reconciling import Agreed
     from edge_mrl.store.roots import (
         Moved,
         Root,
@@ -105,7 +105,7 @@ __getattr__ = lazily(
         "health": ("Health", "check"),
         "keywords": ("full_text_problem",),
         "records": ("Binding", "Counts", "Entry", "text_hash"),
-        "replica.arrivals": ("Agreed",),
+        "replica.reconciling": ("Agreed",),
         "replica.dead_letters": ("DeadLetter",),
         "replica.outbox": ("MAX_QUEUE_BYTES", "Enrollment"),
         "replica.queue": ("Outgoing", "Queue", "Verdict"),

@@ -331,6 +331,21 @@ _ROOTS: tuple[Step, ...] = (
     ) WITHOUT ROWID""",
 )
 
+_AGREEMENT: tuple[Step, ...] = (
+    # Without a row, the sums are made from the versions.
+    """CREATE TABLE agreement (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        sums BLOB NOT NULL,
+        pending BLOB NOT NULL,
+        there TEXT NOT NULL,
+        here TEXT NOT NULL,
+        tries INTEGER NOT NULL,
+        next_ms INTEGER NOT NULL,
+        differs INTEGER NOT NULL,
+        crc INTEGER NOT NULL
+    )""",
+)
+
 #: Names and steps, in order. A released migration never changes; a new one goes at the end.
 MIGRATIONS: tuple[tuple[str, tuple[Step, ...]], ...] = (
     ("0001-documents-passages-codes", _FIRST),
@@ -340,4 +355,5 @@ MIGRATIONS: tuple[tuple[str, tuple[Step, ...]], ...] = (
     ("0005-epoch-numbered-pushes", (*_FIFTH_TABLES, _fill_fifth)),
     ("0006-withheld-versions", _WITHHELD),
     ("0007-roots", _ROOTS),
+    ("0008-agreement", _AGREEMENT),
 )

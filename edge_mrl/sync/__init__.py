@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from edge_mrl.sync.enrollment import EnrollmentOptions, enroll, move
     from edge_mrl.sync.outcome import Cause, Outcome
     from edge_mrl.sync.policy import Conditions, Policy
-    from edge_mrl.sync.remote import ChangePage, Remote
+    from edge_mrl.sync.pulls.page import ChangePage
+    from edge_mrl.sync.remote import Remote
     from edge_mrl.sync.reranker import Reranker
     from edge_mrl.sync.status import Status, status_of
     from edge_mrl.sync.targets.qdrant import open_target
@@ -50,7 +51,8 @@ __getattr__ = lazily(
         "enrollment": ("EnrollmentOptions", "enroll", "move"),
         "outcome": ("Cause", "Outcome"),
         "policy": ("Conditions", "Policy"),
-        "remote": ("ChangePage", "Remote"),
+        "pulls.page": ("ChangePage",),
+        "remote": ("Remote",),
         "reranker": ("Reranker",),
         "status": ("Status", "status_of"),
         "targets.qdrant": ("open_target",),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from edge_mrl.errors import reason
 
 if TYPE_CHECKING:
-    from edge_mrl.store import Agreed
+    from edge_mrl.store import Agreed, replica
     from edge_mrl.sync.budget import Budget
 
 __all__ = ["Cause", "Outcome", "Tally", "internal_fault"]
@@ -36,6 +36,8 @@ class Outcome:
         bytes_received: Bytes of the bodies received.
         waiting: Why the run ended before everything was done, in plain words; None if all was done.
         cause: The kind of that reason.
+        differs: In how many of 256 groups of ids the store and the server still hold different documents,
+            after they were pulled again; 0 if they hold the same, or the server does not say.
         retry_after_s: Seconds that the server asked to wait before the next run, if it did.
         resent: Documents and deletions that were queued again because the server had been restored from
             an older copy; None if it had not.
@@ -49,6 +51,7 @@ class Outcome:
     deleted: int = 0
     dead: int = 0
     unreadable: int = 0
+    differs: int = 0
     bytes_sent: int = 0
     bytes_received: int = 0
     waiting: str | None = None
@@ -118,6 +121,21 @@ class Tally:
         """Note what was queued again, after everything was pulled."""
         if agreed is not None and agreed.resent is not None:
             self._outcome = replace(self._outcome, resent=agreed.resent)
+
+    def settled(self, settled: replica.Settled) -> None:
+        """Count what agreeing with the server changed."""
+        now = self._outcome
+        resent = (now.resent or 0) + settled.queued
+        self._outcome = replace(
+            now,
+            deleted=now.deleted + settled.deleted,
+            dead=now.dead + settled.given_up,
+            resent=resent if resent or now.resent is not None else None,
+        )
+
+    def differs(self, groups: int) -> None:
+        """Note in how many groups store and server differ."""
+        self._outcome = replace(self._outcome, differs=groups)
 
     def stop(self, reason: str, cause: Cause, retry_after_s: float | None = None) -> None:
         """Note why the run ended before everything was done."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,9 +19,9 @@ from edge_mrl.errors import (
 from edge_mrl.store import PrivateData, find_bundle, private_data, replica
 from edge_mrl.sync.pulls.entries import Entries, withheld
 from edge_mrl.sync.pulls.forms import CodeKey, PageForm
+from edge_mrl.sync.pulls.page import UnreadablePageError
 from edge_mrl.sync.pulls.part_file import PartFile
-from edge_mrl.sync.remote import UnreadablePageError
-from edge_mrl.wire import Item, UnreadableItem, decode_message, decode_readable_items
+from edge_mrl.wire import Item, UnreadableItem, Version, decode_message, decode_readable_items
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from edge_mrl.store import Agreed, Enrollment, Entry, Store
     from edge_mrl.sync.budget import Budget
     from edge_mrl.sync.outcome import Tally
-    from edge_mrl.sync.remote import ChangePage, Remote
+    from edge_mrl.sync.pulls.page import ChangePage
+    from edge_mrl.sync.remote import Remote
 
 __all__ = ["Puller"]
 
@@ -87,8 +88,11 @@ class Puller:
         self._entries = Entries(self._manifest, full=self._full, head=self._head)
         self._form = PageForm("full" if self._full else "coarse", self._code)
 
-    def changes(self) -> None:
+    def changes(self) -> ChangePage:
         """Pull what changed since the last time.
+
+        Returns:
+            The last page.
 
         Raises:
             ServerError: "fenced": the server has forgotten deletions since then. "restored": the server
@@ -100,7 +104,44 @@ class Puller:
             page = self._page(since, epoch=epoch, push=push)
             self._apply(page, cursor=page.cursor)
             if not page.more:
-                return
+                return page
+
+    def sums(self) -> ChangePage:
+        """Pull what changed since the last time, with the sums of the tenant's documents."""
+        before, self._form = self._form, replace(self._form, sums=True)
+        try:
+            return self.changes()
+        finally:
+            self._form = before
+
+    def groups(
+        self, groups: Collection[int], *, differs: int
+    ) -> tuple[dict[str, tuple[Version, bool]], int | None]:
+        """Pull all documents of some groups again.
+
+        Args:
+            groups: Which.
+            differs: In how many of them this store and the server differ; 0 where that is not the reason.
+
+        Returns:
+            Versions that the server has of them, by id, and whether they are deletions; and the largest
+            stamp of other devices' versions that it takes.
+        """
+        there: dict[str, tuple[Version, bool]] = {}
+        since, fence, epoch = 0, None, None
+        before, self._form = self._form, replace(self._form, groups=groups, differs=differs)
+        try:
+            while True:
+                page = self._page(since, fence=fence, epoch=epoch)
+                for item in (*page.items, *page.unreadable):
+                    assert isinstance(item, Item | UnreadableItem)
+                    there[item.id] = Version(item.stamp, item.device or ""), item.deleted
+                self._apply(page, cursor=None)
+                since, fence, epoch = page.cursor, page.fence, page.epoch
+                if not page.more:
+                    return there, page.offers
+        finally:
+            self._form = before
 
     def bootstrap(self) -> Agreed | None:
         """Fill a store that has pulled nothing yet.
@@ -144,7 +185,7 @@ class Puller:
             if not page.more:
                 break
         push = now.push if now else 0
-        server = replica.ServerPosition(page.cursor, page.fence, page.epoch, page.kept)
+        server = replica.ServerPosition(page.cursor, page.fence, page.epoch, page.kept, page.offers)
         agreed = replica.reconcile(self._store, there, server, push=push)
         self._tally.pulled(0, agreed.deleted)
         return agreed
@@ -175,7 +216,8 @@ class Puller:
                 self._form = replace(self._form, limit=max(self._form.limit // 8, 1))
                 with self._budget.once():
                     return self._page(since, fence=fence, epoch=epoch, push=push)
-            return self._outline(ask(PageForm("none", text=False, limit=1)))
+            plain = replace(self._form, vectors="none", text=False, limit=1)
+            return self._outline(ask(plain))
         self._form = replace(self._form, limit=min(self._form.limit * 8, PageForm("none").limit))
         return page
 

@@ -22,7 +22,15 @@ from edge_mrl.errors import (
 )
 from edge_mrl.store import Outgoing, Verdict, replica
 from edge_mrl.sync.targets.target import PushBatch, PushResult
-from edge_mrl.wire import MAX_BODY_BYTES, MAX_ITEMS, Item, check_id, encode_items
+from edge_mrl.wire import (
+    MAX_BODY_BYTES,
+    MAX_ITEMS,
+    Item,
+    Version,
+    check_id,
+    encode_items,
+    format_stamp,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,6 +45,8 @@ __all__ = ["BodySize", "Pusher"]
 
 #: Bodies shrink to this when larger ones time out on a slow uplink.
 LEAST_BODY_BYTES = 1 << 14
+#: Versions that a server is told it has lost, at most.
+MAX_LOST = 16
 _BEHIND = (
     "the server's clock is behind a version that it accepted earlier, and documents that are above it "
     "wait: on the server, `edge-mrl admin restamp TENANT` gives such versions the present time"
@@ -150,11 +160,22 @@ class Pusher:
             if rounds_ahead > 1:
                 raise NetworkError(_BEHIND)
 
-    def settle(self) -> None:
-        """Ask whether the last push arrived; if it did not, the server refuses it from now on."""
+    def settle(self, *, lost: Sequence[tuple[str, Version]] = ()) -> None:
+        """Ask whether the last push arrived; if it did not, the server refuses it from now on.
+
+        Args:
+            lost: Versions that the server has had, and lacks now, by id: reason enough for it to begin a
+                new epoch, if it believes that.
+        """
         now = self._enrollment
         number = now.push if now.is_open else now.push + 1
-        frame = encode_items(self._header(now, number), [], like=self._no_vectors)
+        header = self._header(now, number)
+        if lost:
+            header["lost"] = [
+                {"id": name, "v": format_stamp(one.stamp), "by": one.device}
+                for name, one in lost[:MAX_LOST]
+            ]
+        frame = encode_items(header, [], like=self._no_vectors)
         try:
             refused = self._budget.attempt(lambda: self._target.push(PushBatch((), frame))).refused
         except ServerError as error:
@@ -268,10 +289,11 @@ class Pusher:
                 )
                 continue
             if one.deleted or document is None:
-                items.append(Item(one.id, one.stamp, self._no_vectors, deleted=True))
+                none = self._no_vectors
+                items.append(Item(one.id, one.stamp, none, deleted=True, device=one.device))
                 continue
             vectors: NDArray[Any] = made[one.id] if one.vectors is None else one.vectors
-            item = Item(one.id, one.stamp, vectors)
+            item = Item(one.id, one.stamp, vectors, device=one.device)
             if with_text:
                 text, metadata, spans = document.text, document.metadata, one.spans
                 item = replace(item, text=text, metadata=metadata, spans=spans)

@@ -20,12 +20,11 @@ from edge_mrl.sync.answers.fields import (
 )
 from edge_mrl.sync.answers.restamps import read_restamp
 from edge_mrl.sync.pulls.forms import PAGE_ITEMS, CodeKey, PageForm
+from edge_mrl.sync.pulls.page import ChangePage, UnreadablePageError, read_number, read_sums
 from edge_mrl.sync.targets.target import PushBatch, PushResult
 from edge_mrl.sync.transport import Response, Timeouts, Transport
 from edge_mrl.wire import (
     CONTENT_TYPE,
-    Item,
-    UnreadableItem,
     decode_message,
     decode_readable_items,
     encode_message,
@@ -35,52 +34,16 @@ from edge_mrl.wire import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edge_mrl.store import replica
     from edge_mrl.sync.credentials import Credentials
     from edge_mrl.sync.identity.marks import Marks
 
-__all__ = [
-    "ChangePage",
-    "Remote",
-    "UnreadablePageError",
-]
+__all__ = ["Remote"]
 
 #: Bytes of a snapshot in one request: cheap to repeat, and large beside the time of a round trip.
 SNAPSHOT_BYTES = 4 << 20
 #: A server asks for another mark once; more often only where two copies of a store sync at one time.
 MARKS_IN_A_ROW = 3
 JSON = "application/json"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ChangePage:
-    """Some changes of a tenant's documents.
-
-    Attributes:
-        items: The documents, oldest change first.
-        unreadable: Documents among them that cannot be read, by version and reason.
-        cursor: The last change on this page.
-        more: Whether more changes follow.
-        fence: The last change among the deletions that the server has forgotten; 0 if it has all.
-        epoch: The epoch in which the server counts its changes; a restored server begins a new one.
-        kept: The last push of this device that the server had when the epoch began.
-        offset_ms: The server's clock minus this machine's.
-        restamp: How stamps were brought back that were ahead of the server's clock; None if none were.
-    """
-
-    items: Sequence[Item]
-    cursor: int
-    more: bool
-    fence: int
-    epoch: str
-    kept: int
-    offset_ms: int
-    unreadable: Sequence[UnreadableItem] = ()
-    restamp: replica.Restamp | None = None
-
-
-class UnreadablePageError(NetworkError):
-    """A page that is what the server sent, and still cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,12 +171,17 @@ class Remote:
         stood, named, kept = header.get("fence", 0), header.get("epoch", ""), header.get("kept", 0)
         if not (isinstance(stood, int) and isinstance(named, str) and isinstance(kept, int)):
             raise NetworkError(f"{server}: expected fence and kept as numbers, epoch as text")
-        restamp = read_restamp(header.get("restamped"))
-        return ChangePage((), cursor, more, stood, named, kept, offset_ms, restamp=restamp)
+        page = ChangePage((), cursor, more, stood, named, kept, offset_ms)
+        return replace(
+            page,
+            restamp=read_restamp(header.get("restamped")),
+            offers=read_number(header.get("offers")),
+            sum=read_number(header.get("sum")),
+            sums=read_sums(header.get("sums")),
+        )
 
     def _advancing(self, page: ChangePage, since: int) -> ChangePage:
-        some = bool(page.items or page.unreadable)
-        if (page.more and not some) or (some and page.cursor <= since):
+        if (page.more or page.items or page.unreadable) and page.cursor <= since:
             raise NetworkError(f"{self.transport.server}: the page's cursor does not advance")
         return page
 

@@ -27,12 +27,14 @@ from edge_mrl.sync.identity.advice import advised
 from edge_mrl.sync.identity.marks import Marks
 from edge_mrl.sync.outcome import Cause, Outcome, Tally, internal_fault
 from edge_mrl.sync.pull import Puller
+from edge_mrl.sync.pulls.comparison import Comparison
 from edge_mrl.sync.push import BodySize, Pusher
 
 if TYPE_CHECKING:
     from edge_mrl.encode import Encoder
     from edge_mrl.store import Enrollment, Store
     from edge_mrl.sync.link import Link
+    from edge_mrl.sync.pulls.page import ChangePage
     from edge_mrl.sync.remote import Remote
     from edge_mrl.sync.targets.target import PushTarget
 
@@ -129,13 +131,16 @@ class Run:
         if puller is not None and self._enrollment.cursor == 0:
             # Before anything is sent: see Puller.bootstrap.
             tally.agreed(puller.bootstrap())
-        if puller is not None and replica.asks_again(self.store):
-            tally.agreed(puller.everything())
-            replica.note_asked(self.store)
+        replica.ask_for_unreadable(self.store)
         backoff = attempt_backoff()
         for _ in range(CATCH_UPS):
             try:
-                self._exchange(pusher, puller)
+                page = self._exchange(pusher, puller)
+                if puller is None or page is None:
+                    return
+                comparison = Comparison(self.store, puller, tally)
+                if comparison.agrees(page, claim=pusher.settle):
+                    return
             except ServerError as error:
                 if error.code not in OUT_OF_STEP:
                     raise
@@ -148,14 +153,15 @@ class Run:
                 if not another_pushes:
                     # Deletions were forgotten, or the server was restored from an older copy.
                     tally.agreed((puller or self._puller(remote, tally)).everything())
-            else:
-                return
         raise NetworkError(
             f"{remote.transport.server} changed again and again during this run: trying again later"
         )
 
-    def _exchange(self, pusher: Pusher, puller: Puller | None) -> None:
+    def _exchange(self, pusher: Pusher, puller: Puller | None) -> ChangePage | None:
         """Push, then pull; pull too where the push has to wait, whatever it waits for.
+
+        Returns:
+            The last page that was pulled.
 
         Raises:
             NetworkError: The push failed, or the pull.
@@ -169,8 +175,7 @@ class Run:
             with suppress(NetworkError), self.budget.once():
                 puller.changes()
             raise
-        if puller is not None:
-            puller.changes()
+        return None if puller is None else puller.changes()
 
     def _pusher(self, target: PushTarget, tally: Tally) -> Pusher:
         return Pusher(

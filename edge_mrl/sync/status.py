@@ -28,6 +28,8 @@ class Status:
         success_ms: When a sync last succeeded, in milliseconds since 1970; None for never.
         with_text: Whether text and metadata are sent.
         waiting: Why the last run ended early; None if it did not.
+        differs: In how many of 256 groups of ids store and server held different documents when they were
+            last compared, after the groups were pulled again; 0 if they held the same.
     """
 
     server: str
@@ -39,6 +41,7 @@ class Status:
     success_ms: int | None
     with_text: bool
     waiting: str | None
+    differs: int = 0
 
 
 def status_of(store: Store, waiting: str | None = None) -> Status:
@@ -64,4 +67,5 @@ def status_of(store: Store, waiting: str | None = None) -> Status:
         success_ms=found.success_ms or None,
         with_text=found.with_text,
         waiting=waiting,
+        differs=replica.agreement_of(store).differs,
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
+    from edge_mrl.wire.agreement import GROUPS, Sums, group_of
     from edge_mrl.wire.clock import (
         COUNTER_BITS,
         MAX_AHEAD_MS,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CONTENT_TYPE",
     "COUNTER_BITS",
+    "GROUPS",
     "MAX_AHEAD_MS",
     "MAX_BODY_BYTES",
     "MAX_IDS",
@@ -50,6 +52,7 @@ __all__ = [
     "STATUSES",
     "Item",
     "Message",
+    "Sums",
     "UnreadableItem",
     "Version",
     "check_id",
@@ -60,6 +63,7 @@ __all__ = [
     "encode_items",
     "encode_message",
     "format_stamp",
+    "group_of",
     "latest_stamp",
     "matches_digest",
     "next_stamp",
@@ -70,6 +74,7 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
+        "agreement": ("GROUPS", "Sums", "group_of"),
         "clock": (
             "COUNTER_BITS",
             "MAX_AHEAD_MS",

@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING
 from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
-    from edge_mrl.store.replica.arrivals import (
-        Agreed,
-        Applied,
-        ServerPosition,
-        apply_pulled,
-        concerns_documents,
-        reconcile,
-    )
+    from edge_mrl.store.replica.arrivals import Applied, apply_pulled, concerns_documents
     from edge_mrl.store.replica.dead_letters import (
         DELETED_ELSEWHERE,
         NO_VECTORS,
@@ -61,13 +54,18 @@ if TYPE_CHECKING:
         queue_of,
         settle_push,
     )
+    from edge_mrl.store.replica.reconciling import Agreed, ServerPosition, reconcile
     from edge_mrl.store.replica.restamped import Restamp, take_restamp
-    from edge_mrl.store.replica.withheld import (
-        UNREADABLE,
-        Withheld,
-        asks_again,
-        note_asked,
+    from edge_mrl.store.replica.settlement import (
+        Settled,
+        agreement_of,
+        local_sums,
+        note_agreed,
+        note_difference,
+        note_explained,
+        settle_groups,
     )
+    from edge_mrl.store.replica.withheld import UNREADABLE, Withheld, ask_for_unreadable
 
 __all__ = [
     "DELETED_ELSEWHERE",
@@ -84,11 +82,13 @@ __all__ = [
     "Queue",
     "Restamp",
     "ServerPosition",
+    "Settled",
     "Verdict",
     "Withheld",
     "acknowledge",
+    "agreement_of",
     "apply_pulled",
-    "asks_again",
+    "ask_for_unreadable",
     "begin_enrolling",
     "begin_push",
     "concerns_documents",
@@ -104,9 +104,12 @@ __all__ = [
     "forget_received",
     "keep_receipt",
     "list_dead_letters",
+    "local_sums",
     "mark_success",
     "newest_queued",
-    "note_asked",
+    "note_agreed",
+    "note_difference",
+    "note_explained",
     "note_foreign",
     "outgoing",
     "queue_of",
@@ -118,6 +121,7 @@ __all__ = [
     "set_margin",
     "set_server",
     "set_with_text",
+    "settle_groups",
     "settle_push",
     "take_restamp",
 ]
@@ -125,14 +129,7 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "arrivals": (
-            "Agreed",
-            "Applied",
-            "ServerPosition",
-            "apply_pulled",
-            "concerns_documents",
-            "reconcile",
-        ),
+        "arrivals": ("Applied", "apply_pulled", "concerns_documents"),
         "dead_letters": (
             "DELETED_ELSEWHERE",
             "NO_VECTORS",
@@ -176,7 +173,17 @@ __getattr__ = lazily(
             "queue_of",
             "settle_push",
         ),
+        "reconciling": ("Agreed", "ServerPosition", "reconcile"),
         "restamped": ("Restamp", "take_restamp"),
-        "withheld": ("UNREADABLE", "Withheld", "asks_again", "note_asked"),
+        "settlement": (
+            "Settled",
+            "agreement_of",
+            "local_sums",
+            "note_agreed",
+            "note_difference",
+            "note_explained",
+            "settle_groups",
+        ),
+        "withheld": ("UNREADABLE", "Withheld", "ask_for_unreadable"),
     },
 )

@@ -1,9 +1,9 @@
-"""Storing what other devices wrote, and agreeing with a server on what it does not have."""
+"""Storing what other devices wrote."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -25,14 +25,10 @@ from edge_mrl.store.replica.dead_letters import (
 )
 from edge_mrl.store.replica.enrollment import require
 from edge_mrl.store.replica.outbox import (
-    NEVER,
     Known,
-    Queued,
     known_versions,
-    restamp,
     seen,
     write_enrollment,
-    write_queue,
     write_versions,
 )
 from edge_mrl.store.replica.withheld import Withheld, forget_withheld, write_withheld
@@ -44,14 +40,7 @@ if TYPE_CHECKING:
     from edge_mrl.store.store import Store
     from edge_mrl.wire import Item
 
-__all__ = [
-    "Agreed",
-    "Applied",
-    "ServerPosition",
-    "apply_pulled",
-    "concerns_documents",
-    "reconcile",
-]
+__all__ = ["Applied", "LocalDocuments", "apply_pulled", "concerns_documents", "waiting_among"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +90,9 @@ def apply_pulled(
         now = require(connection, store)
         if code not in (None, store.binding.code):
             raise NetworkError("the store was changed to another bundle meanwhile: try again")
-        local = _Local(connection, [item.id for item, _ in pulled], store.binding, now.device)
+        local = LocalDocuments(
+            connection, [item.id for item, _ in pulled], store.binding, now.device
+        )
         news = _newer_versions(connection, pulled, local)
         if store.keep_full == "until-synced":
             query = "DELETE FROM fulls WHERE document = ?"
@@ -170,7 +161,9 @@ class _News:
 
 
 def _newer_versions(
-    connection: sqlite3.Connection, pulled: Sequence[tuple[Item, Entry | None]], local: _Local
+    connection: sqlite3.Connection,
+    pulled: Sequence[tuple[Item, Entry | None]],
+    local: LocalDocuments,
 ) -> _News:
     """What of a pull replaces what is here; what it replaces leaves the queue."""
     known = known_versions(connection, [item.id for item, _ in pulled])
@@ -194,7 +187,7 @@ def _newer_versions(
     return news
 
 
-def _newer(version: Version, before: Known, local: _Local, entry: Entry | None) -> bool:
+def _newer(version: Version, before: Known, local: LocalDocuments, entry: Entry | None) -> bool:
     """Whether a version that was pulled replaces what is here."""
     if version != before.version:
         return version > before.version
@@ -212,7 +205,7 @@ class _LocalRow:
     digest: bytes
 
 
-class _Local:
+class LocalDocuments:
     """What a store has of documents that others have written too."""
 
     def __init__(
@@ -231,7 +224,7 @@ class _Local:
             self._rows[name] = _LocalRow(metadata, source, bool(has_text), digest)
         keys = list(self.keys.values())
         self._codes = dict(select_rows(connection, "document, codes", "document", keys, "passages"))
-        self._queued = _waiting(connection, names)
+        self._queued = waiting_among(connection, names)
 
     def is_hollow(self, name: str) -> bool:
         """Whether a document is here without text and codes."""
@@ -309,142 +302,6 @@ class _Local:
         return replace(entry, document=document)
 
 
-@dataclass(frozen=True, slots=True)
-class Agreed:
-    """What agreeing with a server changed.
-
-    Attributes:
-        deleted: How many documents were deleted here because they were deleted on the server.
-        resent: How many documents and deletions are queued again because the server was restored from an
-            older copy; None if it was not restored.
-    """
-
-    deleted: int
-    resent: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class ServerPosition:
-    """Where a server stands after everything was pulled from it.
-
-    Attributes:
-        cursor: Its last change that was pulled.
-        fence: The last change among the deletions that it has forgotten; 0 if it has forgotten none.
-        epoch: The epoch in which it counts its changes; another one after it was restored.
-        kept: This device's last push that the server had when the epoch began.
-    """
-
-    cursor: int
-    fence: int
-    epoch: str
-    kept: int
-
-
-def reconcile(
-    store: Store, there: Mapping[str, int], server: ServerPosition, *, push: int
-) -> Agreed:
-    """Agree with a server, after everything was pulled, on what the server does not have.
-
-    Where the server has forgotten deletions that this device never saw (a fence): documents that the
-    server once had and does not have now were deleted there. They are deleted here, and what was written
-    to them since is kept as a dead letter. Documents that no server ever had get a new stamp, above the
-    forgotten ones.
-
-    Where the server was restored from an older copy (another epoch): what it lost of this device's
-    documents, written after that copy, is queued as it was.
-
-    Args:
-        store: The store.
-        there: Stamps by id of all that the server has, deletions included.
-        server: Where the server stood at the last page.
-        push: The number of the last push before the first page. That push must be settled.
-
-    Raises:
-        NotEnrolledError: The store is not enrolled.
-        NetworkError: Another process has pushed since; what it sent may be on the server and not in
-            ``there``. The store is unchanged: try again later.
-    """
-    with store.taking() as taking:
-        connection = taking.connection
-        before = require(connection, store)
-        restored = before.epoch not in ("", server.epoch)
-        missing = _missing_there(
-            connection, there, server, unseen=server.fence > before.cursor, restored=restored
-        )
-        if missing.gone and before.push != push:
-            raise NetworkError(
-                "another process pushed while everything was pulled: try again later"
-            )
-        resent = _queue_lost(connection, before.device, missing.lost, there) if restored else None
-        local = _Local(connection, list(missing.gone), store.binding, before.device)
-        for name, one in missing.gone.items():
-            local.take_off_queue(_tombstone(name, one.version.stamp), one)
-        query = "DELETE FROM versions WHERE id = ?"
-        connection.executemany(query, [(name,) for name in missing.gone])
-        now = replace(before, cursor=server.cursor, epoch=server.epoch, success_ms=now_ms())
-        restamp(connection, now, missing.fresh)
-        taking.delete(list(local.keys))
-        return Agreed(len(local.keys), resent)
-
-
-@dataclass(frozen=True, slots=True)
-class _Missing:
-    """What a server does not have: lost there, deleted there, or new here and never sent."""
-
-    lost: dict[str, Known]
-    gone: dict[str, Known]
-    fresh: list[str]
-
-
-def _missing_there(
-    connection: sqlite3.Connection,
-    there: Mapping[str, int],
-    server: ServerPosition,
-    *,
-    unseen: bool,
-    restored: bool,
-) -> _Missing:
-    """Sort the versions that are newer here than on the server by the reason for that."""
-    rows = connection.execute("SELECT id, stamp FROM versions")
-    names = [name for name, stamp in rows if there.get(name, 0) < stamp]
-    missing = _Missing({}, {}, [])
-    for name, one in known_versions(connection, names).items():
-        forgotten = name not in there and unseen
-        if one.acknowledged == NEVER:
-            missing.fresh.extend([name] if forgotten else [])
-        # What arrived before the copy was made, the copy shows. Deleting twice does no harm.
-        elif restored and (not forgotten or one.sent > server.kept or one.deleted):
-            missing.lost[name] = one
-        elif forgotten:
-            missing.gone[name] = one
-    return missing
-
-
-def _waiting(connection: sqlite3.Connection, names: Sequence[str]) -> set[str]:
+def waiting_among(connection: sqlite3.Connection, names: Sequence[str]) -> set[str]:
     """Those of the documents that wait in the queue."""
     return {name for (name,) in select_rows(connection, "id", "id", names, "outbox")}
-
-
-def _queue_lost(
-    connection: sqlite3.Connection, device: str, lost: Mapping[str, Known], there: Mapping[str, int]
-) -> int:
-    """Queue again, as it was, what a server has lost of this device's; returns how many."""
-    waiting = _waiting(connection, list(lost))
-    versions, rows = {}, []
-    for name, one in lost.items():
-        stamp, has = one.version.stamp, there.get(name, 0)
-        sent = one.sent if has else 0
-        versions[name] = replace(one, acknowledged=min(one.acknowledged, has), sent=sent)
-        # One that had lost against a newer version goes too: that may be lost as well.
-        judged = one.acknowledged >= stamp - 1 and name not in waiting
-        if one.version.device == device and judged:
-            rows.append(Queued(name, stamp, one.deleted, now_ms(), 0))
-    write_versions(connection, versions)
-    write_queue(connection, rows)
-    return len(rows)
-
-
-def _tombstone(name: str, stamp: int) -> Item:
-    from edge_mrl.wire import Item
-
-    return Item(name, stamp, np.empty((0, 1), np.float16), deleted=True)

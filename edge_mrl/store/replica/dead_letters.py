@@ -14,6 +14,7 @@ from edge_mrl.store.replica.enrollment import require
 from edge_mrl.store.replica.outbox import Queued, restamp, write_queue
 from edge_mrl.store.replica.withheld import (
     DETAIL_CHARS,
+    LOST,
     UNREADABLE,
     ask_again,
     count_withheld,
@@ -59,7 +60,8 @@ class DeadLetter:
             "no_vectors", if its text is not on this device, or cannot be embedded;
             "deleted_elsewhere", if another device deleted the document; "replaced_elsewhere", if another
             device wrote another text under this id, and this is the one that was here; "unreadable", if
-            another device's version arrived and cannot be stored.
+            another device's version arrived and cannot be stored; "lost", if a restored server lacks
+            another device's version, and nothing here could send it.
         since_ms: Since when it is a dead letter, in milliseconds since 1970.
         deleted: Whether the version is a deletion.
         document: The document; None for a deletion, and where it is not here.
@@ -146,6 +148,8 @@ def requeue_dead_letters(
     letters = [letter for letter in found if not letter.device]
     gone = [letter for letter in letters if letter.reason in _HOLD_TEXT]
     again = [letter for letter in letters if letter.reason not in _HOLD_TEXT]
+    # Put again, they are this device's: their writer has not sent them since the server lost them.
+    gone += [letter for letter in found if letter.reason == LOST]
     with store.writing(), store.locked() as (connection, _):
         now = require(connection, store)
         rows = [Queued(letter.id, now.last, letter.deleted, now_ms(), 0) for letter in again]

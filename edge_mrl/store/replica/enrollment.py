@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from edge_mrl.errors import NotEnrolledError, UsageError
 from edge_mrl.store.binding import write_bound
+from edge_mrl.store.replica.agreement import read_agreement, write_agreement
 from edge_mrl.store.replica.outbox import (
     NEVER,
     Enrollment,
@@ -87,7 +88,7 @@ def enroll(store: Store, wanted: Enrollment, *, full_dim: int | None) -> None:
             _rename(connection, before.device, wanted.device)
             restamp(connection, kept)
         else:
-            for table in ("versions", "outbox", "dead", "withheld"):
+            for table in ("versions", "outbox", "dead", "withheld", "agreement"):
                 connection.execute(f"DELETE FROM {table}")  # noqa: S608 - own names
             last = 0 if before is None else before.last
             _queue_all(connection, replace(wanted, last=last))
@@ -149,6 +150,8 @@ def resend(store: Store) -> None:
     with store.writing(), store.locked() as (connection, _):
         # No server's epoch has this name.
         write_enrollment(connection, replace(require(connection, store), epoch="resend"))
+        now = read_agreement(connection)
+        write_agreement(connection, replace(now, tries=0, next_ms=0, there=0, here=0))
 
 
 def set_server(store: Store, server: str) -> None:

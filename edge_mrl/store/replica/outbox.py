@@ -12,6 +12,7 @@ from dataclasses import astuple, dataclass, fields, replace
 
 from edge_mrl.errors import DamagedError
 from edge_mrl.store.records import checksum
+from edge_mrl.store.replica.agreement import move_sums
 from edge_mrl.store.statements import insert_into, select_rows
 from edge_mrl.wire import Version, latest_stamp, next_stamp, now_ms
 
@@ -24,6 +25,7 @@ __all__ = [
     "Known",
     "Queued",
     "Stamps",
+    "drop_versions",
     "known_versions",
     "note",
     "note_put",
@@ -272,7 +274,7 @@ def note(
         before = known.get(change.id)
         stamp = clock.next_after(before, above=withheld.get(change.id, 0))
         # Put again after a deletion, it is a new document: that a server has none is no reason to
-        # take it for deleted elsewhere (arrivals.reconcile).
+        # take it for deleted elsewhere (reconciling.reconcile).
         old = before is not None and (change.deleted or not before.deleted)
         acknowledged, sent = (before.acknowledged, before.sent) if before and old else (NEVER, 0)
         version = Version(stamp, enrollment.device)
@@ -338,7 +340,14 @@ def write_versions(connection: sqlite3.Connection, versions: Mapping[str, Known]
             known.sent,
         )
         rows.append((*values, checksum(*values)))
+    move_sums(connection, list(versions), [row[:4] for row in rows])
     connection.executemany(insert_into("versions", _VERSION, replace=True), rows)
+
+
+def drop_versions(connection: sqlite3.Connection, names: Sequence[str]) -> None:
+    """Forget the versions of documents."""
+    move_sums(connection, names, [])
+    connection.executemany("DELETE FROM versions WHERE id = ?", [(name,) for name in names])
 
 
 def write_queue(connection: sqlite3.Connection, rows: Iterable[Queued]) -> None:

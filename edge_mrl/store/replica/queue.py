@@ -15,13 +15,16 @@ from edge_mrl.store.replica.dead_letters import move_to_dead_letters
 from edge_mrl.store.replica.enrollment import require
 from edge_mrl.store.replica.outbox import (
     NEVER,
+    Known,
     known_versions,
     queue_crc,
+    read_enrollment,
     restamp,
     seen,
     write_enrollment,
     write_versions,
 )
+from edge_mrl.store.replica.settlement import give_up
 from edge_mrl.store.statements import select_rows
 
 if TYPE_CHECKING:
@@ -54,6 +57,7 @@ class Outgoing:
         document: The document as it is now.
         spans: Offsets (start, end) of its n passages, in characters.
         vectors: float16[n, full_dim], its full vectors; None if they have to be made again from the text.
+        device: The device that wrote the version; None for this one.
     """
 
     id: str
@@ -62,6 +66,7 @@ class Outgoing:
     document: Document | None = None
     spans: Sequence[tuple[int, int]] = ()
     vectors: NDArray[np.float16] | None = None
+    device: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +147,11 @@ def outgoing(store: Store, *, limit: int, after: int = 0) -> list[Outgoing]:
         documents = view.documents(list(keys.values()))
         places = view.places(list(keys.values()), partial=True)
         fulls = _fulls(connection, store, list(keys.values()))
+        writers = _other_writers(connection, [name for name, *_ in rows])
     found = []
     for name, stamp, deleted, *_ in rows:
         if deleted:
-            found.append(Outgoing(name, stamp, deleted=True))
+            found.append(Outgoing(name, stamp, deleted=True, device=writers.get(name)))
             continue
         if name not in keys:
             raise DamagedError(f"document {name!r} waits to be sent, and is not there")
@@ -155,10 +161,17 @@ def outgoing(store: Store, *, limit: int, after: int = 0) -> list[Outgoing]:
         if not spans:
             vectors = np.empty((0, store.binding.full_dim or 1), np.float16)
         document = documents[key]
-        found.append(
-            Outgoing(name, stamp, deleted=False, document=document, spans=spans, vectors=vectors)
-        )
+        one = Outgoing(name, stamp, deleted=False, document=document, spans=spans, vectors=vectors)
+        found.append(replace(one, device=writers.get(name)))
     return found
+
+
+def _other_writers(connection: sqlite3.Connection, names: Sequence[str]) -> dict[str, str]:
+    """The devices that wrote versions which this one offers, by id."""
+    now = read_enrollment(connection)
+    device = "" if now is None else now.device
+    rows = select_rows(connection, "id, device", "id", names, "versions")
+    return {name: writer for name, writer in rows if writer != device}
 
 
 def _fulls(
@@ -261,6 +274,10 @@ def acknowledge(
             else:
                 letters.append(verdict)
         write_versions(connection, versions)
+        offered = {one.id for one in letters if _is_other(known.get(one.id), now.device)}
+        letters = [one for one in letters if one.id not in offered]
+        _dequeue(connection, store, [one for one in verdicts if one.id in offered])
+        give_up(connection, {name: known[name] for name in offered})
         move_to_dead_letters(
             connection, [(one.id, one.stamp, one.status, one.detail) for one in letters]
         )
@@ -271,6 +288,10 @@ def acknowledge(
             restamp(connection, replace(after, last=after.floor))
         else:
             write_enrollment(connection, after)
+
+
+def _is_other(known: Known | None, device: str) -> bool:
+    return known is not None and known.version.device != device
 
 
 def _dequeue(connection: sqlite3.Connection, store: Store, done: Sequence[Verdict]) -> None:

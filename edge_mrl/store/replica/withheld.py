@@ -15,8 +15,9 @@ from edge_mrl._version import __version__
 from edge_mrl.documents import Document, clean
 from edge_mrl.errors import DamagedError
 from edge_mrl.store.records import checksum, decode_metadata
+from edge_mrl.store.replica.agreement import add_pending
 from edge_mrl.store.statements import insert_into, select_rows
-from edge_mrl.wire import Version, now_ms
+from edge_mrl.wire import Version, group_of, now_ms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,21 +26,23 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DETAIL_CHARS",
+    "LOST",
     "UNREADABLE",
     "WITHHELD_COLUMNS",
     "Withheld",
     "ask_again",
-    "asks_again",
+    "ask_for_unreadable",
     "count_withheld",
     "drop_withheld",
     "forget_withheld",
     "list_withheld",
-    "note_asked",
     "write_withheld",
 ]
 
 #: The reason of what arrived, and cannot be read or stored.
 UNREADABLE = "unreadable"
+#: The reason of what a server has lost, and this device could not send for the one that wrote it.
+LOST = "lost"
 _COLUMNS = (
     "id", "stamp", "device", "deleted", "reason", "detail", "since_ms", "program", "metadata", "text",
     "again", "crc",
@@ -171,21 +174,20 @@ def ask_again(connection: sqlite3.Connection, ids: Sequence[str]) -> None:
     _mark(connection, list_withheld(connection, ids), again=True)
 
 
-def asks_again(store: Store) -> bool:
-    """Whether the server is to be asked again for what could not be stored here.
+def ask_for_unreadable(store: Store) -> None:
+    """Have the groups pulled again of what could not be stored here, where there is hope.
 
-    A person said so, or another version of the program failed, and this one may not.
+    A person asked for it, or another version of the program failed, and this one may not.
     """
-    query = "SELECT 1 FROM withheld WHERE reason = ? AND (again OR program <> ?) LIMIT 1"
     with store.locked() as (connection, _):
-        return connection.execute(query, (UNREADABLE, __version__)).fetchone() is not None
-
-
-def note_asked(store: Store) -> None:
-    """Note that the server was asked again: what is still withheld stays so until somebody says more."""
+        query = "SELECT id FROM withheld WHERE reason = ? AND (again OR program <> ?)"
+        names = [name for (name,) in connection.execute(query, (UNREADABLE, __version__))]
+    if not names:
+        return
     with store.writing(), store.locked() as (connection, _):
-        letters = [replace(one, program=__version__) for one in list_withheld(connection)]
+        letters = [replace(one, program=__version__) for one in list_withheld(connection, names)]
         _mark(connection, letters, again=False)
+        add_pending(connection, {group_of(name) for name in names})
 
 
 def _mark(connection: sqlite3.Connection, letters: Iterable[Withheld], *, again: bool) -> None:

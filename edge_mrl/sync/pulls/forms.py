@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -63,12 +64,18 @@ class PageForm:
         code: Which codes the server makes, if ``vectors`` is "coarse".
         text: Whether texts and metadata come too.
         limit: Documents at most.
+        groups: Documents of these groups alone; None for all. An older server sends all.
+        differs: How many groups differ, where that is why some are asked for.
+        sums: Whether the sums of the tenant's documents come too.
     """
 
     vectors: str
     code: CodeKey | None = None
     text: bool = True
     limit: int = PAGE_ITEMS
+    groups: Collection[int] | None = None
+    differs: int = 0
+    sums: bool = False
 
     @property
     def query(self) -> dict[str, Any]:
@@ -78,4 +85,9 @@ class PageForm:
             query["text"] = 1
         if self.code is not None and self.vectors == "coarse":
             query |= self.code.query
+        if self.groups is not None:
+            query["groups"] = ",".join(map(str, sorted(self.groups)))
+            query["differs"] = self.differs
+        if self.sums:
+            query["sums"] = 1
         return query

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from functools import partial
@@ -14,6 +15,7 @@ from starlette.responses import Response
 
 from edge_mrl.wire import (
     CONTENT_TYPE,
+    GROUPS,
     MAX_BODY_BYTES,
     MAX_IDS,
     MAX_ITEMS,
@@ -22,12 +24,14 @@ from edge_mrl.wire import (
     check_id,
     decode_items,
     encode_items,
+    format_stamp,
     now_ms,
 )
 from edge_mrl_server.errors import RestoredError
 from edge_mrl_server.http.files import file_response
 from edge_mrl_server.http.heads import CodeKey
 from edge_mrl_server.http.load.turns import HEAVY, WRITE
+from edge_mrl_server.http.lost import lost_versions
 from edge_mrl_server.http.openapi import DESCRIPTION
 from edge_mrl_server.http.refusals import Refusal
 from edge_mrl_server.http.service import (
@@ -43,6 +47,7 @@ from edge_mrl_server.http.service import (
     space,
 )
 from edge_mrl_server.http.snapshot import coded
+from edge_mrl_server.logs import LOGGER
 from edge_mrl_server.storage import (
     Changes,
     IssuedToken,
@@ -51,6 +56,7 @@ from edge_mrl_server.storage import (
     Push,
     accounts,
     changes_after,
+    fill_sums,
     heads,
     note_pull,
     ranking,
@@ -124,8 +130,10 @@ async def pull(service: Service, request: Request) -> Reply:
         raise Refusal(400, "malformed", "vectors: expected coarse, full or none")
     code = _code(request) if vectors == "coarse" else None
     epoch = query.get("epoch")
+    groups = _groups(query.get("groups"))
+    _note_differences(principal, _number(query.get("differs", "0"), "differs", 0, GROUPS))
     text, with_vectors = query.get("text") == "1", vectors != "none"
-    wanted = PullQuery(since, limit, with_vectors, text, fence, epoch, named_space(request))
+    wanted = PullQuery(since, limit, with_vectors, text, fence, epoch, named_space(request), groups)
     if _number(query.get("push", "0"), "push", 0, MAX_LONG) > principal.push:
         raise RestoredError
 
@@ -145,6 +153,7 @@ async def pull(service: Service, request: Request) -> Reply:
             "epoch": changes.epoch,
             "kept": principal.kept,
             "now_ms": now_ms(),
+            **_agreement(service, principal.tenant, changes, sums=query.get("sums") == "1"),
         }
         if changes.restamped:
             header["restamped"] = changes.restamped
@@ -313,7 +322,8 @@ def _batch(space_id: str, message: Message) -> Push:
     if not isinstance(receipt, str):
         raise Refusal(400, "malformed", "receipt: expected text")
     items, dim = decode_items(message), message.vectors.shape[1]
-    return Push(space_id, items, dim, cursor, number, epoch, receipt)
+    lost = lost_versions(header.get("lost", []))
+    return Push(space_id, items, dim, cursor, number, epoch, receipt, lost)
 
 
 def _ids(message: Message) -> list[str]:
@@ -361,6 +371,36 @@ def _named(principal: Principal, changes: Changes, code: CodeKey | None) -> dict
         told = receipts.Receipt(changes.epoch, changes.cursor, principal.push)
         named["receipt"] = receipts.issue(principal.secret, principal.device, told)
     return named
+
+
+def _agreement(service: Service, tenant: str, changes: Changes, *, sums: bool) -> dict[str, str]:
+    """What a page says of the tenant's documents as a whole."""
+    said = {"offers": format_stamp(changes.offers)}
+    if changes.more:
+        return said
+    if changes.sums is None:
+        fill_sums(service.database, tenant)  # the next page has them
+        return said
+    said["sum"] = f"{changes.sums.total:016x}"
+    if sums:
+        said["sums"] = base64.b64encode(bytes(changes.sums)).decode()
+    return said
+
+
+def _note_differences(principal: Principal, differs: int) -> None:
+    """Tell the operator that a device held other documents than this database, in some groups."""
+    if differs:
+        fields = {"tenant": principal.tenant, "device": principal.device, "groups": differs}
+        LOGGER.warning("diverged", extra={"fields": fields})
+
+
+def _groups(text: str | None) -> frozenset[int] | None:
+    if text is None:
+        return None
+    parts = text.split(",")
+    if len(parts) > GROUPS:
+        raise Refusal(400, "malformed", f"groups: expected at most {GROUPS} numbers")
+    return frozenset(_number(part, "groups", 0, GROUPS - 1) for part in parts)
 
 
 def _is_long(value: object) -> TypeGuard[int]:

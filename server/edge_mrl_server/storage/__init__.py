@@ -9,6 +9,8 @@ from edge_mrl.lazy import lazily
 if TYPE_CHECKING:
     from edge_mrl_server.storage import accounts, heads, marks, ranking, receipts, removal
     from edge_mrl_server.storage.accounts import present_tenant
+    from edge_mrl_server.storage.agreement.offers import MAX_LOST
+    from edge_mrl_server.storage.agreement.sums import fill_sums
     from edge_mrl_server.storage.clocks import Restamped, clock_behind_ms, restamp
     from edge_mrl_server.storage.database import (
         Database,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from edge_mrl_server.storage.tokens import IssuedToken
 
 __all__ = [
+    "MAX_LOST",
     "Changes",
     "Copied",
     "Database",
@@ -55,6 +58,7 @@ __all__ = [
     "changes_after",
     "check_restored",
     "clock_behind_ms",
+    "fill_sums",
     "heads",
     "hold_database",
     "is_file",
@@ -83,10 +87,12 @@ __getattr__ = lazily(
         "engines.copies": ("Copied", "Restored", "backup", "check_restored", "restore"),
         "engines.postgres": ("PostgresDatabase",),
         "heads": ("Head",),
+        "agreement.offers": ("MAX_LOST",),
         "pulls": ("Changes", "PullQuery", "changes_after", "live_pages", "note_pull"),
         "pushes": ("Push", "purge", "push"),
         "records": ("Principal", "Tenant"),
         "spaces": ("require_space",),
         "tokens": ("IssuedToken",),
+        "agreement.sums": ("fill_sums",),
     },
 )

@@ -121,7 +121,8 @@ def renew_epochs(transaction: Transaction, tenant: str | None = None) -> int:
     if tenant is None:
         transaction.run("UPDATE devices SET doubts = 0 WHERE doubts > 0")
         transaction.run("UPDATE tenants SET doubt_ms = 0 WHERE doubt_ms > 0")
-    first, epoch = now_ms() * EPOCH_CHANGES_MS, _new_epoch()
+    now, epoch = now_ms(), _new_epoch()
+    first = now * EPOCH_CHANGES_MS
     sql = "SELECT tenant, restamped FROM tenants WHERE restamped <> '{}'"
     for row in transaction.rows(sql + where.replace("WHERE", "AND"), *args):
         # Devices that come from an epoch of this list know of the restamp already.
@@ -130,10 +131,19 @@ def renew_epochs(transaction: Transaction, tenant: str | None = None) -> int:
         transaction.run(
             "UPDATE tenants SET restamped = ? WHERE tenant = ?", json.dumps(said), row["tenant"]
         )
+    # The documents are the same, only the numbers of changes leap.
+    transaction.run(
+        "UPDATE sums SET change = ? WHERE change < ? AND change = (SELECT change FROM tenants "  # noqa: S608
+        f"WHERE tenants.tenant = sums.tenant){where.replace('WHERE', 'AND')}",
+        first,
+        first,
+        *args,
+    )
     return transaction.run(
-        "UPDATE tenants SET epoch = ?, "  # noqa: S608
+        "UPDATE tenants SET epoch = ?, restored_ms = ?, "  # noqa: S608
         f"change = CASE WHEN change < ? THEN ? ELSE change END{where}",
         epoch,
+        now,
         first,
         first,
         *args,

@@ -85,6 +85,8 @@ def restamp(database: Database, tenant_name: str, *, dry_run: bool = False) -> R
             last,
             tenant_name,
         )
+        # Their sums are of the former stamps; they are made again.
+        transaction.run("DELETE FROM sums WHERE tenant = ?", tenant_name)
         renew_epochs(transaction, tenant_name)
         return result
 

@@ -49,7 +49,7 @@ class Transaction(Protocol):
     def lock_tenant(self, name: str) -> Tenant | None:
         """A tenant, or None; its row is locked until the transaction ends."""
 
-    def upsert(self, tenant: str, device: str, versions: Sequence[NewVersion]) -> int:
+    def upsert(self, tenant: str, versions: Sequence[NewVersion]) -> int:
         """Write the versions that are newer than what is there; returns how many were."""
 
     def replace_vectors(

@@ -165,6 +165,19 @@ _IDENTITIES = (
     "ALTER TABLE codes ADD COLUMN read_only {truth} NOT NULL DEFAULT {false}",
 )
 
+_AGREEMENT = (
+    # Sums of live documents; those of another change than the tenant's are made again.
+    """CREATE TABLE sums (
+        tenant {text} NOT NULL,
+        change {long} NOT NULL,
+        sums {bytes} NOT NULL,
+        made_ms {long} NOT NULL,
+        PRIMARY KEY (tenant)
+    )""",
+    # When the tenant's epoch began, where that was after a restore.
+    "ALTER TABLE tenants ADD COLUMN restored_ms {long} NOT NULL DEFAULT 0",
+)
+
 #: In order, for each kind of database. A released migration never changes; a new one goes at the end.
 MIGRATIONS: dict[str, tuple[Migration, ...]] = {
     "sqlite": (
@@ -172,6 +185,7 @@ MIGRATIONS: dict[str, tuple[Migration, ...]] = {
         Migration("0002-epochs-numbered-pushes", _SECOND),
         Migration("0003-newest-stamps", _THIRD),
         Migration("0004-identities-of-devices", _IDENTITIES),
+        Migration("0005-sums-restored", _AGREEMENT),
     ),
     "postgres": (
         Migration(
@@ -185,6 +199,7 @@ MIGRATIONS: dict[str, tuple[Migration, ...]] = {
         Migration("0002-epochs-numbered-pushes", _SECOND),
         Migration("0003-newest-stamps", _THIRD),
         Migration("0004-identities-of-devices", _IDENTITIES),
+        Migration("0005-sums-restored", _AGREEMENT),
     ),
 }
 

@@ -11,15 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.wire import MAX_BODY_BYTES, MAX_ITEMS, Item, now_ms
+from edge_mrl.wire import MAX_BODY_BYTES, MAX_ITEMS, Item, Sums, group_of, now_ms
 from edge_mrl_server.errors import FencedError, RestoredError, UnavailableError
 from edge_mrl_server.storage.accounts import present_tenant
+from edge_mrl_server.storage.agreement.offers import offer_limit
+from edge_mrl_server.storage.agreement.sums import read_sums
 from edge_mrl_server.storage.database import Database, Transaction
 from edge_mrl_server.storage.records import Principal, Row, Tenant
 from edge_mrl_server.storage.spaces import require_space
 
 __all__ = ["Changes", "PullQuery", "changes_after", "live_pages", "note_pull"]
 
+#: Documents of some groups are found among all: so many rows at once, so often for a page.
+SCAN_ROWS = 4_096
+MAX_SCANS = 16
 #: What a device's row says of when it pulled is this old at most; writing it costs a commit.
 NOTE_MS = 10_000
 
@@ -37,6 +42,8 @@ class Changes:
         full_dim: The dimensions of its vectors; None before the first.
         space_id: Their space; None before the first.
         restamped: What devices need to know if stamps were brought back; empty if none ever were.
+        offers: The largest stamp of others' versions that a device may offer; 0 for none.
+        sums: The sums of the tenant's live documents, if these are its last changes, and they are there.
     """
 
     items: list[Item]
@@ -47,6 +54,8 @@ class Changes:
     full_dim: int | None
     space_id: str | None
     restamped: Mapping[str, Any] = field(default_factory=dict)
+    offers: int = 0
+    sums: Sums | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,7 @@ class PullQuery:
         fence: The fence that stood when it began with nothing, if it is still at that.
         epoch: The epoch that ``since`` is of, empty where it knows none; None where it does not say.
         space_id: The space of its store; None where it does not say.
+        groups: Documents of these groups alone (``wire.group_of``); None for all.
     """
 
     since: int
@@ -70,6 +80,7 @@ class PullQuery:
     fence: int | None = None
     epoch: str | None = None
     space_id: str | None = None
+    groups: frozenset[int] | None = None
 
 
 def changes_after(database: Database, tenant_name: str, wanted: PullQuery) -> Changes:
@@ -93,12 +104,13 @@ def changes_after(database: Database, tenant_name: str, wanted: PullQuery) -> Ch
                 "deletions after this change are forgotten: pull everything, from 0",
                 fence=tenant.fence,
             )
-        rows = _outlines(transaction, tenant_name, since, wanted.limit + 1, text=wanted.text)
+        rows, seen = _wanted_outlines(transaction, tenant, wanted)
         passage_bytes = 2 * (tenant.full_dim or 0) if wanted.vectors else 0
         taken = _within_budget(rows[: wanted.limit], passage_bytes)
         items = _load(transaction, tenant, taken, vectors=wanted.vectors, text=wanted.text)
         more = len(taken) < len(rows)
-        cursor = taken[-1].change if more else tenant.change
+        cursor = taken[-1].change if more else seen
+        more = cursor < tenant.change if wanted.groups is not None else more
         return Changes(
             items,
             cursor,
@@ -108,7 +120,29 @@ def changes_after(database: Database, tenant_name: str, wanted: PullQuery) -> Ch
             tenant.full_dim,
             tenant.space_id,
             json.loads(tenant.restamped),
+            offer_limit(tenant),
+            None if more else read_sums(transaction, tenant),
         )
+
+
+def _wanted_outlines(
+    transaction: Transaction, tenant: Tenant, wanted: PullQuery
+) -> tuple[list[_Outline], int]:
+    """One more than the documents that are wanted, and the change up to which all of them are there."""
+    if wanted.groups is None:
+        rows = _outlines(transaction, tenant.name, wanted.since, wanted.limit + 1, text=wanted.text)
+        return rows, tenant.change
+    found: list[_Outline] = []
+    since = wanted.since
+    for _ in range(MAX_SCANS):
+        rows = _outlines(transaction, tenant.name, since, SCAN_ROWS, text=wanted.text)
+        found += [row for row in rows if group_of(row.id) in wanted.groups]
+        if len(rows) < SCAN_ROWS:
+            return found[: wanted.limit + 1], tenant.change
+        since = rows[-1].change
+        if len(found) > wanted.limit:
+            break
+    return found[: wanted.limit + 1], since
 
 
 @contextmanager

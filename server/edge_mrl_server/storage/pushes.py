@@ -9,9 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-import numpy as np
 
 from edge_mrl.wire import COUNTER_BITS, Item, Version, format_stamp, now_ms
 from edge_mrl_server.errors import (
@@ -27,9 +24,11 @@ from edge_mrl_server.storage.accounts import (
     renew_epochs,
     require_tenant,
 )
+from edge_mrl_server.storage.agreement.offers import lacks, not_offerable, writer_of
+from edge_mrl_server.storage.agreement.sums import move_sums
 from edge_mrl_server.storage.contents import other_contents, valid_vectors
 from edge_mrl_server.storage.database import Database, Transaction
-from edge_mrl_server.storage.records import NewVersion, Principal, Row, Tenant
+from edge_mrl_server.storage.records import NewVersion, Principal, Row, Tenant, new_version
 from edge_mrl_server.storage.spaces import require_space
 
 __all__ = ["MAX_AHEAD_MS", "Push", "purge", "push"]
@@ -56,6 +55,7 @@ class Push:
             its pushes.
         epoch: In which the cursor counts; empty where it does not say.
         receipt: The last that it was given (``receipts``); empty where it has none.
+        lost: Versions that it has from this server, by id, and that the server does not have any more.
     """
 
     space_id: str
@@ -65,6 +65,7 @@ class Push:
     number: int = 0
     epoch: str = ""
     receipt: str = ""
+    lost: Sequence[tuple[str, Version]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,9 @@ def _claim(
     if receipt is not None and receipt.epoch == tenant.epoch:
         more = receipt.change > tenant.change or receipt.push > last.number
         claim = "proved" if more else None
-    if claim is None and _is_behind(tenant, batch, last):
+    named = batch.lost if batch.epoch == tenant.epoch else ()
+    behind = _is_behind(tenant, batch, last) or lacks(transaction, tenant, named)
+    if claim is None and behind:
         allowed = not principal.read_only and receipts.may_doubt(
             transaction, tenant, principal.device
         )
@@ -200,13 +203,17 @@ def _take(
     require_space(tenant, batch.space_id)
     _check_number(batch, last)
     _check_dimensions(tenant, batch, items, results)
+    for place in not_offerable(tenant, device, items):
+        results[place] = Result("forbidden")
+        del items[place]
     _check_stamps(tenant, items, results)
     known = _known(transaction, tenant.name, [item.id for item in items.values()])
     _check_fence(tenant, device, batch, items, known)
-    others = other_contents(transaction, (tenant, device), items, known)
+    own = {place: item for place, item in items.items() if writer_of(item, device) == device}
+    others = other_contents(transaction, (tenant, device), own, known)
     written = _plan(tenant, device, items, known, results, others)
     if written:
-        _write(transaction, tenant, device, batch, written, known)
+        _write(transaction, tenant, batch, written, known)
         tenant = get_tenant(transaction, tenant.name) or tenant
     ordered = [results[place] for place in range(len(batch.items))]
     if batch.items and batch.number:
@@ -328,7 +335,7 @@ def _check_fence(
         return
     forgotten = (tenant.fence_stamp, tenant.fence_device)
     for item in items.values():
-        if item.id not in known and (item.stamp, device) <= forgotten:
+        if item.id not in known and (item.stamp, writer_of(item, device)) <= forgotten:
             raise FencedError(
                 "a document that may have been deleted: pull everything, from 0, then push again",
                 fence=tenant.fence,
@@ -360,7 +367,7 @@ def _plan(
     quota = tenant.limit("documents")
     live = tenant.documents
     for place, item in items.items():
-        version = Version(item.stamp, device)
+        version = Version(item.stamp, writer_of(item, device))
         there = newest.get(item.id)
         if there is not None and version < there:
             results[place] = Result("stale", there.stamp)
@@ -386,39 +393,18 @@ def _plan(
     written = []
     for place in sorted(first.values()):
         change += 1
-        written.append(_written(items[place], change))
+        written.append(new_version(items[place], writer_of(items[place], device), change))
     return written
-
-
-def _written(item: Item, change: int) -> NewVersion:
-    spans = None
-    if item.text is not None:
-        spans = np.array([n for span in item.spans for n in span], "<u4").tobytes()
-    return NewVersion(
-        item.id,
-        item.stamp,
-        change,
-        item.vectors,
-        item.deleted,
-        None if item.text is None else item.text.encode(),
-        spans,
-        None if item.metadata is None else _dump(item.metadata),
-    )
-
-
-def _dump(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _write(
     transaction: Transaction,
     tenant: Tenant,
-    device: str,
     batch: Push,
     written: Sequence[NewVersion],
     known: Mapping[str, Row],
 ) -> None:
-    count = transaction.upsert(tenant.name, device, written)
+    count = transaction.upsert(tenant.name, written)
     # The statement compares versions once more; under the tenant's lock both must agree.
     if count != len(written):
         raise RuntimeError(f"{count} of {len(written)} versions were written")
@@ -442,4 +428,11 @@ def _write(
         newest,
         newest,
         tenant.name,
+    )
+    move_sums(
+        transaction,
+        tenant,
+        change=written[-1].change,
+        gone=[(row["id"], row["stamp"], row["device"]) for row in before if not row["deleted"]],
+        come=[(item.id, item.stamp, item.device) for item in written if not item.deleted],
     )

@@ -10,7 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TENANT_COLUMNS", "NewVersion", "Principal", "Row", "Tenant", "tenant_of"]
+from edge_mrl.wire import Item
+
+__all__ = ["TENANT_COLUMNS", "NewVersion", "Principal", "Row", "Tenant", "new_version", "tenant_of"]
 
 
 class Row(Protocol):
@@ -40,6 +42,7 @@ class Tenant:
         epoch: Names the numbering of changes; another one since the database was restored from a copy.
         newest: The largest stamp that it ever accepted, or that was left when stamps were brought back.
         restamped: What devices are told of the last time that stamps were brought back; a JSON object.
+        restored_ms: When that epoch began; 0 for the first one.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Tenant:
     epoch: str
     newest: int = 0
     restamped: str = "{}"
+    restored_ms: int = 0
 
     def limit(self, name: str) -> float | None:
         """The limit of that name, if there is one."""
@@ -113,6 +117,7 @@ class NewVersion:
         text: UTF-8, or None.
         spans: uint32 start and end of each passage, or None.
         metadata: JSON in UTF-8, or None.
+        device: The device that wrote it.
     """
 
     id: str
@@ -123,3 +128,26 @@ class NewVersion:
     text: bytes | None
     spans: bytes | None
     metadata: bytes | None
+    device: str
+
+
+def new_version(item: Item, writer: str, change: int) -> NewVersion:
+    """An item of a push on its way into the database."""
+    spans = None
+    if item.text is not None:
+        spans = np.array([n for span in item.spans for n in span], "<u4").tobytes()
+    return NewVersion(
+        item.id,
+        item.stamp,
+        change,
+        item.vectors,
+        item.deleted,
+        None if item.text is None else item.text.encode(),
+        spans,
+        None if item.metadata is None else _dump(item.metadata),
+        writer,
+    )
+
+
+def _dump(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()

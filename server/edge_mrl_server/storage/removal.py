@@ -37,7 +37,8 @@ def delete_tenant(database: Database, name: str) -> int:
     with database.write() as transaction:
         transaction.lock_tenant(name)
         count = require_tenant(transaction, name).documents
-        tables = ("documents", transaction.vector_table, "tokens", "codes", "devices", "heads")
+        kept = ("tokens", "codes", "devices", "heads", "sums")
+        tables = ("documents", transaction.vector_table, *kept)
         for table in (*tables, "tenants"):
             transaction.run(f"DELETE FROM {table} WHERE tenant = ?", name)  # noqa: S608
     database.erase()

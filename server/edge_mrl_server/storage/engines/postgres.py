@@ -85,12 +85,12 @@ class PostgresTransaction:
         )
         return tenant_of(rows[0]) if rows else None
 
-    def upsert(self, tenant: str, device: str, versions: Sequence[NewVersion]) -> int:
+    def upsert(self, tenant: str, versions: Sequence[NewVersion]) -> int:
         """Write what is newer."""
         return self._connection.execute(
             "INSERT INTO documents (tenant, device, id, stamp, change, deleted, passages, text, "
-            "spans, metadata) SELECT %s, %s, * FROM unnest(%b::text[], %b::bigint[], %b::bigint[], "
-            "%b::boolean[], %b::integer[], %b::bytea[], %b::bytea[], %b::bytea[]) "
+            "spans, metadata) SELECT %s, * FROM unnest(%b::text[], %b::text[], %b::bigint[], "
+            "%b::bigint[], %b::boolean[], %b::integer[], %b::bytea[], %b::bytea[], %b::bytea[]) "
             "ON CONFLICT (tenant, id) DO UPDATE SET stamp = excluded.stamp, "
             "change = excluded.change, device = excluded.device, deleted = excluded.deleted, "
             "passages = excluded.passages, text = excluded.text, spans = excluded.spans, "
@@ -98,7 +98,7 @@ class PostgresTransaction:
             "WHERE (excluded.stamp, excluded.device) > (documents.stamp, documents.device)",
             (
                 tenant,
-                device,
+                [item.device for item in versions],
                 [item.id for item in versions],
                 [item.stamp for item in versions],
                 [item.change for item in versions],

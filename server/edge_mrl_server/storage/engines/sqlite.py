@@ -72,7 +72,7 @@ class SqliteTransaction:
         rows = self.rows(f"SELECT {TENANT_COLUMNS} FROM tenants WHERE tenant = ?", name)  # noqa: S608
         return tenant_of(rows[0]) if rows else None
 
-    def upsert(self, tenant: str, device: str, versions: Sequence[NewVersion]) -> int:
+    def upsert(self, tenant: str, versions: Sequence[NewVersion]) -> int:
         """Write what is newer."""
         return self._connection.executemany(
             "INSERT INTO documents (tenant, id, stamp, change, device, deleted, passages, text, "
@@ -88,7 +88,7 @@ class SqliteTransaction:
                     item.id,
                     item.stamp,
                     item.change,
-                    device,
+                    item.device,
                     item.deleted,
                     len(item.vectors),
                     item.text,

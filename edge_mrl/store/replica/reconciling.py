@@ -1,0 +1,197 @@
+"""Agreeing with a server, after everything was pulled, on what it does not have."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edge_mrl.errors import NetworkError
+from edge_mrl.store.replica.arrivals import LocalDocuments, waiting_among
+from edge_mrl.store.replica.enrollment import require
+from edge_mrl.store.replica.outbox import (
+    NEVER,
+    Known,
+    Queued,
+    drop_versions,
+    known_versions,
+    restamp,
+    write_queue,
+    write_versions,
+)
+from edge_mrl.store.replica.settlement import Rules, lose_or_offer
+from edge_mrl.wire import now_ms
+
+if TYPE_CHECKING:
+    from edge_mrl.store.store import Store
+    from edge_mrl.wire import Item
+
+__all__ = ["Agreed", "ServerPosition", "reconcile"]
+
+
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """What agreeing with a server changed.
+
+    Attributes:
+        deleted: How many documents were deleted here because they were deleted on the server.
+        resent: How many documents and deletions are queued again because the server was restored from an
+            older copy; None if it was not restored.
+    """
+
+    deleted: int
+    resent: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerPosition:
+    """Where a server stands after everything was pulled from it.
+
+    Attributes:
+        cursor: Its last change that was pulled.
+        fence: The last change among the deletions that it has forgotten; 0 if it has forgotten none.
+        epoch: The epoch in which it counts its changes; another one after it was restored.
+        kept: This device's last push that the server had when the epoch began.
+        offers: The largest stamp of other devices' versions that it takes; None from an older server,
+            which takes none.
+    """
+
+    cursor: int
+    fence: int
+    epoch: str
+    kept: int
+    offers: int | None = None
+
+
+def reconcile(
+    store: Store, there: Mapping[str, int], server: ServerPosition, *, push: int
+) -> Agreed:
+    """Agree with a server, after everything was pulled, on what the server does not have.
+
+    Where the server has forgotten deletions that this device never saw (a fence): documents that the
+    server once had and does not have now were deleted there. They are deleted here, and what was written
+    to them since is kept as a dead letter. Documents that no server ever had get a new stamp, above the
+    forgotten ones.
+
+    Where the server was restored from an older copy (another epoch): what it lost of this device's
+    documents, written after that copy, is queued as it was. So are versions of other devices that this
+    one can send; the others it gives up (``settlement``).
+
+    Args:
+        store: The store.
+        there: Stamps by id of all that the server has, deletions included.
+        server: Where the server stood at the last page.
+        push: The number of the last push before the first page. That push must be settled.
+
+    Raises:
+        NotEnrolledError: The store is not enrolled.
+        NetworkError: Another process has pushed since; what it sent may be on the server and not in
+            ``there``. The store is unchanged: try again later.
+    """
+    with store.taking() as taking:
+        connection = taking.connection
+        before = require(connection, store)
+        restored = before.epoch not in ("", server.epoch)
+        missing = _missing_there(
+            connection, there, server, unseen=server.fence > before.cursor, restored=restored
+        )
+        if missing.gone and before.push != push:
+            raise NetworkError(
+                "another process pushed while everything was pulled: try again later"
+            )
+        resent = None
+        if restored:
+            resent = _queue_lost(connection, before.device, missing.lost, there)
+            rules = Rules(before.device, store.keep_full, server.offers)
+            resent += _offer_lost(connection, missing.lost, there, rules)
+        local = LocalDocuments(connection, list(missing.gone), store.binding, before.device)
+        for name, one in missing.gone.items():
+            local.take_off_queue(_tombstone(name, one.version.stamp), one)
+        drop_versions(connection, list(missing.gone))
+        now = replace(before, cursor=server.cursor, epoch=server.epoch, success_ms=now_ms())
+        restamp(connection, now, missing.fresh)
+        taking.delete(list(local.keys))
+        return Agreed(len(local.keys), resent)
+
+
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    """What a server does not have: lost there, deleted there, or new here and never sent."""
+
+    lost: dict[str, Known]
+    gone: dict[str, Known]
+    fresh: list[str]
+
+
+def _missing_there(
+    connection: sqlite3.Connection,
+    there: Mapping[str, int],
+    server: ServerPosition,
+    *,
+    unseen: bool,
+    restored: bool,
+) -> _Missing:
+    """Sort the versions that are newer here than on the server by the reason for that."""
+    rows = connection.execute("SELECT id, stamp FROM versions").fetchall()
+    names = [name for name, stamp in rows if there.get(name, 0) < stamp]
+    missing = _Missing({}, {}, [])
+    for name, one in known_versions(connection, names).items():
+        forgotten = name not in there and unseen
+        if one.acknowledged == NEVER:
+            missing.fresh.extend([name] if forgotten else [])
+        # What arrived before the copy was made, the copy shows. Deleting twice does no harm.
+        elif restored and (not forgotten or one.sent > server.kept or one.deleted):
+            missing.lost[name] = one
+        elif forgotten:
+            missing.gone[name] = one
+    return missing
+
+
+def _queue_lost(
+    connection: sqlite3.Connection, device: str, lost: Mapping[str, Known], there: Mapping[str, int]
+) -> int:
+    """Queue again, as it was, what a server has lost of this device's; returns how many."""
+    waiting = waiting_among(connection, list(lost))
+    versions, rows = {}, []
+    for name, one in lost.items():
+        if one.version.device != device:
+            continue
+        stamp, has = one.version.stamp, there.get(name, 0)
+        sent = one.sent if has else 0
+        versions[name] = replace(one, acknowledged=min(one.acknowledged, has), sent=sent)
+        # One that had lost against a newer version goes too: that may be lost as well.
+        judged = one.acknowledged >= stamp - 1 and name not in waiting
+        if judged:
+            rows.append(Queued(name, stamp, one.deleted, now_ms(), 0))
+    write_versions(connection, versions)
+    write_queue(connection, rows)
+    return len(rows)
+
+
+def _offer_lost(
+    connection: sqlite3.Connection,
+    lost: Mapping[str, Known],
+    there: Mapping[str, int],
+    rules: Rules,
+) -> int:
+    """Offer what a server has lost of other devices' versions, or give it up; returns how many wait."""
+    waiting = waiting_among(connection, list(lost))
+    others = {
+        name: one
+        for name, one in lost.items()
+        # A deletion of what the server does not have says nothing.
+        if one.version.device != rules.device
+        and name not in waiting
+        and (name in there or not one.deleted)
+    }
+    queued, _, _ = lose_or_offer(connection, others, there, rules)
+    return queued
+
+
+def _tombstone(name: str, stamp: int) -> Item:
+    from edge_mrl.wire import Item
+
+    return Item(name, stamp, np.empty((0, 1), np.float16), deleted=True)

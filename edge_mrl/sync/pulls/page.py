@@ -1,0 +1,79 @@
+"""Pages of changes: what is asked for, and what comes."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edge_mrl.errors import NetworkError
+from edge_mrl.wire import Item, Sums, UnreadableItem
+
+if TYPE_CHECKING:
+    from edge_mrl.store import replica
+
+__all__ = [
+    "ChangePage",
+    "UnreadablePageError",
+    "read_number",
+    "read_sums",
+]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChangePage:
+    """Some changes of a tenant's documents.
+
+    Attributes:
+        items: The documents, oldest change first.
+        unreadable: Documents among them that cannot be read, by version and reason.
+        cursor: The last change on this page.
+        more: Whether more changes follow.
+        fence: The last change among the deletions that the server has forgotten; 0 if it has all.
+        epoch: The epoch in which the server counts its changes; a restored server begins a new one.
+        kept: The last push of this device that the server had when the epoch began.
+        offset_ms: The server's clock minus this machine's.
+        offers: The largest stamp of other devices' versions that may be sent; None from an older server.
+        sum: The sum of the tenant's live documents (``wire.Sums``), on the last page of the changes; None
+            where the server does not say.
+        sums: The sums of its groups, where they were asked for.
+        restamp: How stamps were brought back that were ahead of the server's clock; None if none were.
+    """
+
+    items: Sequence[Item]
+    cursor: int
+    more: bool
+    fence: int
+    epoch: str
+    kept: int
+    offset_ms: int
+    unreadable: Sequence[UnreadableItem] = ()
+    offers: int | None = None
+    sum: int | None = None
+    sums: Sums | None = None
+    restamp: replica.Restamp | None = None
+
+
+class UnreadablePageError(NetworkError):
+    """A page that is what the server sent, and still cannot be read."""
+
+
+def read_number(value: object) -> int | None:
+    """A number of 16 digits, as far as it is one: what is beside the documents stops no page."""
+    if not isinstance(value, str) or len(value) != 16:
+        return None
+    try:
+        return int(value, 16)
+    except ValueError:
+        return None
+
+
+def read_sums(value: object) -> Sums | None:
+    """The sums of a page, as far as they are some."""
+    if not isinstance(value, str):
+        return None
+    try:
+        return Sums.read(b64decode(value, validate=True))
+    except ValueError:
+        return None
