@@ -34,7 +34,7 @@ def check_encoding(name: str | None) -> str | None:
     if name is None:
         return None
     try:
-        b"".decode(name)  # refuses encodings that are not of text, such as base64
+        b"a".decode(name, "ignore")  # refuses encodings that are not of text, such as base64
     except (LookupError, ValueError) as error:
         raise UsageError(
             f"there is no text encoding {name!r}: expected a name such as latin-1, cp1252 or utf-16-le"
