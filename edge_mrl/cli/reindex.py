@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_mrl.cli.common.output import count, duration, print_json
 from edge_mrl.cli.common.progress import Progress
 from edge_mrl.cli.common.stores import add_store, add_threads, key_of
 
+if TYPE_CHECKING:
+    from edge_mrl.ingest import Refused
+
 __all__ = ["HELP", "add_arguments", "run"]
+
+#: The exit code where some texts were left out, and how many of them are named.
+LEFT_OUT, MOST_NAMED = 5, 20
 
 HELP = "change a store to another bundle"
 _EPILOG = """\
@@ -21,7 +28,10 @@ the command at any time and run it again to go on.
 example:
   edge-mrl reindex --bundle minilm-64 --store notes.db
 
-exit codes: 0 done; 2 wrong usage, or the bundle or store cannot be used; 130 interrupted
+A text that the new bundle cannot take is named. It stays in the store, where only its words are found.
+
+exit codes: 0 done; 2 wrong usage, or the bundle or store cannot be used; 5 done, but the bundle cannot
+take some texts, which are named; 130 interrupted
 """
 
 
@@ -50,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
     started = time.monotonic()
     facts: dict[str, Any] = {}
+    refused: list[Refused] = []
     with Index.open(
         args.store, key=key_of(args), threads=args.threads, low_memory=args.low_memory
     ) as index:
@@ -64,7 +75,11 @@ def run(args: argparse.Namespace) -> int:
 
             try:
                 embedded = index.reindex(
-                    args.bundle, max_tokens=args.max_tokens, overlap=args.overlap, progress=show
+                    args.bundle,
+                    max_tokens=args.max_tokens,
+                    overlap=args.overlap,
+                    progress=show,
+                    refused=refused,
                 )
             except KeyboardInterrupt:
                 bar.write(
@@ -73,12 +88,15 @@ def run(args: argparse.Namespace) -> int:
                 raise
         facts |= {
             "embedded": embedded,
+            "refused": [{"id": one.id, "reason": one.reason} for one in refused],
             "documents": index.count().documents,
             "from": before.bundle,
             "to": index.binding.bundle,
             "dim": index.binding.dim,
             "seconds": round(time.monotonic() - started, 3),
         }
+    for one in [] if args.quiet else refused[:MOST_NAMED]:
+        print(f"edge-mrl: warning: {one.id}: not embedded, {one.reason}", file=sys.stderr)
     if args.json:
         print_json(facts)
     elif not args.quiet:
@@ -86,4 +104,4 @@ def run(args: argparse.Namespace) -> int:
             f"{count(embedded, 'document')} embedded in {duration(facts['seconds'])}; "
             f"the store's bundle is {facts['to']}, {facts['dim']} dimensions"
         )
-    return 0
+    return LEFT_OUT if refused else 0

@@ -241,3 +241,55 @@ def test_search_shows_paths_and_says_that_nothing_was_found(
     assert (json.loads(captured.out)["hits"], captured.err) == ([], "nothing found\n")
     assert main(["delete", "n/a.md", "--store", "s.db", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["deleted"] == 1
+
+
+def test_delete_forgets_a_folder(index: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    write("n/a.md")
+    write("m/b.md")
+    index("n", "keep=m")
+    (name,) = (name for name in Index.open("s.db").stats().roots if name != "keep")
+    assert main(["delete", "--folder", name, "--store", "s.db", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["deleted"] == 1
+    assert list(Index.open("s.db").stats().roots) == ["keep"]
+    assert main(["delete", "--folder", name, "--store", "s.db"]) == 2
+    assert "expected one of keep" in capsys.readouterr().err
+    _, facts, _ = index("keep=m", "--prune")
+    assert (facts["unchanged"], facts["store"]["documents"]) == (1, 1)
+
+
+def test_reindexing_names_a_text_that_the_new_bundle_refuses(
+    index: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = with_token_beyond(copy_bundle(tmp_path / "bundle"))
+    write("n/a.md", "the cat")
+    write("n/b.md", f"open {BEYOND} now")
+    index("n")
+    assert main(["reindex", "--bundle", str(bundle), "--store", "s.db", "--json"]) == 5
+    captured = capsys.readouterr()
+    assert [one["id"].partition("/")[2] for one in json.loads(captured.out)["refused"]] == ["b.md"]
+    assert "b.md: not embedded" in captured.err
+
+
+def test_embedding_names_the_line_that_the_bundle_refuses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = with_token_beyond(copy_bundle(tmp_path / "bundle"))
+    lines = tmp_path / "lines.txt"
+    lines.write_text(f"the cat\na dog\nopen {BEYOND}\n0 1\n")
+    assert main(["embed", str(lines), "--bundle", str(bundle), "--quiet"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("edge-mrl: error: text 3: the bundle's graph cannot read this text")
+    assert said.count("\n") == 1
+
+
+def test_enrolling_with_a_bundle_makes_an_empty_store(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "s.db"
+    where = ["--server", "http://127.0.0.1:9", "--invitation", "none", "--store", str(store)]
+    assert main(["enroll", *where]) == 2
+    assert not store.exists()
+    assert main(["enroll", *where, "--bundle", str(TINY)]) == 4
+    capsys.readouterr()
+    with Index.open(store) as index:
+        assert index.count().documents == 0
