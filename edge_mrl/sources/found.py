@@ -106,7 +106,7 @@ def note_roots(store: Store, places: Places) -> None:
     from edge_mrl.store import read_roots
 
     before = {root.prefix: root for root in read_roots(store)}
-    moving = {move.old.prefix for move in places.moves}
+    moving = {root.prefix for move in places.moves for root in (move.old, move.new)}
     changed = [
         root
         for prefix, root in places.roots.items()

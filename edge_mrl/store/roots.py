@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edge_mrl.documents import Document
-from edge_mrl.errors import DamagedError
+from edge_mrl.errors import DamagedError, StoreBusyError
 from edge_mrl.store.codefile.state import write_state
 from edge_mrl.store.records import checksum, decode_metadata, document_check
 from edge_mrl.store.replica.moved import note_moved
@@ -141,9 +141,20 @@ def drop_damaged_roots(connection: sqlite3.Connection) -> None:
 
 
 def write_roots(store: Store, roots: Sequence[Root]) -> None:
-    """Write roots, each in place of the one of its prefix."""
+    """Write roots, each in place of the one of its prefix.
+
+    Raises:
+        StoreBusyError: Another process has named one of the folders meanwhile; nothing was written.
+    """
     with store.writing(), store.locked() as (connection, _):
         for root in roots:
+            query = "SELECT prefix FROM roots WHERE path = ? AND prefix <> ?"
+            others = connection.execute(query, (os.fsencode(root.path), root.prefix)).fetchall()
+            there = connection.execute("SELECT 1 FROM roots WHERE prefix = ?", (root.prefix,))
+            if others and there.fetchone() is None:
+                raise StoreBusyError(
+                    f"another process has indexed {root.path} for the first time just now: try again"
+                )
             _write(connection, root)
 
 

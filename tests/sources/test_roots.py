@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_mrl.documents import Document, PassageRule
-from edge_mrl.errors import UsageError
+from edge_mrl.errors import StoreBusyError, UsageError
 from edge_mrl.sources import (
     Places,
     Search,
@@ -194,6 +194,19 @@ def test_nested_folders_keep_their_ids_in_any_order(store: Store, tmp_path: Path
     assert set(first) < set(both)
     assert len(both) == 2
     assert index(store, inner) == first
+
+
+def test_two_processes_that_index_a_folder_first_do_not_double_it(
+    store: Store, tmp_path: Path
+) -> None:
+    root = write(tmp_path / "notes" / "x.md").parent
+    both = [Places(store), Places(store)]
+    for places in both:
+        places.resolve([str(root)])
+    note_roots(store, both[0])
+    with pytest.raises(StoreBusyError, match="try again"):
+        note_roots(store, both[1])
+    assert len(read_roots(store)) == 1
 
 
 # --- stores of earlier versions

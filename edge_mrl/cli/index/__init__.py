@@ -243,6 +243,12 @@ def _prepare(store: Store, places: Places, args: argparse.Namespace) -> Moved | 
     from edge_mrl.sources import move_ids, note_roots
     from edge_mrl.store import Moved
 
+    for root in places.roots_in_use():
+        if root.numbered:
+            places.notes.append(
+                f"ids of documents from {root.path} are those of an earlier version; --move-ids gives "
+                "them ids that other devices do not share"
+            )
     for note in [] if args.quiet else places.notes:
         print(f"edge-mrl: note: {note}", file=sys.stderr)
     note_roots(store, places)
