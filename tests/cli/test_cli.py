@@ -201,14 +201,15 @@ def test_index_when_quiet_prints_nothing(tmp_path: Path) -> None:
     assert (result.stdout, result.stderr) == (b"", b"")
 
 
-def test_index_names_the_bad_line_and_keeps_what_was_committed(store: Path, tmp_path: Path) -> None:
+def test_index_names_the_bad_line_and_stores_what_is_before_it(store: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"id": "y", "text": "it"}\n{"id": "z"}\n')
     result = run("index", bad, "--store", store)
     assert result.returncode == 2
     assert f"{bad}:2: expected" in result.stderr.decode()
+    assert b"1 document done and safe" in result.stderr
     with Index.open(store) as index:
-        assert index.count().documents == 4
+        assert index.count().documents == 5
 
 
 def test_search_finds_what_was_indexed(store: Path) -> None:

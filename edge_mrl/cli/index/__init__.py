@@ -219,9 +219,7 @@ def _find(args: argparse.Namespace) -> tuple[Places, Scan]:
     try:
         store: Store | None = Store.open(args.store, key=key_of(args))
     except NoStoreError:
-        if args.bundle is None:
-            raise
-        store = None
+        store = None  # made, or missed, once it is known that the paths are right
     try:
         places = Places(store, move_ids=args.move_ids)
         places.resolve(args.paths)

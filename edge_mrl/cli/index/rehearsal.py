@@ -33,16 +33,17 @@ def rehearse(args: argparse.Namespace) -> int:
     from edge_mrl.sources import Places, Search, find_in_roots, what_is_gone
     from edge_mrl.store import Store
 
+    missing: NoStoreError | None = None
     try:
         store: Store | None = Store.open(args.store, key=key_of(args))
-    except NoStoreError:
-        if args.bundle is None:
-            raise
-        store = None
+    except NoStoreError as error:
+        store, missing = None, error
     try:
         places = Places(store, move_ids=args.move_ids)
         places.resolve(args.paths)
         scan = find_in_roots(places, Search(include=args.include, as_text=args.as_text))
+        if missing is not None and args.bundle is None:
+            raise missing
         run = Run(places, scan, skip_bad=args.skip_bad, encoding=args.encoding)
         with Progress("reading", run.total_bytes, quiet=args.quiet) as bar:
             run.watch(bar)
