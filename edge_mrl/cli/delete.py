@@ -53,7 +53,9 @@ def run(args: argparse.Namespace) -> int:
     from edge_mrl.sources import ids_of_paths
 
     if [bool(args.ids), bool(args.filter), args.folder is not None].count(True) != 1:
-        raise UsageError("expected either ids, --filter or --folder (see `edge-mrl delete --help`)")
+        raise UsageError(
+            "expected either ids or --filter, or --folder (see `edge-mrl delete --help`)"
+        )
     with open_existing(args) as index:
         where = parse_filter(args.filter)
         if where == {}:
