@@ -60,6 +60,7 @@ _TYPES: dict[str, np.dtype[Any]] = {
     "float16": np.dtype("<f2"),
     "float32": np.dtype("<f4"),
     "int8": np.dtype("i1"),
+    "uint8": np.dtype("u1"),
 }
 _ITEM_KEYS = frozenset({"id", "v", "n", "del", "by", "text", "meta", "spans"})
 
@@ -70,7 +71,7 @@ class Message:
 
     Attributes:
         header: The JSON object, without the keys that describe the vectors.
-        vectors: float16, float32 or int8 [n, dim]; n may be 0.
+        vectors: float16, float32 or int8 [n, dim], or uint8[n, bytes] of packed codes; n may be 0.
     """
 
     header: Mapping[str, Any]
@@ -110,7 +111,7 @@ def encode_message(header: Mapping[str, Any], vectors: NDArray[Any]) -> bytes:
 
     Args:
         header: JSON values by name, without the names ``dtype`` and ``dim``.
-        vectors: float16, float32 or int8 [n, dim].
+        vectors: float16, float32 or int8 [n, dim], or uint8[n, bytes] of packed codes.
     """
     name = vectors.dtype.name
     whole = {**header, "dtype": name, "dim": int(vectors.shape[1])}

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from edge_mrl.bundle import derive_codes, head_id
+from edge_mrl.codes.packing import INT8, Packing
 from edge_mrl_server.errors import InvalidHeadError, LimitReachedError
-from edge_mrl_server.http.heads import CodeKey, HeadCache
+from edge_mrl_server.http.heads import CodeKey, HeadCache, read_packing
 from edge_mrl_server.http.refusals import Refusal
 from edge_mrl_server.storage import heads
 from tests.server.conftest import Place
 from tests.support.serving import units
+from tests.support.stores import PACKINGS, packing
 
 
 def matrix(seed: int = 0, shape: tuple[int, int] = (8, 4)) -> NDArray[np.float32]:
@@ -100,6 +104,42 @@ def test_codes_are_those_that_a_device_derives(place: Place) -> None:
     expected = derive_codes(full.astype(np.float32), matrix(), dim=3, layer_norm=True, scale=0.5)
     assert np.array_equal(code.derive(head, full), expected)
     assert code.derive(head, units(0)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("name", PACKINGS)
+def test_codes_are_packed_as_a_device_asks(place: Place, name: str) -> None:
+    tenant, kept = place.tenant(), packing(name, 3)
+    code = CodeKey(register(place, tenant), 3, 0.5, kept)
+    head = HeadCache().get(place.database, tenant, code, 8)
+    full = units(5, seed=4)
+    plain = CodeKey(code.head, 3, 0.5).derive(head, full)
+    assert code.derive(head, full).tobytes() == kept.pack(plain.view(np.int8)).tobytes()
+    assert code.none.shape == (0, kept.bytes(3))
+    assert (
+        code.none.dtype == code.derive(head, full).dtype == (np.int8 if kept == INT8 else np.uint8)
+    )
+
+
+def test_packings_are_read_from_a_request_or_refused() -> None:
+    assert read_packing({}, 3) == INT8
+    assert read_packing({"stored": "int4", "step": "2.5"}, 3) == Packing("int4", 2.5)
+    centre = base64.urlsafe_b64encode(np.array([-1, 0, 5], np.int8).tobytes()).decode().rstrip("=")
+    wanted = Packing("2bit", 4.0, (-1, 0, 5))
+    assert read_packing({"stored": "2bit", "step": "4.0", "centre": centre}, 3) == wanted
+    for query in (
+        {"stored": "int2"},
+        {"stored": "int4"},
+        {"stored": "int4", "step": "nan"},
+        {"stored": "int4", "step": "x"},
+        {"stored": "2bit", "step": "2.5"},
+        {"stored": "2bit", "step": "4", "centre": centre + "AAAA"},
+        {"stored": "2bit", "step": "4", "centre": "\u00e4"},
+        {"stored": "1bit", "centre": centre},
+        {"step": "4"},
+    ):
+        with pytest.raises(Refusal) as raised:
+            read_packing(query, 3)
+        assert (raised.value.status, raised.value.code) == (400, "malformed")
 
 
 def test_code_that_does_not_fit_is_refused(place: Place) -> None:

@@ -64,13 +64,19 @@ class Entries:
 
     def _check_kind(self, items: Sequence[Item]) -> None:
         manifest = self._manifest
-        kind, width = ("float16", manifest.full_dim) if self._full else ("int8", manifest.dim)
+        packed = manifest.code.packing.bytes(manifest.dim)
+        expected = (
+            {"float16": manifest.full_dim}
+            if self._full
+            else {"int8": manifest.dim, "uint8": packed}
+        )
         for item in items:
             rows = item.vectors
-            if len(rows) and (rows.dtype.name != kind or rows.shape[1] != width):
+            if len(rows) and expected.get(rows.dtype.name) != rows.shape[1]:
+                kinds = " or ".join(f"{kind}[n, {width}]" for kind, width in expected.items())
                 raise NetworkError(
                     f"the server sent {rows.dtype}[n, {rows.shape[1]}] for document {item.id!r}, "
-                    f"expected {kind}[n, {width}]"
+                    f"expected {kinds}"
                 )
 
     def _entry(self, item: Item) -> Entry | None:
@@ -89,6 +95,8 @@ class Entries:
         if not len(rows):
             empty = np.empty((0, manifest.full_dim or 1), np.float32)
             return np.empty((0, manifest.dim), np.int8), empty
+        if rows.dtype == np.uint8:
+            return manifest.code.packing.representatives(rows, manifest.dim), None
         if not self._full:
             return rows, None
         full = rows.astype(np.float32)

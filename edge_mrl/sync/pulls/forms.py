@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from edge_mrl.codes import CODE_MAX
 
 if TYPE_CHECKING:
     from edge_mrl.bundle import Manifest
+    from edge_mrl.codes import Packing
 
 __all__ = ["PAGE_ITEMS", "CodeKey", "PageForm"]
 
@@ -27,20 +29,29 @@ class CodeKey:
         head: The id of the projection head.
         dim: Dimensions of a code.
         scale: The scale of int8 values.
+        packing: How the store packs its codes; a server that knows how sends them packed.
     """
 
     head: str
     dim: int
     scale: float
+    packing: Packing
 
     @classmethod
     def of(cls, manifest: Manifest) -> CodeKey:
         """The key of a bundle's codes."""
-        return cls(manifest.head.id, manifest.dim, manifest.code.scale)
+        code = manifest.code
+        return cls(manifest.head.id, manifest.dim, code.scale, code.packing)
 
     def is_named(self, said: object) -> bool:
-        """Whether an answer names this key. Scales that give the same codes are the same."""
+        """Whether an answer names this key. Scales that give the same codes are the same.
+
+        A server that knows no packed codes says nothing of them, and sends int8 codes.
+        """
         if not isinstance(said, dict):
+            return False
+        packed = (self.packing.kind, self.packing.step)
+        if "stored" in said and (said["stored"], said.get("step")) != packed:
             return False
         scale = said.get("scale")
         return (said.get("head"), said.get("dim")) == (self.head, self.dim) and (
@@ -51,8 +62,21 @@ class CodeKey:
 
     @property
     def query(self) -> dict[str, Any]:
-        """The key as parameters of a request."""
-        return {"head": self.head, "dim": self.dim, "scale": repr(float(self.scale))}
+        """The key as parameters of a request; servers that do not know the last three ignore them."""
+        query: dict[str, Any] = {
+            "head": self.head,
+            "dim": self.dim,
+            "scale": repr(float(self.scale)),
+        }
+        packing = self.packing
+        if packing.kind != "int8":
+            query["stored"] = packing.kind
+            if packing.step is not None:
+                query["step"] = repr(float(packing.step))
+            if packing.centre is not None:
+                centre = np.array(packing.centre, np.int8).tobytes()
+                query["centre"] = base64.urlsafe_b64encode(centre).decode().rstrip("=")
+        return query
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from edge_mrl.wire import (
 )
 from edge_mrl_server.errors import RestoredError
 from edge_mrl_server.http.files import file_response
-from edge_mrl_server.http.heads import CodeKey
+from edge_mrl_server.http.heads import CodeKey, read_packing
 from edge_mrl_server.http.load.turns import HEAVY, WRITE
 from edge_mrl_server.http.lost import lost_versions
 from edge_mrl_server.http.openapi import DESCRIPTION
@@ -144,7 +144,7 @@ async def pull(service: Service, request: Request) -> Reply:
         if code is not None:
             head = service.heads.get(service.database, principal.tenant, code, changes.full_dim)
             items = [coded(item, code, head) for item in items]
-            like = np.zeros((0, code.dim), np.int8)
+            like = code.none
         header: dict[str, Any] = {
             "since": since,
             "cursor": changes.cursor,
@@ -429,4 +429,4 @@ def _code(request: Request) -> CodeKey:
         raise Refusal(400, "malformed", "scale: expected a number above 0")
     if "\0" in head:
         raise Refusal(400, "malformed", "head: expected 64 hex digits")
-    return CodeKey(head, dim, scale)
+    return CodeKey(head, dim, scale, read_packing(query, dim))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl.bundle import derive_codes, head_id
-from edge_mrl.codes import CODE_MAX
+from edge_mrl.codes import CODE_MAX, INT8, Packing
 from edge_mrl_server.http.refusals import Refusal
 from edge_mrl_server.storage import Database, Head, heads
 
-__all__ = ["CodeKey", "HeadCache"]
+__all__ = ["CodeKey", "HeadCache", "read_packing"]
 
 #: Bytes of matrices that are kept.
 MAX_CACHED_BYTES = 64 << 20
@@ -31,12 +33,14 @@ class CodeKey:
         head: The head's id.
         dim: Dimensions of the code.
         scale: The value that 127 stands for.
+        packing: How the device's store packs its codes; codes are sent packed in the same way.
         step: What values are multiplied with: scales that give the same one are the same code.
     """
 
     head: str
     dim: int
     scale: float = field(compare=False)
+    packing: Packing = INT8
     step: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -44,19 +48,57 @@ class CodeKey:
 
     def as_json(self) -> dict[str, Any]:
         """As an answer names it: a device compares it with what it asked for."""
-        return {"head": self.head, "dim": self.dim, "scale": self.scale}
+        named: dict[str, Any] = {"head": self.head, "dim": self.dim, "scale": self.scale}
+        if self.packing != INT8:
+            named |= {"stored": self.packing.kind, "step": self.packing.step}
+        return named
 
-    def derive(self, head: Head, vectors: NDArray[np.float16]) -> NDArray[np.int8]:
-        """The codes, int8[n, dim], of full vectors, float16[n, full_dim]."""
+    @property
+    def none(self) -> NDArray[np.int8] | NDArray[np.uint8]:
+        """No codes, with the type and width that codes have in a frame."""
+        return self._packed(np.zeros((0, self.dim), np.int8))
+
+    def derive(
+        self, head: Head, vectors: NDArray[np.float16]
+    ) -> NDArray[np.int8] | NDArray[np.uint8]:
+        """The codes of full vectors, float16[n, full_dim]: int8[n, dim], or uint8[n, bytes] if packed."""
         if not len(vectors):
-            return np.zeros((0, self.dim), np.int8)
-        return derive_codes(
+            return self.none
+        codes = derive_codes(
             vectors.astype(np.float32),
             head.matrix,
             dim=self.dim,
             layer_norm=head.layer_norm,
             scale=self.scale,
         )
+        return self._packed(codes)
+
+    def _packed(self, codes: NDArray[np.int8]) -> NDArray[np.int8] | NDArray[np.uint8]:
+        return codes if self.packing == INT8 else self.packing.pack(codes)
+
+
+def read_packing(query: Mapping[str, str], dim: int) -> Packing:
+    """How a device wants codes of so many dimensions to be packed, from a request's parameters.
+
+    Raises:
+        Refusal: The parameters are not those of a kind of code.
+    """
+    kind, step, centre = query.get("stored", "int8"), query.get("step"), query.get("centre")
+    try:
+        packing = Packing(kind, None if step is None else float(step), _centre(centre))
+    except ValueError as error:
+        raise Refusal(400, "malformed", f"step or centre: {error}") from error
+    if not packing.fits(dim):
+        wanted = "a kind of code, with its step and centre"
+        raise Refusal(400, "malformed", f"stored={kind[:16]!r}, step, centre: expected {wanted}")
+    return packing
+
+
+def _centre(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    data = base64.b64decode(text + "=" * (-len(text) % 4), altchars="-_", validate=True)
+    return tuple(np.frombuffer(data, np.int8).tolist())
 
 
 class HeadCache:

@@ -143,6 +143,17 @@ _CODE = [
         {"type": "number", "minimum": 1e-6, "maximum": 1e6},
         "the value that 127 stands for",
     ),
+    _query(
+        "stored",
+        {"type": "string", "enum": ["int8", "int4", "2bit", "1bit"]},
+        "how the codes are packed (default: int8)",
+    ),
+    _query("step", {"type": "number", "exclusiveMinimum": 0}, "the step of packed codes"),
+    _query(
+        "centre",
+        {"type": "string", "pattern": "^[A-Za-z0-9_-]*$"},
+        "the centre of packed codes: int8 values in base64url",
+    ),
     _query("text", _FLAG, "1: with text and metadata"),
 ]
 _OPEN: list[dict[str, Any]] = []

@@ -19,8 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-
 from edge_mrl.wire import Item, encode_items
 from edge_mrl_server.http.heads import CodeKey, HeadCache
 from edge_mrl_server.http.limits import Buckets
@@ -252,10 +250,9 @@ class SnapshotCache:
                     "space": row.space_id,
                     "code": code.as_json(),
                 }
-                like = np.zeros((0, code.dim), np.int8)
                 for page in _at_least_one(pages):
                     frame = encode_items(
-                        first, [coded(item, code, head) for item in page], like=like
+                        first, [coded(item, code, head) for item in page], like=code.none
                     )
                     data = _LENGTH.pack(len(frame)) + frame
                     first = {}
