@@ -59,7 +59,7 @@ def main() -> int:
     model, sets = read_sets(args, "heads")
     dims = tuple(args.dim or DIMS)
     if len(sets) > 1:
-        sets["mixed"] = _mixed(list(sets.values()))
+        sets["mixed"] = mixed(list(sets.values()))
     results = measure(sets, shipped_trial(model, (1,)), model, dims)
     settings = {"model": model.name, "dims": list(dims), "reranked": RERANKED, "code": "int8"}
     path = save("heads", settings, results)
@@ -79,7 +79,7 @@ def _kept(data: JudgedSet, matrix: Float | None, dim: int) -> dict[str, Any]:
     return data.kept(left, right)
 
 
-def _mixed(sets: list[JudgedSet]) -> JudgedSet:
+def mixed(sets: list[JudgedSet]) -> JudgedSet:
     """All sets in one index."""
     starts = np.cumsum([0, *(len(s.documents) for s in sets)])[:-1]
     relevance = [
