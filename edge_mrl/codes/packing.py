@@ -32,6 +32,7 @@ __all__ = [
     "normalize",
     "pack",
     "pack_bits",
+    "plain_packing",
     "quantize",
     "similarity",
     "two_bit_step",
@@ -115,8 +116,26 @@ def two_bit_step(codes: NDArray[np.int8], centre: Sequence[int] | None = None) -
         At least 1, and at most 42, so that all levels are int8 codes.
     """
     around = codes.astype(np.float64) - (0 if centre is None else np.array(centre))
-    spread = float(np.sqrt(np.square(around).mean()))
-    return min(max(round(_BEST_HALF_STEP * spread), 1), CODE_MAX // 3)
+    return _whole_step(float(np.sqrt(np.square(around).mean())))
+
+
+def plain_packing(kind: str, dim: int, *, scale: float = 1.0) -> Packing:
+    """How codes of vectors of unit length are packed where no text is known.
+
+    Args:
+        kind: One of CODE_KINDS.
+        dim: Dimensions of the code.
+        scale: The bundle's ``code.scale``.
+
+    Raises:
+        UsageError: The kind is unknown.
+    """
+    if _bits(kind) == 4:
+        return Packing(kind, int4_step(dim, scale=scale))
+    if kind == "2bit":
+        spread = CODE_MAX / (scale * math.sqrt(dim))
+        return Packing(kind, float(_whole_step(spread)))
+    return Packing(kind)
 
 
 def code_bytes(dim: int, kind: str) -> int:
@@ -275,6 +294,24 @@ class Packing:
         """Unpack uint8[n, bytes] to levels int8[n, dim]; see ``unpack``."""
         return unpack(packed, dim, self.kind, step=self.step, centre=self.centre)
 
+    def representatives(self, packed: NDArray[np.uint8], dim: int) -> NDArray[np.int8]:
+        """int8 codes that are packed like the ones that were packed.
+
+        Args:
+            packed: uint8[n, bytes], made by ``pack`` with this packing.
+            dim: Dimensions d.
+
+        Returns:
+            int8[n, d]; ``pack`` gives ``packed`` again.
+        """
+        levels = self.unpack(packed, dim)
+        if self.kind == "int4":
+            middles = _nibble_middles(float(self.step or 1))
+            return middles.take((levels.astype(np.intp) + 15) // 2)
+        if self.kind == "2bit" and self.centre is None:
+            levels = levels * np.int8(self.step or 1)
+        return levels
+
     def bits(self, codes: NDArray[np.int8]) -> NDArray[np.uint8]:
         """The 1-bit codes, uint8[n, ceil(d / 8)], of int8[n, d]; a search compares them first."""
         return pack_bits(codes, self.centre)
@@ -318,6 +355,11 @@ def _bits(kind: str) -> int:
     return CODE_BITS[kind]
 
 
+def _whole_step(spread: float) -> int:
+    """The step of 2-bit codes for a root mean square, such that all levels are int8 codes."""
+    return min(max(round(_BEST_HALF_STEP * spread), 1), CODE_MAX // 3)
+
+
 @functools.cache
 def _nibbles(step: float) -> NDArray[np.uint8]:
     """uint8[256]: the int4 code of each int8 code, indexed by its bits as uint8."""
@@ -333,6 +375,16 @@ def _pack_two_bits(
     around = codes.astype(np.int16) - middle
     upper, outer = around > 0, np.abs(2 * around - 1) > 4 * step
     return np.concatenate([np.packbits(upper, axis=1), np.packbits(upper == outer, axis=1)], axis=1)
+
+
+@functools.cache
+def _nibble_middles(step: float) -> NDArray[np.int8]:
+    """int8[16]: of the int8 codes with an int4 code, the middle one; 0 where there are none."""
+    nibbles = _nibbles(step)
+    codes = np.arange(-CODE_MAX, CODE_MAX + 1)
+    made = nibbles[codes.astype(np.int8).view(np.uint8)]
+    each = [codes[made == nibble] for nibble in range(16)]
+    return np.array([some[len(some) // 2] if len(some) else 0 for some in each], np.int8)
 
 
 @functools.cache

@@ -9,6 +9,7 @@ from edge_mrl.lazy import lazily
 if TYPE_CHECKING:
     from edge_mrl.heads.adaptation import Adaptation, adapt
     from edge_mrl.heads.excerpts import count_excerpts, take_excerpts
+    from edge_mrl.heads.fixed_rotation import random_rotation
     from edge_mrl.heads.rotation import ROTATION_STEPS, centred_packing, rotate_for_bits
     from edge_mrl.heads.selection import (
         MOST_PASSAGES,
@@ -37,6 +38,7 @@ __all__ = [
     "centred_packing",
     "count_excerpts",
     "nested_sizes",
+    "random_rotation",
     "rotate_for_bits",
     "split_held_out",
     "spread",
@@ -48,6 +50,7 @@ __getattr__ = lazily(
     {
         "adaptation": ("Adaptation", "adapt"),
         "excerpts": ("count_excerpts", "take_excerpts"),
+        "fixed_rotation": ("random_rotation",),
         "rotation": ("ROTATION_STEPS", "centred_packing", "rotate_for_bits"),
         "selection": (
             "MOST_PASSAGES",

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl.bundle import derive_codes, head_id, read_head, read_manifest
+from edge_mrl.codes import PLANES
 from edge_mrl.errors import GateError, UsageError
 from edge_mrl.heads.bundle import NewHead, place_for_head, with_head
 from edge_mrl.heads.excerpts import count_excerpts, take_excerpts
@@ -317,12 +318,12 @@ def _steps(trial: HeadTrial, kind: str) -> int | None:
 def _coded(trial: HeadTrial, matrix: Float, kind: str, manifest: Manifest) -> NewHead:
     """The head, for the kind of code that the store's bundle has."""
     packing = manifest.code.packing
-    if packing.kind != "1bit":
+    if packing.kind not in PLANES:
         return NewHead(matrix, kind, packing)
     norm, dim = manifest.head.layer_norm, manifest.dim
     rotated = rotate_for_bits(trial.full, matrix, dim=dim, layer_norm=norm)
     codes = derive_codes(trial.full, rotated, dim=dim, layer_norm=norm, scale=manifest.code.scale)
-    return NewHead(rotated, kind, centred_packing(codes))
+    return NewHead(rotated, kind, centred_packing(codes, packing.kind))
 
 
 def _recode(index: Index, vectors: _Vectors, folder: Path, head: NewHead, stage: Stage) -> int:

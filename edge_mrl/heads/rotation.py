@@ -1,4 +1,4 @@
-"""What 1-bit codes need to keep most: rotated directions, and a centre.
+"""What 1-bit and 2-bit codes need to keep most: rotated directions, and a centre.
 
 A bit tells most if it is set as often as not and repeats no other bit. So a head's directions are rotated
 within their span until the vectors lie near the corners of a cube (iterative quantisation, Gong and
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl.bundle import head_inputs
-from edge_mrl.codes import CODE_MAX, Packing, normalize
+from edge_mrl.codes import CODE_BITS, CODE_MAX, Packing, normalize, two_bit_step
 
 __all__ = ["ROTATION_STEPS", "centred_packing", "rotate_for_bits", "rotation_to_corners"]
 
@@ -74,17 +74,22 @@ def rotation_to_corners(vectors: Float, advance: Callable[[], None] = lambda: No
     return rotation
 
 
-def centred_packing(codes: NDArray[np.int8]) -> Packing:
-    """The packing of 1-bit codes around the mean of some int8 codes.
+def centred_packing(codes: NDArray[np.int8], kind: str = "1bit") -> Packing:
+    """The packing of 1-bit or 2-bit codes around the mean of some int8 codes.
 
     Args:
         codes: int8[n, dim], codes of text like the text that will be stored.
+        kind: "1bit" or "2bit".
 
     Returns:
-        The packing; its step is the mean distance of the codes from their mean.
+        The packing. The step of 1-bit codes is the mean distance of the codes from their mean, that of
+        2-bit codes suits their spread (``edge_mrl.codes.two_bit_step``).
     """
-    centre = np.rint(codes.mean(axis=0))
-    distance = float(np.rint(np.abs(codes - centre).mean()))
-    step = max(distance, 1.0)
-    inside = np.clip(centre, step - CODE_MAX, CODE_MAX - step)
-    return Packing("1bit", step, tuple(int(c) for c in inside))
+    centre = np.rint(codes.mean(axis=0)).astype(int)
+    if kind == "2bit":
+        step = two_bit_step(codes, centre.tolist())
+    else:
+        step = max(round(float(np.abs(codes - centre).mean())), 1)
+    room = CODE_MAX - step * (2 ** CODE_BITS[kind] - 1)
+    inside = np.clip(centre, -room, room)
+    return Packing(kind, float(step), tuple(int(c) for c in inside))

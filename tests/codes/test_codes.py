@@ -247,6 +247,18 @@ def test_two_bit_codes_unpack_to_the_levels_nearest_to_the_codes(
 
 
 @pytest.mark.parametrize("name", PACKINGS)
+@pytest.mark.parametrize("dim", [1, 7, 64, 384, 4096])
+def test_packed_codes_have_representatives_that_pack_to_them(name: str, dim: int) -> None:
+    codes = np.random.default_rng(dim).integers(-127, 128, (40, dim)).astype(np.int8)
+    kept = packing(name, dim)
+    packed = kept.pack(codes)
+    again = kept.representatives(packed, dim)
+    assert again.dtype == np.int8
+    assert (kept.pack(again) == packed).all()
+    assert np.abs(again.astype(int)).max() <= CODE_MAX
+
+
+@pytest.mark.parametrize("name", PACKINGS)
 @pytest.mark.parametrize("dim", [1, 7, 64, 100, 384, 1536])
 def test_packed_codes_score_as_their_levels_do(name: str, dim: int) -> None:
     rng = np.random.default_rng(dim)

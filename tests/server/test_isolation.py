@@ -38,6 +38,9 @@ QUERY: Mapping[str, str] = {
     "head": PREFIX,
     "dim": "4",
     "scale": "1",
+    "stored": "2bit",
+    "step": "4",
+    "centre": "AAAAAA",
     "text": "1",
 }
 #: Set by the client for each request, or below.

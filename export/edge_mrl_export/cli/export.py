@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edge_mrl_export.build import Export
+    from edge_mrl_export.recipe import Recipe
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -18,10 +19,12 @@ HELP = "turn a text-embedding model into a small, verified bundle"
 _EPILOG = """\
 examples:
   edge-mrl export                                   all-MiniLM-L6-v2, 128 dimensions, int8
-  edge-mrl export BAAI/bge-small-en-v1.5 --dim 256 -o bge
+  edge-mrl export --code int4                       256 dimensions in the same 128 bytes: keeps more
+  edge-mrl export BAAI/bge-small-en-v1.5 --dim 128 -o bge
   edge-mrl export ./my-model --corpus notes/ --prune-vocab 16000
   edge-mrl export onnx/model.onnx --pooling mean
   edge-mrl export --corpus notes/ --head rotation   codes fitted to your text
+  edge-mrl export --code 2bit                       64 bytes for a passage
   edge-mrl export --corpus notes/ --code 1bit       48 bytes for a passage, all 384 dimensions
   edge-mrl export --target x86-64                   for PCs without VNNI instructions
 
@@ -46,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         metavar="DIR",
-        help="folder to write the bundle to (default: NAME-DIM)",
+        help="folder to write the bundle to (default: NAME-DIM, with -CODE if it is not int8)",
     )
     _add_code_arguments(parser)
     _add_network_arguments(parser)
@@ -77,14 +80,15 @@ def _add_code_arguments(parser: argparse.ArgumentParser) -> None:
         "--dim",
         type=int,
         metavar="N",
-        help="dimensions of the code (default: 128; with --code 1bit all of the model's)",
+        help="dimensions of the code (default: 128; with --code int4 or 2bit 256; with --code 1bit or "
+        "--head random all of the model's)",
     )
     parser.add_argument(
         "--code",
-        choices=("int8", "int4", "1bit"),
-        default="int8",
+        choices=("int8", "int4", "2bit", "1bit"),
         help="precision of the code that a store keeps for a passage: int8, 1 byte for each dimension "
-        "(default); int4, half a byte; 1bit, an eighth of a byte, best with --corpus",
+        "(default); int4, half a byte; 2bit, a quarter; 1bit, an eighth. 2bit and 1bit keep most with "
+        "--corpus",
     )
     parser.add_argument(
         "--coarse-only",
@@ -141,7 +145,8 @@ def _add_head_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         metavar="KIND|FILE.npy",
         help="projection head: auto (default; the best on held-out text), prefix (plain truncation), "
-        "rotation, pca, linear, or a file with your own matrix, float[D, dim]",
+        "rotation, pca, linear, random (a fixed rotation, which needs no text), or a file with your own "
+        "matrix, float[D, dim]",
     )
     parser.add_argument(
         "--mrl-dims",
@@ -203,7 +208,7 @@ def run(args: argparse.Namespace) -> int:
         pairs=args.pairs,
         allow_low_fidelity=args.allow_low_fidelity,
     )
-    output = args.output or _default_output(args.model, recipe.dim, recipe.code)
+    output = args.output or _default_output(args.model, recipe)
     try:
         result = export(args.model, output, recipe, force=args.force, sign=args.sign, stages=bar)
     finally:
@@ -216,10 +221,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _default_output(model: str | None, dim: int | None, code: str) -> Path:
+def _default_output(model: str | None, recipe: Recipe) -> Path:
+    """The model's name, with the dimensions and the code: model-128 or model-256-int4."""
     name = "all-MiniLM-L6-v2" if model is None else Path(model).resolve().name.removesuffix(".onnx")
-    size = "" if dim is None and code == "1bit" else f"-{dim or 128}"
-    return Path(f"{name}{size}" + ("" if code == "int8" else f"-{code}"))
+    return Path(f"{name}-{recipe.name}")
 
 
 def _data(result: Export) -> dict[str, Any]:

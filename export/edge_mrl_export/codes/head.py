@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mrl.codes import PLANES
 from edge_mrl.errors import UsageError
 from edge_mrl.heads import (
     MOST_PASSAGES,
@@ -18,6 +19,7 @@ from edge_mrl.heads import (
     Pairs,
     best_kind,
     count_excerpts,
+    random_rotation,
     split_held_out,
     spread,
     take_excerpts,
@@ -56,12 +58,15 @@ class ChosenHead:
         matrix: float32[D, dim], or None for the plain prefix.
         facts: For the report.
         notes: For the user: what could be better.
+        shipped: float32[n, D], vectors of the texts that come with edge-mrl, where the head was fitted to
+            them; otherwise None.
     """
 
     kind: str
     matrix: Float | None
     facts: dict[str, Any]
     notes: tuple[str, ...] = ()
+    shipped: Float | None = None
 
 
 def choose_head(source: Source, recipe: Recipe, texts: Sequence[str], stages: Stages) -> ChosenHead:
@@ -79,6 +84,13 @@ def choose_head(source: Source, recipe: Recipe, texts: Sequence[str], stages: St
     dim = recipe.resolved_dim(source)
     given = read_matrix(recipe.head_path, source.width, dim) if recipe.head_path else None
     texts = list(dict.fromkeys(texts))
+    if _random(source, recipe, dim, len(texts)):
+        why = (
+            "a fixed rotation" if recipe.head == "random" else "a fixed rotation: no text was given"
+        )
+        return ChosenHead(
+            "random", random_rotation(source.width, dim), {"kind": "random", "why": why}
+        )
     reason = _why_prefix(source, recipe, dim, len(texts))
     if reason is not None:
         return ChosenHead("prefix", None, {"kind": "prefix", "why": reason})
@@ -94,7 +106,9 @@ def choose_head(source: Source, recipe: Recipe, texts: Sequence[str], stages: St
     chosen = _tried(trial, kinds, given, recipe, stages)
     text = "your text" if own else SHIPPED
     facts = {**chosen.facts, "fitted_on": text}
-    return replace(chosen, facts=facts, notes=_notes(len(trial.full)) if own else ())
+    if own:
+        return replace(chosen, facts=facts, notes=_notes(len(trial.full)))
+    return replace(chosen, facts=facts, shipped=trial.full)
 
 
 def shipped_texts(source: Source) -> list[str]:
@@ -135,6 +149,14 @@ def _tried(
         facts |= {"agreement": agreements, "measured_agreement": trial.measured_agreement}
     facts["by_dimension"] = by_dimension
     return ChosenHead(kind, matrix, facts)
+
+
+def _random(source: Source, recipe: Recipe, dim: int, texts: int) -> bool:
+    """Whether the fixed rotation is taken: where few bits are kept of all dimensions, without text."""
+    if recipe.head != "auto":
+        return recipe.head == "random"
+    few_bits = recipe.resolved_code in PLANES and dim == source.width
+    return few_bits and texts < FEW_PASSAGES and recipe.pairs is None
 
 
 def _why_prefix(source: Source, recipe: Recipe, dim: int, texts: int) -> str | None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl.bundle import derive_codes
-from edge_mrl.codes import INT8, Packing, int4_step, normalize
+from edge_mrl.codes import INT8, Packing, normalize, plain_packing
 from edge_mrl.errors import UsageError
 from edge_mrl_export.quality.subject import Encoded, Subject
 
@@ -32,9 +32,7 @@ class Coding:
     @classmethod
     def plain(cls, head: Float | None, dim: int, kind: str, *, scale: float = 1.0) -> Coding:
         """A code of a kind with nothing fitted on text. For float32 the packing is not used."""
-        if kind == "int4":
-            return cls(head, Packing(kind, int4_step(dim, scale=scale)))
-        return cls(head, Packing(kind) if kind == "1bit" else INT8)
+        return cls(head, INT8 if kind == "float32" else plain_packing(kind, dim, scale=scale))
 
 
 def check_dim(subject: Subject, dim: int) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.codes import INT8, Packing, code_bytes, int4_step, normalize, quantize
+from edge_mrl.codes import INT8, Packing, code_bytes, normalize, plain_packing, quantize
 from edge_mrl.search import nearest
 from edge_mrl.store import CodeBlock, CodeTable, Layout, Segment
 from edge_mrl.wire import Item, encode_items
@@ -103,8 +103,7 @@ def _nothing_to_load(first: int, after: int) -> Segment:
 
 
 def _layout(dim: int, kind: str) -> Layout:
-    step = int4_step(dim) if kind == "int4" else None
-    return Layout(dim, packing=Packing(kind, step))
+    return Layout(dim, packing=plain_packing(kind, dim))
 
 
 def _frame_bytes(vector: NDArray[np.float16] | NDArray[np.int8]) -> int:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edge_mrl.bundle import derive_codes
 from edge_mrl.cli import Progress
-from edge_mrl.codes import CODE_KINDS
+from edge_mrl.codes import CODE_KINDS, PLANES
 from edge_mrl.heads import (
     MOST_PASSAGES,
     Excerpts,
@@ -100,7 +100,8 @@ def fit_codings(
         if subject.matryoshka
         else f"made by {head} heads"
     )
-    note = f"codes are {how}; 1-bit codes are rotated; both fitted to {len(full):,} documents, no query"
+    rotated = "1-bit and 2-bit codes are rotated"
+    note = f"codes are {how}; {rotated}; both fitted to {len(full):,} documents, no query"
     return FittedCodings(made, dict.fromkeys(shorter, head), note)
 
 
@@ -114,10 +115,10 @@ def _excerpts(subject: Subject, texts: Sequence[str], cache: Cache) -> Excerpts 
 
 
 def _fitted(subject: Subject, full: Float, head: Float | None, dim: int, kind: str) -> Coding:
-    if kind != "1bit":
+    if kind not in PLANES:
         return Coding.plain(head, dim, kind, scale=subject.scale)
     layer_norm = subject.layer_norm
     some = full[:: max(1, len(full) // BALANCED_ON)]
     rotated = rotate_for_bits(some, head, dim=dim, layer_norm=layer_norm)
     codes = derive_codes(some, rotated, dim=dim, layer_norm=layer_norm, scale=subject.scale)
-    return Coding(rotated, centred_packing(codes))
+    return Coding(rotated, centred_packing(codes, kind))
