@@ -53,6 +53,7 @@ HEADERS = {
     "If-Range",
     "If-Match",
     "If-None-Match",
+    "Edge-MRL-Copy",
 }
 #: A good value of each key of a frame.
 FRAME: Mapping[str, Any] = {
@@ -60,6 +61,7 @@ FRAME: Mapping[str, Any] = {
     "cursor": 0,
     "push": 0,
     "epoch": "",
+    "receipt": "",
     "ids": ["id-of-mine"],
     "k": 9,
     "text": True,
@@ -76,6 +78,7 @@ BODIES: Mapping[tuple[str, str], Callable[[Mapping[str, Any]], bytes]] = {
     ("/v1/enroll", "post"): lambda header: json.dumps(
         {"code": "x", "name": "y", **header}
     ).encode(),
+    ("/v1/token", "post"): lambda header: json.dumps({"nonce": "ab" * 32, **header}).encode(),
 }
 OPERATIONS = [
     (path, method) for path, methods in DESCRIPTION["paths"].items() for method in methods
