@@ -65,6 +65,7 @@ pythons: $(INSTALLED) ## The wheel on each Python of this machine, and with its 
 
 faults: $(INSTALLED) ## Sync through 200 schedules of faults and 10 fail-overs, recorded (10 minutes; docs/faults.md)
 	$(BIN)/python -m bench.sync.faults
+	$(BIN)/python -m pytest -q -n0 -m "nightly" tests/faults/test_media.py
 
 docs: $(INSTALLED) ## The API reference, from the docstrings, into build/docs
 	$(BIN)/python -W error docs/api.py build/docs

@@ -64,7 +64,7 @@ class Store:
         self.path = path
         self.database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         version = self.one("PRAGMA user_version")[0]
-        require(version in (5, 6, 7), f"{path} has version {version}, this reader knows 5 to 7")
+        require(version == 9, f"{path} has version {version}, this reader knows 9")
         self.rows, self.filed, self.generation = self.one(
             "SELECT next_row, filed, generation FROM state"
         )
@@ -109,7 +109,8 @@ class Store:
             "SELECT first_row, document, rows, crc, spans, codes FROM passages WHERE first_row >= ?"
         )
         for first, key, rows, crc, spans, codes in self.database.execute(sql, (self.filed,)):
-            require(crc == zlib.crc32(spans, zlib.crc32(codes, key)), f"document {key} is damaged")
+            start = b"".join(n.to_bytes(8, "little") for n in (first, key, rows))
+            require(crc == zlib.crc32(start + spans + codes), f"document {key} is damaged")
             raw = np.frombuffer(codes, "u1").reshape(rows, -1)
             yield first, np.full(rows, key, np.uint32), self.levels(raw)
 
@@ -177,8 +178,17 @@ def checksum(*values: int | bytes) -> int:
     """The CRC-32 of a row's values."""
     crc = 0
     for value in values:
-        data = value if isinstance(value, bytes) else repr(value).encode()
-        crc = zlib.crc32(data, zlib.crc32(len(data).to_bytes(8, "little"), crc))
+        if value is None:
+            data = b"\0"
+        elif isinstance(value, int):
+            data = b"\1" + value.to_bytes(8, "little", signed=True)
+        elif isinstance(value, float):
+            data = b"\2" + np.float64(value).tobytes()
+        else:
+            raw = value.encode() if isinstance(value, str) else value
+            tag = b"\3" if isinstance(value, str) else b"\4"
+            data = tag + len(raw).to_bytes(8, "little") + raw
+        crc = zlib.crc32(data, crc)
     return crc
 
 

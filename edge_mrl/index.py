@@ -253,7 +253,8 @@ class Index:
         """
         chosen = SearchOptions.of(options, k, **keywords)
         if rerank is None:
-            return Results(tuple(self._find([query], chosen)[0][0]))
+            found, _, damaged = self._find([query], chosen)
+            return Results(tuple(found[0]), damaged=damaged)
         if chosen.mode != "vector":
             raise UsageError(f'rerank needs mode "vector", not {chosen.mode!r}')
         if isinstance(rerank, str) and rerank not in ("auto", "always"):
@@ -286,8 +287,8 @@ class Index:
         """
         if isinstance(queries, str | bytes):
             raise TypeError("queries is a single string: pass a list of strings, e.g. [query]")
-        found, _ = self._find(queries, SearchOptions.of(options, k, **keywords))
-        return [Results(tuple(hits)) for hits in found]
+        found, _, damaged = self._find(queries, SearchOptions.of(options, k, **keywords))
+        return [Results(tuple(hits), damaged=damaged) for hits in found]
 
     def tune(self, stages: Funnel | str | None) -> None:
         """Set the stages of all searches that give none, until the bundle is changed.
@@ -386,34 +387,34 @@ class Index:
 
     def _find(
         self, queries: Sequence[str], options: SearchOptions
-    ) -> tuple[list[list[Hit]], list[QueryVectors | None]]:
-        """Hits for each query, and the queries' vectors."""
+    ) -> tuple[list[list[Hit]], list[QueryVectors | None], tuple[str, ...]]:
+        """Hits for each query, the queries' vectors, and damaged documents that were left out."""
         for _ in range(MOST_CHANGES):
             vectors, code = self._encode_queries(queries, options)
             with self._store.reading() as view:
                 if code not in (None, self._store.binding.code):
                     continue  # another process has just changed the bundle
-                return answer(view, queries, vectors, options), vectors
-        raise BindingError(
-            f"other processes change the bundle of {self.path} again and again: try again later"
-        )
+                hits = answer(view, queries, vectors, options)
+                return hits, vectors, tuple(view.names(view.damaged))
+        raise BindingError(f"other processes keep changing the bundle of {self.path}: try again")
 
     def _rerank(
         self, query: str, options: SearchOptions, rerank: Scorer | str, deadline_s: float
     ) -> Results:
         shortlist = replace(options, k=max(options.k, RESCORE_DEPTH))
-        (hits,), (vectors,) = self._find([query], shortlist)
+        (hits,), (vectors,), damaged = self._find([query], shortlist)
         full = None if vectors is None else vectors.full
         if full is None:
             reason = "the bundle gives no full vectors" if hits else None
-            return Results(tuple(hits[: options.k]), reason=reason)
-        return reorder(
+            return Results(tuple(hits[: options.k]), reason=reason, damaged=damaged)
+        results = reorder(
             hits,
             k=options.k,
             margin=self._margin() if rerank == "auto" else None,
             ask=lambda ids: self._scorer(rerank).rerank(ids, full, deadline_s=deadline_s),
             own=lambda ids: exact_scores(self._store, ids, full),
         )
+        return replace(results, damaged=damaged)
 
     def _margin(self) -> float:
         found = replica.enrollment_of(self._store)

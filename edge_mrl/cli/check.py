@@ -14,8 +14,9 @@ __all__ = ["HELP", "add_arguments", "run"]
 HELP = "check a store for damage"
 _EPILOG = """\
 Compares every document, passage, code and full vector with its checksum, the indexes of metadata and
-words with the documents, and the code file with the database. --repair rebuilds damaged indexes and a
-damaged code file. A damaged document cannot be repaired: index its file again, or delete it.
+words with the documents, and the code file with the database. --repair makes again what can be: indexes,
+lists, counters, the queue for the server, and the code file. A damaged document cannot be repaired: index
+its file again, or delete it.
 
 exit codes: 0 sound, or repaired; 1 damaged; 2 wrong usage, or the store cannot be read
 """
@@ -26,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     add_store(parser)
     parser.add_argument(
-        "--repair", action="store_true", help="rebuild damaged indexes and code file"
+        "--repair",
+        action="store_true",
+        help="make damaged indexes, lists, counters, queue and code file again",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--quiet", action="store_true", help="print problems only, no progress")
@@ -45,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"repaired: {text}")
     for text in health.problems:
         print(f"damaged: {text}")
+    for text in () if args.quiet else health.notes:
+        print(f"note: {text}")
     if health.sound and not args.quiet:
         print(f"sound: {count(health.documents, 'document')}")
     return 0 if health.sound else 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from edge_mrl.errors import DamagedError
@@ -53,11 +53,14 @@ class Results(Sequence[Hit]):
         ranked_by: "server" if the server ordered them by full vectors, else "local".
         reason: Why the order is the local one, if the server could have been asked: a sentence for
             people. None if nobody was to be asked, or if the server ordered the hits.
+        damaged: Ids of documents that were left out because they are not what was stored: put them again,
+            or delete them. Empty for a sound store.
     """
 
     hits: tuple[Hit, ...] = ()
     ranked_by: Literal["local", "server"] = "local"
     reason: str | None = None
+    damaged: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -71,15 +74,14 @@ class Results(Sequence[Hit]):
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Results):
-            return (self.hits, self.ranked_by, self.reason) == (
-                other.hits,
-                other.ranked_by,
-                other.reason,
-            )
+            return self._parts() == other._parts()
         return tuple(other) == self.hits if isinstance(other, list | tuple) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(self.hits)
+
+    def _parts(self) -> tuple[object, ...]:
+        return self.hits, self.ranked_by, self.reason, self.damaged
 
 
 def answer(
@@ -97,19 +99,30 @@ def answer(
         options: How to search.
 
     Returns:
-        For each query its hits, from the best.
+        For each query its hits, from the best. Damaged documents are left out, and are in
+        ``view.damaged``.
 
     Raises:
         UsageError: The filter cannot be understood, or the store cannot be searched by the stages.
-        DamagedError: What was found is not what was stored.
+        DamagedError: What all documents share is not what was stored.
     """
-    pairs = zip(queries, vectors, strict=True)
-    rankings = [rank(view, query, vector, options) for query, vector in pairs]
-    keys = sorted({found.key for ranking in rankings for found in ranking})
-    by_row = {found.key for ranking in rankings for found in ranking if found.row is not None}
-    by_word = [key for key in keys if key not in by_row]
-    documents = view.documents(keys)
-    places = {**view.places(sorted(by_row)), **view.places(by_word, partial=True)}
+    while True:
+        # Those that were found to be damaged are left out, and others take their places.
+        before = set(view.damaged)
+        wide = replace(options, k=options.k + len(before))
+        rankings = [
+            [found for found in rank(view, query, vector, wide) if found.key not in before]
+            for query, vector in zip(queries, vectors, strict=True)
+        ]
+        rankings = [ranking[: options.k] for ranking in rankings]
+        keys = sorted({found.key for ranking in rankings for found in ranking})
+        by_row = {found.key for ranking in rankings for found in ranking if found.row is not None}
+        by_word = [key for key in keys if key not in by_row]
+        documents = view.documents(keys, sound=True)
+        places = view.places(sorted(by_row), sound=True)
+        places |= view.places(by_word, partial=True, sound=True)
+        if view.damaged == before:
+            break
     return [
         [_hit(found, query, documents[found.key], places.get(found.key)) for found in ranking]
         for query, ranking in zip(queries, rankings, strict=True)

@@ -125,10 +125,10 @@ def _rescored(view: View, vectors: QueryVectors, matches: list[Match]) -> list[M
     Cosines of codes and of full vectors are on different scales, so they must not be mixed.
     """
     keys = [match.key for match in matches]
-    fulls = view.fulls(keys)
-    if vectors.full is None or len(fulls) < len(keys):
+    fulls, places = view.fulls(keys, sound=True), view.places(keys, sound=True)
+    matches = [match for match in matches if match.key not in view.damaged]
+    if vectors.full is None or not all(match.key in fulls for match in matches):
         return matches
-    places = view.places(keys)
     rescored = []
     for match in matches:
         vector = fulls[match.key][match.row - places[match.key][0]]

@@ -76,7 +76,7 @@ def exact_scores(
     scores: dict[str, float] = {}
     with store.reading() as view:
         keys = store.keys(names)
-        for key, rows in view.fulls(list(keys)).items():
+        for key, rows in view.fulls(list(keys), sound=True).items():
             lengths = np.maximum(np.linalg.norm(rows, axis=1), 1e-12)
             scores[keys[key]] = float((rows @ query / lengths).max())
     return scores

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         key_from_file,
     )
     from edge_mrl.store.engine.private import PrivateData, PrivateStream, private_data
-    from edge_mrl.store.health import Health, check
+    from edge_mrl.store.health.check import Health, check
     from edge_mrl.store.keywords import full_text_problem
     from edge_mrl.store.records import Binding, Counts, Entry, text_hash
     from edge_mrl.store.replica.dead_letters import DeadLetter
@@ -102,7 +102,7 @@ __getattr__ = lazily(
         "engine.conversion": ("Conversion", "convert"),
         "engine.keys": ("key_from_descriptor", "key_from_environment", "key_from_file"),
         "engine.private": ("PrivateData", "PrivateStream", "private_data"),
-        "health": ("Health", "check"),
+        "health.check": ("Health", "check"),
         "keywords": ("full_text_problem",),
         "records": ("Binding", "Counts", "Entry", "text_hash"),
         "replica.reconciling": ("Agreed",),

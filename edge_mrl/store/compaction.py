@@ -7,14 +7,19 @@ import sqlite3
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from edge_mrl.errors import DamagedError
 from edge_mrl.store.codefile.file import GENERATION_BYTES
 from edge_mrl.store.codefile.state import read_dead, read_state, write_state
 from edge_mrl.store.file import stored_bytes
+from edge_mrl.store.records import passage_check, sound_passages
+from edge_mrl.store.statements import insert_into
 
 if TYPE_CHECKING:
     from edge_mrl.store.store import Store
 
 __all__ = ["Compaction", "compact"]
+
+_PASSAGES = ("first_row", "document", "rows", "crc", "spans", "codes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +80,15 @@ def _renumber(connection: sqlite3.Connection) -> None:
     (sql,) = connection.execute(schema).fetchone()
     _, _, columns = sql.partition("(")
     connection.execute(f"CREATE TABLE compacted ({columns}")
-    connection.execute(
-        "INSERT INTO compacted (first_row, document, rows, crc, spans, codes) "
-        "SELECT sum(rows) OVER (ORDER BY first_row) - rows, document, rows, crc, spans, codes "
-        "FROM passages ORDER BY first_row"
-    )
+    row = 0
+    columns = "first_row, document, rows, spans, codes, crc"
+    for values in connection.execute(f"SELECT {columns} FROM passages ORDER BY first_row"):  # noqa: S608
+        if not sound_passages(*values):
+            raise DamagedError(f"the passages of document {values[1]} cannot be trusted")
+        _, key, rows, spans, codes, _ = values
+        crc = passage_check(row, key, rows, spans, codes)
+        connection.execute(insert_into("compacted", _PASSAGES), (row, key, rows, crc, spans, codes))
+        row += rows
     connection.execute("DROP TABLE passages")
     connection.execute("ALTER TABLE compacted RENAME TO passages")
     connection.execute("DELETE FROM tombstones")

@@ -182,29 +182,39 @@ def _make(path: Path, fill: Fill, timeout_s: float, secret: bytes | None) -> Non
         raise StoreError(f"{path} cannot be made: {error.strerror}") from error
 
 
-def _open(
-    path: Path, options: str, timeout_s: float, secret: bytes | None = None
-) -> sqlite3.Connection:
+def _open(path: Path, options: str, timeout_s: float, secret: bytes | None) -> sqlite3.Connection:
     if secret is not None:
-        connection = open_encrypted(path, options, timeout_s, secret)
-        try:
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except database_errors() as error:
-            connection.close()
-            if _code(error) != sqlite3.SQLITE_NOTADB:
-                raise
-            raise StoreKeyError(
-                f"{path} cannot be opened with this key: it was encrypted with another one, or its "
-                "beginning is damaged"
-            ) from error
-        return connection
-    return sqlite3.connect(
-        f"{path.absolute().as_uri()}?{options}",
-        uri=True,
-        timeout=timeout_s,
-        isolation_level=None,
-        check_same_thread=False,
-    )
+        connection = _open_with_key(path, options, timeout_s, secret)
+    else:
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?{options}",
+            uri=True,
+            timeout=timeout_s,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+    connection.text_factory = _text
+    return connection
+
+
+def _open_with_key(path: Path, options: str, timeout_s: float, secret: bytes) -> sqlite3.Connection:
+    connection = open_encrypted(path, options, timeout_s, secret)
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except database_errors() as error:
+        connection.close()
+        if _code(error) != sqlite3.SQLITE_NOTADB:
+            raise
+        raise StoreKeyError(
+            f"{path} cannot be opened with this key: it was encrypted with another one, or its "
+            "beginning is damaged"
+        ) from error
+    return connection
+
+
+def _text(data: bytes) -> str:
+    """Text as it was written; bytes that damage made no UTF-8 become surrogates, which no text has."""
+    return data.decode("utf-8", "surrogateescape")
 
 
 def _can_write(path: Path) -> bool:
@@ -264,7 +274,8 @@ def _explain(error: Exception, path: Path) -> StoreError:
         return StoreError(f"the store {path} is closed: open it again")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreBusyError(f"{path} is being written by another process: try again in a moment")
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    unreadable = isinstance(error, UnicodeDecodeError)
+    if unreadable or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return StoreError(f"{path} is damaged ({error}): restore a copy, or make the store again")
     if code == sqlite3.SQLITE_FULL:
         return StoreError(f"{path} cannot grow ({error}): free some space and try again")
@@ -310,7 +321,7 @@ def _recognise(path: Path) -> str | None:
 
 def _roll_back(path: Path) -> None:
     """Let SQLite undo the transaction of a database whose first page is not a database's."""
-    with reporting(path), closing(_open(path, "mode=rw", 0.0)) as connection:
+    with reporting(path), closing(_open(path, "mode=rw", 0.0, None)) as connection:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
@@ -417,8 +428,8 @@ def named_damage(path: Path, error: DamagedError) -> DamagedError:
     if text.startswith(str(path)):
         return error
     return DamagedError(
-        f"{path} is damaged ({text}): `edge-mrl check --store {path}` says what; restore a copy, or "
-        "put the documents again"
+        f"{path} is damaged ({text}): `edge-mrl check --repair --store {path}` repairs what can be, and "
+        "names the documents that have to be put again or deleted"
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
-__all__ = ["full_text_problem", "match_expression"]
+__all__ = ["full_text_problem", "keyword_text", "match_expression"]
 
 _TERM = re.compile(r'"([^"]*)"|([^\s"]+)')
 _WORD = re.compile(r"\w+")
@@ -24,6 +25,16 @@ def full_text_problem() -> str | None:
     return None
 
 
+def keyword_text(text: str) -> str:
+    """The text as its words are indexed and looked for: in the compatibility form NFKC.
+
+    So ligatures, letters of full width and numbers in circles are found as what they stand for. The form
+    is that of Unicode 3.2, which is the same in every version of Python: what was indexed by one can be
+    deleted by another.
+    """
+    return text if text.isascii() else unicodedata.ucd_3_2_0.normalize("NFKC", text)
+
+
 def match_expression(query: str) -> str:
     """Turn the words of a query into an FTS5 expression that matches any of them.
 
@@ -35,7 +46,7 @@ def match_expression(query: str) -> str:
     """
     terms = []
     for phrase, word in _TERM.findall(query.replace("\x00", " ")):
-        text = phrase or word
+        text = keyword_text(phrase or word).replace('"', " ")
         if _WORD.search(text):
             star = "*" if word.endswith("*") else ""
             terms.append(f'"{text.rstrip("*")}"{star}')

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import zlib
 from collections.abc import Callable
 
 from edge_mrl.store.codefile.file import GENERATION_BYTES
 from edge_mrl.store.filters import field_rows
-from edge_mrl.store.records import checksum, document_check, encode_spans
+from edge_mrl.store.records import encode_spans
+from edge_mrl.store.schema.former import checksum, matches, passage_check
+from edge_mrl.store.schema.ninth import fill_ninth
 
 __all__ = ["KEYWORD_COLUMNS", "MIGRATIONS"]
 
@@ -144,7 +145,7 @@ def _fill_second(connection: sqlite3.Connection) -> None:
     for key, name, text, metadata, digest in connection.execute(
         "SELECT key, id, text, metadata, hash FROM old_documents ORDER BY key"
     ):
-        crc = document_check(key, name, metadata, None, digest)
+        crc = checksum(key, name, metadata, None, digest)
         connection.execute(
             "INSERT INTO documents VALUES (?, ?, ?, NULL, ?, ?, ?)",
             (key, name, metadata, digest, crc, text),
@@ -190,7 +191,7 @@ def _carry_passages(connection: sqlite3.Connection, key: int, row: int) -> int:
     query = "SELECT codes FROM old_codes WHERE document = ?"
     codes = connection.execute(query, (key,)).fetchone()[0]
     places = encode_spans(spans)
-    crc = zlib.crc32(places, zlib.crc32(codes, key))
+    crc = passage_check(key, places, codes)
     values = (row, key, len(spans), crc, places, codes)
     connection.execute("INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?)", values)
     return len(spans)
@@ -260,7 +261,7 @@ def _check_fourth(connection: sqlite3.Connection) -> None:
     columns = "space_id, code_id, dim, scale, full_dim, keep_full, passage_tokens, passage_overlap"
     query = f"SELECT {columns}, stored, step, centre, crc FROM binding"  # noqa: S608 - own names
     row = connection.execute(query).fetchone()
-    if row is not None and checksum(*row[:8]) == row[-1]:
+    if row is not None and matches(row[:8], row[-1]):
         connection.execute("UPDATE binding SET crc = ?", (checksum(*row[:-1]),))
 
 
@@ -291,7 +292,7 @@ def _fill_fifth(connection: sqlite3.Connection) -> None:
     """Carry the enrollment over; what was sent without an answer was sent without a number."""
     for row in connection.execute("SELECT * FROM old_sync").fetchall():
         values = (*row[1:-1], "", 0, 0)
-        crc = checksum(*values) if checksum(*row[1:-1]) == row[-1] else row[-1]
+        crc = checksum(*values) if matches(row[1:-1], row[-1]) else row[-1]
         marks = ", ".join("?" * (len(values) + 2))
         connection.execute(f"INSERT INTO sync VALUES ({marks})", (1, *values, crc))  # noqa: S608
     connection.execute("DROP TABLE old_sync")
@@ -299,7 +300,7 @@ def _fill_fifth(connection: sqlite3.Connection) -> None:
         "SELECT id, stamp, device, deleted, acknowledged, sent, crc FROM versions WHERE sent > 0"
     )
     for *values, crc in connection.execute(query).fetchall():
-        if checksum(*values) == crc:
+        if matches(values, crc):
             row = (checksum(*values[:-1], 0), values[0])
             connection.execute("UPDATE versions SET sent = 0, crc = ? WHERE id = ?", row)
 
@@ -346,6 +347,10 @@ _AGREEMENT: tuple[Step, ...] = (
     )""",
 )
 
+_NINTH_TABLES: tuple[Step, ...] = (
+    "ALTER TABLE reindexing ADD COLUMN crc INTEGER NOT NULL DEFAULT 0",
+)
+
 #: Names and steps, in order. A released migration never changes; a new one goes at the end.
 MIGRATIONS: tuple[tuple[str, tuple[Step, ...]], ...] = (
     ("0001-documents-passages-codes", _FIRST),
@@ -356,4 +361,5 @@ MIGRATIONS: tuple[tuple[str, tuple[Step, ...]], ...] = (
     ("0006-withheld-versions", _WITHHELD),
     ("0007-roots", _ROOTS),
     ("0008-agreement", _AGREEMENT),
+    ("0009-checksums-by-type", (*_NINTH_TABLES, fill_ninth)),
 )

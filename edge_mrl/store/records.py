@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "DOCUMENT_COLUMNS",
     "KEEP_FULL",
     "Binding",
     "Counts",
@@ -40,12 +41,21 @@ __all__ = [
     "encode_metadata",
     "encode_packing",
     "encode_spans",
+    "passage_check",
+    "sound_document",
+    "sound_passages",
     "text_hash",
 ]
 
 #: What a store may keep of full vectors; None keeps nothing.
 KEEP_FULL = (None, "until-synced", "fp16", "int8")
+#: The columns of a document, in the order that ``sound_document`` takes.
+DOCUMENT_COLUMNS = "key, id, metadata, source, hash, crc, text"
 _SCALE_BYTES = 4
+_INTEGER = struct.Struct("<Bq")
+_REAL = struct.Struct("<Bd")
+_LENGTH = struct.Struct("<BQ")
+_NUMBERS = struct.Struct("<3q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +128,33 @@ def text_hash(text: str) -> bytes:
 
 
 def checksum(*parts: bytes | str | float | None) -> int:
-    """CRC-32 of values, each with its length before it, so that none can flow into the next."""
+    """CRC-32 of values, each as a byte for its type and its bytes (FORMAT.md, "Checksums").
+
+    1, 1.0, "1" and b"1" differ, and no value can flow into the next.
+    """
     crc = 0
     for part in parts:
-        data = part if isinstance(part, bytes) else repr(part).encode("utf-8", "backslashreplace")
-        crc = zlib.crc32(data, zlib.crc32(struct.pack("<Q", len(data)), crc))
+        crc = zlib.crc32(_encoded(part), crc)
     return crc
+
+
+def _encoded(value: bytes | str | float | None) -> bytes:
+    if value is None:
+        return b"\x00"
+    if isinstance(value, int):
+        return _INTEGER.pack(1, value)
+    if isinstance(value, float):
+        return _REAL.pack(2, value + 0.0)  # SQLite keeps no negative zero
+    if isinstance(value, str):
+        # Text that is no UTF-8 is read with surrogates in place of its wrong bytes (``file``).
+        data = value.encode("utf-8", "surrogateescape")
+        return _LENGTH.pack(3, len(data)) + data
+    return _LENGTH.pack(4, len(value)) + value
+
+
+def passage_check(first_row: int, key: int, rows: int, spans: bytes, codes: bytes) -> int:
+    """The checksum of a row of ``passages``: of its numbers, its spans and its codes."""
+    return zlib.crc32(codes, zlib.crc32(spans, zlib.crc32(_NUMBERS.pack(first_row, key, rows))))
 
 
 def document_check(
@@ -131,6 +162,26 @@ def document_check(
 ) -> int:
     """The checksum of a document's row; the text is covered by its hash."""
     return checksum(key, identifier, metadata, source, digest)
+
+
+def sound_document(
+    key: int, name: Any, metadata: Any, source: Any, digest: Any, crc: Any, text: Any
+) -> bool:
+    """Whether a row of ``documents`` is what was written."""
+    texts = isinstance(name, str) and isinstance(metadata, str) and isinstance(text, str)
+    if not texts or not isinstance(digest, bytes) or not isinstance(source, str | None):
+        return False
+    right: bool = document_check(key, name, metadata, source, digest) == crc
+    return right and text_hash(text) == digest
+
+
+def sound_passages(first_row: Any, key: Any, rows: Any, spans: Any, codes: Any, crc: Any) -> bool:
+    """Whether a row of ``passages`` is what was written."""
+    numbers = isinstance(first_row, int) and isinstance(key, int) and isinstance(rows, int)
+    if not numbers or not isinstance(spans, bytes) or not isinstance(codes, bytes):
+        return False
+    right: bool = passage_check(first_row, key, rows, spans, codes) == crc
+    return right and len(spans) == 8 * rows
 
 
 def encode_metadata(document: Document) -> str:

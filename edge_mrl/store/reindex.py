@@ -12,20 +12,31 @@ import json
 import os
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from edge_mrl.codes import Packing
 from edge_mrl.documents import PassageRule
-from edge_mrl.errors import UsageError
+from edge_mrl.errors import DamagedError, UsageError
 from edge_mrl.store.binding import write_bound
 from edge_mrl.store.codefile.file import GENERATION_BYTES
 from edge_mrl.store.codefile.state import read_state, write_state
-from edge_mrl.store.records import Binding, encode_codes, encode_full, encode_spans, text_hash
+from edge_mrl.store.records import (
+    Binding,
+    checksum,
+    encode_codes,
+    encode_full,
+    encode_spans,
+    passage_check,
+    text_hash,
+)
 from edge_mrl.store.replica.foreign import note_remade
 from edge_mrl.store.replica.outbox import rewind
-from edge_mrl.store.statements import insert_row
+from edge_mrl.store.statements import insert_into, insert_row
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from edge_mrl.documents import Document
     from edge_mrl.store.records import Entry
     from edge_mrl.store.store import Store
@@ -60,10 +71,12 @@ class Reindexing:
 def interrupted(store: Store) -> Reindexing | None:
     """What an interrupted reindexing was changing the store to, or None if none was interrupted."""
     with store.locked() as (connection, _):
-        row = connection.execute("SELECT binding FROM reindexing").fetchone()
+        row = connection.execute("SELECT binding, crc FROM reindexing").fetchone()
     if row is None:
         return None
-    (text,) = row
+    text, crc = row
+    if checksum(text) != crc:
+        raise DamagedError("what it is being changed to cannot be trusted")
     values = json.loads(text)
     bound = values["binding"]
     if packing := bound.pop("packing", None):
@@ -86,13 +99,16 @@ def begin(store: Store, wanted: Reindexing) -> int:
             f"{store.path} keeps full vectors ({wanted.keep_full}), and the bundle "
             f"{wanted.binding.bundle} gives none: export it without --coarse-only"
         )
-    before = interrupted(store)
+    before = None
+    with suppress(DamagedError):  # then it begins anew
+        before = interrupted(store)
     text = json.dumps(dataclasses.asdict(wanted), sort_keys=True)
     with store.writing(), store.locked() as (connection, _):
         same = before is not None and _comparable(before) == _comparable(wanted)
         if not same:
             connection.execute("DELETE FROM reindexed")
-        insert_row(connection, "reindexing", {"id": 1, "binding": text}, replace=True)
+        row = {"id": 1, "binding": text, "crc": checksum(text)}
+        insert_row(connection, "reindexing", row, replace=True)
     return progress(store)[0]
 
 
@@ -160,16 +176,11 @@ def finish(store: Store) -> bool:
             return False
         for table in ("passages", "fulls", "tombstones", "segments"):
             connection.execute(f"DELETE FROM {table}")  # noqa: S608 - own names
-        connection.execute(
-            "INSERT INTO passages (first_row, document, rows, crc, spans, codes) "
-            "SELECT sum(rows) OVER (ORDER BY document) - rows, document, rows, "
-            "crc, spans, codes FROM reindexed WHERE rows > 0 ORDER BY document"
-        )
+        rows = _swap_in(connection)
         connection.execute(
             "INSERT INTO fulls (document, crc, vectors) SELECT document, full_crc, vectors "
             "FROM reindexed WHERE vectors IS NOT NULL"
         )
-        (rows,) = connection.execute("SELECT ifnull(sum(rows), 0) FROM passages").fetchone()
         connection.execute("DELETE FROM reindexed")
         connection.execute("DELETE FROM reindexing")
         write_bound(connection, store.path, wanted.binding, wanted.rule, wanted.keep_full)
@@ -199,6 +210,25 @@ def abandon(store: Store) -> None:
     with store.writing(), store.locked() as (connection, _):
         connection.execute("DELETE FROM reindexed")
         connection.execute("DELETE FROM reindexing")
+
+
+def _swap_in(connection: sqlite3.Connection) -> int:
+    """Write the new passages with their rows; returns how many rows there are."""
+    query = (
+        "SELECT document, rows, crc, spans, codes FROM reindexed WHERE rows > 0 ORDER BY document"
+    )
+    insert = insert_into("passages", ("first_row", "document", "rows", "crc", "spans", "codes"))
+    first = 0
+    for key, rows, crc, spans, codes in connection.execute(query):
+        sound = isinstance(spans, bytes) and isinstance(codes, bytes) and len(spans) == 8 * rows
+        if not sound or zlib.crc32(spans, zlib.crc32(codes, key)) != crc:
+            raise DamagedError(
+                f"the new codes of document {key} cannot be trusted: give up this change, and begin again"
+            )
+        check = passage_check(first, key, rows, spans, codes)
+        connection.execute(insert, (first, key, rows, check, spans, codes))
+        first += rows
+    return first
 
 
 def _comparable(wanted: Reindexing) -> tuple[Any, ...]:

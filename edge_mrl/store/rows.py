@@ -11,9 +11,11 @@ from typing import Any, Literal
 
 from edge_mrl.documents import Document
 from edge_mrl.errors import StoreError, UsageError
-from edge_mrl.store.codefile.state import State, add_tombstones
+from edge_mrl.store.codefile.state import State, add_tombstones, rewrite_tombstones
 from edge_mrl.store.filters import field_rows
+from edge_mrl.store.keywords import keyword_text
 from edge_mrl.store.records import (
+    DOCUMENT_COLUMNS,
     Binding,
     Entry,
     decode_metadata,
@@ -22,6 +24,9 @@ from edge_mrl.store.records import (
     encode_full,
     encode_metadata,
     encode_spans,
+    passage_check,
+    sound_document,
+    sound_passages,
     text_hash,
 )
 from edge_mrl.store.statements import insert_into, select_rows
@@ -34,6 +39,7 @@ __all__ = [
     "put_metadata",
     "put_rows",
     "remove_documents",
+    "sound_hashes",
 ]
 
 #: Keys are 32-bit in the code file. A key is used once: this is four billion changed documents.
@@ -43,6 +49,9 @@ _DOCUMENTS = insert_into("documents", ("key", "id", "metadata", "source", "hash"
 _PASSAGES = insert_into("passages", ("first_row", "document", "rows", "crc", "spans", "codes"))
 _FULLS = insert_into("fulls", ("document", "crc", "vectors"))
 _FIELDS = insert_into("fields", ("name", "kind", "value", "document"))
+_NO_TEXT = text_hash("")
+_PLACES = "first_row, document, rows, spans, codes, crc"
+_FORGET_WORDS = "INSERT INTO keywords (keywords, rowid, text) VALUES ('delete', ?, ?)"
 _KEYWORDS = insert_into("keywords", ("rowid", "text"))
 
 
@@ -85,8 +94,8 @@ class EntryRows:
 
     def passage_row(self) -> tuple[Any, ...]:
         """Values of the table ``passages``."""
-        crc = zlib.crc32(self.spans, zlib.crc32(self.codes, self.key))
-        return (self.first_row, self.key, self.passages, crc, self.spans, self.codes)
+        values = (self.first_row, self.key, self.passages, self.spans, self.codes)
+        return (*values[:3], passage_check(*values), *values[3:])
 
     def field_rows(self) -> list[tuple[Any, ...]]:
         """Values of the table ``fields``, a row for each value in the metadata."""
@@ -133,7 +142,9 @@ def put_rows(
     """
     ids = [row.document.id for row in rows]
     known = dict(select_rows(connection, "id, key", "id", ids))
-    remove_documents(connection, list(known.values()))
+    damaged = remove_documents(connection, list(known.values()))
+    # The words of a damaged document are still indexed under its key, which is not used again.
+    known = {name: key for name, key in known.items() if key not in damaged}
     key, first = state.next_key, state.next_row
     for row in rows:
         row.first_row = first
@@ -154,20 +165,52 @@ def put_rows(
         ],
     )
     write(_FIELDS, [field for row in rows for field in row.field_rows()])
-    write(_KEYWORDS, [(row.key, row.document.text) for row in rows])
+    write(_KEYWORDS, [(row.key, keyword_text(row.document.text)) for row in rows])
     return replace(state, next_key=key, next_row=first)
 
 
-def remove_documents(connection: sqlite3.Connection, keys: Sequence[int]) -> None:
-    """Delete documents with their passages, codes, fields, keywords and full vectors."""
-    rows = select_rows(connection, "first_row, rows", "document", keys, table="passages")
-    add_tombstones(connection, [(first, count) for first, count in rows])
-    for key, text, metadata in select_rows(connection, "key, text, metadata", "key", keys):
-        connection.execute(
-            "INSERT INTO keywords (keywords, rowid, text) VALUES ('delete', ?, ?)", (key, text)
-        )
-        _remove_fields(connection, key, metadata)
+def remove_documents(connection: sqlite3.Connection, keys: Sequence[int]) -> set[int]:
+    """Delete documents with their passages, codes, fields, keywords and full vectors.
+
+    A damaged document is deleted as well. The index of words cannot be told which words it had, so they
+    stay until ``check`` repairs it; no search finds them.
+
+    Returns:
+        Keys of the damaged ones.
+    """
+    rows = select_rows(connection, _PLACES, "document", keys, table="passages")
+    sound = [row for row in rows if sound_passages(*row)]
+    add_tombstones(connection, [(row[0], row[2]) for row in sound])
+    damaged = set()
+    for row in select_rows(connection, DOCUMENT_COLUMNS, "key", keys):
+        key, _, metadata, *_, text = row
+        if sound_document(*row):
+            connection.execute(_FORGET_WORDS, (key, keyword_text(text)))
+            _remove_fields(connection, key, metadata)
+        else:
+            damaged.add(key)
+    connection.executemany("DELETE FROM fields WHERE document = ?", [(key,) for key in damaged])
     connection.executemany("DELETE FROM documents WHERE key = ?", [(key,) for key in keys])
+    if len(sound) < len(rows):  # which rows these had is not known for sure
+        (next_row,) = connection.execute("SELECT next_row FROM state").fetchone()
+        rewrite_tombstones(connection, next_row)
+    return damaged
+
+
+def sound_hashes(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, bytes]:
+    """Hashes of the texts of those documents that are sound and whose text is here, by id."""
+    documents = select_rows(connection, DOCUMENT_COLUMNS, "id", ids)
+    rows = {row[0]: row for row in documents if sound_document(*row)}
+    hidden = set()
+    for place in select_rows(connection, _PLACES, "document", list(rows), "passages"):
+        if rows[place[1]][4] == _NO_TEXT or not sound_passages(*place):
+            hidden.add(place[1])
+    for key, crc, data in select_rows(
+        connection, "document, crc, vectors", "document", list(rows), "fulls"
+    ):
+        if not isinstance(data, bytes) or zlib.crc32(data, key) != crc:
+            hidden.add(key)
+    return {row[1]: row[4] for key, row in rows.items() if key not in hidden}
 
 
 def put_metadata(
@@ -185,11 +228,11 @@ def put_metadata(
         metadata is "same" or "changed".
     """
     digest = text_hash(document.text)
-    query = "SELECT key, metadata, source FROM documents WHERE id = ? AND hash = ?"
+    query = f"SELECT {DOCUMENT_COLUMNS} FROM documents WHERE id = ? AND hash = ?"  # noqa: S608
     row = connection.execute(query, (document.id, digest)).fetchone()
-    if row is None:
+    if row is None or not sound_document(*row):
         return "stale"
-    key, old, source = row
+    key, _, old, source, *_ = row
     if (old, source) != (metadata, document.source):
         _remove_fields(connection, key, old)
         crc = document_check(key, document.id, metadata, document.source, digest)

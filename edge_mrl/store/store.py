@@ -29,7 +29,7 @@ from edge_mrl.store.codefile.state import State, read_dead, read_state, write_st
 from edge_mrl.store.engine.cipher import Key
 from edge_mrl.store.engine.transactions import transaction
 from edge_mrl.store.file import Fill, Opened, connect, has_bytes, named_damage, reporting
-from edge_mrl.store.records import Binding, Counts, Entry, each_id, encode_metadata, text_hash
+from edge_mrl.store.records import Binding, Counts, Entry, each_id, encode_metadata
 from edge_mrl.store.replica.outbox import Change, note, note_put, room_in_queue
 from edge_mrl.store.rows import (
     EntryRows,
@@ -38,15 +38,15 @@ from edge_mrl.store.rows import (
     put_metadata,
     put_rows,
     remove_documents,
+    sound_hashes,
 )
 from edge_mrl.store.statements import select_rows
-from edge_mrl.store.view import DOCUMENT_COLUMNS, View, read_document
+from edge_mrl.store.view import View, read_documents
 
 __all__ = ["Store"]
 
 #: How long a write waits for another process's; they last milliseconds, a large batch a second.
 BUSY_TIMEOUT_S = 10.0
-_NO_TEXT = text_hash("")
 
 
 class Store:
@@ -270,14 +270,11 @@ class Store:
     def hashes(self, ids: Sequence[str]) -> dict[str, bytes]:
         """Hashes of the texts of those documents whose text is in the store, by id.
 
-        A document that another device sent without its text is left out.
+        A document that another device sent without its text is left out, and so is a damaged one: both
+        have to be put again.
         """
         with self._lock, self._reporting():
-            rows = select_rows(self._connection, "id, hash, key", "id", ids)
-            empty = [key for _, digest, key in rows if digest == _NO_TEXT]
-            with_codes = select_rows(self._connection, "document", "document", empty, "passages")
-            hidden = {key for (key,) in with_codes}
-            return {name: digest for name, digest, key in rows if key not in hidden}
+            return sound_hashes(self._connection, list(each_id(ids)))
 
     def get(self, ids: Iterable[str]) -> dict[str, Document]:
         """Those of the documents that are in the store, by id, in the order asked for.
@@ -287,9 +284,7 @@ class Store:
         """
         names = list(each_id(ids))
         with self._lock, self._reporting():
-            rows = select_rows(self._connection, DOCUMENT_COLUMNS, "id", names)
-            documents = [read_document(row) for row in rows]
-        found = {document.id: document for document in documents}
+            found = {one.id: one for one in read_documents(self._connection, names)}
         return {name: found[name] for name in names if name in found}
 
     def ids(self, keys: Sequence[int]) -> dict[int, str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_mrl.documents import Document
+from edge_mrl.documents import Document, clean
 from edge_mrl.errors import DamagedError, EdgeMrlError
 from edge_mrl.store.binding import read_setting
 from edge_mrl.store.codefile.cache import CodeCache
@@ -17,12 +18,13 @@ from edge_mrl.store.codefile.state import read_state
 from edge_mrl.store.filters import compile_filter
 from edge_mrl.store.keywords import match_expression
 from edge_mrl.store.records import (
+    DOCUMENT_COLUMNS,
     Binding,
     decode_full,
     decode_metadata,
     decode_spans,
-    document_check,
-    text_hash,
+    sound_document,
+    sound_passages,
 )
 from edge_mrl.store.statements import select_rows
 
@@ -32,10 +34,7 @@ if TYPE_CHECKING:
     from edge_mrl.store.codefile.file import Layout
     from edge_mrl.store.codefile.table import CodeTable
 
-__all__ = ["DOCUMENT_COLUMNS", "Place", "View", "read_document"]
-
-#: The columns that ``read_document`` reads.
-DOCUMENT_COLUMNS = "key, id, metadata, source, hash, crc, text"
+__all__ = ["Place", "View", "read_documents"]
 
 #: First row and spans of a document's passages.
 Place = tuple[int, list[tuple[int, int]]]
@@ -55,11 +54,15 @@ class View:
         self._cache = cache
         self._binding = binding
         self._keep_full = keep_full
+        #: Keys of documents that were found to be damaged, and left out.
+        self.damaged: set[int] = set()
 
     @property
     def codes(self) -> CodeTable:
-        """All codes in this state."""
-        return self._cache.table(read_state(self._connection))
+        """All codes in this state, without those of damaged documents."""
+        table = self._cache.table(read_state(self._connection))
+        self.damaged |= self._cache.unsound
+        return table
 
     @property
     def layout(self) -> Layout:
@@ -88,38 +91,67 @@ class View:
         """Whether the store keeps full vectors."""
         return self._keep_full is not None
 
-    def documents(self, keys: Sequence[int]) -> dict[int, Document]:
+    def documents(self, keys: Sequence[int], *, sound: bool = False) -> dict[int, Document]:
         """Documents by key, as codes or keywords name them.
+
+        Args:
+            keys: Documents.
+            sound: Leave out those that are damaged or missing, and note them in ``damaged``.
 
         Raises:
             DamagedError: A document is missing, or not what was put.
         """
         rows = select_rows(self._connection, DOCUMENT_COLUMNS, "key", keys)
-        if len(rows) < len(set(keys)):
+        if len(rows) < len(set(keys)) and not sound:
             raise DamagedError("there are codes or keywords without a document")
-        return {key: read_document((key, *rest)) for key, *rest in rows}
+        self.damaged |= set(keys) - {key for key, *_ in rows}
+        found = {}
+        for row in rows:
+            try:
+                found[row[0]] = _read_document(row)
+            except DamagedError:
+                if not sound:
+                    raise
+                self.damaged.add(row[0])
+        return found
 
-    def places(self, keys: Sequence[int], *, partial: bool = False) -> dict[int, Place]:
+    def names(self, keys: Collection[int]) -> list[str]:
+        """Ids of those of the documents that are there, damaged ones included, sorted."""
+        rows = select_rows(self._connection, "id", "key", list(keys))
+        return sorted(clean(str(name)) for (name,) in rows)
+
+    def places(
+        self, keys: Sequence[int], *, partial: bool = False, sound: bool = False
+    ) -> dict[int, Place]:
         """Rows and spans of documents' passages, by key.
 
         Args:
             keys: Documents.
             partial: Leave out documents that have no passages.
+            sound: Leave out those that are damaged, and note them in ``damaged``.
 
         Raises:
             DamagedError: Passages are missing, or not what was put.
         """
-        columns = "document, first_row, crc, spans, codes"
+        columns = "first_row, document, rows, spans, codes, crc"
         rows = select_rows(self._connection, columns, "document", keys, "passages")
-        if len(rows) < len(set(keys)) and not partial:
-            raise DamagedError("there are codes without a document's passages")
-        for key, _, crc, spans, codes in rows:
-            if zlib.crc32(spans, zlib.crc32(codes, key)) != crc:
-                raise DamagedError(f"the passages of document {key} cannot be trusted")
-        return {key: (first, decode_spans(spans)) for key, first, _, spans, _ in rows}
+        bad = {row[1] for row in rows if not sound_passages(*row)}
+        if not partial:
+            missing = set(keys) - {row[1] for row in rows}
+            if missing and not sound:
+                raise DamagedError("there are codes without a document's passages")
+            bad |= missing
+        if bad and not sound:
+            raise DamagedError(f"the passages of document {min(bad)} cannot be trusted")
+        self.damaged |= bad
+        return {row[1]: (row[0], decode_spans(row[3])) for row in rows if row[1] not in bad}
 
-    def fulls(self, keys: Sequence[int]) -> dict[int, NDArray[np.float32]]:
+    def fulls(self, keys: Sequence[int], *, sound: bool = False) -> dict[int, NDArray[np.float32]]:
         """Full vectors float32[n, full_dim] by key, of those documents whose vectors the store keeps.
+
+        Args:
+            keys: Documents.
+            sound: Leave out those that are damaged, and note them in ``damaged``.
 
         Raises:
             DamagedError: Vectors are not what was stored.
@@ -130,8 +162,11 @@ class View:
         found = {}
         columns = "document, crc, vectors"
         for key, crc, data in select_rows(self._connection, columns, "document", keys, "fulls"):
-            if zlib.crc32(data, key) != crc:
-                raise DamagedError(f"the full vectors of document {key} cannot be trusted")
+            if not isinstance(data, bytes) or zlib.crc32(data, key) != crc:
+                if not sound:
+                    raise DamagedError(f"the full vectors of document {key} cannot be trusted")
+                self.damaged.add(key)
+                continue
             found[key] = decode_full(data, dim, self._keep_full)
         return found
 
@@ -157,26 +192,35 @@ class View:
             sql, values = f" AND rowid IN ({select})", [expression, *parameters]
         rows = self._connection.execute(
             f"SELECT rowid, -rank FROM keywords WHERE keywords MATCH ?{sql} "  # noqa: S608 - own text
+            # Words of a damaged document stay until the index is made again (``rows``).
+            "AND EXISTS (SELECT 1 FROM documents WHERE key = keywords.rowid) "
             "ORDER BY rank, rowid LIMIT ?",
             (*values, k),
         )
         return [(key, score) for key, score in rows]
 
 
-def read_document(row: tuple[Any, ...]) -> Document:
+def read_documents(connection: sqlite3.Connection, ids: Sequence[str]) -> list[Document]:
+    """Those of the documents that are there.
+
+    Raises:
+        DamagedError: A document is not what was put.
+    """
+    rows = select_rows(connection, DOCUMENT_COLUMNS, "id", ids)
+    return [_read_document(row) for row in rows]
+
+
+def _read_document(row: tuple[Any, ...]) -> Document:
     """The document of a row.
 
     Args:
-        row: Values of ``DOCUMENT_COLUMNS``.
+        row: Values of ``records.DOCUMENT_COLUMNS``.
 
     Raises:
         DamagedError: It does not agree with its checksum and hash.
     """
-    key, name, metadata, source, digest, crc, text = row
-    try:
-        right = document_check(key, name, metadata, source, digest) == crc
-        if right and text_hash(text) == digest:
+    _, name, metadata, source, _, _, text = row
+    if sound_document(*row):
+        with suppress(TypeError, ValueError, RecursionError, EdgeMrlError):  # no writer wrote that
             return Document(name, text, decode_metadata(metadata), source)
-    except (TypeError, ValueError, AttributeError, EdgeMrlError):
-        pass  # values of types that no writer wrote
     raise DamagedError(f"document {name!r} is not what was stored: put it again, or delete it")

@@ -1,14 +1,17 @@
-"""Make ``store-4.db`` anew: ``python -m tests.golden.make_store`` from the repository.
+"""Make ``store-5.db`` anew: ``python -m tests.golden.make_store`` from the repository.
 
 ``store-1.db`` and ``store-2.db`` hold the same documents and were written by the first two versions
 of the store, ``store-3.db`` by the one with the migrations to 0004: they cannot be made any more.
-``store-4.db`` has the migrations to 0005; it and ``store-3.db`` are enrolled, and have a queue. All are
-committed so that later versions are tested against them: once released, a store is never made again,
-only joined by the next version's.
+``store-4.db`` has the migrations to 0005, ``store-5.db`` those to 0009, with its checksums listed in
+``store-5.json`` for readers in other languages; from ``store-3.db`` on they are enrolled, and have a
+queue. All are committed so that later versions are tested against them: once released, a store is
+never made again, only joined by the next version's.
 """
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +22,7 @@ from edge_mrl.store import Binding, Entry, Store, replica
 from edge_mrl.store.replica.outbox import Enrollment
 from edge_mrl.store.replica.queue import Verdict
 
-STORES = [Path(__file__).parent / f"store-{version}.db" for version in (1, 2, 3, 4)]
+STORES = [Path(__file__).parent / f"store-{version}.db" for version in (1, 2, 3, 4, 5)]
 ENROLLED = STORES[2:]
 NEWEST = STORES[-1]
 BINDING = Binding("5" * 64, "c" * 64, 4, 1.0, "/bundles/tiny")
@@ -55,6 +58,22 @@ def main() -> None:
         _judge(store, blank="applied", gone="applied")
         store.delete(["gone", "refused"])
         _judge(store, refused="forbidden")
+    text = json.dumps(checksums(NEWEST), indent=1, sort_keys=True, ensure_ascii=False)
+    NEWEST.with_suffix(".json").write_text(f"{text}\n", "utf-8")
+
+
+def checksums(path: Path) -> dict[str, dict[str, int]]:
+    """All checksums in a store's columns ``crc``, by table and key."""
+    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
+    found: dict[str, dict[str, int]] = {}
+    schema = "SELECT name FROM sqlite_master WHERE type = 'table' AND sql LIKE '%crc INTEGER%'"
+    for (table,) in connection.execute(schema).fetchall():
+        columns = connection.execute(f"PRAGMA table_info({table})").fetchall()
+        (key,) = (column[1] for column in columns if column[5])
+        rows = connection.execute(f"SELECT {key}, crc FROM {table}")
+        found[table] = {str(name): crc for name, crc in rows}
+    connection.close()
+    return {table: rows for table, rows in found.items() if rows}
 
 
 def _empty(name: str) -> Entry:

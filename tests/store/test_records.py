@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import zlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -31,7 +35,13 @@ HALF_STEP = 2.0**-12
 #: int8 with a scale: half of one 127th of the largest value.
 HALF_OF_A_127TH = 0.5 / 127
 
-VALUES = st.one_of(st.none(), st.integers(), st.text(), st.binary())
+VALUES = st.one_of(
+    st.none(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.text(),
+    st.binary(),
+    st.floats(allow_nan=False).filter(lambda x: x != 0),
+)
 
 
 @given(st.lists(VALUES, max_size=4), st.lists(VALUES, max_size=4))
@@ -41,9 +51,27 @@ def test_checksum_tells_values_apart(one: list[int | str], other: list[int | str
 
 
 def test_checksum_is_the_one_that_stores_have() -> None:
-    # Written down, so that stores of earlier versions stay readable.
-    assert checksum("a", 1, None, b"\x00") == 3_551_228_580
+    # The test vectors of FORMAT.md, so that stores of earlier versions stay readable.
     assert checksum() == 0
+    assert checksum(None) == 3_523_407_757
+    assert checksum(1) == checksum(True) == 1_037_566_067
+    assert checksum(-2) == 2_042_494_982
+    assert checksum(1.0) == 1_780_871_336
+    assert checksum("1") == 1_310_246_668
+    assert checksum(b"1") == 2_898_582_645
+    assert checksum("\u00e9") == 3_108_870_161
+    assert checksum("mood \U0001fae8") == 2_185_345_984
+    assert checksum("ab", "c") == 1_668_063_704
+    assert checksum("a", "bc") == 4_075_672_498
+    assert checksum(1, "a", "{}", None, b"\x00\xff") == 3_350_708_542
+
+
+def test_checksum_is_the_crc_of_the_bytes_that_the_format_shows() -> None:
+    page = Path("FORMAT.md").read_text("utf-8")
+    rows = re.findall(r"^\| .* \| (?:`([0-9a-f]*)`)? \| (\d+) \|$", page, re.MULTILINE)
+    assert len(rows) == 12
+    for data, crc in rows:
+        assert zlib.crc32(bytes.fromhex(data)) == int(crc)
 
 
 def test_checksum_does_not_let_values_flow_together() -> None:

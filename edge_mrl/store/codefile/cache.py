@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import struct
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +32,7 @@ from edge_mrl.store.codefile.file import (
 from edge_mrl.store.codefile.state import State, read_dead, read_state, write_state
 from edge_mrl.store.codefile.table import CodeBlock, CodeTable
 from edge_mrl.store.file import reporting, transaction
-from edge_mrl.store.records import Binding
+from edge_mrl.store.records import Binding, passage_check
 from edge_mrl.store.statements import insert_row
 
 if TYPE_CHECKING:
@@ -46,11 +45,13 @@ __all__ = ["CodeCache"]
 STAGE_ROWS = 4_096
 
 
-def _sound(key: int, rows: Any, crc: int, spans: Any, codes: Any, *, size: int) -> bool:
+def _sound(first: int, key: Any, rows: Any, crc: Any, spans: Any, codes: Any, *, size: int) -> bool:
     """Whether a row of ``passages`` is what was stored; ``size`` is the bytes of a code."""
-    if not isinstance(spans, bytes) or not isinstance(codes, bytes) or not isinstance(rows, int):
+    if not isinstance(spans, bytes) or not isinstance(codes, bytes):
         return False
-    return zlib.crc32(spans, zlib.crc32(codes, key)) == crc and len(codes) == rows * size
+    if not isinstance(rows, int) or not isinstance(key, int):
+        return False
+    return passage_check(first, key, rows, spans, codes) == crc and len(codes) == rows * size
 
 
 class CodeCache:
@@ -86,6 +87,8 @@ class CodeCache:
         self._state: State | None = None
         self._table: CodeTable | None = None
         self._dead = np.empty(0, np.int64)
+        self._lost = np.empty(0, np.int64)
+        self._unsound: set[int] = set()
         self._damaged = False
         self._retry_at = 0
 
@@ -100,6 +103,7 @@ class CodeCache:
             return self._table
         self._table = None
         self._dead = read_dead(self._connection)
+        self._lost, self._unsound = np.empty(0, np.int64), set()
         parts = self._filed(state)
         for first in range(state.filed, state.next_row, self.layout.rows):
             after = min(first + self.layout.rows, state.next_row)
@@ -107,8 +111,16 @@ class CodeCache:
         if len(self._dead) and self._dead[-1] >= state.next_row:
             raise DamagedError("rows are deleted that were never there")
         self._state = state
-        self._table = CodeTable(self.layout, parts, self._dead, load=self.load, names=self._names)
-        return self._table
+        return self._make_table(parts)
+
+    def _make_table(self, parts: list[CodeBlock]) -> CodeTable:
+        """A table of all rows but those that damage has lost, whose documents are found."""
+        if np.setdiff1d(self._lost, self._dead).size:
+            self._unsound.update(key for key in self.damaged_keys() if isinstance(key, int))
+        table = CodeTable(self.layout, parts, self._dead, load=self.load, names=self._names)
+        table.leave_out(self._lost)
+        self._table = table
+        return table
 
     @property
     def damaged(self) -> bool:
@@ -173,19 +185,20 @@ class CodeCache:
     def read_dead(self) -> None:
         """Read which rows are deleted. ``load`` needs it where ``table`` was not called before."""
         self._dead = read_dead(self._connection)
+        self._lost, self._unsound = np.empty(0, np.int64), set()
 
     def damaged_keys(self) -> list[int]:
         """Keys of documents whose passages are not what was stored."""
-        query = "SELECT document, rows, crc, spans, codes FROM passages"
-        rows = self._connection.execute(query)
-        return [key for key, *row in rows if not _sound(key, *row, size=self.layout.code_bytes)]
+        query = "SELECT first_row, document, rows, crc, spans, codes FROM passages"
+        size = self.layout.code_bytes
+        return [row[1] for row in self._connection.execute(query) if not _sound(*row, size=size)]
 
     def verify(self, state: State) -> list[str]:
         """Compare every row of the file with the database; returns what is wrong."""
         if not state.filed:
             return []
         if not self._usable(state) or self._file is None:
-            return [f"{self.path.name} is missing, or belongs to another state of the store"]
+            return []  # it is behind: the next write makes it again
         self._dead = read_dead(self._connection)
         problems = []
         for first in range(0, state.filed, self.layout.rows):
@@ -201,6 +214,7 @@ class CodeCache:
             wrong = (codes != wanted.all_codes(self.layout.stride)).any(axis=1)
             wrong |= filed.keys != wanted.keys
             wrong |= (filed.bits != wanted.bits).any(axis=0) | (filed.checks != wanted.checks)
+            live[self._lost[(self._lost >= first) & (self._lost < first + count)] - first] = False
             if (wrong & live).any():
                 rows = int((wrong & live).sum())
                 problems.append(f"{self.path.name}: {rows} rows from {first} on are damaged")
@@ -208,10 +222,10 @@ class CodeCache:
         return problems
 
     def load(self, first: int, after: int) -> Segment:
-        """Read rows from SQLite; deleted ones are zeros.
+        """Read rows from SQLite; deleted ones are zeros, and so are those that damage has lost.
 
         Raises:
-            DamagedError: A row is missing, or not what was written.
+            DamagedError: Two documents have the same row, or one has a deleted row.
         """
         starts, counts, keys_of, blobs = self._passages(first, after)
         numbers = np.arange(counts.sum()) + np.repeat(starts - np.cumsum(counts) + counts, counts)
@@ -225,10 +239,23 @@ class CodeCache:
         codes[places] = blobs[inside]
         keys[places] = np.repeat(keys_of, counts)[inside]
         dead = self._dead[(self._dead >= first) & (self._dead < after)] - first
-        covered[dead] ^= 1
-        if not covered.all():
-            raise DamagedError(f"row {first + int(np.argmin(covered))} is missing or deleted twice")
+        if covered[dead].any():
+            raise DamagedError(
+                f"row {first + int(dead[covered[dead] > 0][0])} is deleted and is not"
+            )
+        covered[dead] = 1
+        self._lost = np.union1d(self._lost, np.flatnonzero(covered == 0) + first)
         return self.layout.pack(codes, keys, first)
+
+    @property
+    def lost(self) -> NDArray[np.int64]:
+        """int64: rows read so far that belong to no sound document, though they are not deleted."""
+        return self._lost
+
+    @property
+    def unsound(self) -> set[int]:
+        """Keys of documents whose passages were read and are not what was stored."""
+        return self._unsound
 
     def close(self) -> None:
         """Close the file."""
@@ -237,17 +264,22 @@ class CodeCache:
     def _passages(
         self, first: int, after: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
-        """First rows, numbers of rows and keys of the documents in some rows, and all their codes."""
+        """First rows, numbers of rows and keys of the documents in some rows, and all their codes.
+
+        Documents whose passages are not what was stored are left out, and noted.
+        """
         query = (
             "SELECT first_row, document, rows, crc, spans, codes FROM passages WHERE first_row < ? "
             "AND first_row >= ifnull((SELECT max(first_row) FROM passages WHERE first_row <= ?), 0) "
             "ORDER BY first_row"
         )
         size = self.layout.code_bytes
-        found = self._connection.execute(query, (after, first)).fetchall()
-        for _, key, rows, crc, spans, blob in found:
-            if not _sound(key, rows, crc, spans, blob, size=size):
-                raise DamagedError(f"the codes of document {key} cannot be trusted")
+        found = []
+        for row in self._connection.execute(query, (after, first)):
+            if _sound(*row, size=size):
+                found.append(row)
+            elif isinstance(row[1], int):
+                self._unsound.add(row[1])
         starts, keys, counts = (
             np.array([row[column] for row in found], np.int64) for column in range(3)
         )
@@ -349,6 +381,8 @@ class CodeCache:
             stop = min(after, (number + 1) * size)
             sums = self._checksums(number) if done else (0,) * self.layout.columns
             rows = self.load(first, stop)
+            if len(self._lost) and self._lost[-1] >= first:
+                raise DamagedError("some of its passages are not what was stored")
             file.append(rows, first)
             sums = rows.checksums(0, stop - first, sums)
             data = struct.pack(f"<{self.layout.columns}I", *sums)

@@ -6,7 +6,7 @@ until rows get new numbers; after a commit only its rows are read.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,8 +17,6 @@ from edge_mrl.store.codefile.state import State, read_dead
 from edge_mrl.store.codefile.table import CodeBlock, CodeTable
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from numpy.typing import NDArray
 
 __all__ = ["MemoryCache"]
@@ -28,6 +26,8 @@ class MemoryCache(CodeCache):
     """The codes of one open encrypted store. See ``CodeCache``."""
 
     _columns: tuple[list[Segment], bytes, int] = ([], b"", 0)
+    #: Rows that were lost to damage when they were read.
+    _missed: NDArray[np.int64] = np.empty(0, np.int64)
 
     def table(self, state: State) -> CodeTable:
         """The codes at a state that a transaction shows.
@@ -43,7 +43,8 @@ class MemoryCache(CodeCache):
             raise DamagedError("rows are deleted that were never there")
         segments, generation, done = self._columns
         if generation != state.generation or done > state.next_row:  # rows were numbered anew
-            segments, done = [], 0
+            segments, done, self._missed = [], 0, np.empty(0, np.int64)
+        self._lost, self._unsound = self._missed, set()
         self._columns = segments, state.generation, done
         size = self.layout.rows
         while done < state.next_row:
@@ -53,14 +54,14 @@ class MemoryCache(CodeCache):
                 segments.append(self._empty())
             _copy(rows, segments[-1], done % size)
             done = after
-            self._columns = segments, state.generation, done
+            self._columns, self._missed = (segments, state.generation, done), self._lost
         parts = [
             CodeBlock(first, segment.first(min(size, done - first)), checked=False)
             for first, segment in zip(range(0, done, size), segments, strict=True)
         ]
         self._state = state
-        self._table = CodeTable(self.layout, parts, self._dead, load=self.load, names=self._names)
-        return self._table
+        self._missed = np.setdiff1d(self._missed, self._dead)  # healed, or deleted
+        return self._make_table(parts)
 
     def heal(self) -> None:
         """Nothing can disagree with the database."""
@@ -90,7 +91,7 @@ class MemoryCache(CodeCache):
 
     def close(self) -> None:
         """Forget the codes."""
-        self._columns = [], b"", 0
+        self._columns, self._missed = ([], b"", 0), np.empty(0, np.int64)
         super().close()
 
     def _empty(self) -> Segment:

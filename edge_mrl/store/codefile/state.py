@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,15 @@ from edge_mrl.store.statements import insert_into, insert_row
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["State", "add_tombstones", "read_dead", "read_state", "write_state"]
+__all__ = [
+    "State",
+    "add_tombstones",
+    "damaged_tombstones",
+    "read_dead",
+    "read_state",
+    "rewrite_tombstones",
+    "write_state",
+]
 
 #: Rows whose deletion is noted in one row of ``tombstones``: 1 KiB, which a commit can rewrite.
 BLOCK_ROWS = 8_192
@@ -87,11 +95,9 @@ def add_tombstones(connection: sqlite3.Connection, ranges: Sequence[tuple[int, i
             "SELECT bits, crc FROM tombstones WHERE block = ?", (block,)
         ).fetchone()
         if found is not None:
-            bits = _tombstone_bits(block, *found)
+            bits = _tombstone_bits(connection, block, *found)
         bits[np.concatenate(rows)] = True
-        data = np.packbits(bits, bitorder="little").tobytes()
-        row = {"block": block, "crc": checksum(block, data), "bits": data}
-        insert_row(connection, "tombstones", row, replace=True)
+        _write_block(connection, block, bits)
 
 
 def read_dead(connection: sqlite3.Connection) -> NDArray[np.int64]:
@@ -99,11 +105,55 @@ def read_dead(connection: sqlite3.Connection) -> NDArray[np.int64]:
     parts = [np.empty(0, np.int64)]
     query = "SELECT block, bits, crc FROM tombstones ORDER BY block"
     for block, data, crc in connection.execute(query):
-        parts.append(np.flatnonzero(_tombstone_bits(block, data, crc)) + block * BLOCK_ROWS)
+        bits = _tombstone_bits(connection, block, data, crc)
+        parts.append(np.flatnonzero(bits) + block * BLOCK_ROWS)
     return np.concatenate(parts)
 
 
-def _tombstone_bits(block: int, data: bytes, crc: int) -> NDArray[np.bool_]:
-    if checksum(block, data) != crc or len(data) * 8 != BLOCK_ROWS:
-        raise DamagedError(f"its list of deleted rows, block {block}, cannot be trusted")
+def damaged_tombstones(connection: sqlite3.Connection) -> list[int]:
+    """Blocks of tombstones that are not what was written."""
+    query = "SELECT block, bits, crc FROM tombstones ORDER BY block"
+    return [block for block, *row in connection.execute(query) if not _sound(block, *row)]
+
+
+def rewrite_tombstones(connection: sqlite3.Connection, next_row: int) -> None:
+    """Make all tombstones again: the rows below ``next_row`` that no document has."""
+    connection.execute("DELETE FROM tombstones")
+    for block in range((next_row + BLOCK_ROWS - 1) // BLOCK_ROWS):
+        bits = _unused(connection, block)
+        bits[max(next_row - block * BLOCK_ROWS, 0) :] = False
+        if bits.any():
+            _write_block(connection, block, bits)
+
+
+def _sound(block: int, data: Any, crc: Any) -> bool:
+    right = isinstance(data, bytes) and len(data) * 8 == BLOCK_ROWS
+    return right and checksum(block, data) == crc
+
+
+def _tombstone_bits(
+    connection: sqlite3.Connection, block: int, data: Any, crc: Any
+) -> NDArray[np.bool_]:
+    """bool[BLOCK_ROWS]: which rows are deleted; where damage has lost that, those that nobody has."""
+    if not _sound(block, data, crc):
+        (next_row,) = connection.execute("SELECT next_row FROM state").fetchone()
+        bits = _unused(connection, block)
+        bits[max(next_row - block * BLOCK_ROWS, 0) :] = False
+        return bits
     return np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little").astype(np.bool_)
+
+
+def _unused(connection: sqlite3.Connection, block: int) -> NDArray[np.bool_]:
+    """bool[BLOCK_ROWS]: which rows no document has."""
+    bits = np.ones(BLOCK_ROWS, np.bool_)
+    start = block * BLOCK_ROWS
+    query = "SELECT first_row, rows FROM passages WHERE first_row < ? AND first_row + rows > ?"
+    for first, rows in connection.execute(query, (start + BLOCK_ROWS, start)):
+        bits[max(first - start, 0) : max(first + rows - start, 0)] = False
+    return bits
+
+
+def _write_block(connection: sqlite3.Connection, block: int, bits: NDArray[np.bool_]) -> None:
+    data = np.packbits(bits, bitorder="little").tobytes()
+    row = {"block": block, "crc": checksum(block, data), "bits": data}
+    insert_row(connection, "tombstones", row, replace=True)

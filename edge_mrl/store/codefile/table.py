@@ -183,6 +183,11 @@ class CodeTable:
     ) -> bool:
         return bool((row_checks(codes, keys, rows) == part.segment.checks[rows - part.first]).all())
 
+    def leave_out(self, rows: NDArray[np.int64]) -> None:
+        """Treat rows as deleted: damage has lost them."""
+        if len(rows):
+            self.dead = np.union1d(self.dead, rows)
+
     def repair(self, number: int) -> None:
         """Take the rows of a part from SQLite instead of the file."""
         part = self.parts[number]

@@ -46,9 +46,10 @@ _LOCK = threading.RLock()
 
 
 def database_errors() -> tuple[type[Exception], ...]:
-    """The error classes of the drivers that are loaded."""
+    """The error classes of the drivers that are loaded, and of messages that quote damaged bytes."""
     loaded = sys.modules.get(_DRIVER)
-    return (sqlite3.Error,) if loaded is None else (sqlite3.Error, loaded.Error)
+    known = (sqlite3.Error, UnicodeDecodeError)
+    return known if loaded is None else (*known, loaded.Error)
 
 
 def key_bytes(key: Key) -> bytes:

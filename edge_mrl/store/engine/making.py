@@ -95,9 +95,12 @@ def _place(target: Path, deadline: float) -> Iterator[str]:
         made = True
     finally:
         # What could not be made leaves no empty file, unless that was there before.
-        if not before and not made and _state(target, descriptor) == "ours":
-            target.unlink(missing_ok=True)
-        os.close(descriptor)
+        try:
+            if not before and not made and _state(target, descriptor) == "ours":
+                with suppress(OSError):
+                    target.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)  # with it the lock goes, whatever the medium says
 
 
 def _state(target: Path, descriptor: int) -> str:

@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 _COLUMNS = ("sums", "pending", "there", "here", "tries", "next_ms", "differs", "crc")
+_VERSION = "id, stamp, device, deleted, acknowledged, sent"
 #: A version as it counts in sums: id, stamp, device, whether it is a deletion.
 Counted = tuple[str, int, str, int]
 
@@ -73,11 +74,13 @@ def write_agreement(connection: sqlite3.Connection, now: Agreement) -> None:
 
 
 def make_sums(connection: sqlite3.Connection) -> Sums:
-    """The sums of the live versions, from the versions."""
+    """The sums of the live versions, from those versions that are what was written."""
     sums = Sums()
-    query = "SELECT id, stamp, device FROM versions WHERE NOT deleted"
-    for name, stamp, device in connection.execute(query):
-        sums.add(name, stamp, device)
+    query = f"SELECT {_VERSION}, crc FROM versions"  # noqa: S608 - own names
+    for *values, crc in connection.execute(query):
+        name, stamp, device, deleted, *_ = values
+        if not deleted and checksum(*values) == crc:
+            sums.add(name, stamp, device)
     return sums
 
 
@@ -91,7 +94,11 @@ def move_sums(
         names: The documents.
         after: Their versions from now on; a document without one has none.
     """
-    before = set(select_rows(connection, "id, stamp, device, deleted", "id", names, "versions"))
+    rows = select_rows(connection, f"{_VERSION}, crc", "id", names, "versions")
+    if any(checksum(*values) != crc for *values, crc in rows):
+        connection.execute("DELETE FROM agreement")  # nobody knows what was counted for it
+        return
+    before = {row[:4] for row in rows}
     later = set(after)
     gone = [row for row in before - later if not row[3]]
     come = [row for row in later - before if not row[3]]

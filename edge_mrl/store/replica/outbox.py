@@ -314,16 +314,28 @@ def note_put(
 def known_versions(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Known]:
     """Versions of those documents that have one, by id.
 
-    Raises:
-        DamagedError: A version is not what was written.
+    Of a version that is not what was written, nothing is believed: the server may have any version of
+    that document.
     """
     found = {}
     for *values, crc in select_rows(connection, ", ".join(_VERSION), "id", ids, "versions"):
         name, stamp, device, deleted, acknowledged, sent = values
-        if checksum(*values) != crc:
-            raise DamagedError(f"the version of document {name!r} cannot be trusted")
-        found[name] = Known(Version(stamp, device), bool(deleted), acknowledged, sent)
+        if checksum(*values) == crc:
+            found[name] = Known(Version(stamp, device), bool(deleted), acknowledged, sent)
+        else:
+            found[name] = _unknown_version(connection, name)
     return found
+
+
+def _unknown_version(connection: sqlite3.Connection, name: str) -> Known:
+    """What is left of a damaged version: what waits in the queue; or any version is newer."""
+    query = "SELECT stamp, deleted, bytes, crc FROM outbox WHERE id = ?"
+    row = connection.execute(query, (name,)).fetchone()
+    if row is not None and queue_crc(name, *row[:3]) == row[3]:
+        device = connection.execute("SELECT device FROM sync").fetchone()
+        return Known(Version(row[0], device[0] if device else ""), bool(row[1]), UNKNOWN)
+    there = connection.execute("SELECT 1 FROM documents WHERE id = ?", (name,)).fetchone()
+    return Known(Version(1, ""), there is None, UNKNOWN)
 
 
 def write_versions(connection: sqlite3.Connection, versions: Mapping[str, Known]) -> None:

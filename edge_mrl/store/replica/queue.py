@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_mrl.errors import DamagedError
+from edge_mrl.store.file import named_damage
 from edge_mrl.store.replica.dead_letters import move_to_dead_letters
 from edge_mrl.store.replica.enrollment import require
 from edge_mrl.store.replica.outbox import (
@@ -154,7 +155,8 @@ def outgoing(store: Store, *, limit: int, after: int = 0) -> list[Outgoing]:
             found.append(Outgoing(name, stamp, deleted=True, device=writers.get(name)))
             continue
         if name not in keys:
-            raise DamagedError(f"document {name!r} waits to be sent, and is not there")
+            problem = DamagedError(f"document {name!r} waits to be sent, and is not there")
+            raise named_damage(store.path, problem)
         key = keys[name]
         spans = places[key][1] if key in places else []
         vectors = fulls.get(key)

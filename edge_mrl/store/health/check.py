@@ -1,0 +1,317 @@
+"""Comparing everything in a store with its checksums, and every index with what it indexes."""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from edge_mrl.documents import clean, id_problem, metadata_problem
+from edge_mrl.errors import DamagedError
+from edge_mrl.store.codefile.file import SEGMENT_ROWS
+from edge_mrl.store.codefile.state import damaged_tombstones, read_state
+from edge_mrl.store.file import transaction
+from edge_mrl.store.filters import field_rows
+from edge_mrl.store.health.repair import repair as mend
+from edge_mrl.store.health.words import words_problem
+from edge_mrl.store.records import DOCUMENT_COLUMNS, checksum, decode_metadata, sound_document
+from edge_mrl.store.replica.foreign import foreign_problem
+from edge_mrl.store.replica.outbox import read_enrollment
+from edge_mrl.store.replica.withheld import WITHHELD_COLUMNS
+from edge_mrl.store.roots import damaged_roots
+
+if TYPE_CHECKING:
+    from edge_mrl.store.codefile.cache import CodeCache
+    from edge_mrl.store.store import Store
+
+__all__ = ["Health", "check"]
+
+#: How many problems of one kind are listed one by one.
+MOST_NAMED = 20
+#: Called with the number of documents that were checked since the last call.
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What a check found.
+
+    Attributes:
+        documents: How many documents were checked.
+        problems: What is damaged and was not repaired, one sentence each; empty for a sound store.
+        repaired: What was damaged and has been repaired, one sentence each.
+        damaged_ids: Ids of documents whose text, metadata, passages or vectors are not what was stored.
+            Put these documents again, or delete them.
+        notes: What is not damage, and worth knowing, one sentence each.
+    """
+
+    documents: int
+    problems: tuple[str, ...]
+    repaired: tuple[str, ...]
+    damaged_ids: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sound(self) -> bool:
+        """Whether no problem is left."""
+        return not self.problems
+
+
+@dataclass(slots=True)
+class _Findings:
+    """What is wrong, by what can be done about it."""
+
+    documents: int = 0
+    #: Damage that only a document that is put again can heal, and the structure of the file.
+    found: list[str] = field(default_factory=list)
+    #: What can be made again, by name.
+    parts: dict[str, str] = field(default_factory=dict)
+    ids: list[str] = field(default_factory=list)
+    keys: set[int] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+
+    def name(self, what: str, ids: list[str]) -> None:
+        """List the first of some documents one by one."""
+        self.ids += ids
+        self.found += [f"{what.format(repr(one))}" for one in ids[:MOST_NAMED]]
+        if len(ids) > MOST_NAMED:
+            self.found.append(f"{len(ids) - MOST_NAMED} more: {what.format('...')}")
+
+
+def check(store: Store, *, repair: bool = False, advance: Advance | None = None) -> Health:
+    """Compare everything in a store with its checksums, and every index with what it indexes.
+
+    Args:
+        store: An open store.
+        repair: Make again what can be: indexes, lists, counters, the queue, and the code file. A
+            document's text cannot be; damaged documents are listed. One whose id is lost, so that nobody
+            can name it, is removed.
+        advance: Called with the number of documents that were checked since the last call.
+
+    Raises:
+        StoreError: The file is so damaged that it cannot be read through.
+    """
+    now = _examine(store, advance)
+    repaired: tuple[str, ...] = ()
+    if repair and now.parts:
+        mend(store, now.parts)
+        before, now = now, _examine(store, None)
+        repaired = tuple(text for name, text in before.parts.items() if name not in now.parts)
+    problems = (*now.found, *now.parts.values())
+    return Health(
+        now.documents, problems, repaired, tuple(dict.fromkeys(now.ids)), tuple(now.notes)
+    )
+
+
+def _examine(store: Store, advance: Advance | None) -> _Findings:
+    findings = _Findings()
+    with store.locked() as (connection, cache), transaction(connection, "DEFERRED"):
+        _structure(connection, findings)
+        _documents(connection, findings, advance)
+        _counters(connection, findings)
+        _passages(connection, cache, findings)
+        _fulls(connection, findings)
+        with suppress(DamagedError):  # of what was named above
+            if (foreign := foreign_problem(connection)) is not None:
+                findings.found.append(foreign)
+        if damaged_roots(connection):
+            findings.parts["roots"] = (
+                "roots: the place of a folder cannot be trusted; it is found again"
+            )
+        _queue(connection, findings)
+        if (fields := _fields(connection)) is not None:
+            findings.parts["fields"] = fields
+        if (keywords := words_problem(connection, findings.keys)) is not None:
+            findings.parts["keywords"] = keywords
+        _code_file(connection, cache, findings)
+    return findings
+
+
+def _structure(connection: sqlite3.Connection, findings: _Findings) -> None:
+    rows = connection.execute(f"PRAGMA integrity_check({MOST_NAMED})").fetchall()
+    texts = [str(text) for (text,) in rows if text != "ok"]
+    indexes = [text for text in texts if "index" in text]
+    if indexes:
+        findings.parts["indexes"] = f"structure: {indexes[0]}"
+    findings.found += [f"structure: {text}" for text in texts if text not in indexes]
+    for table, _, parent, _ in connection.execute("PRAGMA foreign_key_check").fetchmany(MOST_NAMED):
+        findings.parts["orphans"] = f"structure: a row of {table} belongs to nothing in {parent}"
+
+
+def _documents(
+    connection: sqlite3.Connection, findings: _Findings, advance: Advance | None
+) -> None:
+    bad: list[str] = []
+    lost: list[str] = []
+    beyond: list[str] = []
+    query = f"SELECT {DOCUMENT_COLUMNS} FROM documents NOT INDEXED"  # noqa: S608 - own names
+    for row in connection.execute(query):
+        key, name, metadata, *_ = row
+        findings.documents += 1
+        if not sound_document(*row):
+            findings.keys.add(key)
+            (bad if _reachable(connection, key, name) else lost).append(_plain(name))
+        elif (problem := _beyond(metadata)) is not None:
+            beyond.append(f"document {name!r}: no filter finds it, because {problem}")
+        if advance is not None:
+            advance(1)
+    findings.name("document {} is not what was stored", bad)
+    findings.notes += beyond[:MOST_NAMED]
+    if lost:
+        findings.parts["documents"] = (
+            f"{len(lost)} documents have lost their ids, among them {lost[0]!r}: put them again"
+        )
+
+
+def _reachable(connection: sqlite3.Connection, key: int, name: object) -> bool:
+    """Whether a document can be named, and is found by its name."""
+    if id_problem(name) is not None:
+        return False
+    rows = connection.execute("SELECT key FROM documents WHERE id = ?", (name,)).fetchall()
+    return rows == [(key,)]
+
+
+def _beyond(metadata: str) -> str | None:
+    if metadata == "{}":
+        return None
+    try:
+        return metadata_problem(decode_metadata(metadata))
+    except (ValueError, RecursionError) as error:
+        return f"its metadata is not JSON ({error})"
+
+
+def _plain(name: object) -> str:
+    return clean(name) if isinstance(name, str) else str(name)
+
+
+def _counters(connection: sqlite3.Connection, findings: _Findings) -> None:
+    """The rows that stand for the store as a whole."""
+    try:
+        read_state(connection)
+    except DamagedError as error:
+        findings.parts["state"] = str(error)
+    if blocks := damaged_tombstones(connection):
+        findings.parts["tombstones"] = (
+            f"its list of deleted rows, block {blocks[0]}, cannot be trusted"
+        )
+    for table, columns in (("settings", "name, value"), ("reindexing", "binding")):
+        query = f"SELECT {columns}, crc FROM {table}"  # noqa: S608 - own names
+        bad = [values for *values, crc in connection.execute(query) if checksum(*values) != crc]
+        if bad:
+            findings.parts[table] = f"its {table} {_plain(bad[0][0])[:40]!r} cannot be trusted"
+
+
+def _passages(connection: sqlite3.Connection, cache: CodeCache, findings: _Findings) -> None:
+    names: list[str] = []
+    unknown: list[str] = []
+    for key in cache.damaged_keys():
+        query = "SELECT id FROM documents WHERE key = ?"
+        row = connection.execute(query, (key,)).fetchone()
+        (unknown if row is None else names).append(_plain(row[0]) if row else f"key {key}")
+    findings.name("the passages of document {} are not what was stored", names)
+    if unknown:
+        findings.parts["orphans"] = f"the passages of {unknown[0]} belong to no document"
+    if "state" in findings.parts:
+        return
+    try:
+        state = read_state(connection)
+        cache.read_dead()
+        for first in range(0, state.next_row, SEGMENT_ROWS):
+            cache.load(first, min(first + SEGMENT_ROWS, state.next_row))
+    except DamagedError as error:
+        findings.parts["tombstones"] = str(error)
+        return
+    if len(cache.lost) and not names and not unknown:
+        findings.parts["tombstones"] = f"row {cache.lost[0]} is missing"
+
+
+def _fulls(connection: sqlite3.Connection, findings: _Findings) -> None:
+    ids = []
+    query = (
+        "SELECT document, fulls.crc, vectors, id FROM fulls LEFT JOIN documents ON key = document"
+    )
+    for key, crc, vectors, name in connection.execute(query):
+        if not isinstance(vectors, bytes) or zlib.crc32(vectors, key) != crc:
+            ids.append(_plain(name))
+    findings.name("the full vectors of document {} are not what was stored", ids)
+
+
+def _queue(connection: sqlite3.Connection, findings: _Findings) -> None:
+    """What is wrong with the queue, and with what is known of the server."""
+    try:
+        enrolled = read_enrollment(connection) is not None
+    except DamagedError as error:
+        findings.parts["sync"] = f"sync: {error}: enroll this store again after the repair"
+        return
+    tables = (
+        ("versions", "id, stamp, device, deleted, acknowledged, sent"),
+        ("outbox", "id, stamp, deleted, bytes"),
+        ("dead", "id, stamp, reason, since_ms, deleted, metadata, text"),
+        ("withheld", WITHHELD_COLUMNS),
+    )
+    for table, columns in tables:
+        query = f"SELECT {columns}, crc FROM {table}"  # noqa: S608 - own names
+        bad = [row[0] for *row, crc in connection.execute(query) if not _checked(row, crc)]
+        if bad:
+            part = table if table in ("dead", "withheld") else "queue"
+            findings.parts[part] = f"sync: {table} of document {_plain(bad[0])!r} is damaged"
+    if not enrolled:
+        return
+    unsendable = (
+        "SELECT outbox.id FROM outbox LEFT JOIN documents ON documents.id = outbox.id "
+        "WHERE NOT outbox.deleted AND key IS NULL"
+    )
+    unversioned = (
+        "SELECT documents.id FROM documents LEFT JOIN versions ON versions.id = documents.id "
+        "WHERE versions.id IS NULL OR versions.deleted"
+    )
+    for query in (unsendable, unversioned):
+        for (name,) in connection.execute(query).fetchmany(1):
+            text = f"sync: document {_plain(name)!r} and its version do not agree"
+            findings.parts.setdefault("queue", text)
+
+
+def _checked(values: list[Any], crc: object) -> bool:
+    return bool(checksum(*values) == crc)
+
+
+def _fields(connection: sqlite3.Connection) -> str | None:
+    """What is wrong with the metadata's index, or None."""
+    wanted = 0
+    query = "SELECT 1 FROM fields WHERE name = ? AND kind = ? AND value = ? AND document = ?"
+    for key, metadata in _metadata(connection):
+        for row in field_rows(metadata):
+            wanted += 1
+            if connection.execute(query, (*row, key)).fetchone() is None:
+                return "fields: values are missing from the index of metadata"
+    (there,) = connection.execute("SELECT count(*) FROM fields").fetchone()
+    if there == wanted:
+        return None
+    return "fields: the index of metadata has values that no document has"
+
+
+def _metadata(connection: sqlite3.Connection) -> Iterator[tuple[int, dict[str, object]]]:
+    """Keys and metadata of those sound documents that have metadata."""
+    query = f"SELECT {DOCUMENT_COLUMNS} FROM documents WHERE metadata <> '{{}}'"  # noqa: S608
+    for row in connection.execute(query):
+        if sound_document(*row):
+            try:
+                yield row[0], decode_metadata(row[2])
+            except (ValueError, RecursionError):
+                continue
+
+
+def _code_file(connection: sqlite3.Connection, cache: CodeCache, findings: _Findings) -> None:
+    if "state" in findings.parts:
+        return
+    state = read_state(connection)
+    try:
+        for number, text in enumerate(cache.verify(state)):
+            findings.parts[f"codes {number}"] = text
+    except DamagedError:
+        return  # the database itself is damaged there, and has been named
+    if state.filed and (problem := cache.inspect(state)) is not None:
+        findings.notes.append(f"{problem}: it is made again when the store is written")
