@@ -279,6 +279,8 @@ def _explain(error: Exception, path: Path) -> StoreError:
         return StoreError(f"{path} is damaged ({error}): restore a copy, or make the store again")
     if code == sqlite3.SQLITE_FULL:
         return StoreError(f"{path} cannot grow ({error}): free some space and try again")
+    if code == sqlite3.SQLITE_CANTOPEN and path.exists() and not os.access(path, os.R_OK):
+        return StoreError(f"{path} may not be read by this user: a store is its owner's alone")
     return StoreError(f"{path} cannot be used: {error}")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import edge_mrl
-from edge_mrl.cli import COMMANDS, EXTRAS, main
+from edge_mrl.cli import COMMANDS, EXTRAS, FOLDERS, main
 from edge_mrl.index import Index
 from tests.support.bundles import TINY, TINY_COARSE, copy_bundle
 from tests.support.processes import COMMAND, good, run, wait_until
@@ -77,7 +77,7 @@ def test_help_lists_every_command() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_command_has_the_help_that_the_overview_gives(name: str) -> None:
-    module = importlib.import_module(f"edge_mrl.cli.{name}")
+    module = importlib.import_module(f"edge_mrl.cli.{FOLDERS.get(name, '')}{name}")
     assert COMMANDS[name] == module.HELP
     assert "--json" in good(name, "--help").stdout.decode()
 

@@ -338,7 +338,7 @@ def test_guide_and_units_name_the_same_files() -> None:
     assert "edge-mrl-sync@$USER.service" in guide
     assert "`EDGE_MRL_INTERVAL`" in guide
     named = {
-        name for block in blocks("ini") for name in re.findall(r"^(\w+)=", block, re.MULTILINE)
+        name for block in blocks("ini") for name in re.findall(r"^([A-Z_]+)=", block, re.MULTILINE)
     }
     known = {pair.split("=")[0] for pair in shlex.split(settings(SERVICE)["Environment"][0])}
     assert named

@@ -175,7 +175,7 @@ def test_rows_are_what_exact_searches_give(made: tuple[Subject, Retrieval, SetVe
     subject, data, vectors = made
     found = evaluate(subject, data, vectors, (16, WIDTH))
     rows = {(row.dim, row.kind, row.stage): row for row in found.rows}
-    assert len(rows) == 2 * (4 * 4 + 3)  # the funnel is for codes alone
+    assert len(rows) == 2 * (5 * 4 + 4)  # the funnel is for codes alone
     assert found.full is None
     # By another way: the library's own similarity of int8 codes, and a stable sort of all.
     codes = [quantize(normalize(v.full[:, :16])) for v in (vectors.queries, vectors.documents)]

@@ -176,6 +176,6 @@ def test_limit_of_documents_is_said_where_people_look(tmp_path: Path) -> None:
         words = ("--server", server.url, "--invitation", server.invitation)
         good("enroll", *words, "--store", store)
         said = good("sync", "--store", store).stdout.decode()
-        assert "2 cannot be sent: the tenant's limit of 3 documents is reached" in said
+        assert "2 dead letters: the tenant's limit of 3 documents is reached" in said
         letters = good("sync", "--dead-letters", "--store", store).stdout.decode()
         assert letters.count("limit of 3 documents") == 2
