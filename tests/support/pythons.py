@@ -39,11 +39,13 @@ TESTS = (
     "encode/test_encoder",
     "encode/test_passages",
     "encode/test_static",
+    "ingest/test_ingest",
     "machine/test_facts",
     "search/test_answers",
     "search/test_fusion",
     "search/test_ranking",
     "search/test_scan",
+    "sources/test_reading",
     "store/test_codefile",
     "store/test_files",
     "store/test_filters",
@@ -51,8 +53,7 @@ TESTS = (
     "store/test_store",
     "test_documents",
     "test_index",
-    "test_ingest",
-    "test_sources",
+    "test_metadata",
 )
 #: As they are, but minutes long: they kill commands and start them again.
 LONG_TESTS = ("cli/test_cli", "cli/test_store")
