@@ -25,6 +25,8 @@ __all__ = ["External", "Graph", "read_graph"]
 ELEMENT_BYTES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}
 #: More than any model has: transformers of 48 layers have about 3,000 nodes.
 MOST_NODES = 100_000
+#: Branches within branches; an exported model has one.
+MOST_DEPTH = 4
 #: External weights may be read more than once (as by the first exporters' heads), but not often.
 MOST_READS = 4
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -100,6 +102,7 @@ class _Reader:
         self.operators: set[tuple[str, str]] = set()
         self.nodes = 0
         self.names: set[str] = set()
+        self.depth = 0
 
     def model(self, span: Span) -> None:
         """ModelProto. Training (20) and functions (25) are refused."""
@@ -111,13 +114,21 @@ class _Reader:
         if graphs != 1:
             _refuse(f"it has {graphs} graphs, expected 1")
 
+    def branch(self, span: Span) -> None:
+        """A graph in a node: a branch of If. Its weights are inside it."""
+        self.depth += 1
+        if self.depth > MOST_DEPTH:
+            _refuse(f"its graphs lie more than {MOST_DEPTH} deep in each other")
+        self.graph(span)
+        self.depth -= 1
+
     def graph(self, span: Span) -> None:
         """GraphProto. Sparse initializers (15) are refused."""
         for number, value in self.fields(span, "the graph", "s1 s2 s5 s10 s11 s12 s13 s14 s16"):
             if number == 1:
                 self.node(self.part(value))
             elif number == 5:
-                self.tensor(self.part(value), weight=True)
+                self.tensor(self.part(value), weight=not self.depth)
 
     def node(self, span: Span) -> None:
         """NodeProto."""
@@ -141,11 +152,13 @@ class _Reader:
         self.operators.add((domain, kind))
 
     def attribute(self, span: Span) -> None:
-        """AttributeProto. Graphs (6, 11), sparse tensors (22, 23) and references (21) are refused."""
-        known = "s1 f2 v3 s4 s5 *7 *8 s9 s10 s13 v20"
-        for number, value in self.fields(span, "an attribute", known, once="1345"):
+        """AttributeProto. Lists of graphs (11), sparse tensors (22, 23), references (21) are refused."""
+        known = "s1 f2 v3 s4 s5 s6 *7 *8 s9 s10 s13 v20"
+        for number, value in self.fields(span, "an attribute", known, once="13456"):
             if number in (5, 10):
                 self.tensor(self.part(value), weight=False)
+            elif number == 6:
+                self.branch(self.part(value))
 
     def tensor(self, span: Span, *, weight: bool) -> None:
         """TensorProto. Only a weight of the graph itself may lie in another file."""

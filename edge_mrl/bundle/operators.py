@@ -1,7 +1,8 @@
 """The operators that a bundle's graph may have: functions of tensors, without loops or chance.
 
-Left out are control flow (Loop, Scan, If, SequenceMap), whose number of steps the graph itself computes,
-and what is random, reads text or images, or holds sequences. No exporter here writes any of them.
+Left out are loops (Loop, Scan, SequenceMap), whose number of steps the graph itself computes, and what is
+random, reads text or images, or holds sequences. No exporter here writes any of them. If takes one of two
+branches, and is in DeBERTa's graphs.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _ONNX = """
     Clip Compress Concat Constant ConstantOfShape Conv ConvInteger ConvTranspose Cos Cosh CumSum
     DepthToSpace DequantizeLinear Div Dropout DynamicQuantizeLinear Einsum Elu Equal Erf Exp
     Expand EyeLike Flatten Floor GRU Gather GatherElements GatherND Gelu Gemm GlobalAveragePool
-    GlobalMaxPool Greater GreaterOrEqual GroupNormalization HardSigmoid HardSwish Hardmax Identity
+    GlobalMaxPool Greater GreaterOrEqual GroupNormalization HardSigmoid HardSwish Hardmax Identity If
     InstanceNormalization IsInf IsNaN LSTM LayerNormalization LeakyRelu Less LessOrEqual Log
     LogSoftmax LpNormalization LpPool MatMul MatMulInteger Max MaxPool Mean
     MeanVarianceNormalization Min Mish Mod Mul Neg NonZero Not OneHot Or PRelu Pad Pow QLinearConv

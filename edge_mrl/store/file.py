@@ -280,7 +280,7 @@ def _explain(error: Exception, path: Path) -> StoreError:
     if code == sqlite3.SQLITE_FULL:
         return StoreError(f"{path} cannot grow ({error}): free some space and try again")
     if code == sqlite3.SQLITE_CANTOPEN and path.exists() and not os.access(path, os.R_OK):
-        return StoreError(f"{path} may not be read by this user: a store is its owner's alone")
+        error = PermissionError("it may not be read by this user: a store is its owner's alone")
     return StoreError(f"{path} cannot be used: {error}")
 
 
@@ -330,10 +330,8 @@ def _roll_back(path: Path) -> None:
 def _application(path: Path) -> int | None:
     """The application id in the file's header, None if it is no database's.
 
-    Nothing is written, or made beside the file.
-
-    It is read through SQLite and not with open(): closing any descriptor of a file drops the locks
-    that this process holds on it, those of a store that is open already included.
+    Nothing is written. It is read through SQLite and not with open(): closing any descriptor of a file
+    drops the locks that this process holds on it, those of a store that is open already included.
     """
     try:
         probe = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)

@@ -151,12 +151,19 @@ def send(case: schemathesis.Case, device: Caller, url: str, session: requests.Se
     case.headers = {**(case.headers or {})}
     if "head" in (case.query or {}) and len(repr(case)) % 3:
         case.query |= {"head": HEADS[1], "dim": 4, "scale": 1.0}
+        for name in ("stored", "step", "centre", "groups"):  # few drawn values fit together
+            case.query.pop(name, None)
     if "head" in (case.path_parameters or {}) and len(repr(case)) % 3:
         case.path_parameters["head"] = HEADS[0]
         case.body = encode_message({"layer_norm": False}, MATRIX)
+    if case.operation.path == "/v1/push" and len(repr(case)) % 3:
+        vectors = units(1, seed=1)
+        case.body = encode_items({"cursor": 0}, [item("a", seed=1)], like=vectors)
     if len(repr(case)) % 7:  # some have no token, or a digest that is made up
         case.headers["Authorization"] = f"Bearer {device.token}"
         case.headers["Edge-MRL-Space"] = SPACE
+        if len(repr(case)) % 3:
+            case.headers.pop("Edge-MRL-Copy", None)
     request = session.prepare_request(requests.Request(**case.as_transport_kwargs(base_url=url)))
     if len(repr(case)) % 7 and request.body is not None:
         body = request.body if isinstance(request.body, bytes) else str(request.body).encode()
@@ -206,7 +213,7 @@ def test_answers_are_those_of_the_description(
     sqlite_place: Place, device: Caller, path: str, method: str
 ) -> None:
     seen = attack(path, method, device, sqlite_place.server.url, EXAMPLES)
-    assert seen[200] + seen[201] or path in NEVER_GOOD
+    assert seen[200] + seen[201] or path in NEVER_GOOD, seen
 
 
 @pytest.mark.nightly

@@ -120,12 +120,17 @@ def test_codes_are_packed_as_a_device_asks(place: Place, name: str) -> None:
     )
 
 
+def asked(query: dict[str, str]) -> Packing:
+    kind = query.get("stored", "int8")
+    return read_packing(kind, query.get("step"), query.get("centre"), 3)
+
+
 def test_packings_are_read_from_a_request_or_refused() -> None:
-    assert read_packing({}, 3) == INT8
-    assert read_packing({"stored": "int4", "step": "2.5"}, 3) == Packing("int4", 2.5)
+    assert asked({}) == INT8
+    assert asked({"stored": "int4", "step": "2.5"}) == Packing("int4", 2.5)
     centre = base64.urlsafe_b64encode(np.array([-1, 0, 5], np.int8).tobytes()).decode().rstrip("=")
     wanted = Packing("2bit", 4.0, (-1, 0, 5))
-    assert read_packing({"stored": "2bit", "step": "4.0", "centre": centre}, 3) == wanted
+    assert asked({"stored": "2bit", "step": "4.0", "centre": centre}) == wanted
     for query in (
         {"stored": "int2"},
         {"stored": "int4"},
@@ -138,7 +143,7 @@ def test_packings_are_read_from_a_request_or_refused() -> None:
         {"step": "4"},
     ):
         with pytest.raises(Refusal) as raised:
-            read_packing(query, 3)
+            asked(query)
         assert (raised.value.status, raised.value.code) == (400, "malformed")
 
 

@@ -42,6 +42,9 @@ QUERY: Mapping[str, str] = {
     "step": "4",
     "centre": "AAAAAA",
     "text": "1",
+    "sums": "1",
+    "groups": "0,255",
+    "differs": "0",
 }
 #: Set by the client for each request, or below.
 HEADERS = {
@@ -62,6 +65,7 @@ FRAME: Mapping[str, Any] = {
     "push": 0,
     "epoch": "",
     "receipt": "",
+    "lost": None,
     "ids": ["id-of-mine"],
     "k": 9,
     "text": True,

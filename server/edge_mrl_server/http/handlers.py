@@ -429,4 +429,9 @@ def _code(request: Request) -> CodeKey:
         raise Refusal(400, "malformed", "scale: expected a number above 0")
     if "\0" in head:
         raise Refusal(400, "malformed", "head: expected 64 hex digits")
-    return CodeKey(head, dim, scale, read_packing(query, dim))
+    return CodeKey(
+        head,
+        dim,
+        scale,
+        read_packing(query.get("stored", "int8"), query.get("step"), query.get("centre"), dim),
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,13 +76,18 @@ class CodeKey:
         return codes if self.packing == INT8 else self.packing.pack(codes)
 
 
-def read_packing(query: Mapping[str, str], dim: int) -> Packing:
+def read_packing(kind: str, step: str | None, centre: str | None, dim: int) -> Packing:
     """How a device wants codes of so many dimensions to be packed, from a request's parameters.
+
+    Args:
+        kind: One of ``edge_mrl.codes.CODE_KINDS``.
+        step: A number, or None.
+        centre: int8 values in base64url, or None.
+        dim: Dimensions of the code.
 
     Raises:
         Refusal: The parameters are not those of a kind of code.
     """
-    kind, step, centre = query.get("stored", "int8"), query.get("step"), query.get("centre")
     try:
         packing = Packing(kind, None if step is None else float(step), _centre(centre))
     except ValueError as error:

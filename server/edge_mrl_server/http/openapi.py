@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edge_mrl import __version__
-from edge_mrl.wire import CONTENT_TYPE, MAX_IDS, MAX_ITEMS, MAX_PASSAGES, STATUSES
+from edge_mrl.wire import CONTENT_TYPE, GROUPS, MAX_IDS, MAX_ITEMS, MAX_PASSAGES, STATUSES
 
 __all__ = ["CODES", "DESCRIPTION"]
 
@@ -186,6 +186,9 @@ _PULL = [
     _query("fence", _LONG, "the fence when pulling from 0 began"),
     _query("epoch", _TEXT, "the epoch of since; empty: not known"),
     _query("push", _LONG, "the last push of which it is known if it arrived"),
+    _query("sums", _FLAG, "1: with the sums of all groups of ids"),
+    _query("groups", _TEXT, "numbers with commas: documents of these groups of ids alone"),
+    _query("differs", {"type": "integer", "minimum": 0, "maximum": GROUPS}, "groups that differ"),
     *_CODE,
     _OWN_SPACE,
     _COPY,
@@ -214,6 +217,7 @@ _PATHS: dict[str, Any] = {
                 push="the push's number",
                 epoch="the epoch of cursor; empty: not known",
                 receipt="the last one received; may be absent",
+                lost="versions that a restored server lacks; may be absent",
             ),
             "responses": _answers(
                 {
