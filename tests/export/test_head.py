@@ -489,7 +489,7 @@ def test_supervised_head_is_fitted_to_pairs_and_judged_on_others(tmp_path: Path)
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"head": "magic"}, "'magic', expected auto, prefix, pca"),
+        ({"head": "magic"}, "'magic', expected auto, prefix, random, pca"),
         ({"head": "rotation"}, "needs --corpus"),
         ({"head": "prefix", "pairs": Path("p.tsv")}, "--pairs works with --head linear or auto"),
         ({"head": "prefix", "nested": (8,)}, "--nested works with a head that is fitted"),
