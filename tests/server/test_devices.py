@@ -359,7 +359,7 @@ def test_restored_database_gets_back_what_it_lost_and_nothing_that_was_deleted(
             assert (epoch == before) == told
             assert main(["sync", "--store", str(other.index.path)]) == 0
             assert (
-                "restored from an older copy: 2 documents queued again" in capsys.readouterr().out
+                "lacked what this device has: 2 documents queued again" in capsys.readouterr().out
             )
             refused = third.client.sync_once()
             assert (refused.cause, "401" in str(refused.waiting)) == ("refused", True)
