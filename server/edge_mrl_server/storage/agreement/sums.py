@@ -8,8 +8,10 @@ sums are made again from the documents.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 from edge_mrl.wire import Sums, now_ms
+from edge_mrl_server.errors import UnavailableError
 from edge_mrl_server.storage.database import Database, Transaction
 from edge_mrl_server.storage.records import Row, Tenant
 
@@ -64,7 +66,8 @@ def fill_sums(database: Database, name: str) -> None:
         row = _row(transaction, name)
         if row is not None and now_ms() - row["made_ms"] < AGAIN_MS:
             return
-    with database.write() as transaction:
+    # The tenant's row may be held by a push that waits for a standby: a pull does not wait for that too.
+    with suppress(UnavailableError), database.write(lazily=True) as transaction:
         tenant = transaction.lock_tenant(name)
         if tenant is None or read_sums(transaction, tenant) is not None:
             return
