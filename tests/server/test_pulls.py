@@ -119,7 +119,7 @@ def test_pull_is_noted_now_and_then(sender: Sender) -> None:
         return int(device["pulled"])
 
     def given(cursor: int, *, more: bool) -> module.Changes:
-        return module.Changes([], cursor, more, 0, "e", None)
+        return module.Changes([], cursor, more, 0, "e", None, None)
 
     note_pull(sender.database, sender.principal, given(5, more=True))
     assert pulled() == 5
