@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         unpack,
     )
     from edge_mrl.codes.scoring import Scorer, planes_of
+    from edge_mrl.codes.splitmix import splitmix64
 
 __all__ = [
     "CODE_BITS",
@@ -47,6 +48,7 @@ __all__ = [
     "planes_of",
     "quantize",
     "similarity",
+    "splitmix64",
     "two_bit_step",
     "unpack",
 ]
@@ -74,5 +76,6 @@ __getattr__ = lazily(
             "unpack",
         ),
         "scoring": ("Scorer", "planes_of"),
+        "splitmix": ("splitmix64",),
     },
 )

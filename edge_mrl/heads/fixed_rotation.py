@@ -8,19 +8,16 @@ makes the same matrix, to the last bit (FORMAT.md, "Head").
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
+
+from edge_mrl.codes import splitmix64
 
 __all__ = ["random_rotation"]
 
 #: Rounds of signs, permutation and transforms. After two rounds, each dimension has met all others; three
 #: would need more bits than float32 has.
 ROUNDS = 2
-SEED = 0
-_GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / the golden ratio: the increment of SplitMix64
-_MASK = 2**64 - 1
 
 
 def random_rotation(width: int, dim: int) -> NDArray[np.float32]:
@@ -33,7 +30,7 @@ def random_rotation(width: int, dim: int) -> NDArray[np.float32]:
     Returns:
         float32[D, dim], orthonormal columns.
     """
-    chance = _chance()
+    chance = splitmix64()
     mixed = 4 ** ((width.bit_length() - 1) // 2)
     matrix = np.eye(width)
     blocks = -(-width // mixed)
@@ -63,13 +60,3 @@ def _hadamard(rows: NDArray[np.float64]) -> NDArray[np.float64]:
         half *= 2
     mixed: NDArray[np.float64] = rows.reshape(count, size) / np.sqrt(size)
     return mixed
-
-
-def _chance() -> Iterator[int]:
-    """Random numbers of 64 bits: SplitMix64 (Steele et al., OOPSLA 2014)."""
-    state = SEED
-    while True:
-        state = (state + _GOLDEN) & _MASK
-        z = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
-        yield z ^ (z >> 31)

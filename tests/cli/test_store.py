@@ -115,6 +115,7 @@ def test_check_of_a_sound_and_of_a_damaged_store(store: Path) -> None:
     good("delete", "x", "--store", store)
     facts = answer("check", "--store", store, "--repair")
     assert facts["sound"]
+    assert facts["repaired"] == ["keywords: the index of words does not agree with the texts"]
     assert answer("search", "cat", "--store", store, "--filter", "lang=en")["hits"][0]["id"] == "y"
     assert good("check", "--store", store, "--quiet").stdout == b""
 

@@ -11,12 +11,13 @@ import os
 import struct
 import zlib
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from edge_mrl.codes import INT8, PLANES, Packing, planes_of
+from edge_mrl.codes import INT8, PLANES, Packing, planes_of, splitmix64
 from edge_mrl.machine import sync_path
 from edge_mrl.store.codefile.column import CodeFileError, Codes, FiledCodes, Reader
 from edge_mrl.store.engine.modes import PRIVATE
@@ -50,8 +51,6 @@ SEGMENT_ROWS = 32_768
 ALIGNMENT = 65_536
 _HEADER = struct.Struct(f"<8sIII{GENERATION_BYTES}s")
 _CRC = struct.Struct("<I")
-_GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / the golden ratio: the increment of SplitMix64
-_MASK = 2**64 - 1
 
 
 class ForeignFileError(CodeFileError):
@@ -65,13 +64,7 @@ def code_path(store: Path) -> Path:
 
 def _multipliers(count: int) -> NDArray[np.uint64]:
     """uint64[count]: odd numbers, the outputs of SplitMix64 (Steele et al., 2014) from 0, | 1."""
-    values = []
-    for number in range(1, count + 1):
-        z = (number * _GOLDEN) & _MASK
-        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
-        values.append((z ^ (z >> 31)) | 1)
-    return np.array(values, np.uint64)
+    return np.array([number | 1 for number in islice(splitmix64(), count)], np.uint64)
 
 
 def row_checks(
