@@ -16,7 +16,8 @@ __all__ = ["FITTED_HEADS", "TARGETS", "Recipe"]
 #: int4 keep 4.7 points more of nDCG@10 than 128 of int8, on text that no fit has seen. 1-bit codes, and
 #: 2-bit codes behind a random rotation, take all that the model has.
 DEFAULT_DIMS = {"int8": 128, "int4": 256, "2bit": 256}
-DEFAULT_CODE = "int8"
+#: The code where neither code nor dimensions are asked for, and where dimensions alone are.
+DEFAULT_CODE, CODE_OF_DIM = "int4", "int8"
 PRECISIONS = ("int8", "int4", "fp32")
 #: Processors, and whether int8 weights are stored unsigned for them. One graph is the best found for
 #: ARM and for x86-64 with VNNI; without VNNI, uint8 times int8 saturates.
@@ -32,11 +33,11 @@ class Recipe:
     """The options of one export.
 
     Attributes:
-        dim: Dimensions of the coarse code. None for 128 (with int4 and 2bit, 256), for all of the model's
-            if it has fewer or the code is 1bit, or for the size nearest below that it was trained for.
+        dim: Dimensions of the coarse code. None for 256 (with int8, 128), for all of the model's if it has
+            fewer or the code is 1bit, or for the size nearest below that it was trained for.
         precision: "int8", "int4" or "fp32".
         code: How a store keeps documents' codes: one of ``edge_mrl.codes.packing.CODE_KINDS``. None for
-            int8.
+            int4, and for int8 if ``dim`` is given.
         target: Processor that an int8 network is made for, a key of TARGETS.
         coarse_only: Leave out the output ``full``.
         max_tokens: Longest input, in tokens; None for the model's own limit.
@@ -105,11 +106,13 @@ class Recipe:
     @property
     def resolved_code(self) -> str:
         """How a store keeps documents' codes: one of ``edge_mrl.codes.packing.CODE_KINDS``."""
-        return DEFAULT_CODE if self.code is None else self.code
+        if self.code is not None:
+            return self.code
+        return DEFAULT_CODE if self.dim is None else CODE_OF_DIM
 
     @property
     def name(self) -> str:
-        """What is asked for, in a folder's name: "128", "256-int4" or "1bit"."""
+        """What is asked for, in a folder's name: "256-int4", "128" or "1bit"."""
         dim, code = self.dim, self.resolved_code
         if dim is None and self.head != "random":
             dim = DEFAULT_DIMS.get(code)

@@ -175,7 +175,8 @@ def test_own_matrix_is_not_turned(model: Path, corpus: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("asked", "dim", "code", "name"),
     [
-        ({}, 128, "int8", "model-128"),
+        ({}, 256, "int4", "model-256-int4"),
+        ({"head": "random"}, 384, "int4", "model-int4"),
         ({"dim": 100}, 100, "int8", "model-100"),
         ({"code": "int8"}, 128, "int8", "model-128"),
         ({"code": "int4"}, 256, "int4", "model-256-int4"),
@@ -204,7 +205,8 @@ def test_matryoshka_models_have_a_size_that_they_were_trained_for(
     trained: tuple[int, ...], dim: int, model: Path
 ) -> None:
     source = replace(load_source(str(model)), width=768, mrl_dims=trained)
-    assert Recipe(code="int4").resolved_dim(source) == dim
+    for recipe in (Recipe(), Recipe(code="int4")):
+        assert (recipe.resolved_dim(source), recipe.resolved_code) == (dim, "int4")
     assert Recipe(code="1bit").resolved_dim(source) == 768
 
 

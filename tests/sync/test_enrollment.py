@@ -138,11 +138,19 @@ def test_enrolling_again_sends_only_what_was_not_sent(
         enroll(index.store, server.url, new_code())
         with SyncClient.open(index) as client:
             assert client.sync_once().pushed == 2
+        before = Credentials.read(path)
+        assert before is not None
         index.put([Document("c", "a model")])
         again = enroll(index.store, server.url, new_code())
         assert again.queue.items == 1
         with SyncClient.open(index) as client:
-            assert client.sync_once().pushed == 1
+            outcome = client.sync_once()
+            assert (outcome.pushed, outcome.resent) == (1, None)
+        # The server has the others under the former name, whichever name is the greater one.
+        with index.store.locked() as (connection, _):
+            found = dict(connection.execute("SELECT id, device FROM versions"))
+        assert found["a"] == found["b"] == before.device
+        assert found["c"] != before.device
 
 
 def test_enrolling_that_was_interrupted_is_finished_by_the_next_connection(

@@ -96,11 +96,16 @@ def enroll(store: Store, wanted: Enrollment, *, full_dim: int | None) -> None:
 
 
 def _rename(connection: sqlite3.Connection, device: str, name: str) -> None:
-    """Give the versions that this device wrote under its former name the new name."""
+    """Give what this device wrote under its former name, and no server has, the new name.
+
+    The server keeps what it has under the former name: with another one here, the two would never agree.
+    """
     query = "SELECT id FROM versions WHERE device = ?"
     known = known_versions(connection, [name for (name,) in connection.execute(query, (device,))])
     renamed = {
-        key: replace(one, version=Version(one.version.stamp, name)) for key, one in known.items()
+        key: replace(one, version=Version(one.version.stamp, name))
+        for key, one in known.items()
+        if one.acknowledged < one.version.stamp
     }
     write_versions(connection, renamed)
 

@@ -18,9 +18,9 @@ __all__ = ["HELP", "add_arguments", "run"]
 HELP = "turn a text-embedding model into a small, verified bundle"
 _EPILOG = """\
 examples:
-  edge-mrl export                                   all-MiniLM-L6-v2, 128 dimensions, int8
-  edge-mrl export --code int4                       256 dimensions in the same 128 bytes: keeps more
-  edge-mrl export BAAI/bge-small-en-v1.5 --dim 128 -o bge
+  edge-mrl export                                   all-MiniLM-L6-v2, 128 bytes for a passage
+  edge-mrl export BAAI/bge-small-en-v1.5 -o bge
+  edge-mrl export --dim 128 --int8                  128 dimensions, a byte each
   edge-mrl export ./my-model --corpus notes/ --prune-vocab 16000
   edge-mrl export onnx/model.onnx --pooling mean
   edge-mrl export --corpus notes/ --head rotation   codes fitted to your text
@@ -80,15 +80,15 @@ def _add_code_arguments(parser: argparse.ArgumentParser) -> None:
         "--dim",
         type=int,
         metavar="N",
-        help="dimensions of the code (default: 128; with --code int4 or 2bit 256; with --code 1bit or "
+        help="dimensions of the code (default: 256; with --code int8 128; with --code 1bit or "
         "--head random all of the model's)",
     )
     parser.add_argument(
         "--code",
         choices=("int8", "int4", "2bit", "1bit"),
         help="precision of the code that a store keeps for a passage: int8, 1 byte for each dimension "
-        "(default); int4, half a byte; 2bit, a quarter; 1bit, an eighth. 2bit and 1bit keep most with "
-        "--corpus",
+        "(default with --dim); int4, half a byte (default without); 2bit, a quarter; 1bit, an eighth. "
+        "2bit and 1bit keep most with --corpus",
     )
     parser.add_argument(
         "--coarse-only",
