@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS := constraints/tested.txt
 INSTALLED := $(VENV)/.installed
 INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
-BUNDLE := build/minilm-128
+BUNDLE := build/minilm
 # A worker for each core. tests/conftest.py says which tests stay together, and what comes first.
 # Another order in each run: its seed is in the header, and SEED=N repeats it.
 PYTEST := $(BIN)/python -m pytest $(if $(SEED),--randomly-seed=$(SEED))

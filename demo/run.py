@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 CORPUS = ROOT / "demo" / "corpus.jsonl"
 QUERIES = ROOT / "demo" / "queries.jsonl"
 BUILD = ROOT / "build" / "demo"
-BUNDLE = BUILD / "minilm-128"
+BUNDLE = BUILD / "minilm"
 STORE = BUILD / "python.db"
 SHOWN = (
     "delete a folder and everything inside it",
@@ -43,7 +43,7 @@ def main() -> int:
     if up_to_date():
         print(f"(made by an earlier run: {shown(BUNDLE)})")
     else:
-        run("export", "--dim", "128", "--int8", "-o", shown(BUNDLE), "--force")
+        run("export", "-o", shown(BUNDLE), "--force")
         (BUILD / "made-from").write_text(fingerprint(), "utf-8")
     heading("2. The bundle is verified on this machine")
     run("verify", shown(BUNDLE))
@@ -100,6 +100,7 @@ def summary(start: float) -> str:
     entries = [json.loads(line) for line in CORPUS.open(encoding="utf-8")]
     queries = [json.loads(line) for line in QUERIES.open(encoding="utf-8")]
     manifest = read_manifest(BUNDLE)
+    code_bytes = manifest.code.packing.bytes(manifest.dim)
     quality, milliseconds, passages = searched(entries, queries)
     source = fp32_source(entries, queries)
     ratio = bootstrap_ratio(quality.ndcg_at_10, source.ndcg_at_10)
@@ -107,7 +108,7 @@ def summary(start: float) -> str:
         ("bundle", f"{manifest.size_bytes / 1e6:.1f} MB (fp32 weights alone: 90.9 MB)"),
         ("fidelity", f"cosine to fp32 {manifest.quality['cosine_mean']:.4f} in the mean"),
         ("corpus", f"{len(entries):,} entries, {passages:,} passages"),
-        ("codes", f"{passages * manifest.dim / 1e3:,.0f} kB ({manifest.dim} B a passage)"),
+        ("codes", f"{passages * code_bytes / 1e3:,.0f} kB ({code_bytes} B a passage)"),
         ("store", f"{STORE.stat().st_size / 1e6:.1f} MB with the text"),
         ("query", f"{milliseconds:.1f} ms in the median, encoding included"),
         ("nDCG@10", f"{quality.means()['ndcg_at_10']:.3f} on {len(queries)} questions"),

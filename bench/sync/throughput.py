@@ -75,7 +75,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--bundle", type=Path, default=ROOT / "build" / "minilm-128")
+    parser.add_argument("--bundle", type=Path, default=ROOT / "build" / "minilm")
     parser.add_argument("--documents", type=int, default=DOCUMENTS)
     parser.add_argument("--database", choices=("sqlite", "postgresql"), action="append")
     args = parser.parse_args()

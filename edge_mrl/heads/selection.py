@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl.bundle import derive_codes, head_inputs
-from edge_mrl.codes import normalize, similarity
+from edge_mrl.codes import INT8, Packing, normalize, similarity
 from edge_mrl.heads.fit import (
     OWN_SHARE,
     PAIRS_SHARE,
@@ -158,25 +158,32 @@ class HeadTrial:
 
     @property
     def measured(self) -> str:
-        """What the score measures, in words."""
+        """What the score of int8 codes measures, in words."""
+        return self.measured_of("int8")
+
+    def measured_of(self, kind: str) -> str:
+        """What the score of codes of a kind measures, in words."""
         count = len(self._held_out_queries()[0])
         if not count:
-            return self.measured_agreement
+            return self._measured_agreement(kind)
         ranks = f"the full vectors' mean reciprocal rank, at {TOP}, of the"
         if self.pairs is not None:
             documents = f"own documents of {count:,} held-out queries, among {len(self.full):,}"
-            return f"share that int8 codes keep of {ranks} {documents}"
+            return f"share that {kind} codes keep of {ranks} {documents}"
         return (
-            f"weighted mean of two shares that int8 codes keep: twice {ranks} own passages of {count:,} "
-            f"held-out excerpts, once their top {TOP} for {len(self.held_out):,} held-out passages; "
+            f"weighted mean of two shares that {kind} codes keep: twice {ranks} own passages of "
+            f"{count:,} held-out excerpts, once their top {TOP} for {len(self.held_out):,} held-out passages; "
             f"among {len(self.full):,}, before the fit on all"
         )
 
     @property
     def measured_agreement(self) -> str:
-        """What the agreement measures, in words."""
+        """What the agreement of int8 codes measures, in words."""
+        return self._measured_agreement("int8")
+
+    def _measured_agreement(self, kind: str) -> str:
         return (
-            f"share of the full vectors' top {TOP} that int8 codes find again, for "
+            f"share of the full vectors' top {TOP} that {kind} codes find again, for "
             f"{len(self.held_out):,} held-out passages among {len(self.full):,}, before the fit on all"
         )
 
@@ -216,7 +223,7 @@ class HeadTrial:
         passages = _passages(self.full, asked, rows, layer_norm=self.layer_norm)
         return replace(self, passages=passages, pairs=pairs)
 
-    def score(self, matrix: Float | None) -> float:
+    def score(self, matrix: Float | None, packing: Packing = INT8) -> float:
         """How well a head's codes search, on held-out text; full vectors have the score 1.
 
         With pairs, it is the mean reciprocal rank of held-out queries' own documents, divided by that of
@@ -229,20 +236,25 @@ class HeadTrial:
 
         Args:
             matrix: The head, float32[D, dim]; None for the prefix.
+            packing: What a store keeps of the passages' codes.
         """
         queries, answers = self._held_out_queries()
         if not len(queries):
-            return self.agreement(matrix)
-        found = _reciprocal_rank(
-            self._codes(queries, matrix), self._codes(self.full, matrix), answers
-        )
+            return self.agreement(matrix, packing)
+        stored = self._stored(self._codes(self.full, matrix), packing)
+        found = _reciprocal_rank(self._codes(queries, matrix), stored, answers)
         exact = _reciprocal_rank(queries, self.full, answers)
         kept = found / exact if exact else float(found > 0)
-        return kept if self.pairs is not None else (2 * kept + self.agreement(matrix)) / 3
+        if self.pairs is not None:
+            return kept
+        return (2 * kept + self.agreement(matrix, packing)) / 3
 
-    def agreement(self, matrix: Float | None) -> float:
+    def agreement(self, matrix: Float | None, packing: Packing = INT8) -> float:
         """Share of held-out passages' top 10 by full vectors that the codes find again, from 0 to 1."""
-        return agreement(self.full, self._codes(self.full, matrix), self.held_out)
+        rows, codes = self.held_out, self._codes(self.full, matrix)
+        stored = self._stored(codes, packing)
+        top = min(TOP, len(codes) - 1)
+        return found_again(self.full[rows], codes[rows], self.full, stored, own=rows, top=top)
 
     def _held_out_queries(self) -> tuple[Float, Rows]:
         """Queries that no fit has seen, float32[q, D], and the rows of their own passages, intp[q]."""
@@ -256,6 +268,9 @@ class HeadTrial:
 
     def _codes(self, full: Float, matrix: Float | None) -> NDArray[np.int8]:
         return derive_codes(full, matrix, dim=self.nested[-1], layer_norm=self.layer_norm)
+
+    def _stored(self, codes: NDArray[np.int8], packing: Packing) -> NDArray[np.int8]:
+        return packing.unpack(packing.pack(codes), codes.shape[1])
 
     def facts(self) -> dict[str, Any]:
         """How much text was used, as JSON values for a report."""

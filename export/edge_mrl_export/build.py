@@ -377,10 +377,8 @@ def _measure(plan: _Plan, folder: Path, manifest: Manifest, clock: _Clock) -> _M
 
 def _kept(plan: _Plan, reference: NDArray[np.float32], codes: NDArray[np.int8]) -> dict[str, Any]:
     """Retrieval quality at the bundle's own code: on held-out text where a head was chosen by it."""
-    facts = plan.head.facts
-    if plan.packing.kind == "int8" and plan.head.kind in facts.get("held_out", {}):
-        return {"kept": facts["held_out"][plan.head.kind], "measured": facts["measured"]}
-    share, measured = kept_by_stored_codes(reference, codes, plan.packing)
+    found = plan.head.kept(plan.packing)
+    share, measured = found or kept_by_stored_codes(reference, codes, plan.packing)
     return {"kept": share, "measured": measured}
 
 

@@ -33,8 +33,8 @@ class Recipe:
     """The options of one export.
 
     Attributes:
-        dim: Dimensions of the coarse code. None for 256 (with int8, 128), for all of the model's if it has
-            fewer or the code is 1bit, or for the size nearest below that it was trained for.
+        dim: Dimensions of the coarse code. None for 256 (with int8, 128), for all of the model's if it
+            has fewer or the code is 1bit, or for the size nearest below that it was trained for.
         precision: "int8", "int4" or "fp32".
         code: How a store keeps documents' codes: one of ``edge_mrl.codes.packing.CODE_KINDS``. None for
             int4, and for int8 if ``dim`` is given.

@@ -17,7 +17,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 RESULTS = ROOT / "bench" / "results"
 
 
-EXPORT = "edge-mrl export -o minilm-128"
+EXPORT = "edge-mrl export -o minilm"
 
 
 @pytest.mark.test
@@ -25,7 +25,7 @@ def test_readme_commands_and_code_run(tmp_path: Path, minilm_bundle: Path) -> No
     """Its bundle is the one that the same command made for all tests."""
     shown = steps(README)
     assert [EXPORT in step.code for step in shown] == [True, False, False]
-    shutil.copytree(minilm_bundle, tmp_path / "minilm-128")
+    shutil.copytree(minilm_bundle, tmp_path / "minilm")
     compare_page(README, tmp_path, lambda code: code.replace(EXPORT, "true"))
 
 

@@ -12,7 +12,7 @@ from tests.docs.running import compare_page, steps
 
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")
-EXPORT = "edge-mrl export -o minilm-128"
+EXPORT = "edge-mrl export -o minilm"
 
 
 @pytest.mark.test
@@ -21,7 +21,7 @@ def test_tutorial_runs_as_it_stands(tmp_path: Path, minilm_bundle: Path) -> None
     shown = steps(TUTORIAL)
     assert [step.code for step in shown if "export" in step.code] == [f"{EXPORT}\n"]
     assert f"\n{EXPORT} " in steps(README)[0].code
-    shutil.copytree(minilm_bundle, tmp_path / "minilm-128")
+    shutil.copytree(minilm_bundle, tmp_path / "minilm")
     compare_page(TUTORIAL, tmp_path, lambda code: code.replace(EXPORT, "true"))
     assert sum(step.printed is not None for step in shown) >= len(shown) - 2
 

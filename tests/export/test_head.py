@@ -23,7 +23,7 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 from edge_mrl.bundle.head import derive_codes, head_id, read_head
 from edge_mrl.bundle.manifest import GRAPH, HEAD, WEIGHTS, read_manifest
-from edge_mrl.codes.packing import normalize
+from edge_mrl.codes.packing import normalize, plain_packing
 from edge_mrl.documents import Document
 from edge_mrl.encode.encoder import Encoder
 from edge_mrl.encode.verification import verify
@@ -312,6 +312,12 @@ def test_without_text_a_rotation_is_fitted_on_ours(tmp_path: Path) -> None:
     assert agreement["rotation"] > agreement["prefix"] + 0.3
     assert chosen.facts["held_out"]["rotation"] > chosen.facts["held_out"]["prefix"] + 0.15
     assert set(chosen.facts["held_out"]) == {"prefix", "rotation"}
+    # What a store keeps is measured by the same head, as its codes are packed.
+    share, measured = chosen.kept(plain_packing("int8", 8, scale=1)) or (0, "")
+    assert (share, measured) == (chosen.facts["held_out"]["rotation"], chosen.facts["measured"])
+    less, measured = chosen.kept(plain_packing("int4", 8, scale=1)) or (0, "")
+    assert share - 0.1 < less < share
+    assert "that int4 codes keep" in measured
     in_front = static_model(tmp_path / "in-front", rows_of([1.0] * 8 + [0.0] * 16))
     assert choose_head(load_source(str(in_front)), Recipe(dim=8), [], Silent()).kind == "prefix"
 

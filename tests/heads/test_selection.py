@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edge_mrl.bundle.head import derive_codes
+from edge_mrl.codes import plain_packing
 from edge_mrl.codes.packing import normalize
 from edge_mrl.heads.selection import (
     MARGIN,
@@ -136,6 +137,31 @@ def test_score_is_one_for_the_full_vectors_and_less_for_a_poor_head() -> None:
     assert trial.score(first) < 0.5
     assert trial.agreement(first) < trial.agreement(one)
     assert "40 held-out excerpts" in trial.measured
+
+
+def test_score_of_stored_codes_is_that_of_their_levels() -> None:
+    full = texts(200, width=16)
+    origins = np.arange(200)
+    trial = HeadTrial.of(full, (16,), excerpts=Excerpts(near(full, origins, 0.5), origins))
+    scores = [
+        trial.score(None, plain_packing(kind, 16, scale=1)) for kind in ("int8", "int4", "1bit")
+    ]
+    assert scores[0] == trial.score(None)
+    assert scores[0] > scores[1] > scores[2] > 0.3
+    assert "that int4 codes keep" in trial.measured_of("int4")
+    # By hand: the int8 code of each excerpt among signs.
+    exact, codes = full[trial.held_out], derive_codes(full, None, dim=16)
+    signs = np.where(codes > 0, 1, -1)
+    ranks = codes[trial.held_out].astype(int) @ signs.T
+    ranks[np.arange(40), trial.held_out] = ranks.min() - 1
+    nearest = exact @ full.T
+    nearest[np.arange(40), trial.held_out] = -2
+    found = [
+        len({*np.argsort(-a, kind="stable")[:10]} & {*np.argsort(-b, kind="stable")[:10]}) / 10
+        for a, b in zip(ranks, nearest, strict=True)
+    ]
+    packing = plain_packing("1bit", 16, scale=1)
+    assert trial.agreement(None, packing) == pytest.approx(np.mean(found))
 
 
 def test_score_without_excerpts_is_the_agreement() -> None:

@@ -360,7 +360,9 @@ def test_device_with_too_many_requests_at_once_is_told_to_wait(busy: Serving) ->
     assert device.call("GET", PULL).status == 200
     with contextlib.ExitStack() as stack:
         stack.enter_context(holding(busy, 16, head))
-        for _ in range(16):  # a request of the device's may have taken the place of one that is held
+        for _ in range(
+            16
+        ):  # a request of the device's may have taken the place of one that is held
             if device.call("GET", PULL).status == 429:
                 break
             stack.enter_context(holding(busy, 1, head))

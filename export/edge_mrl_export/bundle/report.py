@@ -84,14 +84,18 @@ def answer_rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         ),
     ]
     if code["kept"] is not None:
-        where = "on held-out text" if "held-out" in code["measured"] else "on sample text"
-        rows.append(
-            ("quality", f"{code['kept']:.1%} of the full vectors' quality is kept, {where}")
-        )
+        rows.append(("quality", _kept(code)))
     passage = (
         f"{code['bytes']} bytes in a store: {data['dims']['coarse']} dimensions, {code['stored']}"
     )
     return [*rows, ("passage", passage)]
+
+
+def _kept(code: Mapping[str, Any]) -> str:
+    """What the stored codes keep: of the quality on held-out text, or else of the nearest texts."""
+    if "held-out" in code["measured"]:
+        return f"{code['kept']:.1%} of the full vectors' quality is kept, on held-out text"
+    return f"{code['kept']:.1%} of each text's nearest others are found again, on sample text"
 
 
 def next_commands(bundle: str) -> list[str]:

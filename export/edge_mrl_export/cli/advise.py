@@ -16,8 +16,8 @@ _EPILOG = """\
 examples:
   edge-mrl advise --corpus notes/                             all-MiniLM-L6-v2 on your own text
   edge-mrl advise BAAI/bge-small-en-v1.5 --data scifact/ --tolerance 0.02
-  edge-mrl advise minilm-128 --corpus notes/ --documents 200000 --budget 20MB -o advice
-  edge-mrl advise minilm-128 --corpus notes/ --apply notes.db  tune a store's funnel as well
+  edge-mrl advise minilm --corpus notes/ --documents 200000 --budget 20MB -o advice
+  edge-mrl advise minilm --corpus notes/ --apply notes.db  tune a store's funnel as well
 
 exit codes: 0 success, 1 no code is good enough and fits, 2 wrong usage or data,
             3 a package is missing, 4 the hub cannot be reached

@@ -15,8 +15,8 @@ __all__ = ["HELP", "add_arguments", "add_text_arguments", "run", "sizes"]
 HELP = "measure how much retrieval quality short codes keep, on your data"
 _EPILOG = """\
 examples:
-  edge-mrl eval minilm-128 --corpus notes/                  your own text, without judgements
-  edge-mrl eval minilm-128 --data scifact/ -o quality       BEIR's layout; charts and a page in quality/
+  edge-mrl eval minilm --corpus notes/                  your own text, without judgements
+  edge-mrl eval minilm --data scifact/ -o quality       BEIR's layout; charts and a page in quality/
   edge-mrl eval ./my-model --data sts.csv --dims 64,128     a source model, on pairs with scores
 
 exit codes: 0 success, 2 wrong usage or data, 3 a package is missing, 4 the hub cannot be reached

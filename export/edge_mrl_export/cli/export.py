@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         metavar="DIR",
-        help="folder to write the bundle to (default: NAME-DIM, with -CODE if it is not int8)",
+        help="folder to write the bundle to (default: NAME-DIM-CODE; NAME-DIM for int8)",
     )
     _add_code_arguments(parser)
     _add_network_arguments(parser)

@@ -12,7 +12,7 @@ HELP = "sign a bundle, or make a key to sign with"
 _EPILOG = """\
 examples:
   edge-mrl sign --new-key fleet.key         fleet.key is secret; devices get fleet.key.pub
-  edge-mrl sign minilm-128 --key fleet.key
+  edge-mrl sign minilm --key fleet.key
   edge-mrl search "..." --store notes.db --trust fleet.key.pub
 
 exit codes: 0 done, 2 wrong usage or a damaged bundle, 3 a package is missing

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.codes import PLANES
+from edge_mrl.codes import PLANES, Packing
 from edge_mrl.errors import UsageError
 from edge_mrl.heads import (
     MOST_PASSAGES,
@@ -60,6 +60,9 @@ class ChosenHead:
         notes: For the user: what could be better.
         shipped: float32[n, D], vectors of the texts that come with edge-mrl, where the head was fitted to
             them; otherwise None.
+        trial: What the head was compared with others on; None if it was not.
+        tried: float32[D, dim], the head as it was compared, before the fit on all text; None for the
+            prefix.
     """
 
     kind: str
@@ -67,6 +70,20 @@ class ChosenHead:
     facts: dict[str, Any]
     notes: tuple[str, ...] = ()
     shipped: Float | None = None
+    trial: HeadTrial | None = None
+    tried: Float | None = None
+
+    def kept(self, packing: Packing) -> tuple[float, str] | None:
+        """Quality on held-out text that codes keep as a store packs them, and how that was measured.
+
+        Returns:
+            The share, from 0 to 1, and words; None if nothing was held out, or the head was changed
+            since.
+        """
+        if self.trial is None or "turned_for_bits" in self.facts:
+            return None
+        share = self.trial.score(self.tried, packing)
+        return round(share, 4), self.trial.measured_of(packing.kind)
 
 
 def choose_head(source: Source, recipe: Recipe, texts: Sequence[str], stages: Stages) -> ChosenHead:
@@ -137,7 +154,7 @@ def _tried(
         stages.advance()
     kind = best_kind(scores, trial.margin) if recipe.head == "auto" else list(candidates)[-1]
     why = "best on held-out text" if recipe.head == "auto" else f"--head {recipe.head_name}"
-    matrix = candidates[kind]
+    matrix = tried = candidates[kind]
     by_dimension = curve_of_trial(trial, {"prefix": None, kind: matrix})
     if kind in FITTED_HEADS:
         whole = trial.on_all()
@@ -148,7 +165,7 @@ def _tried(
     if agreements:
         facts |= {"agreement": agreements, "measured_agreement": trial.measured_agreement}
     facts["by_dimension"] = by_dimension
-    return ChosenHead(kind, matrix, facts)
+    return ChosenHead(kind, matrix, facts, trial=trial, tried=tried)
 
 
 def _random(source: Source, recipe: Recipe, dim: int, texts: int) -> bool:
