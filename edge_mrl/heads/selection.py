@@ -172,8 +172,8 @@ class HeadTrial:
             return f"share that {kind} codes keep of {ranks} {documents}"
         return (
             f"weighted mean of two shares that {kind} codes keep: twice {ranks} own passages of "
-            f"{count:,} held-out excerpts, once their top {TOP} for {len(self.held_out):,} held-out passages; "
-            f"among {len(self.full):,}, before the fit on all"
+            f"{count:,} held-out excerpts, once their top {TOP} for {len(self.held_out):,} held-out "
+            f"passages; among {len(self.full):,}, before the fit on all"
         )
 
     @property
