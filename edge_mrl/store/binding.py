@@ -16,6 +16,7 @@ from edge_mrl.store.records import KEEP_FULL, Binding, checksum, decode_packing,
 from edge_mrl.store.statements import insert_row
 
 __all__ = [
+    "FORMER_NAMES",
     "SEARCH_STAGES",
     "describe_binding",
     "fill_new",
@@ -28,6 +29,9 @@ __all__ = [
 
 #: The setting that holds the stages of this store's searches, as text.
 SEARCH_STAGES = "funnel"
+#: The setting that holds the names under which the store was enrolled before. It is about no codes, and
+#: stays when the store is bound anew.
+FORMER_NAMES = "former"
 #: Columns that the checksum covers, in its order. The bundle's place may change without a new checksum.
 BOUND_COLUMNS = (
     "space_id",
@@ -118,7 +122,7 @@ def write_bound(
         "bundle_relative": relative_bundle(binding.bundle, path),
     }
     insert_row(connection, "binding", bound | beside, replace=True)
-    connection.execute("DELETE FROM settings")
+    connection.execute("DELETE FROM settings WHERE name <> ?", (FORMER_NAMES,))
 
 
 def fill_new(path: Path, binding: Binding, rule: PassageRule, keep_full: str | None) -> Fill:

@@ -134,23 +134,61 @@ def test_moving_changes_address_and_certificates_alone(
 def test_enrolling_again_sends_only_what_was_not_sent(
     path: Path, server: Serving, new_code: NewCode
 ) -> None:
+    """Whichever of two names is the larger one: what the server has stays as it is."""
     with Index.open(path) as index:
         enroll(index.store, server.url, new_code())
         with SyncClient.open(index) as client:
             assert client.sync_once().pushed == 2
         before = Credentials.read(path)
         assert before is not None
-        index.put([Document("c", "a model")])
-        again = enroll(index.store, server.url, new_code())
-        assert again.queue.items == 1
-        with SyncClient.open(index) as client:
-            outcome = client.sync_once()
-            assert (outcome.pushed, outcome.resent) == (1, None)
+        for number in range(5):
+            index.put([Document(f"c{number}", "a model")])
+            again = enroll(index.store, server.url, new_code())
+            assert again.queue.items == 1
+            with SyncClient.open(index) as client:
+                outcome = client.sync_once()
+                assert (outcome.pushed, outcome.pulled, outcome.resent) == (1, 0, None)
         # The server has the others under the former name, whichever name is the greater one.
         with index.store.locked() as (connection, _):
             found = dict(connection.execute("SELECT id, device FROM versions"))
         assert found["a"] == found["b"] == before.device
-        assert found["c"] != before.device
+        assert found["c0"] != before.device
+
+
+def test_what_waited_when_a_store_was_enrolled_again_wins_over_nothing_that_came_later(
+    path: Path, server: Serving, new_code: NewCode, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.db"
+    with Index.open(path) as index, Index.open(other, TINY) as elsewhere:
+        enroll(index.store, server.url, new_code(), with_text=True)
+        enroll(elsewhere.store, server.url, new_code(), with_text=True)
+        with SyncClient.open(index) as client:
+            assert client.sync_once().done
+        with SyncClient.open(elsewhere) as client:
+            assert client.sync_once().done
+            index.put([Document("c", "written first"), Document("mine", "written here alone")])
+            elsewhere.put([Document("c", "written later")])
+            assert client.sync_once().done
+        enroll(index.store, server.url, new_code(), with_text=True)
+        for one in (index, elsewhere):
+            with SyncClient.open(one) as client:
+                assert client.sync_once().done
+        for one in (index, elsewhere):
+            texts = {name: found.text for name, found in one.get(["c", "mine"]).items()}
+            assert texts == {"c": "written later", "mine": "written here alone"}
+
+
+def test_what_was_written_under_a_former_name_is_still_this_devices(
+    path: Path, server: Serving, new_code: NewCode
+) -> None:
+    with Index.open(path) as index:
+        enroll(index.store, server.url, new_code())
+        with SyncClient.open(index) as client:
+            assert client.sync_once().done
+        enroll(index.store, server.url, new_code())
+        assert replica.forget_received(index.store) == 0
+        index.reindex(TINY, max_tokens=8)
+        assert replica.forget_received(index.store) == 0
 
 
 def test_enrolling_that_was_interrupted_is_finished_by_the_next_connection(

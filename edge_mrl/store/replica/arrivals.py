@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from edge_mrl.store.replica.dead_letters import (
     write_dead_letter,
 )
 from edge_mrl.store.replica.enrollment import require
+from edge_mrl.store.replica.names import own_names
 from edge_mrl.store.replica.outbox import (
     Known,
     known_versions,
@@ -90,9 +91,8 @@ def apply_pulled(
         now = require(connection, store)
         if code not in (None, store.binding.code):
             raise NetworkError("the store was changed to another bundle meanwhile: try again")
-        local = LocalDocuments(
-            connection, [item.id for item, _ in pulled], store.binding, now.device
-        )
+        names = [item.id for item, _ in pulled]
+        local = LocalDocuments(connection, names, store.binding, own_names(connection, now))
         news = _newer_versions(connection, pulled, local)
         if store.keep_full == "until-synced":
             query = "DELETE FROM fulls WHERE document = ?"
@@ -209,11 +209,15 @@ class LocalDocuments:
     """What a store has of documents that others have written too."""
 
     def __init__(
-        self, connection: sqlite3.Connection, names: Sequence[str], binding: Binding, device: str
+        self,
+        connection: sqlite3.Connection,
+        names: Sequence[str],
+        binding: Binding,
+        own: Collection[str],
     ) -> None:
         self._connection = connection
         self._binding = binding
-        self._device = device
+        self._own = own
         columns = "id, key, metadata, source, text <> '', hash"
         rows = select_rows(connection, columns, "id", names)
         self.conflicts = 0
@@ -238,7 +242,7 @@ class LocalDocuments:
         """Take a version that lost off the queue. What was written here and deleted elsewhere is kept."""
         if item.id in self._queued:
             self._connection.execute("DELETE FROM outbox WHERE id = ?", (item.id,))
-        mine = before is not None and before.version.device == self._device
+        mine = before is not None and before.version.device in self._own
         accepted = before is None or before.acknowledged >= before.version.stamp
         if item.deleted and mine and not accepted and item.id in self._rows:
             self._keep_as_letter(item, DELETED_ELSEWHERE)
@@ -250,7 +254,7 @@ class LocalDocuments:
         this. Returns whether there was such a text.
         """
         row = self._rows.get(item.id)
-        mine = before is None or before.version.device == self._device
+        mine = before is None or before.version.device in self._own
         if row is None or not row.has_text or not mine:
             return False
         if row.digest == text_hash(entry.document.text):

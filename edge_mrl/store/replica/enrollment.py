@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from edge_mrl.errors import NotEnrolledError, UsageError
 from edge_mrl.store.binding import write_bound
 from edge_mrl.store.replica.agreement import read_agreement, write_agreement
+from edge_mrl.store.replica.names import keep_name
 from edge_mrl.store.replica.outbox import (
     NEVER,
     Enrollment,
@@ -26,7 +27,7 @@ from edge_mrl.store.replica.outbox import (
     write_queue,
     write_versions,
 )
-from edge_mrl.wire import Version, now_ms
+from edge_mrl.wire import Version, latest_stamp, now_ms
 
 if TYPE_CHECKING:
     from edge_mrl.store.store import Store
@@ -54,8 +55,8 @@ def enroll(store: Store, wanted: Enrollment, *, full_dim: int | None) -> None:
     """Enroll a store with a server, and queue the documents that the server does not have.
 
     A store that is enrolled again with the same server and tenant, under a new device name, keeps what it
-    knows of the server and sends what it had not sent. With another server or tenant it starts over:
-    all documents are queued.
+    knows of the server and sends what it had not sent, with the stamps of then. With another server or
+    tenant it starts over: all documents are queued.
 
     Args:
         store: The store.
@@ -85,9 +86,11 @@ def enroll(store: Store, wanted: Enrollment, *, full_dim: int | None) -> None:
                 wanted, cursor=before.cursor, last=before.last, floor=before.floor,
                 success_ms=before.success_ms, margin=before.margin, epoch=before.epoch,
             )  # fmt: skip
+            keep_name(connection, before.device)
             _rename(connection, before.device, wanted.device)
-            restamp(connection, kept)
+            restamp(connection, kept, _queued_ahead(connection, kept))
         else:
+            keep_name(connection, None)
             for table in ("versions", "outbox", "dead", "withheld", "agreement"):
                 connection.execute(f"DELETE FROM {table}")  # noqa: S608 - own names
             last = 0 if before is None else before.last
@@ -96,18 +99,25 @@ def enroll(store: Store, wanted: Enrollment, *, full_dim: int | None) -> None:
 
 
 def _rename(connection: sqlite3.Connection, device: str, name: str) -> None:
-    """Give what this device wrote under its former name, and no server has, the new name.
+    """Give what this device wrote under its former name, and no server has yet, the new name.
 
-    The server keeps what it has under the former name: with another one here, the two would never agree.
+    What waits keeps its stamp: it was written then, and wins over nothing that was written since. The
+    server keeps what it has under the former name: with another one here, the two would never agree.
     """
-    query = "SELECT id FROM versions WHERE device = ?"
+    query = "SELECT id FROM versions WHERE device = ? AND acknowledged < stamp"
     known = known_versions(connection, [name for (name,) in connection.execute(query, (device,))])
     renamed = {
-        key: replace(one, version=Version(one.version.stamp, name))
+        key: replace(one.settled(arrived=True), version=Version(one.version.stamp, name))
         for key, one in known.items()
-        if one.acknowledged < one.version.stamp
     }
     write_versions(connection, renamed)
+
+
+def _queued_ahead(connection: sqlite3.Connection, enrollment: Enrollment) -> list[str]:
+    """What waits with a stamp that is ahead of the server's time."""
+    latest = latest_stamp(offset_ms=enrollment.offset_ms)
+    rows = connection.execute("SELECT id FROM outbox WHERE stamp > ?", (latest,))
+    return [name for (name,) in rows]
 
 
 def _queue_all(connection: sqlite3.Connection, enrollment: Enrollment) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from edge_mrl.store.binding import read_setting, write_setting
 from edge_mrl.store.replica.enrollment import require
+from edge_mrl.store.replica.names import own_names
 from edge_mrl.store.replica.outbox import read_enrollment, write_enrollment
 
 if TYPE_CHECKING:
@@ -65,8 +66,9 @@ def forget_received(store: Store) -> int:
     with store.taking() as taking:
         connection = taking.connection
         now = require(connection, store)
-        query = "SELECT id FROM versions WHERE device <> ? AND id NOT IN (SELECT id FROM outbox)"
-        names = [name for (name,) in connection.execute(query, (now.device,))]
+        own = own_names(connection, now)
+        query = "SELECT id, device FROM versions WHERE id NOT IN (SELECT id FROM outbox)"
+        names = [name for name, device in connection.execute(query) if device not in own]
         there = {name for (name,) in connection.execute("SELECT id FROM documents")}
         gone = [name for name in names if name in there]
         connection.executemany("DELETE FROM versions WHERE id = ?", [(name,) for name in names])
@@ -82,9 +84,11 @@ def _count(connection: sqlite3.Connection) -> int:
     if now is None:
         return 0
     made_here = " AND text = ''" if read_setting(connection, REMADE) else ""
+    own = sorted(own_names(connection, now))
+    marks = ",".join("?" * len(own))
     (found,) = connection.execute(
         "SELECT count(*) FROM versions JOIN documents USING (id) "  # noqa: S608 - own words
-        f"JOIN passages ON document = key WHERE device <> ?{made_here}",
-        (now.device,),
+        f"JOIN passages ON document = key WHERE device NOT IN ({marks}){made_here}",
+        own,
     ).fetchone()
     return int(found)

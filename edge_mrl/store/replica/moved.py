@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 
+from edge_mrl.store.replica.names import own_names
 from edge_mrl.store.replica.outbox import (
     NEVER,
     Change,
@@ -36,9 +37,8 @@ def note_moved(
     if enrollment is None:
         return set()
     known = known_versions(connection, [*names, *dropped])
-    others = {
-        name for name, one in known.items() if one.version.device not in ("", enrollment.device)
-    }
+    own = {"", *own_names(connection, enrollment)}
+    others = {name for name, one in known.items() if one.version.device not in own}
     mine = {old: new for old, new in names.items() if old not in others}
     query = (
         "SELECT ifnull(max(length(vectors)), 0) FROM fulls JOIN documents ON key = document "

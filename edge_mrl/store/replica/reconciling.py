@@ -12,6 +12,7 @@ import numpy as np
 from edge_mrl.errors import NetworkError
 from edge_mrl.store.replica.arrivals import LocalDocuments, waiting_among
 from edge_mrl.store.replica.enrollment import require
+from edge_mrl.store.replica.names import own_names
 from edge_mrl.store.replica.outbox import (
     NEVER,
     Known,
@@ -23,7 +24,7 @@ from edge_mrl.store.replica.outbox import (
     write_versions,
 )
 from edge_mrl.store.replica.settlement import Rules, lose_or_offer
-from edge_mrl.wire import now_ms
+from edge_mrl.wire import Version, now_ms
 
 if TYPE_CHECKING:
     from edge_mrl.store.store import Store
@@ -94,6 +95,7 @@ def reconcile(
     with store.taking() as taking:
         connection = taking.connection
         before = require(connection, store)
+        own = own_names(connection, before)
         restored = before.epoch not in ("", server.epoch)
         missing = _missing_there(
             connection, there, server, unseen=server.fence > before.cursor, restored=restored
@@ -104,10 +106,10 @@ def reconcile(
             )
         resent = None
         if restored:
-            resent = _queue_lost(connection, before.device, missing.lost, there)
-            rules = Rules(before.device, store.keep_full, server.offers)
+            rules = Rules(before.device, own, store.keep_full, server.offers)
+            resent = _queue_lost(connection, rules, missing.lost, there)
             resent += _offer_lost(connection, missing.lost, there, rules)
-        local = LocalDocuments(connection, list(missing.gone), store.binding, before.device)
+        local = LocalDocuments(connection, list(missing.gone), store.binding, own)
         for name, one in missing.gone.items():
             local.take_off_queue(_tombstone(name, one.version.stamp), one)
         drop_versions(connection, list(missing.gone))
@@ -151,17 +153,22 @@ def _missing_there(
 
 
 def _queue_lost(
-    connection: sqlite3.Connection, device: str, lost: Mapping[str, Known], there: Mapping[str, int]
+    connection: sqlite3.Connection,
+    rules: Rules,
+    lost: Mapping[str, Known],
+    there: Mapping[str, int],
 ) -> int:
     """Queue again, as it was, what a server has lost of this device's; returns how many."""
     waiting = waiting_among(connection, list(lost))
     versions, rows = {}, []
     for name, one in lost.items():
-        if one.version.device != device:
+        if one.version.device not in rules.own:
             continue
         stamp, has = one.version.stamp, there.get(name, 0)
         sent = one.sent if has else 0
-        versions[name] = replace(one, acknowledged=min(one.acknowledged, has), sent=sent)
+        version = Version(stamp, rules.device)
+        known = min(one.acknowledged, has)
+        versions[name] = replace(one, version=version, acknowledged=known, sent=sent)
         # One that had lost against a newer version goes too: that may be lost as well.
         judged = one.acknowledged >= stamp - 1 and name not in waiting
         if judged:
@@ -183,7 +190,7 @@ def _offer_lost(
         name: one
         for name, one in lost.items()
         # A deletion of what the server does not have says nothing.
-        if one.version.device != rules.device
+        if one.version.device not in rules.own
         and name not in waiting
         and (name in there or not one.deleted)
     }

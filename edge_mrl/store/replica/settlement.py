@@ -15,6 +15,7 @@ from edge_mrl.store.replica.agreement import (
     write_agreement,
 )
 from edge_mrl.store.replica.enrollment import require
+from edge_mrl.store.replica.names import own_names
 from edge_mrl.store.replica.outbox import (
     NEVER,
     UNKNOWN,
@@ -184,14 +185,14 @@ def settle_groups(
     """
     with store.taking() as taking:
         connection = taking.connection
-        device = require(connection, store).device
+        enrollment = require(connection, store)
+        own = own_names(connection, enrollment)
+        rules = Rules(enrollment.device, own, store.keep_full, offers, claimed)
         lacking = _lacking(connection, there, groups)
         gone = [name for name, one in lacking.items() if one.version.stamp == GIVEN_UP]
         lost = {name: one for name, one in lacking.items() if name not in gone}
         stamps = {name: version.stamp for name, (version, _) in there.items()}
-        queued, given_up, claims = lose_or_offer(
-            connection, lost, stamps, Rules(device, store.keep_full, offers, claimed)
-        )
+        queued, given_up, claims = lose_or_offer(connection, lost, stamps, rules)
         drop_versions(connection, gone)
         taking.delete(gone)
         now = read_agreement(connection)
@@ -229,9 +230,18 @@ def _lacking(
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Who sends, what the store keeps of full vectors, and what the server takes."""
+    """Who sends, what the store keeps of full vectors, and what the server takes.
+
+    Attributes:
+        device: This device's name.
+        own: All names that it has had: what it wrote under a former one is sent under the present one.
+        keep_full: What the store keeps of full vectors.
+        offers: The largest stamp of others' versions that the server takes; None if it takes none.
+        claimed: The server was told what it lacks, and takes no more than that.
+    """
 
     device: str
+    own: Collection[str]
     keep_full: str | None
     offers: int | None
     claimed: bool = False
@@ -254,7 +264,7 @@ def lose_or_offer(
     Returns:
         How many were queued, ids of those that were given up, and versions to be claimed.
     """
-    mine = {name for name, one in lost.items() if one.version.device == rules.device}
+    mine = {name for name, one in lost.items() if one.version.device in rules.own}
     others = [name for name in lost if name not in mine]
     if rules.offers is None:
         others = []
@@ -268,7 +278,9 @@ def lose_or_offer(
     for name in queued:
         one, has = lost[name], there.get(name, 0)
         sent = one.sent if has else 0
-        versions[name] = replace(one, acknowledged=min(one.acknowledged, has), sent=sent)
+        writer = rules.device if name in mine else one.version.device
+        version, known = Version(one.version.stamp, writer), min(one.acknowledged, has)
+        versions[name] = replace(one, version=version, acknowledged=known, sent=sent)
         rows.append(Queued(name, one.version.stamp, one.deleted, now_ms(), 0))
     write_versions(connection, versions)
     write_queue(connection, rows)
