@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,23 +54,47 @@ class Made:
     codes: NDArray[np.int8]
 
 
+class Seen(NamedTuple):
+    """A version that a store had: a row of its history."""
+
+    stamp: int
+    device: str
+    deleted: bool
+    acknowledged: int
+    place: int
+
+    @property
+    def version(self) -> tuple[int, str]:
+        """What orders it."""
+        return self.stamp, self.device
+
+
 @dataclass(slots=True)
 class Copy:
-    """A device's store, opened after the end: what it holds, and each version that it ever had."""
+    """A device's store, opened after the end: what it holds, and each version that it ever had.
+
+    Attributes:
+        name: For people.
+        names: Those that the device had at the server.
+        copied: How many versions its history had when its store was copied from another device's.
+        history: Stamp, device, whether deleted, the stamp that the server had then, and the place in the
+            history, of each version, by document.
+    """
 
     name: str
-    device: str
+    names: tuple[str, ...]
+    copied: int
     documents: dict[str, Any]
     codes: dict[str, NDArray[np.int8]]
     fulls: dict[str, NDArray[np.float32]]
     kept: str | None
     waiting: int
     letters: list[DeadLetter]
-    history: dict[str, list[tuple[int, str, bool, int]]]
+    history: dict[str, list[Seen]]
     problems: list[str]
 
     @classmethod
-    def read(cls, path: Path, name: str, device: str) -> Copy:
+    def read(cls, path: Path, name: str, names: Sequence[str], *, copied: int = 0) -> Copy:
         """Open a store as an application does, and check it."""
         with Store.open(path) as store:
             problems = [f"{name}: {text}" for text in check(store).problems]
@@ -81,15 +105,16 @@ class Copy:
                 documents, fulls = view.documents(keys), view.fulls(keys)
                 codes = _codes(connection, store.binding.dim)
                 history = _history(connection)
-        names = dict(rows)
+        ids = dict(rows)
         if len({name for _, name in rows}) != len(rows):
             problems.append(f"{name}: an id is there twice")
         return cls(
             name,
-            device,
+            tuple(names),
+            copied,
             {document.id: document for document in documents.values()},
-            {names[key]: value for key, value in codes.items()},
-            {names[key]: value for key, value in fulls.items()},
+            {ids[key]: value for key, value in codes.items()},
+            {ids[key]: value for key, value in fulls.items()},
             store.keep_full,
             waiting,
             letters,
@@ -103,15 +128,15 @@ def _codes(connection: sqlite3.Connection, dim: int) -> dict[int, NDArray[np.int
     return {key: np.frombuffer(data, np.int8).reshape(-1, dim) for key, data in rows}
 
 
-def _history(connection: sqlite3.Connection) -> dict[str, list[tuple[int, str, bool, int]]]:
-    found: dict[str, list[tuple[int, str, bool, int]]] = {}
-    sql = "SELECT id, stamp, device, deleted, acknowledged FROM seen_versions ORDER BY rowid"
+def _history(connection: sqlite3.Connection) -> dict[str, list[Seen]]:
+    found: dict[str, list[Seen]] = {}
+    sql = "SELECT id, stamp, device, deleted, acknowledged, rowid FROM seen_versions ORDER BY rowid"
     try:
         rows = connection.execute(sql).fetchall()
     except sqlite3.OperationalError:  # a store that no device of the plan wrote
         return {}
-    for name, stamp, device, deleted, acknowledged in rows:
-        found.setdefault(name, []).append((stamp, device, bool(deleted), acknowledged))
+    for name, stamp, device, deleted, acknowledged, place in rows:
+        found.setdefault(name, []).append(Seen(stamp, device, bool(deleted), acknowledged, place))
     return found
 
 
@@ -129,6 +154,16 @@ class Answer:
     purged: bool = False
     gone: set[str] = field(default_factory=set)
     _ops: dict[str, dict[int, list[tuple[Op, bool]]]] = field(default_factory=dict)
+    #: By the number of a copy: how many writes of each document it has from its original.
+    _had: dict[int, dict[str, int]] = field(default_factory=dict)
+
+    def fork(self, original: int, copy: int) -> None:
+        """A device's store was copied: what that had acknowledged, the copy has too."""
+        had = self._had.setdefault(copy, {})
+        for name, by_device in self._ops.items():
+            if original in by_device:
+                by_device[copy] = list(by_device[original])
+                had[name] = len(by_device[original])
 
     def note(self, device: int, op: Op, *, last: bool) -> None:
         """A write that a store has acknowledged.
@@ -143,7 +178,8 @@ class Answer:
     @property
     def count(self) -> int:
         """How many writes."""
-        return sum(len(ops) for by in self._ops.values() for ops in by.values())
+        had = sum(sum(names.values()) for names in self._had.values())
+        return sum(len(ops) for by in self._ops.values() for ops in by.values()) - had
 
     def contents(self, copies: Mapping[int, Copy]) -> tuple[dict[str, Content | None], list[str]]:
         """Every document ever written, as it should be now (None: deleted), and problems found.
@@ -172,10 +208,13 @@ class Answer:
         versions = {}
         for device, ops in by_device.items():
             last = [op for op, mine in ops if mine]
+            had = self._had.get(device, {}).get(name, 0)
             version = _last_own(copies[device], name)
             if version is not None and last:
                 versions[version] = _content(last[-1], device)
-            elif last and last[-1].kind != "delete":
+            elif [op for op, mine in ops[had:] if mine and op.kind != "delete"] and (
+                last[-1].kind != "delete"
+            ):
                 problems.append(f"{name}: no version for what device {device} wrote")
         winner = versions[max(versions)] if versions else None
         if winner is not None and self.purged and _letter(copies[winner.writer], name):
@@ -282,8 +321,19 @@ def _content(op: Op, device: int) -> Content | None:
 
 
 def _last_own(copy: Copy, name: str) -> tuple[int, str] | None:
-    own = [row for row in copy.history.get(name, ()) if row[1] == copy.device]
-    return own[-1][:2] if own else None
+    """The last version of a document that was written on this device.
+
+    What another machine wrote under the same name was pulled: the server had it from the first.
+    """
+    seen: set[tuple[int, str]] = set()
+    last = None
+    for row in copy.history.get(name, ()):
+        first = row.version not in seen
+        seen.add(row.version)
+        own = row.device in copy.names and row.acknowledged < row.stamp
+        if first and own and row.place > copy.copied:
+            last = row.version
+    return last
 
 
 def _letter(copy: Copy, name: str) -> bool:
@@ -314,10 +364,14 @@ def _compare(
     return [f"{where}: vectors of another text (off by {off:.3f})"] if off > tolerance else []
 
 
-def _backwards(copy: Copy, name: str, versions: list[tuple[int, str, bool, int]]) -> list[str]:
-    """Versions never run backwards, but for one's own that no server had yet (a wrong clock)."""
+def _backwards(copy: Copy, name: str, versions: Sequence[Seen]) -> list[str]:
+    """Versions never run backwards, but for one's own that no server had yet (a wrong clock).
+
+    A device that was enrolled anew has another name, and so have its versions.
+    """
     for before, after in itertools.pairwise(versions):
-        unsent = before[1] == after[1] == copy.device and before[3] < before[0]
-        if after[:2] < before[:2] and not unsent:
-            return [f"{copy.name}: {name}: version {after[:2]} replaced {before[:2]}"]
+        own = before.device in copy.names and after.device in copy.names
+        free = own and (before.acknowledged < before.stamp or before.stamp == after.stamp)
+        if after.version < before.version and not free:
+            return [f"{copy.name}: {name}: version {after.version} replaced {before.version}"]
     return []

@@ -28,10 +28,12 @@ from edge_mrl.sync.enrollment import enroll, move
 from edge_mrl.sync.outcome import Outcome
 from edge_mrl.sync.transport import Timeouts
 from edge_mrl.wire.clock import now_ms
+from tests.faults import sabotage
 from tests.faults.plan import DevicePlan, Op, Step
 
-__all__ = ["HISTORY", "Task", "live"]
+__all__ = ["BUNDLE", "HISTORY", "Task", "live"]
 
+BUNDLE = Path(__file__).parent.parent / "golden" / "tiny-bert-16"
 #: Passages are short, so that small texts have several.
 PASSAGE = {"max_tokens": 16, "overlap": 4}
 TIMEOUTS = Timeouts(connect_s=0.7, read_s=0.7, total_s=2.0)
@@ -56,32 +58,35 @@ class Task:
 
     Attributes:
         store: Its store.
-        bundle: The bundle.
-        plan: What it does.
+        plan: How it is set up.
+        steps: What it does.
         first: The first step that was not reported.
         clock_ns: How far its clock is off.
         direct: The server's address.
         proxy: What it is told that the server's address is.
-        invitations: Invitations, one of which enrolls it.
+        invitations: Invitations, one for each time that it enrolls.
+        enrolled: How often it was enrolled before.
         with_text: Whether text is sent.
-        forgets: Break it on purpose: it forgets what it has sent before it was acknowledged.
+        broken: How it is broken on purpose (``sabotage``); empty for not at all.
     """
 
     store: Path
-    bundle: Path
     plan: DevicePlan
+    steps: tuple[Step, ...]
     first: int
     clock_ns: int
     direct: str
     proxy: str
     invitations: tuple[str, ...]
+    enrolled: int
     with_text: bool
-    forgets: bool = False
+    broken: str = ""
 
 
 def live(pipe: Connection, task: Task) -> None:
     """The process: reports are tuples, a word first."""
     _set_clock(task.clock_ns)
+    sabotage.break_device(task.broken)
     try:
         with _open(task) as index:
             _Device(pipe, task, index).run()
@@ -97,7 +102,7 @@ def _set_clock(offset_ns: int) -> None:
 
 
 def _open(task: Task) -> Index:
-    index = Index.open(task.store, task.bundle, threads=1, keep_full=task.plan.keep_full, **PASSAGE)
+    index = Index.open(task.store, BUNDLE, threads=1, keep_full=task.plan.keep_full, **PASSAGE)
     connection = sqlite3.connect(task.store, timeout=10)
     connection.executescript(HISTORY)
     connection.close()
@@ -110,12 +115,14 @@ class _Device:
         self._task = task
         self._index = index
         self._client: SyncClient | None = None
+        self._enrolled = task.enrolled
+        self._refused = ""
         self._ran = threading.Condition()
         self._outcomes: list[Outcome] = []
 
     def run(self) -> None:
         """Do what is planned, then what the harness says."""
-        steps = self._task.plan.steps
+        steps = self._task.steps
         if self._task.first > self._task.plan.enroll_at:
             self._enroll()
         for number in range(self._task.first, len(steps)):
@@ -132,11 +139,13 @@ class _Device:
 
     def _do(self, step: Step) -> list[tuple[Op, bool]]:
         """A step; returns what was written, and whether it changed anything."""
+        if self._refused:
+            self._enroll_anew()
         if step.wait_s:
             time.sleep(step.wait_s)
         elif step.sync:
             if self._client is not None and not self._task.plan.runner:
-                self._client.sync_once(attempts=2)
+                self._look_at(self._client.sync_once(attempts=2))
         else:
             return [self._tell(op) for op in self._write(step.ops)]
         return []
@@ -166,28 +175,50 @@ class _Device:
 
     def _enroll(self) -> None:
         task, store = self._task, self._index.store
+        if not _enrolled(store.path):
+            self._ask(task.invitations[0])
+        move(store, server=task.proxy)
+        _let_token_expire_soon(store.path)
+        self._client = SyncClient.open(self._index, timeouts=TIMEOUTS)
+        self._enrolled = max(self._enrolled, 1)
+        if task.plan.runner:
+            self._client.start(interval_s=0.3, max_wait_s=0.5, notify=self._note)
+        self._pipe.send(("enrolled", self._client.status().device))
+
+    def _ask(self, invitation: str) -> None:
+        """Through the network that fails, with one invitation, however often it takes."""
+        task, store = self._task, self._index.store
         started = time.monotonic()
-        while not _enrolled(store.path):
+        while True:
             try:
-                # Through the network that fails, with one invitation, however often it takes.
                 enroll(
-                    store, task.proxy, task.invitations[0], name=f"device {store.path.stem}",
+                    store, task.proxy, invitation, name=f"device {store.path.stem}",
                     with_text=task.with_text, max_queue=task.plan.max_queue,
                 )  # fmt: skip
             except NetworkError:
                 if time.monotonic() - started > ENROLL_S:
                     raise
                 time.sleep(0.1)
-        move(store, server=task.proxy)
-        _let_token_expire_soon(store.path)
-        self._client = SyncClient.open(self._index, timeouts=TIMEOUTS)
-        if task.forgets:
-            _forget_too_early(store)
-        if task.plan.runner:
-            self._client.start(interval_s=0.3, max_wait_s=0.5, notify=self._note)
-        self._pipe.send(("enrolled", self._client.status().device))
+            else:
+                return
+
+    def _enroll_anew(self) -> None:
+        """Do what the server's refusal asks for; the operator gives another invitation."""
+        assert self._client is not None
+        self._pipe.send(("refused", self._refused))
+        self._client.close()
+        self._ask(self._task.invitations[self._enrolled])
+        self._enrolled += 1
+        self._refused = ""
+        self._enroll()
+
+    def _look_at(self, outcome: Outcome) -> None:
+        """Note a refusal that ends only when the device is enrolled anew."""
+        if outcome.cause == "refused" and "edge-mrl enroll" in str(outcome.waiting):
+            self._refused = str(outcome.waiting)
 
     def _note(self, outcome: Outcome) -> None:
+        self._look_at(outcome)
         with self._ran:
             self._outcomes.append(outcome)
             self._ran.notify_all()
@@ -204,9 +235,11 @@ class _Device:
             while self._pipe.poll(0.02 if word else None):
                 word = self._pipe.recv()
                 if isinstance(word, Step):
-                    self._pipe.send(("done", len(self._task.plan.steps), self._do(word)))
+                    self._pipe.send(("done", len(self._task.steps), self._do(word)))
                     word = None
             if word not in (None, "stop"):
+                if self._refused:
+                    self._enroll_anew()
                 outcome = self._sync()
                 status = self._client.status()
                 said = outcome.waiting, outcome.cause
@@ -216,9 +249,11 @@ class _Device:
         assert self._client is not None
         if not self._task.plan.runner:
             try:
-                return self._client.sync_once(attempts=1)
+                outcome = self._client.sync_once(attempts=1)
             except StoreBusyError as error:
                 return Outcome(waiting=str(error), cause="store")
+            self._look_at(outcome)
+            return outcome
         with self._ran:
             # The run that ends next may have begun before now; the one behind it has not.
             for _ in range(2):
@@ -237,20 +272,3 @@ def _let_token_expire_soon(path: Path) -> None:
 
 def _enrolled(path: Path) -> bool:
     return path.with_name(f"{path.name}-sync.json").exists()
-
-
-def _forget_too_early(store: Any) -> None:
-    """The fault that an outbox is there to prevent: rows leave it when they are sent."""
-    from edge_mrl.store import replica
-
-    real = replica.outgoing
-
-    def outgoing(*args: Any, **options: Any) -> Any:
-        found = real(*args, **options)
-        with store.writing(), store.locked() as (connection, _):
-            connection.executemany(
-                "DELETE FROM outbox WHERE id = ? AND stamp = ?", [(o.id, o.stamp) for o in found]
-            )
-        return found
-
-    replica.outgoing = outgoing

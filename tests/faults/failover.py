@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.faults.databases import PostgresCluster
 from tests.faults.load import Load, lost
-from tests.faults.run import KILLABLE, scratch
+from tests.faults.places import KILLABLE, scratch
 from tests.support.postgres import Postgres, free_port
 from tests.support.processes import wait_until
 from tests.support.serving import Serving, admin, enroll

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 __all__ = ["Blow", "DevicePlan", "Op", "Plan", "Step", "make_plan"]
@@ -29,6 +29,10 @@ KEPT = ("until-synced", "until-synced", None, "fp16", "int8")
 LONELY = 0.3
 #: Share of seeds whose server is restored from a copy.
 RESTORES = 0.3
+#: Share of seeds in which a device's store is copied, with its token, and both go on.
+CLONES = 0.3
+#: Clocks of copies: behind or ahead of their originals, or right.
+CLONE_CLOCKS_NS = (-DAY_NS, -DAY_NS, -600 * 10**9, 0, DAY_NS)
 OWN_IDS = 14
 SHARED_IDS = 8
 
@@ -85,11 +89,12 @@ class Blow:
     """What happens at a moment; what was killed starts again ``down_s`` later.
 
     A "device", "server" or "database" is killed; a "purge" forgets tombstones; a "copy" and, behind it, a
-    "restore" kill the server, copy its database and put the copy back; "restored" also says so.
+    "restore" kill the server, copy its database and put the copy back; "restored" also says so. A "clone"
+    kills a device and copies its store: then both go on.
     """
 
     at_s: float
-    what: Literal["device", "server", "database", "purge", "copy", "restore", "restored"]
+    what: Literal["device", "server", "database", "purge", "copy", "restore", "restored", "clone"]
     device: int = 0
     down_s: float = 0.0
     how: Copying = "backup"
@@ -101,6 +106,7 @@ class Plan:
 
     Attributes:
         devices: What each device does.
+        clones: What copies of their stores do, in the order in which they are made.
         blows: What is killed, and when tombstones are forgotten.
         rate: Share of exchanges with a fault.
         with_text: Whether text and metadata are sent.
@@ -115,6 +121,7 @@ class Plan:
     with_text: bool
     lonely: bool = False
     clocks_ns: tuple[int, ...] = (0,)
+    clones: tuple[DevicePlan, ...] = ()
 
 
 def make_plan(seed: int, *, database_dies: bool) -> Plan:
@@ -154,14 +161,36 @@ def make_plan(seed: int, *, database_dies: bool) -> Plan:
         blows.append(Blow(copied_s, "copy", how=random.Random(f"copying {seed}").choice(ways)))
         restored_s = copied_s + chance.uniform(0.2, 1.5)
         blows.append(Blow(restored_s, "restored" if said else "restore"))
+    clones, more = _clones(seed, devices, with_text=with_text)
     return Plan(
         tuple(devices),
-        tuple(sorted(blows, key=lambda blow: blow.at_s)),
+        tuple(sorted([*blows, *more], key=lambda blow: blow.at_s)),
         rng.uniform(0.25, 0.45),
         with_text,
         lonely,
         (0,) if lonely else _server_clocks(seed),
+        clones,
     )
+
+
+def _clones(
+    seed: int, devices: Sequence[DevicePlan], *, with_text: bool
+) -> tuple[tuple[DevicePlan, ...], list[Blow]]:
+    """A copy of a device's store, or none; when it is made, and perhaps killed."""
+    chance = random.Random(f"clones {seed}")
+    if chance.random() >= CLONES:
+        return (), []
+    count = len(devices)
+    original = chance.randrange(count)
+    at_s = chance.uniform(0.4, 2.0)
+    plan = _device(chance, count, with_text=with_text, late=False, original=original)
+    blows = [Blow(at_s, "clone", original, chance.uniform(0, 0.3))]
+    if chance.random() < 0.5:
+        blows.append(Blow(at_s + chance.uniform(0.2, 1.0), "device", count, 0.1))
+    first = chance.choice(CLONE_CLOCKS_NS)
+    like = devices[original]
+    plan = replace(plan, enroll_at=0, clocks_ns=(first,) * 20, keep_full=like.keep_full)
+    return (plan,), blows
 
 
 def _server_clocks(seed: int) -> tuple[int, ...]:
@@ -172,8 +201,10 @@ def _server_clocks(seed: int) -> tuple[int, ...]:
     return (0, *(chance.choice(SERVER_CLOCKS_NS) for _ in range(chance.choice((1, 2)))), 0)
 
 
-def _device(rng: random.Random, number: int, *, with_text: bool, late: bool) -> DevicePlan:
-    writer = _Writer(rng, number, with_text=with_text)
+def _device(
+    rng: random.Random, number: int, *, with_text: bool, late: bool, original: int | None = None
+) -> DevicePlan:
+    writer = _Writer(rng, number, with_text=with_text, original=original)
     runner = rng.random() < 0.4
     steps: list[Step] = []
     while len(steps) < 60:
@@ -203,12 +234,18 @@ def _device(rng: random.Random, number: int, *, with_text: bool, late: bool) -> 
 
 
 class _Writer:
-    """Draws writes: most to ids that this device alone writes, some to ids that all do."""
+    """Draws writes: most to ids that this device alone writes, some to ids that all do.
 
-    def __init__(self, rng: random.Random, number: int, *, with_text: bool) -> None:
+    A copy of a device's store also writes to the ids of its original.
+    """
+
+    def __init__(
+        self, rng: random.Random, number: int, *, with_text: bool, original: int | None
+    ) -> None:
         self._rng = rng
         self._number = number
         self._with_text = with_text
+        self._original = original
         self._count = 0
         self._live: set[str] = set()
 
@@ -232,6 +269,8 @@ class _Writer:
     def _name(self) -> tuple[str, bool]:
         if self._rng.random() < 0.3:
             return f"s/{self._rng.randrange(SHARED_IDS)}", True
+        if self._original is not None and self._rng.random() < 0.5:
+            return f"d{self._original}/{self._rng.randrange(OWN_IDS)}", True
         place = self._rng.randrange(OWN_IDS)
         strange = " é/🙂" if place == 3 else ""
         return f"d{self._number}/{place}{strange}", False

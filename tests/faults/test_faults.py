@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +14,15 @@ from edge_mrl import Document, Index, SyncClient
 from edge_mrl.store import Store, check
 from edge_mrl.sync.enrollment import enroll as enroll_store
 from tests.faults.databases import Database, PostgresCluster, SqliteFiles
-from tests.faults.device import PASSAGE
+from tests.faults.device import BUNDLE, PASSAGE
 from tests.faults.disk import DIM, MIB, Disk, NotAllowedError, fill, run_device, small_disk
 from tests.faults.failover import fail_over
+from tests.faults.places import databases
 from tests.faults.plan import WORDS, make_plan
-from tests.faults.run import BUNDLE, CONVERGE_S, Report, World, databases, run_seed
+from tests.faults.report import Report
+from tests.faults.run import run_seed
+from tests.faults.sabotage import SABOTAGES
+from tests.faults.world import CONVERGE_S, World
 from tests.support.postgres import Postgres, UnavailableError
 from tests.support.processes import wait_until
 from tests.support.serving import Serving, admin, enroll
@@ -61,9 +64,10 @@ def assert_lossless(report: Report) -> None:
 
 
 # 12: the server's clock is a month ahead for a while. 19: a copy of a running server is put back. 21: the
-# files as they lie, and a clock that is a day behind.
+# files as they lie, and a clock that is a day behind. 32: a device's store is copied. 3: that, and a
+# restore.
 @pytest.mark.parametrize(
-    "seed", [6, 12, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in (19, 21))]
+    "seed", [12, 32, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in (3, 6, 19, 21))]
 )
 def test_faults_lose_nothing_on_sqlite(seed: int, sqlite_files: Database) -> None:
     assert_lossless(run_seed(seed, sqlite_files))
@@ -74,10 +78,19 @@ def test_faults_lose_nothing_on_postgresql(seed: int, postgresql: Database) -> N
     assert_lossless(run_seed(seed, postgresql))
 
 
-def test_device_that_forgets_too_early_is_caught(sqlite_files: Database, tmp_path: Path) -> None:
-    plan = replace(make_plan(8, database_dies=False), rate=0.7)
-    report = World(plan, 8, sqlite_files, tmp_path, forgets=True).run()
-    assert any(problem.startswith("server: LOST") for problem in report.problems), str(report)
+#: Those that cost least; the others are tried at night.
+QUICKEST = ("forgets",)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in QUICKEST else pytest.mark.nightly) for n in SABOTAGES],
+)
+def test_broken_product_is_caught(name: str, request: pytest.FixtureRequest) -> None:
+    broken = SABOTAGES[name]
+    fixture = "sqlite_files" if broken.database == "sqlite" else broken.database
+    report = run_seed(broken.seed, request.getfixturevalue(fixture), broken=name)
+    assert any(seen in problem for problem in report.problems for seen in broken.seen), str(report)
 
 
 def test_server_that_lost_what_it_acknowledged_is_caught(world: World) -> None:
@@ -99,7 +112,7 @@ def test_server_that_lost_what_it_acknowledged_is_caught(world: World) -> None:
         ),
     }
     for expected, (sql, name) in statements.items():
-        with sqlite3.connect(world.url) as connection:
+        with sqlite3.connect(world.served.url) as connection:
             before = connection.total_changes
             connection.execute(sql, (name,))
             assert connection.total_changes > before

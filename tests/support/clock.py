@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["clock_off"]
+__all__ = ["Stepped", "clock_off"]
 
 #: Python looks for a module of this name when it starts.
 _MODULE = """
@@ -37,3 +38,35 @@ def clock_off(offset_ns: int) -> Iterator[None]:
                 os.environ.pop(name, None)
                 if value is not None:
                     os.environ[name] = value
+
+
+class Stepped:
+    """A clock of another process that jumps while it runs: its offset stands in a file.
+
+    Args:
+        path: The file; it is made.
+
+    Attributes:
+        program: Python to run in that process at first.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.write_bytes(bytes(8))
+        with path.open("r+b") as file:
+            self._map = mmap.mmap(file.fileno(), 8)
+        self.program = (
+            "import mmap, time\n"
+            f"with open({str(path)!r}, 'rb') as _file:\n"
+            "    _map = mmap.mmap(_file.fileno(), 8, access=mmap.ACCESS_READ)\n"
+            "_real = time.time_ns\n"
+            "time.time_ns = lambda: _real() + int.from_bytes(_map[:8], 'little', signed=True)\n"
+            "time.time = lambda: time.time_ns() / 1e9\n"
+        )
+
+    def jump(self, offset_ns: int) -> None:
+        """Put the clock so far off the right time."""
+        self._map[:8] = offset_ns.to_bytes(8, "little", signed=True)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._map.close()
