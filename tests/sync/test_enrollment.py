@@ -141,7 +141,7 @@ def test_enrolling_again_sends_only_what_was_not_sent(
             assert client.sync_once().pushed == 2
         before = Credentials.read(path)
         assert before is not None
-        for number in range(5):
+        for number in range(2):
             index.put([Document(f"c{number}", "a model")])
             again = enroll(index.store, server.url, new_code())
             assert again.queue.items == 1
