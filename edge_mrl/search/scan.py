@@ -31,6 +31,8 @@ __all__ = ["EXACT_BELOW", "Match", "nearest"]
 EXACT_BELOW = 4
 #: Values whose codes are gathered at a time: 2 MB of int8 codes, which small devices have.
 CHUNK_VALUES = 2**21
+#: Words whose distances are summed in bytes, and the most that all but the last of them count.
+MOST_BYTE_WORDS, MOST_BEFORE_LAST = 4, 254 - WORD_DIMS
 #: Candidates are at most this many times the width, however many rows have the same distance: if all
 #: codes are equal, not every row may become a candidate.
 TIES = 3
@@ -161,9 +163,14 @@ def _words(query: NDArray[np.int8], table: CodeTable, dims: int) -> NDArray[np.u
 
 
 def _distances(query: NDArray[np.int8], table: CodeTable, dims: int) -> NDArray[Any]:
-    """uint8[rows], or uint16 from 255 dimensions on: Hamming distances of the 1-bit codes."""
+    """uint8[rows], or uint16 from 257 dimensions on: Hamming distances of the 1-bit codes.
+
+    In a byte, distances end at 254: of 255 and 256 dimensions, rows whose first three words differ in more
+    than 190 bits are all as far as 190 and what the last word adds. 255 is left for rows that do not count.
+    """
     words = _words(query, table, dims)
-    kind: Any = np.uint8 if dims < np.iinfo(np.uint8).max else np.uint16
+    in_bytes = len(words) <= MOST_BYTE_WORDS
+    kind: Any = np.uint8 if in_bytes else np.uint16
     distances = np.empty(table.rows, kind)
     most = max(part.rows for part in table.parts)
     mixed, counts = np.empty(most, np.uint64), np.empty(most, np.uint8)
@@ -176,6 +183,8 @@ def _distances(query: NDArray[np.int8], table: CodeTable, dims: int) -> NDArray[
                 np.bitwise_count(mixed[:rows], out=some)
             else:
                 np.bitwise_count(mixed[:rows], out=counts[:rows])
+                if in_bytes and number == MOST_BYTE_WORDS - 1:
+                    np.minimum(some, MOST_BEFORE_LAST, out=some)
                 np.add(some, counts[:rows], out=some)
     return distances
 
