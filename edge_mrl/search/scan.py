@@ -31,8 +31,10 @@ __all__ = ["EXACT_BELOW", "Match", "nearest"]
 EXACT_BELOW = 4
 #: Values whose codes are gathered at a time: 2 MB of int8 codes, which small devices have.
 CHUNK_VALUES = 2**21
-#: Words whose distances are summed in bytes, and the most that all but the last of them count.
-MOST_BYTE_WORDS, MOST_BEFORE_LAST = 4, 254 - WORD_DIMS
+#: The largest distance in a byte, how many words are summed in bytes, and the most that all but the last
+#: of them may count where their sum could be larger.
+MOST_BYTE, MOST_BYTE_WORDS = 254, 4
+MOST_BEFORE_LAST = MOST_BYTE - WORD_DIMS
 #: Candidates are at most this many times the width, however many rows have the same distance: if all
 #: codes are equal, not every row may become a candidate.
 TIES = 3
@@ -165,8 +167,9 @@ def _words(query: NDArray[np.int8], table: CodeTable, dims: int) -> NDArray[np.u
 def _distances(query: NDArray[np.int8], table: CodeTable, dims: int) -> NDArray[Any]:
     """uint8[rows], or uint16 from 257 dimensions on: Hamming distances of the 1-bit codes.
 
-    In a byte, distances end at 254: of 255 and 256 dimensions, rows whose first three words differ in more
-    than 190 bits are all as far as 190 and what the last word adds. 255 is left for rows that do not count.
+    In a byte, distances end at 254: of 255 and 256 dimensions, rows whose first three words differ in
+    more than 190 bits are all as far as 190 and what the last word adds. 255 is left for rows that do not
+    count.
     """
     words = _words(query, table, dims)
     in_bytes = len(words) <= MOST_BYTE_WORDS
@@ -183,7 +186,7 @@ def _distances(query: NDArray[np.int8], table: CodeTable, dims: int) -> NDArray[
                 np.bitwise_count(mixed[:rows], out=some)
             else:
                 np.bitwise_count(mixed[:rows], out=counts[:rows])
-                if in_bytes and number == MOST_BYTE_WORDS - 1:
+                if in_bytes and dims > MOST_BYTE and number == MOST_BYTE_WORDS - 1:
                     np.minimum(some, MOST_BEFORE_LAST, out=some)
                 np.add(some, counts[:rows], out=some)
     return distances

@@ -150,6 +150,21 @@ def test_funnel_distance_is_the_hamming_distance_of_the_bits(clustered: NDArray[
     assert (search._distances(clustered[7], table, 96) == expected).all()
 
 
+@pytest.mark.parametrize("dim", [254, 255, 256])
+def test_distances_in_bytes_are_exact_where_rows_are_near(dim: int) -> None:
+    """All of them up to 254, unless more than 190 bits of the first three words differ."""
+    codes = np.full((dim + 1, dim), 127, np.int8)
+    for count in range(dim + 1):
+        codes[count, dim - count :] = -127  # the last word's bits first
+    found = search._distances(np.full((1, dim), 127, np.int8)[0], singles(codes), dim)
+    assert found.dtype == np.uint8
+    assert found.max() <= 254  # 255 stands for rows that do not count
+    last = dim - 192
+    exact = np.arange(dim + 1)
+    wanted = np.minimum(np.maximum(exact - last, 0), 190) + np.minimum(exact, last)
+    assert found.tolist() == (exact if dim == 254 else wanted).tolist()
+
+
 def test_distances_beyond_a_byte_do_not_wrap() -> None:
     codes = np.ones((3, 300), np.int8)
     codes[1] = -1

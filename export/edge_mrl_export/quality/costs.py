@@ -57,7 +57,7 @@ def cost(dim: int, kind: str, *, width: int, documents: int, seconds_per_row: fl
         seconds_per_row: From ``search_seconds``.
     """
     layout = _layout(dim, kind)
-    distance = 1 if dim < np.iinfo(np.uint8).max else 2
+    distance = 1 if dim <= 256 else 2
     return Cost(
         code_bytes=code_bytes(dim, kind),
         storage_bytes=documents * code_bytes(dim, kind) + layout.file_bytes(documents),
