@@ -14,7 +14,7 @@ from edge_mrl.bundle import read_manifest
 from edge_mrl.documents import PassageRule
 from edge_mrl.encode import Encoder, passage_rule
 from edge_mrl.errors import BindingError, NoStoreError, UsageError
-from edge_mrl.ingest import MOST_CHANGES, embed_again, put_documents, require_rule, rule_for
+from edge_mrl.ingest import MOST_CHANGES, put_documents, reindex_store, require_rule
 from edge_mrl.lazy import moved
 from edge_mrl.search import (
     DEFAULT_MARGIN,
@@ -37,7 +37,6 @@ from edge_mrl.store import (
     check,
     compact,
     find_bundle,
-    reindex,
     replica,
     stats,
 )
@@ -45,7 +44,7 @@ from edge_mrl.store import (
 if TYPE_CHECKING:
     from edge_mrl.documents import Document
     from edge_mrl.encode import OpeningKeywords
-    from edge_mrl.ingest import PutOptions, Refused, Stored
+    from edge_mrl.ingest import PutOptions, ReindexOptions, Stored
     from edge_mrl.search import Hit, Scorer, SearchKeywords
     from edge_mrl.store import Compaction, Health, Key, Stats
     from edge_mrl.sync import Reranker
@@ -179,6 +178,10 @@ class Index:
                 folder = find_bundle(self._store, trust=self._opening.get("trust"))
                 self._encoder = Encoder.open(folder, **self._opening)
             return self._encoder
+
+    def open_bundle(self, folder: Path) -> Encoder:
+        """The encoder of another bundle, opened as this index opens its own; close it after use."""
+        return Encoder.open(folder, **self._opening)
 
     def put(self, documents: Iterable[Document], **options: Unpack[PutOptions]) -> Stored:
         """Store documents. Each replaces the one with its id; unchanged text is not embedded again.
@@ -331,44 +334,32 @@ class Index:
         """Free the space of deleted documents; see ``edge_mrl.store.compact``."""
         return compact(self._store)
 
-    def reindex(
-        self,
-        bundle: str | os.PathLike[str],
-        *,
-        max_tokens: int | None = None,
-        overlap: int | None = None,
-        progress: Callable[[int, int], None] | None = None,
-        refused: list[Refused] | None = None,
-    ) -> int:
-        """Embed all texts with another bundle, then change to it in one transaction.
+    def reindex(self, bundle: str | os.PathLike[str], **options: Unpack[ReindexOptions]) -> int:
+        """Make the codes of all documents anew with another bundle, and change to it in one transaction.
 
-        Until then, the store can be searched and takes documents with the old bundle. If a call is
-        interrupted, the next one with the same bundle goes on from there.
+        Where the store keeps full vectors of the same embedding space, new codes are made of them. All
+        other texts are embedded. Until the change, the store can be searched and takes documents with the
+        old bundle. If a call is interrupted, the next one with the same bundle goes on from there; where
+        the store has the bundle already, nothing is done.
 
         Args:
             bundle: The new bundle's folder.
-            max_tokens: The longest passage, in tokens (default: as now, or what the new model reads).
-            overlap: Tokens that neighbouring passages share (default: as now, or an eighth).
-            progress: Called with the number of documents done and of all documents.
-            refused: Documents whose texts the bundle cannot take are added to this list. They stay in the
-                store, where only their words can be searched.
+            **options: ``max_tokens``, the longest passage, in tokens (default: as now, or what the new
+                model reads); ``overlap``, tokens that neighbouring passages share (default: as now, or an
+                eighth); ``progress``, called with the number of documents done and of all documents;
+                ``refused``, a list to which documents are added whose texts the bundle cannot take (they
+                stay in the store, where only their words can be searched); ``tally``, in which it is
+                counted where codes came from; ``again``, to embed all texts in any case.
 
         Returns:
-            The number of documents that this call embedded.
+            The number of documents that this call embedded, refused ones among them.
 
         Raises:
             UsageError: The store keeps full vectors, but the new bundle gives none.
             BundleError: The new bundle cannot be trusted.
+            StoreError: The store cannot be written, or the disk is too full.
         """
-        folder = Path(bundle).resolve()
-        encoder = Encoder.open(folder, **self._opening)
-        try:
-            rule = rule_for(encoder, self.rule, max_tokens, overlap)
-            binding = binding_of(encoder.manifest, folder)
-            wanted = reindex.Reindexing(binding, rule, self._store.keep_full)
-            return embed_again(self._store, encoder, wanted, progress, refused)
-        finally:
-            encoder.close()
+        return reindex_store(self._store, bundle, self._opening, **options)
 
     def close(self) -> None:
         """Close the store and the bundle. Every other method then raises a UsageError."""

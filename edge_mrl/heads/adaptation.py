@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 
 from edge_mrl.bundle import derive_codes, head_id, read_head, read_manifest
 from edge_mrl.codes import PLANES
+from edge_mrl.encode import Encoder
 from edge_mrl.errors import GateError, UsageError
 from edge_mrl.heads.bundle import NewHead, place_for_head, with_head
 from edge_mrl.heads.excerpts import count_excerpts, take_excerpts
@@ -38,18 +40,17 @@ from edge_mrl.heads.selection import (
     spread,
 )
 from edge_mrl.index import Index
-from edge_mrl.ingest import REINDEX_DOCUMENTS, full_vectors
-from edge_mrl.store import Entry, binding_of, find_bundle, reindex
+from edge_mrl.ingest import full_vectors, recode
+from edge_mrl.store import binding_of, find_bundle, reindex
 
 if TYPE_CHECKING:
     from edge_mrl.bundle import Manifest
     from edge_mrl.documents import Document
-    from edge_mrl.encode import Encoder
-    from edge_mrl.store import Place
 
 __all__ = ["Adaptation", "adapt"]
 
 Float = NDArray[np.float32]
+Spans = Sequence[tuple[int, int]]
 #: Called with the name of a stage and its number of steps, or None if unknown; returns a function to call
 #: after each step.
 Stage = Callable[[str, int | None], Callable[[], None]]
@@ -154,7 +155,7 @@ def adapt(
     named = head_id(head.matrix, layer_norm=manifest.head.layer_norm)
     folder = output or bundle.with_name(f"{_stem(bundle, manifest)}-{named[:8]}")
     changed = with_head(bundle, folder.absolute(), head)
-    documents = _recode(index, vectors, folder.resolve(), head, stage)
+    documents, embedded = _recode(index, vectors, folder.resolve(), stage)
     return Adaptation(
         store=str(index.path),
         before=str(bundle),
@@ -171,7 +172,7 @@ def adapt(
         agreement_before=agreements[OWN],
         agreement_after=agreements[kind],
         documents=documents,
-        embedded=vectors.embedded,
+        embedded=embedded,
         seconds=round(time.monotonic() - started, 3),
     )
 
@@ -181,13 +182,12 @@ class _Vectors:
 
     Attributes:
         index: The store.
-        embedded: Documents embedded again.
+        again: What was embedded, by document: the checksum of its passages, and their vectors.
     """
 
     def __init__(self, index: Index) -> None:
         self.index = index
-        self.embedded = 0
-        self._again: dict[int, Float] = {}
+        self.again: dict[int, tuple[int, Float]] = {}
 
     def keys(self) -> list[int]:
         """Documents with passages; evenly spread, of so many as have ``MOST_PASSAGES`` together."""
@@ -197,44 +197,35 @@ class _Vectors:
         share = min(1.0, MOST_PASSAGES / max(total, 1))
         return [key for key, _ in spread(counts, max(int(len(counts) * share), 1))]
 
-    def read(self, keys: Sequence[int], *, keep: bool = False) -> Iterator[tuple[int, Entry, bool]]:
-        """Documents with their full vectors, and whether the store keeps these.
+    def read(self, keys: Sequence[int]) -> Iterator[tuple[Document, Spans, Float]]:
+        """Documents with their passages and full vectors; what is embedded for it is remembered.
 
-        Args:
-            keys: Documents; those that are gone meanwhile are left out.
-            keep: Remember what was embedded, for the next time.
+        Documents that are gone, whose texts the bundle cannot take, or that another device sent without
+        text or vectors, are left out.
         """
-        with self.index.store.reading() as view:
-            there = view.existing(keys)
-            documents, kept = view.documents(there), view.fulls(there)
-            places = view.places(there, partial=True)
-        gone = [key for key in there if key not in kept and key not in self._again]
-        fresh = self._embed({key: documents[key] for key in gone}, places)
-        if keep:
-            self._again |= fresh
-        for key in there:
-            spans = places[key][1] if key in places else []
-            full = next((d[key] for d in (kept, self._again, fresh) if key in d), None)
-            if full is None:  # no passages, or a text that the bundle cannot take
-                full, spans = np.empty((0, self._width), np.float32), []
-            yield key, Entry(documents[key], spans, np.empty((0, 0), np.int8), full), key in kept
-
-    @property
-    def _width(self) -> int:
-        return self.index.binding.full_dim or 0
+        store = self.index.store
+        with store.reading() as view:
+            documents = view.documents(view.existing(keys))
+        there = reindex.passages(store, list(documents))
+        fresh = self._embed(
+            {key: documents[key] for key, one in there.items() if one.full is None}, there
+        )
+        self.again |= {key: (there[key].crc, full) for key, full in fresh.items()}
+        for key, one in there.items():
+            full = fresh.get(key) if one.full is None else one.full
+            if full is not None:
+                yield documents[key], one.spans, full
 
     def _embed(
-        self, documents: Mapping[int, Document], places: Mapping[int, Place]
+        self, documents: Mapping[int, Document], there: Mapping[int, reindex.Passages]
     ) -> dict[int, Float]:
-        cut = [(key, d.text, places[key][1]) for key, d in documents.items() if key in places]
+        cut = [(key, d.text, there[key].spans) for key, d in documents.items() if d.text]
         if not cut:
             return {}
         encoder: Encoder = self.index.encoder
         texts = [[text[start:end] for start, end in spans] for _, text, spans in cut]
         made = zip((key for key, _, _ in cut), full_vectors(encoder, texts), strict=True)
-        found = {key: full for key, full in made if full is not None}
-        self.embedded += len(found)
-        return found
+        return {key: full for key, full in made if full is not None}
 
 
 def _trial(
@@ -244,11 +235,11 @@ def _trial(
     advance = stage("read full vectors", len(keys))
     parts, texts = [np.empty((0, manifest.full_dim or 0), np.float32)], []
     for start in range(0, len(keys), BATCH):
-        for _, entry, _ in vectors.read(keys[start : start + BATCH], keep=True):
-            full = parts[0] if entry.full is None else entry.full
+        some = keys[start : start + BATCH]
+        for document, spans, full in vectors.read(some):
             parts.append(full)
-            spans = entry.spans if len(full) else []
-            texts += [entry.document.text[first:end] for first, end in spans]
+            texts += [document.text[first:end] for first, end in spans]
+        for _ in some:
             advance()
     full = np.concatenate(parts)[:MOST_PASSAGES]
     if len(full) < FEWEST_PASSAGES:
@@ -326,40 +317,28 @@ def _coded(trial: HeadTrial, matrix: Float, kind: str, manifest: Manifest) -> Ne
     return NewHead(rotated, kind, centred_packing(codes, packing.kind))
 
 
-def _recode(index: Index, vectors: _Vectors, folder: Path, head: NewHead, stage: Stage) -> int:
-    """Code all documents with the new head, and swap the codes in; returns the number of documents."""
+def _recode(index: Index, vectors: _Vectors, folder: Path, stage: Stage) -> tuple[int, int]:
+    """Code all documents with the new head, and swap the codes in.
+
+    Returns:
+        The number of documents, and of those that were embedded, now or before.
+    """
     store = index.store
-    manifest = read_manifest(folder)
-    wanted = reindex.Reindexing(binding_of(manifest, folder), store.rule, store.keep_full)
-    done = reindex.begin(store, wanted)
-    advance = stage("code documents", max(reindex.progress(store)[1] - done, 0))
-    last = 0
-    while True:
-        batch = reindex.pending(store, limit=REINDEX_DOCUMENTS, after=last)
-        if not batch:
-            if reindex.finish(store):
-                return index.count().documents
-            last = 0  # documents that we had passed were changed meanwhile
-            continue
-        last = batch[-1][0]
-        rows = []
-        for key, entry, kept in vectors.read([key for key, _ in batch]):
-            rows.append((key, _with_codes(entry, head, manifest, kept=kept)))
-            advance()
-        reindex.stage(store, wanted, rows)
+    with closing(index.open_bundle(folder)) as encoder:
+        binding = binding_of(encoder.manifest, folder)
+        wanted = reindex.Reindexing(binding, store.rule, store.keep_full)
+        done = reindex.begin(store, wanted)
+        advance = stage("code documents", max(reindex.progress(store)[1] - done, 0))
+        seen = done
 
+        def follow(now: int, _total: int) -> None:
+            nonlocal seen
+            for _ in range(now - seen):
+                advance()
+            seen = now
 
-def _with_codes(entry: Entry, head: NewHead, manifest: Manifest, *, kept: bool) -> Entry:
-    """The document coded with the head; full vectors that the store no longer keeps stay gone."""
-    assert entry.full is not None
-    codes = derive_codes(
-        entry.full,
-        head.matrix,
-        dim=manifest.dim,
-        layer_norm=manifest.head.layer_norm,
-        scale=manifest.code.scale,
-    )
-    return Entry(entry.document, entry.spans, codes, entry.full if kept else None)
+        tally = recode(store, encoder, wanted, progress=follow, known=vectors.again)
+    return index.count().documents, tally.embedded + len(vectors.again)
 
 
 def _stem(bundle: Path, manifest: Manifest) -> str:

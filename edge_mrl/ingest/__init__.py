@@ -7,21 +7,30 @@ from typing import TYPE_CHECKING
 from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
-    from edge_mrl.ingest.again import REINDEX_DOCUMENTS, embed_again, require_rule, rule_for
+    from edge_mrl.ingest.again import (
+        ReindexOptions,
+        Tally,
+        recode,
+        reindex_store,
+        require_rule,
+        rule_for,
+    )
     from edge_mrl.ingest.embedding import Refused, embed, full_vectors
     from edge_mrl.ingest.putting import MOST_CHANGES, PutOptions, Stored, batches, put_documents
 
 __all__ = [
     "MOST_CHANGES",
-    "REINDEX_DOCUMENTS",
     "PutOptions",
     "Refused",
+    "ReindexOptions",
     "Stored",
+    "Tally",
     "batches",
     "embed",
-    "embed_again",
     "full_vectors",
     "put_documents",
+    "recode",
+    "reindex_store",
     "require_rule",
     "rule_for",
 ]
@@ -29,7 +38,14 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "again": ("REINDEX_DOCUMENTS", "embed_again", "require_rule", "rule_for"),
+        "again": (
+            "ReindexOptions",
+            "Tally",
+            "recode",
+            "reindex_store",
+            "require_rule",
+            "rule_for",
+        ),
         "embedding": ("Refused", "embed", "full_vectors"),
         "putting": ("MOST_CHANGES", "PutOptions", "Stored", "batches", "put_documents"),
     },

@@ -1,26 +1,82 @@
-"""A store's texts, embedded again with another bundle; and the rule for their passages."""
+"""New codes for a store: made of full vectors where they are known, else of the texts, embedded again.
+
+Full vectors do not change with a bundle's head, dimensions or packing. So within one embedding space, new
+codes are the head's product with the vectors that the store keeps, and no text is embedded.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack
 
 import numpy as np
 
-from edge_mrl.encode import passage_rule
-from edge_mrl.errors import UsageError
+from edge_mrl.bundle import derive_codes, read_head
+from edge_mrl.encode import Encoder, passage_rule
+from edge_mrl.errors import StoreError, UsageError
 from edge_mrl.ingest.embedding import Refused, embed_or_refuse
-from edge_mrl.store import Entry, reindex
+from edge_mrl.machine import facts
+from edge_mrl.store import Entry, binding_of, reindex
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from edge_mrl.documents import Document, PassageRule
-    from edge_mrl.encode import Encoder
+    from edge_mrl.encode import OpeningKeywords
     from edge_mrl.store import Store
 
-__all__ = ["REINDEX_DOCUMENTS", "embed_again", "require_rule", "rule_for"]
+__all__ = [
+    "ReindexOptions",
+    "Tally",
+    "recode",
+    "reindex_store",
+    "require_rule",
+    "rule_for",
+]
 
 #: Documents that reindexing commits together.
 REINDEX_DOCUMENTS = 64
+
+
+@dataclass(slots=True)
+class Tally:
+    """Where new codes came from, in documents; counted while a store is changed.
+
+    Attributes:
+        kept: Made of full vectors that the store keeps.
+        embedded: Made of the texts.
+        lacking: Written by other devices, without text or vectors here: they have no codes until the next
+            sync brings them.
+        refused: Documents whose texts the bundle cannot take. They stay in the store, where only their
+            words can be searched.
+        needed_bytes: About how much more disk the change takes while it runs.
+    """
+
+    kept: int = 0
+    embedded: int = 0
+    lacking: int = 0
+    refused: list[Refused] = field(default_factory=list)
+    needed_bytes: int = 0
+
+
+class ReindexOptions(TypedDict, total=False):
+    """Options of ``Index.reindex``; see there."""
+
+    max_tokens: int | None
+    overlap: int | None
+    progress: Callable[[int, int], None] | None
+    refused: list[Refused] | None
+    tally: Tally | None
+    again: bool
+
+
+#: Full vectors that are known though no store keeps them, by document: the checksum of the passages that
+#: they are of, and float32[n, full_dim].
+Known: TypeAlias = "Mapping[int, tuple[int, NDArray[np.float32]]]"
 
 
 def rule_for(
@@ -70,14 +126,70 @@ def require_rule(
         )
 
 
-def embed_again(
+def reindex_store(
+    store: Store,
+    bundle: str | os.PathLike[str],
+    opening: OpeningKeywords,
+    **options: Unpack[ReindexOptions],
+) -> int:
+    """Change a store to another bundle; see ``Index.reindex``.
+
+    Args:
+        store: The store.
+        bundle: The new bundle's folder.
+        opening: How bundles are opened.
+        **options: As for ``Index.reindex``.
+    """
+    folder = Path(bundle).resolve()
+    tally = options.get("tally") or Tally()
+    again = options.get("again", False)
+    with closing(Encoder.open(folder, **opening)) as encoder:
+        rule = rule_for(encoder, store.rule, options.get("max_tokens"), options.get("overlap"))
+        wanted = reindex.Reindexing(binding_of(encoder.manifest, folder), rule, store.keep_full)
+        if not again and reindex.is_done(store, wanted):
+            return 0
+        progress = options.get("progress")
+        recode(store, encoder, wanted, progress=progress, tally=tally, again=again)
+    refused = options.get("refused")
+    if refused is not None:
+        refused += tally.refused
+    return tally.embedded + len(tally.refused)
+
+
+def _require_space(store: Store, wanted: reindex.Reindexing) -> int:
+    """Check that there is room on the disk for a change.
+
+    Returns:
+        About how many bytes it takes while it runs.
+
+    Raises:
+        StoreError: There is less. Nothing was changed.
+    """
+    needed = reindex.space_needed(store, wanted)
+    try:
+        free = facts.file_system(store.path).free_bytes
+    except OSError:
+        return needed  # then SQLite says so when the disk is full, and nothing is lost
+    if free < needed:
+        raise StoreError(
+            f"changing {store.path} takes about {needed / 1e6:,.1f} MB of disk beside the store until "
+            f"it is done, and {free / 1e6:,.1f} MB are free: free some space, and run the same command "
+            "again"
+        )
+    return needed
+
+
+def recode(
     store: Store,
     encoder: Encoder,
     wanted: reindex.Reindexing,
-    progress: Callable[[int, int], None] | None,
-    refused: list[Refused] | None = None,
-) -> int:
-    """Embed all texts of a store with another bundle, then change to it in one transaction.
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    tally: Tally | None = None,
+    known: Known | None = None,
+    again: bool = False,
+) -> Tally:
+    """Make new codes of all documents beside the old ones, then change to them in one transaction.
 
     Goes on where the same change was interrupted. Documents whose texts the bundle cannot take stay in
     the store; only their words can be searched.
@@ -87,41 +199,105 @@ def embed_again(
         encoder: The new bundle's.
         wanted: What the store is changed to.
         progress: Called with documents done and documents in all.
-        refused: Documents whose texts the bundle cannot take are added to this list.
-
-    Returns:
-        The number of documents that this call embedded.
+        tally: Where to count; it is returned.
+        known: Full vectors that the caller has made already.
+        again: Embed all texts, also where full vectors are known.
 
     Raises:
         UsageError: The store keeps full vectors and the new bundle gives none.
+        StoreError: The store cannot be written, or the disk is too full.
     """
+    tally = Tally() if tally is None else tally
     done = reindex.begin(store, wanted)
-    embedded, last = 0, 0
+    tally.needed_bytes = _require_space(store, wanted)
+    making = _Making(store, encoder, wanted, tally, {} if again else known, again=again)
+    made, last = 0, 0
     while True:
         batch = reindex.pending(store, limit=REINDEX_DOCUMENTS, after=last)
         if not batch:
             if reindex.finish(store):
-                return embedded
+                return tally
             last = 0  # documents before this one were changed in the meantime
             continue
-        keys = {document.id: key for key, document in batch}
-        documents = [document for _, document in batch]
-        entries, bad = embed_or_refuse(encoder, documents, wanted.rule, wanted.keep_full)
-        names = {one.id for one in bad}
-        entries += [_without_passages(one, wanted) for one in documents if one.id in names]
-        if refused is not None:
-            refused.extend(bad)
-        reindex.stage(store, wanted, [(keys[entry.document.id], entry) for entry in entries])
-        embedded, last = embedded + len(batch), batch[-1][0]
+        making.stage(dict(batch))
+        made, last = made + len(batch), batch[-1][0]
         if progress is not None:
-            progress(done + embedded, max(reindex.progress(store)[1], done + embedded))
+            progress(done + made, max(reindex.progress(store)[1], done + made))
 
 
-def _without_passages(document: Document, wanted: reindex.Reindexing) -> Entry:
-    full = (
-        None
-        if wanted.keep_full is None
-        else np.empty((0, wanted.binding.full_dim or 0), np.float32)
-    )
-    codes = np.empty((0, wanted.binding.dim), np.int8)
-    return Entry(document, [], codes, full)
+class _Making:
+    """Makes new codes of documents, and stages them."""
+
+    def __init__(
+        self,
+        store: Store,
+        encoder: Encoder,
+        wanted: reindex.Reindexing,
+        tally: Tally,
+        known: Known | None,
+        *,
+        again: bool,
+    ) -> None:
+        self._store = store
+        self._encoder = encoder
+        self._wanted = wanted
+        self._tally = tally
+        self._known: Known = known or {}
+        self._keeps = not again and reindex.may_use_vectors(store, wanted)
+        self._head = read_head(encoder.path, encoder.manifest)
+
+    def stage(self, documents: Mapping[int, Document]) -> None:
+        """Make and stage the new codes of documents, given by key."""
+        there = reindex.passages(self._store, list(documents))
+        rows: list[tuple[int, Entry]] = []
+        made_of = {}
+        for key, document in documents.items():
+            entry = self._without_text(key, document, there.get(key))
+            if entry is not None:
+                made_of[key] = there[key]
+                rows.append((key, entry))
+        ids = {document.id: key for key, document in documents.items() if key not in made_of}
+        texts = [document for key, document in documents.items() if key not in made_of]
+        rows += [(ids[entry.document.id], entry) for entry in self._embedded(texts)]
+        reindex.stage(self._store, self._wanted, rows, made_of=made_of)
+
+    def _without_text(
+        self, key: int, document: Document, passages: reindex.Passages | None
+    ) -> Entry | None:
+        """A document with new codes, made of its full vectors; None if its text has to be embedded."""
+        if passages is None or (document.text and self._wanted.rule != self._store.rule):
+            return None
+        crc, full = self._known.get(key, (0, None))
+        if crc != passages.crc:
+            full = None
+        if full is None and self._keeps:
+            full = passages.full
+        if full is None and document.text:
+            return None
+        if full is None:  # another device's, which came without its text
+            self._tally.lacking += 1
+            return self._empty(document)
+        self._tally.kept += 1
+        manifest = self._encoder.manifest
+        codes = derive_codes(
+            full,
+            self._head,
+            dim=manifest.dim,
+            layer_norm=manifest.head.layer_norm,
+            scale=manifest.code.scale,
+        )
+        return Entry(document, passages.spans, codes)
+
+    def _embedded(self, documents: Sequence[Document]) -> list[Entry]:
+        wanted = self._wanted
+        entries, refused = embed_or_refuse(self._encoder, documents, wanted.rule, wanted.keep_full)
+        names = {one.id for one in refused}
+        self._tally.embedded += sum(1 for entry in entries if entry.spans)
+        self._tally.refused += refused
+        return entries + [self._empty(one) for one in documents if one.id in names]
+
+    def _empty(self, document: Document) -> Entry:
+        """A document without passages."""
+        width, dim = self._wanted.binding.full_dim or 0, self._wanted.binding.dim
+        full = None if self._wanted.keep_full is None else np.empty((0, width), np.float32)
+        return Entry(document, [], np.empty((0, dim), np.int8), full)

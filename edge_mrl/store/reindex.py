@@ -11,7 +11,7 @@ import dataclasses
 import json
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -30,27 +30,41 @@ from edge_mrl.store.records import (
     passage_check,
     text_hash,
 )
-from edge_mrl.store.replica.foreign import note_remade
+from edge_mrl.store.replica.foreign import note_remade, received_from
 from edge_mrl.store.replica.outbox import rewind
-from edge_mrl.store.statements import insert_into, insert_row
+from edge_mrl.store.statements import insert_into, insert_row, select_rows
 
 if TYPE_CHECKING:
     import sqlite3
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from edge_mrl.documents import Document
     from edge_mrl.store.records import Entry
     from edge_mrl.store.store import Store
 
 __all__ = [
+    "Passages",
     "Reindexing",
     "abandon",
     "begin",
     "finish",
     "interrupted",
+    "is_done",
+    "may_use_vectors",
+    "passages",
     "pending",
     "progress",
+    "space_needed",
     "stage",
 ]
+
+#: Bytes that SQLite takes for a document's row of passages, beside spans and codes.
+_ROW_BYTES = 48
+#: How often new codes are on disk at the peak of the swap: staged, in the log twice, in their table,
+#: and in the code file.
+_COPIES = 5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,6 +82,21 @@ class Reindexing:
     keep_full: str | None
 
 
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Passages:
+    """The passages of a document as they are in the store now.
+
+    Attributes:
+        spans: Offsets (start, end) in its text, in characters.
+        crc: The checksum of their row, by which it is seen whether they have changed.
+        full: float32[n, full_dim], where the store keeps their full vectors; else None.
+    """
+
+    spans: list[tuple[int, int]]
+    crc: int
+    full: NDArray[np.float32] | None
+
+
 def interrupted(store: Store) -> Reindexing | None:
     """What an interrupted reindexing was changing the store to, or None if none was interrupted."""
     with store.locked() as (connection, _):
@@ -83,6 +112,22 @@ def interrupted(store: Store) -> Reindexing | None:
         centre = None if packing["centre"] is None else tuple(packing["centre"])
         bound["packing"] = Packing(packing["kind"], packing["step"], centre)
     return Reindexing(Binding(**bound), PassageRule(**values["rule"]), values["keep_full"])
+
+
+def is_done(store: Store, wanted: Reindexing) -> bool:
+    """Whether the store is what it shall be changed to, with that very bundle.
+
+    If so, and the store was being changed to something else, that is given up.
+    """
+    with store.reading(), store.locked() as (connection, _):
+        now = Reindexing(store.binding, store.rule, store.keep_full)
+        same = _comparable(now) == _comparable(wanted)
+        if not same or now.binding.bundle != wanted.binding.bundle or received_from(connection):
+            return False
+        (other,) = connection.execute("SELECT count(*) FROM reindexing").fetchone()
+    if other and store.writable:
+        abandon(store)
+    return True
 
 
 def begin(store: Store, wanted: Reindexing) -> int:
@@ -140,22 +185,72 @@ def pending(store: Store, *, limit: int, after: int) -> list[tuple[int, Document
         return sorted(view.documents(keys).items())
 
 
-def stage(store: Store, wanted: Reindexing, rows: Sequence[tuple[int, Entry]]) -> None:
+def may_use_vectors(store: Store, wanted: Reindexing) -> bool:
+    """Whether new codes can be made of the full vectors that the store keeps.
+
+    They can within one embedding space, unless some came from a server of another one.
+    """
+    if store.keep_full is None or store.binding.space_id != wanted.binding.space_id:
+        return False
+    with store.locked() as (connection, _):
+        return received_from(connection) is None
+
+
+def passages(store: Store, keys: Sequence[int]) -> dict[int, Passages]:
+    """The passages of documents by key, of those that have any; damaged ones are left out."""
+    with store.reading() as view, store.locked() as (connection, _):
+        checks = dict(select_rows(connection, "document, crc", "document", keys, "passages"))
+        places = view.places(keys, partial=True, sound=True)
+        kept = view.fulls(list(places), sound=True)
+    found = {}
+    for key, (_, spans) in places.items():
+        full = kept.get(key)
+        whole = full is not None and len(full) == len(spans)
+        found[key] = Passages(spans, checks[key], full if whole else None)
+    return found
+
+
+def space_needed(store: Store, wanted: Reindexing) -> int:
+    """About how many bytes of disk the change needs, beside what the store takes, until it is done."""
+    with store.locked() as (connection, _):
+        query = "SELECT count(*), ifnull(sum(rows), 0), ifnull(sum(length(codes)), 0) FROM passages"
+        documents, rows, old = connection.execute(query).fetchone()
+        query = "SELECT ifnull(sum(length(vectors)), 0) FROM fulls"
+        (vectors,) = (
+            (0,) if may_use_vectors(store, wanted) else connection.execute(query).fetchone()
+        )
+    more = max(1.0, store.rule.max_tokens / wanted.rule.max_tokens)
+    spans = 8 * rows + _ROW_BYTES * documents
+    codes = wanted.binding.packing.bytes(wanted.binding.dim) * rows
+    return int(old + spans + _COPIES * more * (codes + spans + vectors))
+
+
+def stage(
+    store: Store,
+    wanted: Reindexing,
+    rows: Sequence[tuple[int, Entry]],
+    *,
+    made_of: Mapping[int, Passages] | None = None,
+) -> None:
     """Store new codes of documents, except of those that have changed since they were read.
 
     Args:
         store: The store.
         wanted: What the store is being changed to.
         rows: Keys, and the documents with their new codes.
+        made_of: By key, passages of documents whose new codes are of these very passages. They are left
+            out where the passages have changed. Where an entry has no full vectors, the ones that the
+            store keeps stay as they are.
     """
-    values = [_values(key, entry, wanted) for key, entry in rows]
+    seen = made_of or {}
+    values = [
+        (*_values(key, entry, wanted), seen[key].crc if key in seen else None)
+        for key, entry in rows
+    ]
+    # New vectors that only wait for a server are kept where the former ones are.
+    waiting = int(wanted.keep_full == "until-synced")
     with store.writing(), store.locked() as (connection, _):
-        connection.executemany(
-            "INSERT OR REPLACE INTO reindexed (document, rows, crc, full_crc, spans, codes, vectors) "
-            "SELECT ?, ?, ?, ?, ?, ?, ? "
-            "WHERE EXISTS (SELECT 1 FROM documents WHERE key = ? AND hash = ?)",
-            values,
-        )
+        connection.executemany(_STAGE, [(*row, waiting) for row in values])
 
 
 def finish(store: Store) -> bool:
@@ -174,19 +269,19 @@ def finish(store: Store) -> bool:
         )
         if connection.execute(missing).fetchone():
             return False
-        for table in ("passages", "fulls", "tombstones", "segments"):
+        lacking = connection.execute(_WITHOUT_CODES).fetchone() is not None
+        remade = connection.execute(f"{_KEPT} LIMIT 1").fetchone() is None
+        for table in ("passages", "tombstones", "segments"):
             connection.execute(f"DELETE FROM {table}")  # noqa: S608 - own names
         rows = _swap_in(connection)
-        connection.execute(
-            "INSERT INTO fulls (document, crc, vectors) SELECT document, full_crc, vectors "
-            "FROM reindexed WHERE vectors IS NOT NULL"
-        )
+        _take_vectors(connection)
         connection.execute("DELETE FROM reindexed")
         connection.execute("DELETE FROM reindexing")
         write_bound(connection, store.path, wanted.binding, wanted.rule, wanted.keep_full)
-        # What other devices wrote is here without its text: its new codes come from the server.
-        rewind(connection)
-        note_remade(connection)
+        if lacking:  # their new codes come from the server
+            rewind(connection)
+        if remade:
+            note_remade(connection)
         now = read_state(connection)
         write_state(
             connection,
@@ -210,6 +305,36 @@ def abandon(store: Store) -> None:
     with store.writing(), store.locked() as (connection, _):
         connection.execute("DELETE FROM reindexed")
         connection.execute("DELETE FROM reindexing")
+
+
+#: Parameters: 1 key, 2 rows, 3 checksum, 4 checksum of the vectors, 5 spans, 6 codes, 7 vectors, 8 hash
+#: of the text, 9 checksum of the passages that the codes are of, or NULL, 10 whether vectors only wait.
+_STAGE = """
+INSERT OR REPLACE INTO reindexed (document, rows, crc, full_crc, spans, codes, vectors)
+SELECT ?1, ?2, ?3,
+    CASE WHEN ?9 IS NOT NULL AND ?7 IS NULL THEN (SELECT crc FROM fulls WHERE document = ?1)
+         WHEN ?10 = 0 OR EXISTS (SELECT 1 FROM fulls WHERE document = ?1) THEN ?4 END,
+    ?5, ?6,
+    CASE WHEN ?10 = 0 OR EXISTS (SELECT 1 FROM fulls WHERE document = ?1) THEN ?7 END
+WHERE EXISTS (SELECT 1 FROM documents WHERE key = ?1 AND hash = ?8)
+    AND (?9 IS NULL OR EXISTS (SELECT 1 FROM passages WHERE document = ?1 AND crc = ?9))
+"""
+#: Staged documents whose full vectors stay as they are.
+_KEPT = "SELECT document FROM reindexed WHERE full_crc IS NOT NULL AND vectors IS NULL"
+#: Documents of other devices that had codes, have no text to make new ones of, and got none.
+_WITHOUT_CODES = (
+    "SELECT 1 FROM reindexed JOIN passages USING (document) JOIN documents ON key = document "
+    "WHERE reindexed.rows = 0 AND text = '' LIMIT 1"
+)
+
+
+def _take_vectors(connection: sqlite3.Connection) -> None:
+    """Put the new full vectors in the place of those that do not stay."""
+    connection.execute(f"DELETE FROM fulls WHERE document NOT IN ({_KEPT})")  # noqa: S608 - own text
+    connection.execute(
+        "INSERT INTO fulls (document, crc, vectors) SELECT document, full_crc, vectors "
+        "FROM reindexed WHERE vectors IS NOT NULL"
+    )
 
 
 def _swap_in(connection: sqlite3.Connection) -> int:
@@ -248,6 +373,5 @@ def _values(key: int, entry: Entry, wanted: Reindexing) -> tuple[Any, ...]:
         spans,
         codes,
         full,
-        key,
         text_hash(entry.document.text),
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge_mrl.codes.packing import Packing
-from edge_mrl.documents import PassageRule
+from edge_mrl.documents import Document, PassageRule
 from edge_mrl.errors import UsageError
 from edge_mrl.store import Binding, Entry, Health, Store, check, reindex, replica, stats
 from tests.support.stores import (
@@ -137,23 +137,105 @@ def test_bundle_without_full_vectors_is_refused_where_they_are_kept(path: Path) 
         assert reindex.interrupted(store) is None
 
 
-def test_enrolled_store_pulls_everything_again_with_new_codes(path: Path) -> None:
-    binding = replace(NEW, full_dim=FULL_DIM)
-    wanted = reindex.Reindexing(binding, RULE, "until-synced")
+def wanted_of_enrolled() -> reindex.Reindexing:
+    return reindex.Reindexing(replace(NEW, full_dim=FULL_DIM), RULE, "until-synced")
+
+
+def test_what_waits_is_sent_with_the_new_vectors_and_the_cursor_stays(path: Path) -> None:
+    wanted = wanted_of_enrolled()
     with open_enrolled(path, cursor=7) as store:
-        store.put([full_entry("a")])
+        store.put([full_entry("a"), full_entry("sent")])
+        store.forget_full(["sent"])  # a server has them
+        reindex.begin(store, wanted)
+        for key, document in reindex.pending(store, limit=9, after=0):
+            codes, full = np.ones((1, 2), np.int8), np.ones((1, FULL_DIM), np.float32)
+            reindex.stage(store, wanted, [(key, Entry(document, [(0, 9)], codes, full))])
+        assert reindex.finish(store)
+        enrollment = replica.enrollment_of(store)
+        assert enrollment is not None
+        assert enrollment.cursor == 7  # every document has its codes
+        sent = {one.id: one.vectors for one in replica.outgoing(store, limit=9)}
+        assert sent["sent"] is None  # forgotten vectors stay forgotten
+        assert sent["a"] is not None
+        assert sent["a"].tolist() == [[1.0] * FULL_DIM]
+        assert check(store).sound
+
+
+def test_store_that_lacks_codes_of_other_devices_pulls_everything_again(path: Path) -> None:
+    wanted = wanted_of_enrolled()
+    with open_enrolled(path, cursor=7) as store:
+        store.put([full_entry("theirs", "")])
+        store.forget_full(["theirs"])
         reindex.begin(store, wanted)
         ((key, document),) = reindex.pending(store, limit=9, after=0)
-        new = Entry(
-            document, [(0, 9)], np.ones((1, 2), np.int8), np.ones((1, FULL_DIM), np.float32)
-        )
-        reindex.stage(store, wanted, [(key, new)])
+        none = Entry(document, [], np.empty((0, 2), np.int8), np.empty((0, FULL_DIM), np.float32))
+        reindex.stage(store, wanted, [(key, none)])
         assert reindex.finish(store)
         enrollment = replica.enrollment_of(store)
         assert enrollment is not None
         assert enrollment.cursor == 0
-        # What waits is sent with the new bundle's vectors.
-        (waiting,) = replica.outgoing(store, limit=9)
-        assert waiting.vectors is not None
-        assert waiting.vectors.tolist() == [[1.0] * FULL_DIM]
+
+
+def test_kept_vectors_stay_as_they_are(path: Path) -> None:
+    wanted = wanted_of_enrolled()
+    with open_enrolled(path) as store:
+        store.put([full_entry("a"), full_entry("b"), full_entry("c")])
+        reindex.begin(store, wanted)
+        documents = dict(reindex.pending(store, limit=9, after=0))
+        there = reindex.passages(store, list(documents))
+        assert all(
+            one.full is not None and one.full.shape == (1, FULL_DIM) for one in there.values()
+        )
+        store.forget_full(["b"])
+        store.put([full_entry("c", "some text", passages=2)])  # other passages of the same text
+        rows = [
+            (key, Entry(one, [(0, 9)], np.ones((1, 2), np.int8))) for key, one in documents.items()
+        ]
+        reindex.stage(store, wanted, rows, made_of=there)
+        assert reindex.progress(store) == (2, 3)
+        (again,) = reindex.pending(store, limit=9, after=0)
+        assert again[1].id == "c"
+        new = Entry(
+            again[1], [(0, 9)], np.ones((1, 2), np.int8), np.ones((1, FULL_DIM), np.float32)
+        )
+        reindex.stage(store, wanted, [(again[0], new)])
+        assert reindex.finish(store)
+        with store.reading() as view:
+            fulls = view.fulls(list(store.keys(["a", "b", "c"])))
+        values = {store.ids([key])[key]: full.tolist() for key, full in fulls.items()}
+        assert values == {"a": [[0.5] * FULL_DIM], "c": [[1.0] * FULL_DIM]}
         assert check(store).sound
+
+
+def test_space_that_a_change_takes_is_told_before_it_begins(path: Path) -> None:
+    """The estimate is above what the files grow by, and not many times as much."""
+    binding = replace(BINDING, dim=256, full_dim=384)
+    wanted = reindex.Reindexing(replace(NEW, dim=256, full_dim=384), RULE, "fp16")
+    rng = np.random.default_rng(0)
+    with Store.create(path, binding, RULE, keep_full="fp16") as store:
+        for first in range(0, 3000, 500):
+            some = range(first, first + 500)
+            codes = rng.integers(-99, 99, (len(some), 256), dtype=np.int8)
+            fulls = rng.normal(size=(len(some), 384)).astype(np.float32)
+            store.put(
+                [
+                    Entry(
+                        Document(str(n), f"text {n}"), [(0, 4)], codes[i : i + 1], fulls[i : i + 1]
+                    )
+                    for i, n in enumerate(some)
+                ]
+            )
+        before = sum(stats(store).bytes.values())
+        needed = reindex.space_needed(store, wanted)
+        reindex.begin(store, wanted)
+        while batch := reindex.pending(store, limit=500, after=0):
+            codes = rng.integers(-99, 99, (len(batch), 256), dtype=np.int8)
+            fulls = rng.normal(size=(len(batch), 384)).astype(np.float32)
+            rows = [
+                (key, Entry(one, [(0, 4)], codes[i : i + 1], fulls[i : i + 1]))
+                for i, (key, one) in enumerate(batch)
+            ]
+            reindex.stage(store, wanted, rows)
+        assert reindex.finish(store)
+        grown = sum(stats(store).bytes.values()) - before  # the log has its largest size
+        assert 0.4 * needed < grown < needed

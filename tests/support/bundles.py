@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edge_mrl.bundle.manifest import GOLDEN as VECTORS
 from edge_mrl.bundle.manifest import (
+    GRAPH,
     MANIFEST,
     dump_manifest,
     lowest_version,
@@ -84,3 +86,39 @@ def refresh_file(bundle: Path, name: str) -> None:
     )
     changed = dataclasses.replace(manifest, files={**manifest.files, name: entry})
     (bundle / MANIFEST).write_bytes(dump_manifest(changed))
+
+
+def with_dim(bundle: Path, dim: int) -> Path:
+    """Give a copy of TINY codes of other dimensions, as an export with ``--dim`` does."""
+    import numpy as np
+    import onnx
+    from onnx import numpy_helper
+
+    from edge_mrl.encode import Encoder, encode_vector
+
+    path = bundle / GRAPH
+    model = onnx.load(path, load_external_data=False)
+    (cut,) = (
+        node for node in model.graph.node if node.op_type == "Slice" and node.input[0] == "full"
+    )
+    (end,) = (one for one in model.graph.initializer if one.name == cut.input[2])
+    end.CopyFrom(numpy_helper.from_array(np.array([dim], np.int64), end.name))
+    (coarse,) = (one for one in model.graph.output if one.name == "coarse")
+    coarse.type.tensor_type.shape.dim[1].dim_value = dim
+    path.write_bytes(model.SerializeToString())
+    manifest = read_manifest(bundle)
+    code = make_code(manifest.head.id, dim, scale=manifest.code.scale)
+    dims = dataclasses.replace(manifest.dims, coarse=dim)
+    (bundle / MANIFEST).write_bytes(
+        dump_manifest(dataclasses.replace(manifest, dims=dims, code=code))
+    )
+    refresh_file(bundle, GRAPH)
+    golden = json.loads((bundle / VECTORS).read_bytes())
+    with Encoder.open(bundle, untried=True) as encoder:
+        for entry in golden["texts"]:
+            coarse_code = encoder.encode([entry["text"]], kind=entry["kind"]).coarse[0]
+            entry["coarse"] = encode_vector(coarse_code, "i1")
+    text = json.dumps(golden, ensure_ascii=False, separators=(",", ":")) + "\n"
+    (bundle / VECTORS).write_bytes(text.encode("utf-8", "surrogatepass"))
+    refresh_file(bundle, VECTORS)
+    return bundle

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from edge_mrl.store.store import Store
 
-__all__ = ["foreign_problem", "forget_received", "note_foreign", "note_remade"]
+__all__ = ["foreign_problem", "forget_received", "note_foreign", "note_remade", "received_from"]
 
 #: Settings: the space of the server that what was received came from; whether this store's codes were
 #: all made anew from texts since (both go when the store is bound to a bundle anew).
@@ -42,6 +42,11 @@ def note_foreign(store: Store, space_id: str) -> int:
 def note_remade(connection: sqlite3.Connection) -> None:
     """Note that all codes that can be made from texts were. Call in the transaction that did so."""
     write_setting(connection, REMADE, "1")
+
+
+def received_from(connection: sqlite3.Connection) -> str | None:
+    """The other embedding space that documents here are known to come from; None if none is known."""
+    return read_setting(connection, FOREIGN)
 
 
 def foreign_problem(connection: sqlite3.Connection) -> str | None:
