@@ -94,9 +94,11 @@ bench-codes: $(INSTALLED)  # bytes of codes against the quality that they keep: 
 
 bench-search: $(INSTALLED)  # beside its peers, each in an environment of its own: 2 GB, 30 minutes
 	$(BIN)/python -m bench.search.compare
+	$(BIN)/python -m bench.search.scans
 
 bench-sync: $(BUNDLE)/edge_mrl.json  # 100,000 documents with a server, on SQLite and PostgreSQL: 4 minutes
 	$(BIN)/python -m bench.sync.throughput --bundle $(BUNDLE)
+	$(BIN)/python -m bench.sync.first
 
 bench-arm: $(BUNDLE)/edge_mrl.json  # instructions for a query and a document on emulated ARM CPUs
 	$(BIN)/python -m bench.arm.instructions --bundle $(BUNDLE) --record
