@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from edge_mrl.ingest import PutOptions, ReindexOptions, Stored
     from edge_mrl.search import Hit, Scorer, SearchKeywords
     from edge_mrl.store import Compaction, Health, Key, Stats
-    from edge_mrl.sync import Reranker
+    from edge_mrl.sync import Reranker, ServerCodes
 
 __all__ = ["Index"]
 
@@ -337,10 +337,10 @@ class Index:
     def reindex(self, bundle: str | os.PathLike[str], **options: Unpack[ReindexOptions]) -> int:
         """Make the codes of all documents anew with another bundle, and change to it in one transaction.
 
-        Where the store keeps full vectors of the same embedding space, new codes are made of them. All
-        other texts are embedded. Until the change, the store can be searched and takes documents with the
-        old bundle. If a call is interrupted, the next one with the same bundle goes on from there; where
-        the store has the bundle already, nothing is done.
+        Where the store or its server keeps full vectors of the same embedding space, new codes are made
+        of them; other texts are embedded. Until the change, the store can be searched and takes documents
+        with the old bundle. If a call is interrupted, the next one with the same bundle goes on from
+        there; where the store has the bundle already, nothing is done.
 
         Args:
             bundle: The new bundle's folder.
@@ -348,8 +348,8 @@ class Index:
                 model reads); ``overlap``, tokens that neighbouring passages share (default: as now, or an
                 eighth); ``progress``, called with the number of documents done and of all documents;
                 ``refused``, a list to which documents are added whose texts the bundle cannot take (they
-                stay in the store, where only their words can be searched); ``tally``, in which it is
-                counted where codes came from; ``again``, to embed all texts in any case.
+                stay in the store, where only their words can be searched); ``tally``, which counts where
+                codes came from; ``again``, to embed all texts; ``offline``, to ask no server.
 
         Returns:
             The number of documents that this call embedded, refused ones among them.
@@ -358,8 +358,11 @@ class Index:
             UsageError: The store keeps full vectors, but the new bundle gives none.
             BundleError: The new bundle cannot be trusted.
             StoreError: The store cannot be written, or the disk is too full.
+            NetworkError: The server does not give codes that only it can give; call it again later.
         """
-        return reindex_store(self._store, bundle, self._opening, **options)
+        enrolled = replica.enrollment_of(self._store) is not None
+        supply = self._supply if enrolled else None
+        return reindex_store(self._store, bundle, self._opening, supply, **options)
 
     def close(self) -> None:
         """Close the store and the bundle. Every other method then raises a UsageError."""
@@ -421,6 +424,11 @@ class Index:
             if self._reranker is None:
                 self._reranker = Reranker(self._store, self._store.binding.space_id)
             return self._reranker
+
+    def _supply(self, folder: Path) -> ServerCodes:
+        from edge_mrl.sync import ServerCodes
+
+        return ServerCodes(self._store, folder)
 
     def _encode_queries(
         self, queries: Sequence[str], options: SearchOptions

@@ -22,9 +22,9 @@ LEFT_OUT, MOST_NAMED = 5, 20
 
 HELP = "change a store to another bundle"
 _EPILOG = """\
-Makes new codes of all documents: of full vectors, where the store keeps those of the same model
-(--keep-full), else by embedding the texts. Until the new codes are complete, the store can be searched
-and takes documents with the old bundle; then it changes to the new one in a single step. You can
+Makes new codes of all documents: of full vectors, where the store (--keep-full) or its server keeps
+those of the same model, else by embedding the texts. Until the new codes are complete, the store can be
+searched and takes documents with the old bundle; then it changes to the new one in a single step. You can
 interrupt the command at any time and run it again to go on. It checks first that there is room on the
 disk.
 
@@ -35,7 +35,8 @@ examples:
 If an interrupted change is not wanted any more, run it with the store's own bundle. A text that the new
 bundle cannot take is named. It stays in the store, where only its words are found.
 
-exit codes: 0 done; 2 wrong usage, or the bundle or store cannot be used; 5 done, but the bundle cannot
+exit codes: 0 done; 2 wrong usage, or the bundle or store cannot be used; 4 the server alone can give some
+codes, and did not: run it again; 5 done, but the bundle cannot
 take some texts, which are named; 130 interrupted
 """
 
@@ -59,6 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="embed all texts, also where full vectors are kept or the store has this bundle already",
     )
+    parser.add_argument(
+        "--offline", action="store_true", help="do not ask the store's server for codes"
+    )
     add_threads(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--quiet", action="store_true", help="print no progress or summary")
@@ -80,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
         facts = {
             "embedded": tally.embedded + len(tally.refused),
             "kept": tally.kept,
+            "fetched": tally.fetched,
             "lacking": tally.lacking,
             "refused": [{"id": one.id, "reason": one.reason} for one in tally.refused],
             "documents": after.documents,
@@ -123,6 +128,7 @@ def _reindex(index: Index, args: argparse.Namespace, tally: Tally) -> None:
                 progress=show,
                 tally=tally,
                 again=args.again,
+                offline=args.offline,
             )
         except KeyboardInterrupt:
             bar.write(
@@ -135,6 +141,8 @@ def _summary(facts: dict[str, Any]) -> str:
     made = [f"{count(facts['embedded'], 'document')} embedded"]
     if facts["kept"]:
         made.append(f"{facts['kept']:,} coded from kept vectors")
+    if facts["fetched"]:
+        made.append(f"{facts['fetched']:,} coded by the server")
     if facts["lacking"]:
         made.append(f"{facts['lacking']:,} of other devices without codes until the next sync")
     return (

@@ -7,17 +7,17 @@ codes are the head's product with the vectors that the store keeps, and no text 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypedDict, Unpack
 
 import numpy as np
 
 from edge_mrl.bundle import derive_codes, read_head
 from edge_mrl.encode import Encoder, passage_rule
-from edge_mrl.errors import StoreError, UsageError
+from edge_mrl.errors import EdgeMrlError, NetworkError, ServerError, StoreError, UsageError
 from edge_mrl.ingest.embedding import Refused, embed_or_refuse
 from edge_mrl.machine import facts
 from edge_mrl.store import Entry, binding_of, reindex
@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from edge_mrl.documents import Document, PassageRule
     from edge_mrl.encode import OpeningKeywords
     from edge_mrl.store import Store
+    from edge_mrl.wire import Version
 
 __all__ = [
     "ReindexOptions",
+    "Supply",
     "Tally",
     "recode",
     "reindex_store",
@@ -40,6 +42,9 @@ __all__ = [
 
 #: Documents that reindexing commits together.
 REINDEX_DOCUMENTS = 64
+#: Documents that a server is asked for at once, about, and in how many parts at most: for each part it
+#: looks through the ids of all.
+FETCHED_TOGETHER, MOST_PARTS = 4_096, 16
 
 
 @dataclass(slots=True)
@@ -48,6 +53,7 @@ class Tally:
 
     Attributes:
         kept: Made of full vectors that the store keeps.
+        fetched: Made by the server of the full vectors that it keeps.
         embedded: Made of the texts.
         lacking: Written by other devices, without text or vectors here: they have no codes until the next
             sync brings them.
@@ -57,6 +63,7 @@ class Tally:
     """
 
     kept: int = 0
+    fetched: int = 0
     embedded: int = 0
     lacking: int = 0
     refused: list[Refused] = field(default_factory=list)
@@ -72,6 +79,20 @@ class ReindexOptions(TypedDict, total=False):
     refused: list[Refused] | None
     tally: Tally | None
     again: bool
+    offline: bool
+
+
+class Supply(Protocol):
+    """Makes codes of the new bundle elsewhere, of full vectors that are there."""
+
+    def pages(
+        self, groups: Collection[int]
+    ) -> Iterator[list[tuple[str, Version, NDArray[np.int8]]]]:
+        """Documents of some groups of ids, a page at a time: id, version and codes int8[n, dim].
+
+        Raises:
+            NetworkError: It cannot be reached, or refuses.
+        """
 
 
 #: Full vectors that are known though no store keeps them, by document: the checksum of the passages that
@@ -130,6 +151,7 @@ def reindex_store(
     store: Store,
     bundle: str | os.PathLike[str],
     opening: OpeningKeywords,
+    supply: Callable[[Path], Supply] | None = None,
     **options: Unpack[ReindexOptions],
 ) -> int:
     """Change a store to another bundle; see ``Index.reindex``.
@@ -138,6 +160,7 @@ def reindex_store(
         store: The store.
         bundle: The new bundle's folder.
         opening: How bundles are opened.
+        supply: Gives a supply of a bundle's codes; None if there is none.
         **options: As for ``Index.reindex``.
     """
     folder = Path(bundle).resolve()
@@ -148,8 +171,16 @@ def reindex_store(
         wanted = reindex.Reindexing(binding_of(encoder.manifest, folder), rule, store.keep_full)
         if not again and reindex.is_done(store, wanted):
             return 0
-        progress = options.get("progress")
-        recode(store, encoder, wanted, progress=progress, tally=tally, again=again)
+        here = again or options.get("offline", False) or supply is None
+        recode(
+            store,
+            encoder,
+            wanted,
+            progress=options.get("progress"),
+            tally=tally,
+            known=None if again else {},
+            supply=None if here or supply is None else supply(folder),
+        )
     refused = options.get("refused")
     if refused is not None:
         refused += tally.refused
@@ -186,8 +217,8 @@ def recode(
     *,
     progress: Callable[[int, int], None] | None = None,
     tally: Tally | None = None,
-    known: Known | None = None,
-    again: bool = False,
+    known: Known | None,
+    supply: Supply | None = None,
 ) -> Tally:
     """Make new codes of all documents beside the old ones, then change to them in one transaction.
 
@@ -200,29 +231,40 @@ def recode(
         wanted: What the store is changed to.
         progress: Called with documents done and documents in all.
         tally: Where to count; it is returned.
-        known: Full vectors that the caller has made already.
-        again: Embed all texts, also where full vectors are known.
+        known: Full vectors that the caller has made already; None to embed all texts, also where full
+            vectors are known.
+        supply: The store's server, if it shall be asked for codes.
 
     Raises:
         UsageError: The store keeps full vectors and the new bundle gives none.
         StoreError: The store cannot be written, or the disk is too full.
+        NetworkError: Codes of other devices' documents can only come from the server, which cannot be
+            reached or refuses. All other new codes are made, and nothing is lost.
     """
     tally = Tally() if tally is None else tally
-    done = reindex.begin(store, wanted)
+    reindex.begin(store, wanted)
     tally.needed_bytes = _require_space(store, wanted)
-    making = _Making(store, encoder, wanted, tally, {} if again else known, again=again)
-    made, last = 0, 0
+    making = _Making(store, encoder, wanted, tally, known)
+
+    def told() -> None:
+        if progress is not None:
+            progress(*reindex.progress(store))
+
+    if supply is not None and store.binding.space_id == wanted.binding.space_id:
+        making.fetch(supply, told)
+    last = 0
     while True:
         batch = reindex.pending(store, limit=REINDEX_DOCUMENTS, after=last)
-        if not batch:
-            if reindex.finish(store):
-                return tally
+        if batch:
+            making.stage(dict(batch))
+            last = batch[-1][0]
+            told()
+        elif making.held:
+            raise making.unreachable()
+        elif reindex.finish(store):
+            return tally
+        else:
             last = 0  # documents before this one were changed in the meantime
-            continue
-        making.stage(dict(batch))
-        made, last = made + len(batch), batch[-1][0]
-        if progress is not None:
-            progress(done + made, max(reindex.progress(store)[1], done + made))
 
 
 class _Making:
@@ -235,22 +277,68 @@ class _Making:
         wanted: reindex.Reindexing,
         tally: Tally,
         known: Known | None,
-        *,
-        again: bool,
     ) -> None:
         self._store = store
         self._encoder = encoder
         self._wanted = wanted
         self._tally = tally
         self._known: Known = known or {}
-        self._keeps = not again and reindex.may_use_vectors(store, wanted)
+        self._keeps = known is not None and reindex.may_use_vectors(store, wanted)
         self._head = read_head(encoder.path, encoder.manifest)
+        self._problem: EdgeMrlError | None = None
+        #: Documents that cannot be coded as long as the server is out of reach.
+        self.held = 0
+
+    def fetch(self, supply: Supply, told: Callable[[], None]) -> None:
+        """Stage codes that the server makes, of documents for which it alone may have vectors.
+
+        They are asked for in parts, so that a kill loses one part at most.
+        """
+        groups = reindex.groups_without_vectors(self._store, self._wanted)
+        parts = min(max(sum(groups.values()) // FETCHED_TOGETHER, 1), MOST_PARTS)
+        try:
+            for part in range(parts):
+                some = sorted(groups)[part::parts]
+                for page in supply.pages(some) if some else ():
+                    self._take(page)
+                    told()
+        except (NetworkError, UsageError) as error:  # the latter where credentials are missing
+            # A server of another space never gives any.
+            other = isinstance(error, ServerError) and error.code == "space"
+            self._problem = None if other else error
+
+    def _take(self, page: Sequence[tuple[str, Version, NDArray[np.int8]]]) -> None:
+        codes = {name: rows for name, _, rows in page}
+        names = reindex.of_versions(self._store, {name: version for name, version, _ in page})
+        there = reindex.passages(self._store, list(names))
+        with self._store.reading() as view:
+            documents = view.documents(view.existing(list(there)))
+        rows = []
+        for key, document in documents.items():
+            passages, fresh = there[key], codes[document.id]
+            other = document.text and self._wanted.rule != self._store.rule
+            if len(fresh) == len(passages.spans) and not other:
+                rows.append((key, Entry(document, passages.spans, fresh)))
+        self._tally.fetched += len(rows)
+        reindex.stage(self._store, self._wanted, rows, made_of=there)
+
+    def unreachable(self) -> NetworkError:
+        """The error for documents that only the server can give codes."""
+        return NetworkError(
+            f"{self.held} documents of other devices are here without their texts, so their new codes "
+            f"come from the server, and it did not give them ({self._problem}). All else is done and "
+            "safe, and the store answers as before: run the same command again when the server can be "
+            "reached, or with --offline to leave these documents without codes until the next sync"
+        )
 
     def stage(self, documents: Mapping[int, Document]) -> None:
         """Make and stage the new codes of documents, given by key."""
         there = reindex.passages(self._store, list(documents))
         rows: list[tuple[int, Entry]] = []
         made_of = {}
+        held = {key for key in there if self._is_held(documents[key], there[key])}
+        self.held += len(held)
+        documents = {key: one for key, one in documents.items() if key not in held}
         for key, document in documents.items():
             entry = self._without_text(key, document, there.get(key))
             if entry is not None:
@@ -260,6 +348,11 @@ class _Making:
         texts = [document for key, document in documents.items() if key not in made_of]
         rows += [(ids[entry.document.id], entry) for entry in self._embedded(texts)]
         reindex.stage(self._store, self._wanted, rows, made_of=made_of)
+
+    def _is_held(self, document: Document, passages: reindex.Passages) -> bool:
+        """Whether a document has to wait for the server, because nothing else can give it codes."""
+        kept = self._keeps and passages.full is not None
+        return self._problem is not None and not document.text and not kept
 
     def _without_text(
         self, key: int, document: Document, passages: reindex.Passages | None

@@ -11,12 +11,13 @@ import dataclasses
 import json
 import os
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from edge_mrl.codes import Packing
-from edge_mrl.documents import PassageRule
+from edge_mrl.documents import PassageRule, clean
 from edge_mrl.errors import DamagedError, UsageError
 from edge_mrl.store.binding import write_bound
 from edge_mrl.store.codefile.file import GENERATION_BYTES
@@ -31,8 +32,9 @@ from edge_mrl.store.records import (
     text_hash,
 )
 from edge_mrl.store.replica.foreign import note_remade, received_from
-from edge_mrl.store.replica.outbox import rewind
+from edge_mrl.store.replica.outbox import known_versions, rewind
 from edge_mrl.store.statements import insert_into, insert_row, select_rows
+from edge_mrl.wire import group_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from edge_mrl.documents import Document
     from edge_mrl.store.records import Entry
     from edge_mrl.store.store import Store
+    from edge_mrl.wire import Version
 
 __all__ = [
     "Passages",
@@ -50,9 +53,11 @@ __all__ = [
     "abandon",
     "begin",
     "finish",
+    "groups_without_vectors",
     "interrupted",
     "is_done",
     "may_use_vectors",
+    "of_versions",
     "passages",
     "pending",
     "progress",
@@ -208,6 +213,37 @@ def passages(store: Store, keys: Sequence[int]) -> dict[int, Passages]:
         whole = full is not None and len(full) == len(spans)
         found[key] = Passages(spans, checks[key], full if whole else None)
     return found
+
+
+def groups_without_vectors(store: Store, wanted: Reindexing) -> dict[int, int]:
+    """Groups of ids of the documents for which only a server may have vectors, and how many there are.
+
+    They have passages and no new codes yet, and the store keeps no vectors that can be used.
+    """
+    query = (
+        "SELECT id FROM documents JOIN passages ON document = key "
+        "WHERE NOT EXISTS (SELECT 1 FROM reindexed WHERE reindexed.document = key)"
+    )
+    if may_use_vectors(store, wanted):
+        query += " AND NOT EXISTS (SELECT 1 FROM fulls WHERE fulls.document = key)"
+    if wanted.rule != store.rule:
+        query += " AND text = ''"
+    with store.locked() as (connection, _):
+        return dict(Counter(group_of(clean(name)) for (name,) in connection.execute(query)))
+
+
+def of_versions(store: Store, versions: Mapping[str, Version]) -> dict[int, str]:
+    """Of documents given by id: those that are here in this very version, and have no new codes yet."""
+    names = list(versions)
+    with store.locked() as (connection, _):
+        known = known_versions(connection, names)
+        same = [name for name, one in known.items() if one.version == versions[name]]
+        keys = dict(select_rows(connection, "key, id", "id", same))
+        done = {
+            key
+            for (key,) in select_rows(connection, "document", "document", list(keys), "reindexed")
+        }
+    return {key: name for key, name in keys.items() if key not in done}
 
 
 def space_needed(store: Store, wanted: Reindexing) -> int:

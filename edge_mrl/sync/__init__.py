@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edge_mrl.sync.outcome import Cause, Outcome
     from edge_mrl.sync.policy import Conditions, Policy
     from edge_mrl.sync.pulls.page import ChangePage
+    from edge_mrl.sync.pulls.recoding import ServerCodes
     from edge_mrl.sync.remote import Remote
     from edge_mrl.sync.reranker import Reranker
     from edge_mrl.sync.status import Status, status_of
@@ -33,6 +34,7 @@ __all__ = [
     "PushTarget",
     "Remote",
     "Reranker",
+    "ServerCodes",
     "Status",
     "SyncClient",
     "Timeouts",
@@ -52,6 +54,7 @@ __getattr__ = lazily(
         "outcome": ("Cause", "Outcome"),
         "policy": ("Conditions", "Policy"),
         "pulls.page": ("ChangePage",),
+        "pulls.recoding": ("ServerCodes",),
         "remote": ("Remote",),
         "reranker": ("Reranker",),
         "status": ("Status", "status_of"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -67,22 +67,31 @@ class Puller:
         remote: The server.
         budget: What the run may use.
         tally: Told after each commit.
+        folder: Another bundle, for ``coded`` alone; None for the store's.
 
     Raises:
         UsageError: The store's bundle is not where it was.
     """
 
-    def __init__(self, store: Store, remote: Remote, *, budget: Budget, tally: Tally) -> None:
+    def __init__(
+        self,
+        store: Store,
+        remote: Remote,
+        *,
+        budget: Budget,
+        tally: Tally,
+        folder: Path | None = None,
+    ) -> None:
         self._store = store
         self._remote = remote
         self._budget = budget
         self._tally = tally
-        self._folder = find_bundle(store)
+        self._folder = find_bundle(store) if folder is None else folder
         self._manifest = read_manifest(self._folder)
         self._code = CodeKey.of(self._manifest)
         self._made_for = (self._manifest.space_id, self._manifest.code_id)
         # A store that keeps full vectors makes its codes from them.
-        self._full = store.keep_full in ("fp16", "int8")
+        self._full = folder is None and store.keep_full in ("fp16", "int8")
         self._matrix: NDArray[np.float32] | None = None
         self._read_matrix = False
         self._entries = Entries(self._manifest, full=self._full, head=self._head)
@@ -142,6 +151,22 @@ class Puller:
                     return there, page.offers
         finally:
             self._form = before
+
+    def coded(self, groups: Collection[int]) -> Iterator[list[tuple[Item, Entry | None]]]:
+        """Documents of some groups with the bundle's codes, a page at a time; nothing is stored.
+
+        Args:
+            groups: Which. An older server sends all documents.
+        """
+        since, fence, epoch = 0, None, None
+        self._form = replace(self._form, groups=groups, text=False)
+        while True:
+            page = self._page(since, fence=fence, epoch=epoch)
+            self._require_space(page.items)
+            yield self._entries.of(page.items)[0]
+            since, fence, epoch = page.cursor, page.fence, page.epoch
+            if not page.more:
+                return
 
     def bootstrap(self) -> Agreed | None:
         """Fill a store that has pulled nothing yet.
@@ -260,9 +285,7 @@ class Puller:
     def _store_items(
         self, items: Sequence[Item], unreadable: Sequence[UnreadableItem], position: _Position
     ) -> None:
-        if not self._remote.names_space and any(len(item.vectors) for item in items):
-            full_dim = self._manifest.full_dim or 1
-            self._budget.attempt(lambda: self._remote.ask_space(full_dim))
+        self._require_space(items)
         pairs, others = self._entries.of(items, unreadable)
         try:
             self._take(pairs, others, position)
@@ -271,6 +294,12 @@ class Puller:
                 raise
             self._take_apart(pairs, error)
             self._take([], others, position)
+
+    def _require_space(self, items: Sequence[Item]) -> None:
+        """Have a server that has not named its space compare it before vectors are used."""
+        if not self._remote.names_space and any(len(item.vectors) for item in items):
+            full_dim = self._manifest.full_dim or 1
+            self._budget.attempt(lambda: self._remote.ask_space(full_dim))
 
     def _take_apart(self, pairs: Sequence[tuple[Item, Entry | None]], error: Exception) -> None:
         """Store documents in halves, down to those that cannot be stored."""
