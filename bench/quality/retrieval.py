@@ -2,8 +2,8 @@
 
 On folders in BEIR's layout (corpus.jsonl, queries.jsonl, qrels/test.tsv). Every ranking is exact, over
 all documents. Rows: the fp32 source run by its own library (full, and truncated to the bundle's dim),
-the bundle's full vectors, its coarse int8 codes, its 1-bit codes, and full vectors reranking the
-coarse top 20, 50 and 100.
+the bundle's full vectors, its codes as a store keeps them, its 1-bit codes, and full vectors reranking
+the codes' top 20, 50 and 100.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from bench.quality.metrics import bootstrap_ratio, evaluate
 from bench.support.machine import save
 from edge_mrl.cli.common.progress import Progress
-from edge_mrl.codes.packing import normalize, pack_bits, similarity
+from edge_mrl.codes.packing import Packing, normalize, similarity
 from edge_mrl.encode.encoder import Encoder, Encoding
 
 ROOT = Path(__file__).parent.parent.parent
@@ -74,6 +74,7 @@ def main() -> int:
     settings = {
         "model": manifest.source.model,
         "dim": manifest.dim,
+        "code": manifest.code.stored,
         "head": manifest.head.kind,
         "precision": manifest.precision.weights,
         "fidelity_cosine_mean": manifest.quality["cosine_mean"],
@@ -110,7 +111,8 @@ def measure(data: DataSet, encoder: Encoder, model: Path) -> dict[str, Any]:
     documents = encode(encoder, data.documents, "document")
     seconds = time.perf_counter() - start
     queries = encode(encoder, data.queries, "query")
-    rankings = score_all(encoder.manifest.dim, documents, queries, source_documents, source_queries)
+    packing = encoder.manifest.code.packing
+    rankings = score_all(packing, documents, queries, source_documents, source_queries)
     found = {name: evaluate(scores, data.relevance) for name, scores in rankings.items()}
     base = found["fp32 source, full"].ndcg_at_10
     rows = {
@@ -161,7 +163,7 @@ def source_vectors(
 
 
 def score_all(
-    dim: int,
+    packing: Packing,
     documents: Encoding,
     queries: Encoding,
     source_documents: NDArray[np.float32],
@@ -170,24 +172,27 @@ def score_all(
     """float32[queries, documents] by row of the table."""
     assert documents.full is not None
     assert queries.full is not None
-    coarse = similarity(queries.coarse, documents.coarse)
+    dim = documents.coarse.shape[1]
+    coarse = similarity(queries.coarse, packing.unpack(packing.pack(documents.coarse), dim))
     full = queries.full @ documents.full.T
     cut = [normalize(vectors[:, :dim]) for vectors in (source_queries, source_documents)]
     rows = {
         "fp32 source, full": source_queries @ source_documents.T,
         f"fp32 source, cut to {dim}": cut[0] @ cut[1].T,
         "bundle, full": full,
-        f"bundle, coarse int8 {dim}": coarse,
-        f"bundle, 1-bit {dim}": _bit_scores(queries.coarse, documents.coarse),
+        f"bundle, coarse {packing.kind} {dim}": coarse,
+        f"bundle, 1-bit {dim}": _bit_scores(packing, queries.coarse, documents.coarse),
     }
     for width in WIDTHS:
         rows[f"bundle, coarse then full over {width}"] = rerank(coarse, full, width)
     return rows
 
 
-def _bit_scores(queries: NDArray[np.int8], documents: NDArray[np.int8]) -> NDArray[np.float32]:
-    left = np.unpackbits(pack_bits(queries), axis=1)[:, : queries.shape[1]]
-    right = np.unpackbits(pack_bits(documents), axis=1)[:, : documents.shape[1]]
+def _bit_scores(
+    packing: Packing, queries: NDArray[np.int8], documents: NDArray[np.int8]
+) -> NDArray[np.float32]:
+    left = np.unpackbits(packing.bits(queries), axis=1)[:, : queries.shape[1]]
+    right = np.unpackbits(packing.bits(documents), axis=1)[:, : documents.shape[1]]
     # Agreements minus differences orders as the Hamming distance does.
     return (left * np.float32(2) - 1) @ (right * np.float32(2) - 1).T
 
