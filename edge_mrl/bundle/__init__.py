@@ -9,7 +9,7 @@ from edge_mrl.lazy import lazily
 if TYPE_CHECKING:
     from edge_mrl.bundle.files import Identity, check_files, map_file, read_bounded, read_file
     from edge_mrl.bundle.graph import read_graph
-    from edge_mrl.bundle.head import derive_codes, head_id, head_inputs, read_head
+    from edge_mrl.bundle.head import derive_codes, head_id, head_inputs, is_head, read_head
     from edge_mrl.bundle.jsontext import parse_json
     from edge_mrl.bundle.known import Made, recall, remember, remember_made
     from edge_mrl.bundle.manifest import (
@@ -79,6 +79,7 @@ __all__ = [
     "expected_outputs",
     "head_id",
     "head_inputs",
+    "is_head",
     "lowest_version",
     "make_code",
     "make_key",
@@ -114,6 +115,8 @@ __getattr__ = lazily(
             "derive_codes",
             "head_id",
             "head_inputs",
+            "is_head",
+            "is_head",
             "read_head",
         ),
         "jsontext": ("parse_json",),

@@ -27,7 +27,10 @@ _HEADER = re.compile(
     re.DOTALL,
 )
 
-__all__ = ["derive_codes", "head_id", "head_inputs", "read_head"]
+__all__ = ["derive_codes", "head_id", "head_inputs", "is_head", "read_head"]
+
+#: A head's values are about 1. Far beyond, lengths of what it makes are no float32 any more.
+MAX_VALUE = 1e9
 
 
 def head_inputs(full: NDArray[np.float32], *, layer_norm: bool) -> NDArray[np.float32]:
@@ -83,6 +86,12 @@ def head_id(matrix: NDArray[np.float32] | None, *, layer_norm: bool) -> str:
     return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
 
 
+def is_head(matrix: NDArray[np.float32]) -> bool:
+    """Whether a matrix, float32[D, dim], can make codes: it is not empty, and its sums are finite."""
+    # A comparison with what is not finite is False.
+    return bool(matrix.size) and bool((np.abs(matrix) <= MAX_VALUE).all())
+
+
 def read_head(
     bundle: str | os.PathLike[str], manifest: Manifest | None = None
 ) -> NDArray[np.float32] | None:
@@ -134,5 +143,5 @@ def _fits(matrix: NDArray[np.float32], manifest: Manifest) -> bool:
         shaped
         and matrix.shape[1] == manifest.dim
         and manifest.full_dim in (None, matrix.shape[0])
-        and bool(np.isfinite(matrix).all())
+        and is_head(matrix)
     )

@@ -17,6 +17,7 @@ from edge_mrl.errors import (
     WireError,
 )
 from edge_mrl.store import PrivateData, find_bundle, private_data, replica
+from edge_mrl.sync.answers.fields import is_count, is_word
 from edge_mrl.sync.pulls.entries import Entries, withheld
 from edge_mrl.sync.pulls.forms import CodeKey, PageForm
 from edge_mrl.sync.pulls.page import UnreadablePageError
@@ -367,9 +368,10 @@ class Puller:
             if number == 0:
                 self._remote.require_answer(message.header, self._code)
                 first = message.header.get("cursor")
-                if not isinstance(first, int) or first < 0:
-                    raise NetworkError("the snapshot: cursor: expected a number")
-                cursor, epoch = first, str(message.header.get("epoch", ""))
+                named = message.header.get("epoch", "")
+                if not is_count(first) or not (named == "" or is_word(named)):
+                    raise NetworkError("the snapshot: expected cursor as a number, epoch as text")
+                cursor, epoch = first, named
             batch += items
             unreadable += bad
             if len(batch) >= BATCH_DOCUMENTS:

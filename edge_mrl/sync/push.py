@@ -21,6 +21,7 @@ from edge_mrl.errors import (
     reason,
 )
 from edge_mrl.store import Outgoing, Verdict, replica
+from edge_mrl.sync.answers.fields import is_count
 from edge_mrl.sync.targets.target import PushBatch, PushResult
 from edge_mrl.wire import (
     MAX_BODY_BYTES,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from edge_mrl.store import Enrollment, Store
     from edge_mrl.sync.budget import Budget
     from edge_mrl.sync.outcome import Tally
-    from edge_mrl.sync.targets.target import PushTarget
+from edge_mrl.sync.targets.target import PushTarget
 
 __all__ = ["BodySize", "Pusher"]
 
@@ -180,7 +181,7 @@ class Pusher:
             refused = self._budget.attempt(lambda: self._target.push(PushBatch((), frame))).refused
         except ServerError as error:
             last = error.details.get("push")
-            if error.code != "superseded" or not isinstance(last, int):
+            if error.code != "superseded" or not is_count(last):
                 raise
             # This store is an older copy of itself: what it sent since then may have arrived.
             number, refused = last, ()

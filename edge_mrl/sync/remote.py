@@ -13,7 +13,9 @@ import numpy as np
 from edge_mrl.errors import NetworkError, ServerError, WireError
 from edge_mrl.sync.answers.fields import (
     content_range,
+    is_count,
     is_number,
+    is_word,
     offset_of,
     refused_of,
     result_of,
@@ -166,10 +168,10 @@ class Remote:
         if header.get("since") != since:
             # Without TLS, nothing else would show that a bit of the request's first line was changed.
             raise NetworkError(f"{server}: the page does not begin after change {since}")
-        if not isinstance(cursor, int) or cursor < since or not isinstance(more, bool):
+        if not is_count(cursor) or cursor < since or not isinstance(more, bool):
             raise NetworkError(f"{server}: the page has no valid cursor")
         stood, named, kept = header.get("fence", 0), header.get("epoch", ""), header.get("kept", 0)
-        if not (isinstance(stood, int) and isinstance(named, str) and isinstance(kept, int)):
+        if not (is_count(stood) and is_count(kept) and (named == "" or is_word(named))):
             raise NetworkError(f"{server}: expected fence and kept as numbers, epoch as text")
         page = ChangePage((), cursor, more, stood, named, kept, offset_ms)
         return replace(
@@ -290,7 +292,7 @@ class Remote:
                 details={"space": space},
             )
         self.names_space = self.names_space or "space" in answer
-        if self.marks is not None and isinstance(receipt, str) and receipt:
+        if self.marks is not None and is_word(receipt):
             self.marks.receipt = receipt
 
     def new_token(self, nonce: str | None = None) -> tuple[str, int | None]:
@@ -302,9 +304,9 @@ class Remote:
         body = b"" if nonce is None else json.dumps({"nonce": nonce}).encode()
         answer = self._ask("POST", "/v1/token", body, repeatable=False, kind=JSON).json()
         token, expires = answer.get("token"), answer.get("expires_ms")
-        if not isinstance(token, str) or not token:
+        if not is_word(token):
             raise NetworkError(f"{self.transport.server}: token: expected text")
-        return token, expires if isinstance(expires, int) else None
+        return token, expires if is_count(expires) else None
 
     def close(self) -> None:
         """Close the connection."""

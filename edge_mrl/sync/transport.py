@@ -20,6 +20,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from edge_mrl._version import __version__
+from edge_mrl.documents import clean
 from edge_mrl.errors import NetworkError, OversizedAnswerError, ServerError, UsageError, reason
 from edge_mrl.sync.address import host_and_port, proxy_for, proxy_headers, server_address
 from edge_mrl.sync.answers.intermediaries import intermediary_error
@@ -359,8 +360,9 @@ def _refusal(server: str, response: Response) -> ServerError:
     details: dict[str, Any] = error if isinstance(error, dict) else {}
     if not details:
         details = {"message": response.body[:SHOWN_CHARS].decode("utf-8", "replace")}
-    code = str(details.get("code", "unknown"))
-    message = str(details.get("message", ""))
+    # It goes to terminals and logs, whatever it is.
+    code = clean(str(details.get("code", "unknown")))[:SHOWN_CHARS]
+    message = clean(str(details.get("message", "")))
     if len(message) > REFUSAL_CHARS:
         message = message[:REFUSAL_CHARS].rpartition(" ")[0] + " [...]"
     said = f"{message} ({code})" if message else code

@@ -13,12 +13,12 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.documents import clean, id_problem, metadata_problem, shorten
+from edge_mrl.documents import clean, id_problem, metadata_problem, shorten, text_problem
 from edge_mrl.errors import WireError
 from edge_mrl.wire.clock import format_stamp, parse_stamp
 
@@ -252,7 +252,7 @@ def _outline(row: object, place: int, problem: str) -> tuple[UnreadableItem, int
         name, stamp = check_id(row.get("id")), parse_stamp(row.get("v"))
     except WireError as error:
         raise WireError(f"item {place}: {error}") from error
-    writer = device if isinstance(device, str) else None
+    writer = device if _is_device(device) else None
     return UnreadableItem(name, stamp, writer, row.get("del") is True, problem), count
 
 
@@ -310,7 +310,7 @@ def _item(row: object, vectors: NDArray[Any], at: int) -> Item:
         raise WireError(f"unknown key {min(unknown)!r:.40}")
     name, stamp = check_id(row.get("id")), parse_stamp(row.get("v"))
     device, deleted = row.get("by"), row.get("del", False)
-    if device is not None and not isinstance(device, str):
+    if device is not None and not _is_device(device):
         raise WireError("by: expected text")
     if not isinstance(deleted, bool):
         raise WireError("del: expected true or false")
@@ -368,6 +368,11 @@ def _parse(data: bytes) -> dict[str, Any]:
 
 def _refuse(name: str) -> float:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _is_device(value: object) -> TypeGuard[str]:
+    """Whether a value can be a device's name in any database."""
+    return isinstance(value, str) and len(value) <= MAX_ID_BYTES and text_problem(value) is None
 
 
 def _is_count(value: object) -> bool:

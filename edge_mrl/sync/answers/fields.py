@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard, cast
 
+from edge_mrl.documents import clean
 from edge_mrl.errors import NetworkError, WireError
 from edge_mrl.wire import STATUSES, now_ms, parse_stamp
 
 __all__ = [
     "content_range",
+    "is_count",
     "is_number",
+    "is_word",
     "offset_of",
     "refused_of",
     "result_of",
 ]
+
+#: A store keeps integers of 64 bits with a sign.
+MAX_COUNT = 2**63 - 1
+MAX_WORD_CHARS = 1_000
+_MAX_FLOAT = 1e300
 
 
 def result_of(row: object) -> tuple[str, int, str]:
@@ -22,7 +30,7 @@ def result_of(row: object) -> tuple[str, int, str]:
     if not isinstance(row, dict) or row.get("status") not in STATUSES:
         raise NetworkError(f"a push result has an unknown status: {row!r:.80}")
     status, said = str(row["status"]), row.get("reason", "")
-    message = said if isinstance(said, str) else ""
+    message = clean(said) if isinstance(said, str) else ""
     if "v" not in row:
         return status, 0, message
     try:
@@ -38,12 +46,12 @@ def refused_of(answer: Mapping[str, Any]) -> list[str] | None:
         return None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise NetworkError("refused: expected a list of ids")
-    return names
+    return [clean(name) for name in names]
 
 
 def offset_of(clock: object, started: int) -> int:
     """The server's clock minus ours: it was read between the request and the response."""
-    if not isinstance(clock, int) or isinstance(clock, bool) or clock < 0:
+    if not is_count(clock):
         raise NetworkError("now_ms: expected the server's clock in milliseconds")
     return clock - (started + now_ms()) // 2
 
@@ -53,11 +61,25 @@ def content_range(text: str) -> tuple[int, int]:
     kind, _, rest = text.partition(" ")
     place, _, size = rest.partition("/")
     first, _, _ = place.partition("-")
-    if kind != "bytes" or not (first.isdecimal() and size.isdecimal()):
+    good = all(n.isascii() and n.isdecimal() and len(n) <= 19 for n in (first, size))
+    if kind != "bytes" or not good:
         raise NetworkError(f"Content-Range {text!r:.60}: expected bytes FIRST-LAST/SIZE")
     return int(first), int(size)
 
 
-def is_number(value: object) -> bool:
-    """Whether a value of JSON is a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value of JSON is a number that is one as a float: its integers have any size."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and -_MAX_FLOAT <= cast("float", value) <= _MAX_FLOAT
+
+
+def is_count(value: object) -> TypeGuard[int]:
+    """Whether a value of JSON is a number from 0 on that a store can keep."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT
+
+
+def is_word(value: object) -> TypeGuard[str]:
+    """Whether a value of JSON is a word that goes into headers and files: printable ASCII, not empty."""
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_WORD_CHARS:
+        return False
+    return value.isascii() and value.isprintable() and value == value.strip()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge_mrl.store import replica
+from edge_mrl.sync.answers.fields import is_word
 
 if TYPE_CHECKING:
     from edge_mrl.errors import ServerError
@@ -36,7 +37,7 @@ def advised(store: Store, error: ServerError) -> str:
 def _received(store: Store, error: ServerError) -> str:
     """What to do about documents that came from there before spaces were compared."""
     space = error.details.get("space")
-    found = replica.note_foreign(store, space) if isinstance(space, str) else 0
+    found = replica.note_foreign(store, space) if is_word(space) else 0
     if not found:
         return ""
     return (

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 
 from edge_mrl.errors import NetworkError
-from edge_mrl.sync.answers.fields import offset_of
+from edge_mrl.sync.answers.fields import is_count, is_word, offset_of
 from edge_mrl.sync.transport import Transport
 from edge_mrl.wire import now_ms
 
@@ -61,7 +61,7 @@ def request_enrollment(
         "POST", "/v1/enroll", body=body, headers=headers, repeatable=False
     ).json()
     texts = [answer.get(key) for key in ("tenant", "device", "token")]
-    if not all(isinstance(text, str) and text for text in texts):
+    if not all(is_word(text) for text in texts):
         raise NetworkError(f"{transport.server}: expected tenant, device and token")
     tenant, device, token = map(str, texts)
     expires = answer.get("expires_ms")
@@ -69,6 +69,6 @@ def request_enrollment(
         tenant,
         device,
         token,
-        expires if isinstance(expires, int) else None,
+        expires if is_count(expires) else None,
         offset_of(answer.get("now_ms"), started),
     )

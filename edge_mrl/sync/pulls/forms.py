@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_mrl.codes import CODE_MAX
+from edge_mrl.sync.answers.fields import is_number
 
 if TYPE_CHECKING:
     from edge_mrl.bundle import Manifest
     from edge_mrl.codes import Packing
 
 __all__ = ["PAGE_ITEMS", "CodeKey", "PageForm"]
+
+#: 127 divided by it is still a float32.
+_LEAST_SCALE = 1e-30
 
 #: Documents in a page of a pull.
 PAGE_ITEMS = 512
@@ -55,8 +59,8 @@ class CodeKey:
             return False
         scale = said.get("scale")
         return (said.get("head"), said.get("dim")) == (self.head, self.dim) and (
-            isinstance(scale, float | int)
-            and scale > 0
+            is_number(scale)
+            and scale >= _LEAST_SCALE
             and np.float32(CODE_MAX / scale) == np.float32(CODE_MAX / self.scale)
         )
 

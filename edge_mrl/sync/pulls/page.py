@@ -21,6 +21,9 @@ __all__ = [
 ]
 
 
+_HEX = frozenset("0123456789abcdef")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ChangePage:
     """Some changes of a tenant's documents.
@@ -61,12 +64,9 @@ class UnreadablePageError(NetworkError):
 
 def read_number(value: object) -> int | None:
     """A number of 16 digits, as far as it is one: what is beside the documents stops no page."""
-    if not isinstance(value, str) or len(value) != 16:
+    if not isinstance(value, str) or len(value) != 16 or not _HEX.issuperset(value):
         return None
-    try:
-        return int(value, 16)
-    except ValueError:
-        return None
+    return int(value, 16)
 
 
 def read_sums(value: object) -> Sums | None:

@@ -38,7 +38,8 @@ class PartFile:
         self._whole = -1
 
     def __enter__(self) -> Self:
-        with suppress(OSError, ValueError, KeyError, TypeError):
+        # Whatever its head has become: then it is begun anew.
+        with suppress(OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             self._resume()
         return self
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.bundle import head_id
+from edge_mrl.bundle import head_id, is_head
 from edge_mrl.wire import now_ms
 from edge_mrl_server.errors import InvalidHeadError, LimitReachedError
 from edge_mrl_server.storage.database import Database
@@ -65,8 +65,8 @@ def register(
         InvalidHeadError: The matrix is not the head of that id, or not finite.
         LimitReachedError: The tenant has as many heads as it may have.
     """
-    if not np.isfinite(matrix).all() or not matrix.size:
-        raise InvalidHeadError("a head of finite values was expected")
+    if not is_head(matrix):
+        raise InvalidHeadError("a head of finite values was expected, from -1e9 to 1e9")
     if head_id(matrix, layer_norm=layer_norm) != name:
         raise InvalidHeadError("the matrix is not the head of that id")
     with database.write() as transaction:
