@@ -30,6 +30,11 @@ def mutated(data: bytes, rng: random.Random, *, others: list[bytes]) -> bytes:
         kind = rng.random()
         if kind < 0.45 and data[:1] in (b"{", b"["):
             data = in_json(data, rng)
+        elif kind < 0.6 and data[4:5] == b"{":
+            data = in_frame(data, rng)
+        elif kind < 0.6 and data[8:9] == b"{":  # a frame behind its length
+            frame = in_frame(data[4:], rng)
+            data = len(frame).to_bytes(4, "little") + frame
         elif kind < 0.6:
             data = in_messages(data, rng)
         else:
@@ -69,9 +74,10 @@ def in_bytes(data: bytes, rng: random.Random, others: list[bytes]) -> bytes:
 
 
 def in_json(data: bytes, rng: random.Random) -> bytes:
-    """Change one value of a JSON file: another value, another place, gone, or twice."""
+    """Change one value of JSON: another value, another place, gone, or twice. What follows stays."""
     try:
-        value = json.loads(data)
+        value, end = json.JSONDecoder().raw_decode(data.decode("latin-1"))
+        value = json.loads(data[:end])
     except (ValueError, RecursionError):
         return data
     places = list(_places(value))
@@ -91,7 +97,23 @@ def in_json(data: bytes, rng: random.Random) -> bytes:
         holder[key] = holder[key] * rng.choice((2, 70))
     else:
         holder[key] = rng.choice(VALUES)
-    return json.dumps(value, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
+    text = json.dumps(value, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
+    rest = data[end:]
+    bare = rest.lstrip(b" ")
+    return text.ljust(end + len(rest) - len(bare)) + bare  # a head of a fixed size keeps it
+
+
+def in_frame(data: bytes, rng: random.Random) -> bytes:
+    """Change one value of a frame's JSON, and make the length before it right; sometimes the vectors."""
+    size = int.from_bytes(data[:4], "little")
+    header, vectors = data[4 : 4 + size], data[4 + size :]
+    if len(header) < size:
+        return data
+    if rng.random() < 0.9:
+        header = in_json(header, rng)
+    else:
+        vectors = vectors[: rng.choice((0, len(vectors) // 2))]
+    return len(header).to_bytes(4, "little") + header + vectors
 
 
 def _keys(holder: Any) -> Any:
