@@ -237,7 +237,7 @@ def read_refusal(data: bytes, scratch: Path) -> None:
             said.encode()
 
 
-_reader = partial(Reader, allowed=(EdgeMrlError,), cost=60)
+_reader = partial(Reader, allowed=(EdgeMrlError,), cost=100)
 ANSWERS: dict[str, Reader] = {
     "page": _reader(page_seeds, read_page),
     "snapshot": _reader(snapshot_seeds, read_snapshot),
