@@ -2,7 +2,7 @@
 
     python -m tests.fuzz.run                                every reader, 2,000 rounds for the fastest
     python -m tests.fuzz.run graph frame --seconds 60 --seed 7
-    python -m tests.fuzz.run --grow                         keep in corpus/ what reaches new lines
+    python -m tests.fuzz.run --grow                         keep small files that reach new lines in corpus/
 
 A reader may raise its documented error, with a message of at most 2,000 characters, or give a right
 result, within 10 seconds of processor time and 48 MB of memory (tests/fuzz/limits.py). Anything else
@@ -15,6 +15,7 @@ import argparse
 import hashlib
 import logging
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -33,6 +34,8 @@ __all__ = ["CORPUS", "Finding", "campaign", "corpus"]
 ROOT = Path(__file__).parent.parent.parent
 CORPUS = Path(__file__).parent / "corpus"
 MOST_MESSAGE_CHARS = 2_000
+#: A larger file is not worth its place in the corpus.
+MOST_KEPT_BYTES = 8_000
 #: Lines are followed in these rooms when the corpus grows.
 FOLLOWED = (
     "edge_mrl/bundle/",
@@ -171,6 +174,30 @@ def keep(finding: Finding) -> Path:
     return path
 
 
+def useful(name: str, files: list[bytes]) -> list[bytes]:
+    """The small files that reach lines which neither seeds nor smaller files reach."""
+    reader, seen, kept = READERS[name], set[Any](), []
+    with tempfile.TemporaryDirectory(prefix="edge-mrl-fuzz-") as folder:
+        scratch = Path(folder)
+        for seed in reader.seeds(scratch):
+            _reached(reader, seed, scratch, seen)
+        for data in sorted(set(files), key=lambda data: (len(data), data)):
+            before = len(seen)
+            _reached(reader, data, scratch, seen)
+            if len(seen) > before and len(data) <= MOST_KEPT_BYTES:
+                kept.append(data)
+    return kept
+
+
+def replace_corpus(name: str, files: list[bytes]) -> None:
+    """Keep these files for a reader, and no others."""
+    folder = CORPUS / name.replace(" ", "-")
+    shutil.rmtree(folder, ignore_errors=True)
+    for data in files:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / hashlib.sha256(data).hexdigest()[:12]).write_bytes(data)
+
+
 def main() -> int:
     """Run campaigns, and say what they found."""
     parser = argparse.ArgumentParser(
@@ -195,11 +222,7 @@ def main() -> int:
             failed = True
             print(f"  FOUND {finding.problem}: {keep(finding)}")
         if args.grow:
-            folder = CORPUS / name.replace(" ", "-")
-            folder.mkdir(parents=True, exist_ok=True)
-            for data in tally.grown:
-                if len(data) < 50_000:
-                    (folder / hashlib.sha256(data).hexdigest()[:12]).write_bytes(data)
+            replace_corpus(name, useful(name, [*corpus(name), *tally.grown]))
     return int(failed)
 
 
