@@ -2,7 +2,7 @@
 
     python -m tests.fuzz.run                                every reader, 2,000 rounds for the fastest
     python -m tests.fuzz.run graph frame --seconds 60 --seed 7
-    python -m tests.fuzz.run --grow                         keep small files that reach new lines in corpus/
+    python -m tests.fuzz.run --grow                         keep files that reach new lines in corpus/
 
 A reader may raise its documented error, with a message of at most 2,000 characters, or give a right
 result, within 10 seconds of processor time and 48 MB of memory (tests/fuzz/limits.py). Anything else
