@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_mrl.codes import code_bytes
+from edge_mrl.codes import PLANES, code_bytes
 from edge_mrl.errors import UsageError
 from edge_mrl.heads import nested_sizes
 from edge_mrl_export.source import Source
@@ -49,6 +49,7 @@ class Recipe:
         mrl_dims: Prefix sizes that the model was trained for; None to read them from its files.
         nested: Shorter prefix sizes that a head is fitted for as well; None for halves of ``dim``.
         pairs: Queries with documents that answer them, to fit a head to: a ``.jsonl`` or ``.tsv`` file.
+        turn: Whether a head is rotated for codes of 1 or 2 bits, where there is enough text.
         allow_low_fidelity: Write the bundle even if it is below a gate.
     """
 
@@ -66,6 +67,7 @@ class Recipe:
     mrl_dims: tuple[int, ...] | None = None
     nested: tuple[int, ...] | None = None
     pairs: Path | None = None
+    turn: bool = True
     allow_low_fidelity: bool = False
 
     def __post_init__(self) -> None:
@@ -79,6 +81,10 @@ class Recipe:
         if self.max_tokens is not None and self.max_tokens < FEWEST_TOKENS:
             raise UsageError(
                 f"--max-tokens is {self.max_tokens}, expected at least {FEWEST_TOKENS}"
+            )
+        if not self.turn and self.resolved_code not in PLANES:
+            raise UsageError(
+                f"--no-turn works with --code 2bit or 1bit; {self.resolved_code} codes are never rotated"
             )
         if self.prune_vocab is not None and self.corpus is None:
             raise UsageError("--prune-vocab needs --corpus: the text whose tokens are kept")

@@ -11,9 +11,11 @@ from edge_mrl.codes.packing import Packing
 from edge_mrl_export.quality.advice import Question, decide
 from edge_mrl_export.quality.assessment import Assessment
 from edge_mrl_export.quality.choices import Choice, measure_choices
+from edge_mrl_export.quality.coding import Coding
 from edge_mrl_export.quality.costs import cost
 from edge_mrl_export.quality.evaluation import KINDS, WIDTHS, Evaluation, Row
 from edge_mrl_export.quality.figures import columns, kept_panels, kept_share
+from edge_mrl_export.quality.fitting import Candidate
 from edge_mrl_export.quality.metrics import Interval
 from edge_mrl_export.quality.subject import FullModel, Subject
 
@@ -115,9 +117,9 @@ def test_advice_opens_with_the_code_and_its_command() -> None:
     assert (advice.alone.dim, advice.alone.kind) == (32, "int8")
     lines = advice.text().splitlines()
     assert lines[2].startswith(
-        "by itself, without a server: 32 int8 (32 bytes a passage) keeps 98.5%"
+        "by itself, without a server: 32 int8, prefix (32 bytes a passage) keeps 98.5%"
     )
-    assert lines[3] == "  edge-mrl export owner/m --dim 32 -o m-32-int8"
+    assert lines[3] == "  edge-mrl export owner/m --dim 32 --head prefix -o m-32-int8"
     assert lines[4].startswith(
         "with full vectors, from a server or kept on the device: 16 int8, rerank 50"
     )
@@ -144,7 +146,9 @@ def test_advice_takes_no_long_shortlist_from_a_small_set() -> None:
 
 def test_choices_are_all_codes_from_the_smallest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge_mrl_export.quality.choices.search_seconds", lambda *_: 1e-9)
-    found = measure_choices([evaluation()], width=64, documents=20_000, quiet=True)
+    made = {(dim, kind): Candidate(dim, kind, "linear", Coding(None)) for dim, kind in KEPT}
+    found = measure_choices([evaluation()], made, width=64, documents=20_000, quiet=True)
+    assert {c.how for c in found} == {"linear head"}
     sizes = [choice.cost.code_bytes for choice in found]
     assert sizes == sorted(sizes)
     assert len(found) == len(KEPT) * (1 + len(WIDTHS))

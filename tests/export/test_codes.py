@@ -162,6 +162,19 @@ def test_the_fixed_rotation_can_be_asked_for(model: Path, corpus: Path, tmp_path
     assert Recipe(head="random").resolved_dim(load_source(str(model))) == 32
 
 
+def test_codes_are_centred_but_not_turned_where_that_is_asked(
+    model: Path, corpus: Path, tmp_path: Path
+) -> None:
+    recipe = Recipe(dim=DIM, head="prefix", code="2bit", corpus=corpus, turn=False)
+    result = export(str(model), tmp_path / "b", recipe)
+    head, packing = result.manifest.head, result.manifest.code.packing
+    assert head.kind == "prefix"
+    assert packing.centre is not None
+    assert "turned_for_bits" not in result.report["head"]
+    with pytest.raises(UsageError, match="int4 codes are never rotated"):
+        Recipe(turn=False)
+
+
 def test_own_matrix_is_not_turned(model: Path, corpus: Path, tmp_path: Path) -> None:
     width = 32
     matrix = np.random.default_rng(0).standard_normal((width, DIM)).astype(np.float32)

@@ -297,7 +297,9 @@ def test_advice_is_the_smallest_that_is_good_enough(
     assert not [c for c in smaller if not c.rerank and c.within(0.1)]
     command = advice.command(advice.alone)
     assert command.startswith("edge-mrl export owner/made --dim ")
-    assert "--corpus notes" in command
+    fitted = advice.alone.head not in ("prefix", "random")
+    assert ("--corpus notes" in command) == fitted  # else no text is needed
+    assert f"--head {advice.alone.head}" in command
     # A rotation brings the strong directions to the front, where a cut has only weak ones.
     cut = evaluate(subject, data, vectors, (32,), kinds=("int8",)).rows[0]
     fitted = next(
@@ -325,6 +327,7 @@ def test_costs_are_those_of_the_stores_layout() -> None:
     assert int8.search_s == pytest.approx(0.001)
     assert int8.push_bytes > 2 * 384
     assert 128 < int8.pull_bytes < 256
+    assert int8.pull_bytes - bits.pull_bytes == 128 - 16  # a server sends what a store keeps
 
 
 def test_funnel_is_tuned_until_it_finds_what_an_exact_search_finds() -> None:

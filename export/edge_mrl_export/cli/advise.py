@@ -6,8 +6,13 @@ import argparse
 import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from edge_mrl_export.cli.eval import add_text_arguments, sizes
+
+if TYPE_CHECKING:
+    from edge_mrl_export.quality import Advice
+    from edge_mrl_export.texts import Retrieval
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -18,9 +23,10 @@ examples:
   edge-mrl advise BAAI/bge-small-en-v1.5 --data scifact/ --tolerance 0.02
   edge-mrl advise minilm --corpus notes/ --documents 200000 --budget 20MB -o advice
   edge-mrl advise minilm --corpus notes/ --apply notes.db  tune a store's funnel as well
+  edge-mrl advise --data scifact/ --picture frontier.svg      draw what codes keep, by bytes
 
-exit codes: 0 success, 1 no code is good enough and fits, 2 wrong usage or data,
-            3 a package is missing, 4 the hub cannot be reached
+exit codes: 0 success, 1 no code is good enough and fits, or there is too little text to choose by,
+            2 wrong usage or data, 3 a package is missing, 4 the hub cannot be reached
 """
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -60,6 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also tune the funnel of this store to its own codes, and save it there",
     )
     parser.add_argument(
+        "--picture",
+        type=Path,
+        metavar="FILE.svg",
+        help="also draw what codes keep by bytes a passage, on held-out queries",
+    )
+    parser.add_argument(
         "-o",
         "--output",
         type=Path,
@@ -97,11 +109,47 @@ def _size(text: str) -> int:
     return int(float(match[1]) * unit)
 
 
+def _check_picture(path: Path | None) -> None:
+    """Refuse a place for the picture before anything is measured."""
+    from edge_mrl.errors import UsageError
+
+    if path is None:
+        return
+    if path.suffix.lower() != ".svg":
+        raise UsageError(f"--picture {path}: expected a name that ends in .svg")
+    if not path.parent.is_dir():
+        raise UsageError(f"--picture {path}: no folder {path.parent}; make it first")
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the sub-command; errors are raised for the dispatcher to print."""
     from edge_mrl.cli import print_json
-    from edge_mrl.errors import UsageError
     from edge_mrl_export.quality import Cache, Question, advise, opened, tune
+
+    _check_picture(args.picture)
+    data = _read(args)
+    cache = Cache(None, quiet=args.quiet) if args.no_cache else Cache.usual(quiet=args.quiet)
+    corpus = tuple(args.corpus) or tuple(folder / "corpus.jsonl" for folder in args.data)
+    question = Question(args.tolerance, args.budget, args.documents, corpus)
+    with opened(args.target, args.source) as subject:
+        advice = advise(subject, question, data, dims=args.dims, cache=cache, quiet=args.quiet)
+    values = advice.as_json()
+    said = [advice.text()]
+    if args.apply is not None:
+        tuned = tune(args.apply, quiet=args.quiet)
+        values["applied"] = tuned.as_json()
+        said.append(tuned.text())
+    said += _write(args, advice, values)
+    if args.json:
+        print_json(values)
+    else:
+        print("\n\n".join(said))
+    return 0 if advice.found else 1
+
+
+def _read(args: argparse.Namespace) -> list[Retrieval]:
+    """The sets to measure on."""
+    from edge_mrl.errors import UsageError
     from edge_mrl_export.texts import Retrieval, read_data, read_passages
 
     if not args.data and not args.corpus:
@@ -116,29 +164,20 @@ def run(args: argparse.Namespace) -> int:
                 f"{path} holds pairs with scores; advise needs a folder in BEIR's layout"
             )
         data.append(found)
-    if args.corpus:
-        data.append(read_passages(args.corpus))
-    cache = Cache(None, quiet=args.quiet) if args.no_cache else Cache.usual(quiet=args.quiet)
-    corpus = tuple(args.corpus) or tuple(folder / "corpus.jsonl" for folder in args.data)
-    question = Question(args.tolerance, args.budget, args.documents, corpus)
-    with opened(args.target, args.source) as subject:
-        advice = advise(subject, question, data, dims=args.dims, cache=cache, quiet=args.quiet)
-    values = advice.as_json()
-    if args.apply is not None:
-        tuned = tune(args.apply, quiet=args.quiet)
-        values["applied"] = tuned.as_json()
+    return [*data, read_passages(args.corpus)] if args.corpus else data
+
+
+def _write(args: argparse.Namespace, advice: Advice, values: dict[str, Any]) -> list[str]:
+    """Write the files that were asked for; returns what to say of them."""
+    said = []
+    if args.picture is not None:
+        args.picture.write_text(advice.plot(), encoding="utf-8")
+        said.append(f"written to {args.picture}")
     if args.output is not None:
         args.output.mkdir(parents=True, exist_ok=True)
         text = json.dumps(values, indent=1) + "\n"
         (args.output / "advice.json").write_text(text, encoding="utf-8")
         (args.output / "advice.html").write_text(advice.html(), encoding="utf-8")
         (args.output / "advice.svg").write_text(advice.plot(), encoding="utf-8")
-    if args.json:
-        print_json(values)
-    else:
-        print(advice.text())
-        if args.apply is not None:
-            print(f"\n{tuned.text()}")
-        if args.output is not None:
-            print(f"\nwritten to {args.output}: advice.json, advice.html, advice.svg")
-    return 0 if advice.found else 1
+        said.append(f"written to {args.output}: advice.json, advice.html, advice.svg")
+    return said

@@ -166,6 +166,12 @@ def _add_head_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="queries with the documents that answer them (.jsonl, .tsv), to fit a linear head to",
     )
+    parser.add_argument(
+        "--no-turn",
+        dest="turn",
+        action="store_false",
+        help="do not rotate a head for codes of 1 or 2 bits: better where the text is of several kinds",
+    )
 
 
 def _sizes(text: str) -> tuple[int, ...]:
@@ -206,6 +212,7 @@ def run(args: argparse.Namespace) -> int:
         mrl_dims=args.mrl_dims,
         nested=args.nested,
         pairs=args.pairs,
+        turn=args.turn,
         allow_low_fidelity=args.allow_low_fidelity,
     )
     output = args.output or _default_output(args.model, recipe)

@@ -58,7 +58,7 @@ def choose_packing(
     full = _encoded(source, recipe, sorted((texts[i] for i in picks), key=len), stages)
     layer_norm = recipe.resolved_layer_norm(source)
     matrix = head.matrix
-    if recipe.head_path is None:  # a user's own matrix is not changed
+    if recipe.turn and recipe.head_path is None:  # a user's own matrix is not changed
         stages.stage(f"rotate for {name}", ROTATION_STEPS)
         matrix = rotate_for_bits(
             full, head.matrix, dim=dim, layer_norm=layer_norm, advance=stages.advance

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
-    from edge_mrl_export.quality.advice import Question, advise
+    from edge_mrl_export.quality.advice import Advice, Question, advise
     from edge_mrl_export.quality.assessment import Assessment, assess, opened
     from edge_mrl_export.quality.cache import Cache
     from edge_mrl_export.quality.tuning import tune
 
 __all__ = [
+    "Advice",
     "Assessment",
     "Cache",
     "Question",
@@ -25,7 +26,7 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "advice": ("Question", "advise"),
+        "advice": ("Advice", "Question", "advise"),
         "assessment": ("Assessment", "assess", "opened"),
         "tuning": ("tune",),
         "cache": ("Cache",),

@@ -6,18 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from edge_mrl.cli import Progress
 from edge_mrl.errors import UsageError
 from edge_mrl_export.quality.costs import Cost, cost, search_seconds
 from edge_mrl_export.quality.evaluation import WIDTHS, Evaluation
+from edge_mrl_export.quality.fitting import Candidate, how_made
 from edge_mrl_export.quality.metrics import Interval, ratio
+from edge_mrl_export.quality.split import halves
 
 __all__ = ["Choice", "measure_choices"]
-
-#: Of the order in which queries are divided into those that choose and those that confirm.
-SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +28,8 @@ class Choice:
         chosen: Quality kept with the queries that choose, in the worst of the sets.
         confirmed: Quality kept with the held-out queries, in the worst of the sets.
         cost: What it costs.
+        head: "prefix", "random", "bundle" (the bundle's own), or the kind of head that is fitted.
+        turned: Whether the head's directions are rotated for codes of few bits.
     """
 
     dim: int
@@ -39,6 +38,8 @@ class Choice:
     chosen: Interval
     confirmed: Interval
     cost: Cost
+    head: str = "prefix"
+    turned: bool = False
 
     def within(self, tolerance: float) -> bool:
         """Whether it is good enough: by the interval's lower end, and by the held-out queries."""
@@ -54,18 +55,29 @@ class Choice:
         """Such as "128 int4, rerank 50"."""
         return f"{self.dim} {self.kind}" + (f", rerank {self.rerank}" if self.rerank else "")
 
+    @property
+    def how(self) -> str:
+        """Such as "linear head, turned"."""
+        return how_made(self.head, turned=self.turned)
+
     def as_json(self) -> dict[str, Any]:
         """Values for JSON."""
         return asdict(self)
 
 
 def measure_choices(
-    sets: Sequence[Evaluation], *, width: int, documents: int, quiet: bool = False
+    sets: Sequence[Evaluation],
+    made: Mapping[tuple[int, str], Candidate],
+    *,
+    width: int,
+    documents: int,
+    quiet: bool = False,
 ) -> list[Choice]:
     """All choices, from the smallest code; of equal bytes, the shortest shortlist first.
 
     Args:
         sets: What codes keep, measured.
+        made: How each code was made, by dimensions and kind.
         width: Dimensions of the full vector.
         documents: How many documents a store will hold.
         quiet: Show no progress.
@@ -94,14 +106,16 @@ def measure_choices(
             chosen, confirmed = (
                 min(half, key=lambda i: i.low) for half in zip(*found, strict=True)
             )
-            choices.append(Choice(dim, kind, rerank, chosen, confirmed, price))
+            way = made[dim, kind]
+            choices.append(
+                Choice(dim, kind, rerank, chosen, confirmed, price, way.head, way.turned)
+            )
     return sorted(choices, key=lambda c: (c.cost.code_bytes, c.rerank, c.dim))
 
 
 def _halves(found: Evaluation) -> Mapping[tuple[int, str, int], tuple[Interval, Interval]]:
     """Quality kept, with the queries that choose and with the held-out ones."""
-    order = np.random.default_rng(SEED).permutation(found.queries)
-    parts = (order[: found.queries // 2], order[found.queries // 2 :])
+    parts = halves(found.queries)
     if any(not found.base_by_query[part].any() for part in parts):
         raise UsageError(f"{found.name}: the full model finds too little; give more queries")
     kept = {}

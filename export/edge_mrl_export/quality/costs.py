@@ -35,7 +35,7 @@ class Cost:
         memory_bytes: What every search needs: the bits of all rows, and their distances.
         search_s: Seconds of a search on one thread of this machine, from a measurement on random codes.
         push_bytes: A document's full vector to a server, as float16.
-        pull_bytes: A document's code from a server, as int8 (packed on the device).
+        pull_bytes: A document's code from a server, as a store keeps it.
     """
 
     code_bytes: int
@@ -64,7 +64,7 @@ def cost(dim: int, kind: str, *, width: int, documents: int, seconds_per_row: fl
         memory_bytes=documents * (8 * layout.words + distance),
         search_s=seconds_per_row * documents,
         push_bytes=_frame_bytes(np.zeros((1, width), np.float16)),
-        pull_bytes=_frame_bytes(np.zeros((1, dim), np.int8)),
+        pull_bytes=_frame_bytes(np.zeros((1, code_bytes(dim, kind)), np.uint8)),
     )
 
 
@@ -106,7 +106,7 @@ def _layout(dim: int, kind: str) -> Layout:
     return Layout(dim, packing=plain_packing(kind, dim))
 
 
-def _frame_bytes(vector: NDArray[np.float16] | NDArray[np.int8]) -> int:
+def _frame_bytes(vector: NDArray[np.float16] | NDArray[np.uint8]) -> int:
     """Bytes sent for one document, in a full frame."""
     items = [Item(ID.format(number), stamp=1 << 60, vectors=vector) for number in range(FRAME)]
     return round(len(encode_items({}, items, like=vector)) / FRAME)

@@ -36,8 +36,10 @@ __all__ = [
     "WIDTHS",
     "Evaluation",
     "Row",
+    "Scale",
     "SetVectors",
     "evaluate",
+    "ndcg_alone",
     "usual_dims",
 ]
 
@@ -193,26 +195,18 @@ def evaluate(
     Raises:
         UsageError: The full vectors find nothing relevant, or a dimension is out of range.
     """
-    own = None if data.own is None else np.array(data.own, dtype=np.intp)
-    exact = _ranked(vectors.base_queries.full, vectors.base_documents.full, own)
-    relevance = data.relevance or _own_judgement(exact)
-    base = judge(exact, relevance)
-    if not base.ndcg_at_10.any():
-        raise UsageError(
-            f"{data.name}: the full model finds nothing relevant; was it trained for this language?"
-        )
-    scale = _Scale(base, relevance, exact)
+    scale = Scale.of(data, vectors)
     full = None
     if subject.model is not subject.base:
         width = subject.model.width
-        found = _ranked(vectors.queries.full, vectors.documents.full, own)
+        found = _ranked(vectors.queries.full, vectors.documents.full, scale.own)
         full = scale.row(width, "float32", "full", found)
     rows = []
     for dim in dims:
         check_dim(subject, dim)
         for kind in kinds:
             coding = codings[dim, kind] if codings else own_coding(subject, dim, kind)
-            for stage, found in _stages(subject, vectors, own, coding, dim, kind):
+            for stage, found in _stages(subject, vectors, scale.own, coding, dim, kind):
                 rows.append(scale.row(dim, kind, stage, found))
             advance()
     return Evaluation(
@@ -221,22 +215,48 @@ def evaluate(
         judged_by="judgements" if data.relevance else f"the full model's own best {JUDGED}",
         documents=len(data.documents),
         queries=len(data.queries),
-        base=base.means(),
-        base_by_query=base.ndcg_at_10,
+        base=scale.base.means(),
+        base_by_query=scale.base.ndcg_at_10,
         full=full,
         rows=rows,
     )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Scale:
-    """What rankings are compared with."""
+class Scale:
+    """What rankings are compared with.
+
+    Attributes:
+        base: The full fp32 vectors' metrics.
+        relevance: For each query, the gain of each relevant document's row.
+        exact: intp[q, DEPTH], the full fp32 vectors' ranking.
+        own: For each query the row that is left out of its results; None if there is none.
+    """
 
     base: QueryMetrics
     relevance: Sequence[dict[int, float]]
     exact: Rows
+    own: Rows | None
+
+    @classmethod
+    def of(cls, data: Retrieval, vectors: SetVectors) -> Scale:
+        """Rank a set by full fp32 vectors, which also judge where people did not.
+
+        Raises:
+            UsageError: The full vectors find nothing relevant.
+        """
+        own = None if data.own is None else np.array(data.own, dtype=np.intp)
+        exact = _ranked(vectors.base_queries.full, vectors.base_documents.full, own)
+        relevance = data.relevance or _own_judgement(exact)
+        base = judge(exact, relevance)
+        if not base.ndcg_at_10.any():
+            raise UsageError(
+                f"{data.name}: the full model finds nothing relevant; was it trained for this language?"
+            )
+        return cls(base, relevance, exact, own)
 
     def row(self, dim: int, kind: str, stage: str, found: Rows) -> Row:
+        """The quality of some rankings."""
         metrics = judge(found, self.relevance)
         best = self.exact[:, :JUDGED]
         same = (found[:, :JUDGED, None] == best[:, None, :]) & (best >= 0)[:, None, :]
@@ -250,6 +270,20 @@ class _Scale:
             kept=ratio(metrics.ndcg_at_10, self.base.ndcg_at_10),
             by_query=metrics.ndcg_at_10,
         )
+
+
+def ndcg_alone(
+    subject: Subject,
+    vectors: SetVectors,
+    scale: Scale,
+    coding: Coding,
+    *,
+    dim: int,
+    kind: str,
+) -> NDArray[np.float64]:
+    """float64[queries]: nDCG@10 of an exhaustive search by one code, without the other stages."""
+    _, found = next(_stages(subject, vectors, scale.own, coding, dim, kind))
+    return judge(found[:, :JUDGED], scale.relevance).ndcg_at_10
 
 
 def _own_judgement(exact: Rows) -> list[dict[int, float]]:

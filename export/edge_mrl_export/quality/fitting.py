@@ -1,8 +1,8 @@
-"""Codes as an export with the same text would make them: heads fitted here, for ``advise``."""
+"""Codes as an export would make them, in every way that there is: for ``advise``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,91 +18,133 @@ from edge_mrl.heads import (
     centred_packing,
     count_excerpts,
     nested_sizes,
+    random_rotation,
     rotate_for_bits,
     spread,
     take_excerpts,
 )
 from edge_mrl_export.quality.cache import Cache
-from edge_mrl_export.quality.coding import Coding, own_coding
+from edge_mrl_export.quality.coding import Coding
 from edge_mrl_export.quality.subject import Subject
-from edge_mrl_export.texts import Retrieval
 
-__all__ = ["fit_codings"]
+__all__ = ["Candidate", "Fitted", "Text", "how_made", "make_candidates"]
 
 Float = NDArray[np.float32]
 
-#: Fewer passages are too few to fit a head on.
-FEWEST_TO_FIT = 100
-#: Texts that directions are rotated with for 1-bit codes.
+#: Fewer passages are too few to fit a head on, and to turn codes with: ``export`` does neither.
+FEWEST_TO_FIT, FEWEST_TO_TURN = 100, 200
+#: Texts that directions are rotated with for 1-bit and 2-bit codes.
 BALANCED_ON = 2_000
+NAMES = {"prefix": "prefix", "random": "fixed rotation", "bundle": "bundle's head"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FittedCodings:
-    """How codes are made.
+class Candidate:
+    """A way to make a code.
 
     Attributes:
-        codings: By dimensions and kind.
-        heads: The kind of head that was fitted, by dimensions; plain prefixes are not in it.
-        note: For the reader: how the codes were made.
+        dim: Dimensions.
+        kind: One of ``edge_mrl.codes.CODE_KINDS``.
+        head: "prefix", "random", "bundle" (the bundle's own), or the kind of head that was fitted.
+        coding: How the code is made.
+        turned: Whether the head's directions are rotated for codes of few bits.
     """
 
-    codings: Mapping[tuple[int, str], Coding]
-    heads: Mapping[int, str]
+    dim: int
+    kind: str
+    head: str
+    coding: Coding
+    turned: bool = False
+
+    @property
+    def how(self) -> str:
+        """Such as "linear head, turned"."""
+        return how_made(self.head, turned=self.turned)
+
+
+def how_made(head: str, *, turned: bool) -> str:
+    """In words, how a code is made."""
+    return NAMES.get(head, f"{head} head") + (", turned" if turned else "")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Text:
+    """Text to fit on.
+
+    Attributes:
+        passages: Texts of documents.
+        full: float32[n, D], their vectors.
+        judged: Whether people judged results; otherwise the full model's ranking does.
+    """
+
+    passages: Sequence[str]
+    full: Float
+    judged: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """All ways to make codes.
+
+    Attributes:
+        candidates: By dimensions and kind, the simplest way first.
+        note: For the reader: what was fitted to what.
+    """
+
+    candidates: list[Candidate]
     note: str
 
 
-def fit_codings(
-    subject: Subject,
-    data: Sequence[Retrieval],
-    full: Float,
-    dims: Sequence[int],
-    *,
-    cache: Cache,
-    quiet: bool = False,
-) -> FittedCodings:
-    """Fit heads on documents, and balance 1-bit codes on them. No query and no judgement is used.
+def make_candidates(
+    subject: Subject, text: Text, dims: Sequence[int], *, cache: Cache, quiet: bool = False
+) -> Fitted:
+    """Make codes by prefix, by the fixed rotation, by the bundle's head, and by heads fitted to text.
 
     Args:
-        subject: The model.
-        data: The sets whose documents are fitted on.
-        full: float32[n, D], the vectors of all these documents, in order.
+        subject: The model; its head is the bundle's.
+        text: What is fitted to; no question, and no judgement.
         dims: Dimensions of codes.
         cache: Of vectors.
         quiet: Show no progress.
     """
-    texts = [text for found in data for text in found.documents]
-    if len(texts) < FEWEST_TO_FIT:
-        plain = {(dim, kind): own_coding(subject, dim, kind) for dim in dims for kind in CODE_KINDS}
-        note = f"{len(texts)} passages are too few to fit a head: codes are plain prefixes"
-        return FittedCodings(plain, {}, note)
-    picks = np.array(spread(range(len(texts)), MOST_PASSAGES))
-    full = full[picks]
-    shorter = () if subject.matryoshka else tuple(d for d in dims if d < subject.model.width)
-    # A linear head is fitted to find passages by excerpts; it agrees less with the full model's ranking.
-    head = "rotation" if any(found.relevance is None for found in data) else "linear"
-    heads: dict[int, Float | None] = dict.fromkeys(dims)
-    excerpts = _excerpts(subject, [texts[i] for i in picks], cache) if shorter else None
-    with Progress("fit heads", len(shorter), quiet=quiet) as bar:
-        for dim in shorter:
+    picks = np.array(spread(range(len(text.passages)), MOST_PASSAGES), dtype=np.intp)
+    full = text.full[picks]
+    heads: dict[int, tuple[str, Float]] = {}
+    note = f"{len(full):,} passages are too few to fit a head to (at least {FEWEST_TO_FIT})"
+    if len(full) >= FEWEST_TO_FIT:
+        # A linear head is fitted to find passages by excerpts; it agrees less with the full model.
+        kind = "linear" if text.judged else "rotation"
+        shorter = [d for d in dims if d < subject.model.width and not subject.matryoshka]
+        excerpts = _excerpts(subject, [text.passages[i] for i in picks], cache) if shorter else None
+        heads = _fit_heads(subject, full, excerpts, kind, shorter, quiet=quiet)
+        note = f"heads were fitted to {len(full):,} passages, and to no question"
+    made = []
+    with Progress("make codes", len(dims), quiet=quiet) as bar:
+        for dim in dims:
+            for code in CODE_KINDS:
+                made += list(_ways(subject, full, heads, dim, code))
+            bar.advance()
+    return Fitted(made, note)
+
+
+def _fit_heads(
+    subject: Subject,
+    full: Float,
+    excerpts: Excerpts | None,
+    kind: str,
+    dims: Sequence[int],
+    *,
+    quiet: bool,
+) -> dict[int, tuple[str, Float]]:
+    heads = {}
+    with Progress("fit heads", len(dims), quiet=quiet or not dims) as bar:
+        for dim in dims:
             trial = HeadTrial.of(
                 full, nested_sizes(dim), layer_norm=subject.layer_norm, excerpts=excerpts
             )
-            heads[dim] = trial.on_all().fit(head)
+            heads[dim] = kind, trial.on_all().fit(kind)
             bar.advance()
-    made = {
-        (dim, kind): _fitted(subject, full, heads[dim], dim, kind)
-        for dim in dims
-        for kind in CODE_KINDS
-    }
-    how = (
-        "plain prefixes, which the model was trained for"
-        if subject.matryoshka
-        else f"made by {head} heads"
-    )
-    rotated = "1-bit and 2-bit codes are rotated"
-    note = f"codes are {how}; {rotated}; both fitted to {len(full):,} documents, no query"
-    return FittedCodings(made, dict.fromkeys(shorter, head), note)
+    return heads
 
 
 def _excerpts(subject: Subject, texts: Sequence[str], cache: Cache) -> Excerpts | None:
@@ -114,11 +156,41 @@ def _excerpts(subject: Subject, texts: Sequence[str], cache: Cache) -> Excerpts 
     return Excerpts(full, np.array([row for row, _ in taken], dtype=np.intp))
 
 
-def _fitted(subject: Subject, full: Float, head: Float | None, dim: int, kind: str) -> Coding:
-    if kind not in PLANES:
-        return Coding.plain(head, dim, kind, scale=subject.scale)
-    layer_norm = subject.layer_norm
-    some = full[:: max(1, len(full) // BALANCED_ON)]
-    rotated = rotate_for_bits(some, head, dim=dim, layer_norm=layer_norm)
-    codes = derive_codes(some, rotated, dim=dim, layer_norm=layer_norm, scale=subject.scale)
-    return Coding(rotated, centred_packing(codes, kind))
+def _ways(
+    subject: Subject, full: Float, heads: Mapping[int, tuple[str, Float]], dim: int, kind: str
+) -> Iterator[Candidate]:
+    """All ways to make codes of so many dimensions of a kind, the simplest first."""
+    own = subject.head
+    if own is not None and dim <= own.shape[1]:
+        same = (dim, kind) == (subject.dim, subject.packing.kind)
+        coding = Coding(own, subject.packing) if same else _plain(subject, own[:, :dim], dim, kind)
+        yield Candidate(dim, kind, "bundle", coding)
+    yield Candidate(dim, kind, "prefix", _plain(subject, None, dim, kind))
+    turned = random_rotation(subject.model.width, dim)
+    yield Candidate(dim, kind, "random", _plain(subject, turned, dim, kind))
+    name, matrix = heads.get(dim, ("prefix", None))
+    if matrix is not None:
+        coding = _plain(subject, matrix, dim, kind)
+        if kind in PLANES and len(full) >= FEWEST_TO_TURN:
+            coding = _centred(subject, full, matrix, dim, kind)
+        yield Candidate(dim, kind, name, coding)
+    if kind in PLANES and len(full) >= FEWEST_TO_TURN:
+        some = _some(full)
+        rotated = rotate_for_bits(some, matrix, dim=dim, layer_norm=subject.layer_norm)
+        coding = _centred(subject, full, rotated, dim, kind)
+        yield Candidate(dim, kind, name, coding, turned=True)
+
+
+def _plain(subject: Subject, head: Float | None, dim: int, kind: str) -> Coding:
+    return Coding.plain(head, dim, kind, scale=subject.scale)
+
+
+def _centred(subject: Subject, full: Float, head: Float, dim: int, kind: str) -> Coding:
+    codes = derive_codes(
+        _some(full), head, dim=dim, layer_norm=subject.layer_norm, scale=subject.scale
+    )
+    return Coding(head, centred_packing(codes, kind))
+
+
+def _some(full: Float) -> Float:
+    return full[:: max(1, len(full) // BALANCED_ON)]

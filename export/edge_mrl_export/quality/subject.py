@@ -87,6 +87,7 @@ class Subject:
         packing: How a store packs the bundle's codes.
         command: The source model as ``edge-mrl export`` takes it.
         matryoshka: Whether the source was trained for short prefixes.
+        folder: The bundle's folder; None for a source model.
         notes: For the reader: what limits the comparison.
     """
 
@@ -100,6 +101,7 @@ class Subject:
     packing: Packing = INT8
     command: str = ""
     matryoshka: bool = False
+    folder: Path | None = None
     notes: tuple[str, ...] = ()
 
     def head_inputs(self, full: Float) -> Float:
@@ -146,6 +148,7 @@ def open_bundle(encoder: Encoder, source: str | None) -> Subject:
         dim=manifest.dim,
         packing=manifest.code.packing,
         command=manifest.source.model,
+        folder=encoder.path,
         notes=(note,) if note else (),
     )
 

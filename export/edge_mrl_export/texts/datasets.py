@@ -39,6 +39,7 @@ class Retrieval:
         own: For each query its row, if queries are documents themselves; that row is left out of the
             query's results. None if queries are other texts.
         asked: What kind of queries they are.
+        origins: For each query the row of the document that it was taken from; None if people asked.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Retrieval:
     relevance: list[dict[int, float]] | None
     own: list[int] | None
     asked: str
+    origins: list[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,18 +219,22 @@ def read_passages(paths: Sequence[Path]) -> Retrieval:
         UsageError: There is too little text.
     """
     titled, texts = _passages(paths)
-    picks = np.linspace(0, len(texts) - 1, min(len(texts), MOST_QUERIES)).round().astype(int)
+    rows = (
+        np.linspace(0, len(texts) - 1, min(len(texts), MOST_QUERIES)).round().astype(int).tolist()
+    )
     name = ", ".join(path.resolve().name for path in paths)
     if all(titled):
         bodies = [
             text.removeprefix(title).strip() for title, text in zip(titled, texts, strict=True)
         ]
-        return Retrieval(name, bodies, [titled[i] for i in picks], None, None, "titles")
-    sentences = [sentence for i in picks if (sentence := _sentence(texts[i]))]
-    if 2 * len(sentences) >= len(picks):
-        return Retrieval(name, texts, sentences, None, None, "sentences of the passages")
-    own = [int(i) for i in picks]
-    return Retrieval(name, texts, [texts[i] for i in own], None, own, "passages")
+        titles = [titled[i] for i in rows]
+        return Retrieval(name, bodies, titles, None, None, "titles", rows)
+    taken = {i: sentence for i in rows if (sentence := _sentence(texts[i]))}
+    if 2 * len(taken) >= len(rows):
+        sentences = list(taken.values())
+        asked = "sentences of the passages"
+        return Retrieval(name, texts, sentences, None, None, asked, list(taken))
+    return Retrieval(name, texts, [texts[i] for i in rows], None, rows, "passages", rows)
 
 
 def _passages(paths: Sequence[Path]) -> tuple[list[str], list[str]]:
