@@ -91,6 +91,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     add_set_arguments(parser)
+    parser.add_argument("--name", default="frontier", help="file in bench/results (no suffix)")
     args = parser.parse_args()
     model, sets = read_sets(args, "frontier")
     if len(sets) > 1:
@@ -98,16 +99,18 @@ def main() -> int:
     results: dict[str, Any] = {name: {} for name in sets}
     shipped = shipped_trial(model, (1,))
     common = list(_without_text(shipped))
+    settings = {"model": model.name, "reranked": RERANKED}
     with Progress("frontier", len(sets)) as bar:
         for name, data in sets.items():
             for coded in (*common, *_with_text(data)):
                 row = {"bytes": code_bytes(coded.dim, coded.packing.kind), **coded.kept(data)}
                 results[name].setdefault(coded.head, {})[coded.name] = row
             bar.advance(1)
-    path = save("frontier", {"model": model.name, "reranked": RERANKED}, results)
+            done = {key: found for key, found in results.items() if found}
+            path = save(args.name, settings, done)
     print(table(results))
     print(f"written to {path.relative_to(ROOT)}")
-    picture = RESULTS / "frontier.svg"
+    picture = RESULTS / f"{args.name}.svg"
     picture.write_text(plot(results), encoding="utf-8")
     print(f"written to {picture.relative_to(ROOT)}")
     return 0

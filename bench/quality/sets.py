@@ -15,7 +15,6 @@ from bench.quality.metrics import bootstrap_ratio
 from bench.quality.retrieval import ROOT, SETS, DataSet, read_set, source_vectors
 from edge_mrl.heads.excerpts import count_excerpts, take_excerpts
 from edge_mrl.heads.selection import MOST_PASSAGES, Excerpts, HeadTrial, nested_sizes, spread
-from edge_mrl_export.quality.metrics import judge
 
 __all__ = [
     "MAX_TOKENS",
@@ -30,6 +29,8 @@ __all__ = [
 Float = NDArray[np.float32]
 Rows = NDArray[np.intp]
 RERANKED = 50
+#: Of the ranks from 1 to 10, as in trec_eval.
+DISCOUNTS = 1 / np.log2(np.arange(2, 12))
 MAX_TOKENS = 256
 
 
@@ -73,6 +74,7 @@ class JudgedSet:
         queries: float32[q, D].
         relevance: For each query, the gain of each relevant document's row.
         excerpts: Of the documents.
+        ideal: float64[q], the DCG@10 of a perfect ranking.
         base: float64[q], the full vectors' nDCG@10.
     """
 
@@ -85,6 +87,7 @@ class JudgedSet:
     ) -> None:
         self.documents, self.queries = documents, queries
         self.relevance, self.excerpts = relevance, excerpts
+        self.ideal = np.array([_ideal(gains) for gains in relevance])
         self.base = self.ndcg(best(queries, documents))
 
     @classmethod
@@ -125,7 +128,17 @@ class JudgedSet:
 
     def ndcg(self, found: Rows) -> NDArray[np.float64]:
         """nDCG@10 of each query, from the rows that were found, best first."""
-        return judge(found[:, :10], self.relevance).ndcg_at_10
+        gains = [
+            [gains.get(row, 0.0) for row in rows]
+            for rows, gains in zip(found[:, :10].tolist(), self.relevance, strict=True)
+        ]
+        scores: NDArray[np.float64] = np.array(gains) @ DISCOUNTS / self.ideal
+        return scores
+
+
+def _ideal(gains: dict[int, float]) -> float:
+    most = sorted(gains.values(), reverse=True)[:10]
+    return float(np.array(most) @ DISCOUNTS[: len(most)])
 
 
 def best(queries: Float, documents: Float) -> Rows:
