@@ -35,7 +35,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _data(manifest: Manifest) -> dict[str, Any]:
-    return {**dataclasses.asdict(manifest), "size_bytes": manifest.size_bytes}
+    passage = manifest.code.packing.bytes(manifest.dim)
+    sizes = {"size_bytes": manifest.size_bytes, "passage_bytes": passage}
+    return {**dataclasses.asdict(manifest), **sizes}
 
 
 def _text(manifest: Manifest, keys: list[str]) -> str:
