@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from edge_mrl import Encoder
 from edge_mrl.bundle.head import derive_codes
+from edge_mrl.codes import INT8, Packing
 from edge_mrl.documents import PassageRule
 from edge_mrl.encode.passages import split_passages
-from edge_mrl.store import Store, check
+from edge_mrl.store import Binding, Store, check
 from edge_mrl.store.replica.dead_letters import (
     DELETED_ELSEWHERE,
     REPLACED_ELSEWHERE,
@@ -28,7 +29,7 @@ from tests.faults.databases import Held
 from tests.faults.device import PASSAGE
 from tests.faults.plan import Op
 
-__all__ = ["Answer", "Content", "Copy", "Made", "make_vectors"]
+__all__ = ["Answer", "Content", "Copy", "Made", "compare_levels", "make_vectors"]
 
 #: A vector of float16 is off by half a unit in the last place, 0.00025; the encoder's float32 by less
 #: than a millionth. Vectors of two texts of the plans differ by more than 0.01 in some element.
@@ -92,6 +93,7 @@ class Copy:
     letters: list[DeadLetter]
     history: dict[str, list[Seen]]
     problems: list[str]
+    packing: Packing = INT8
 
     @classmethod
     def read(cls, path: Path, name: str, names: Sequence[str], *, copied: int = 0) -> Copy:
@@ -103,7 +105,7 @@ class Copy:
                 rows = connection.execute("SELECT key, id FROM documents").fetchall()
                 keys = [key for key, _ in rows]
                 documents, fulls = view.documents(keys), view.fulls(keys)
-                codes = _codes(connection, store.binding.dim)
+                codes = _codes(connection, store.binding)
                 history = _history(connection)
         ids = dict(rows)
         if len({name for _, name in rows}) != len(rows):
@@ -120,12 +122,18 @@ class Copy:
             letters,
             history,
             problems,
+            store.binding.packing,
         )
 
 
-def _codes(connection: sqlite3.Connection, dim: int) -> dict[int, NDArray[np.int8]]:
+def _codes(connection: sqlite3.Connection, binding: Binding) -> dict[int, NDArray[np.int8]]:
+    """The levels of each document's codes."""
+    width = binding.packing.bytes(binding.dim)
     rows = connection.execute("SELECT document, codes FROM passages")
-    return {key: np.frombuffer(data, np.int8).reshape(-1, dim) for key, data in rows}
+    return {
+        key: binding.packing.unpack(np.frombuffer(data, np.uint8).reshape(-1, width), binding.dim)
+        for key, data in rows
+    }
 
 
 def _history(connection: sqlite3.Connection) -> dict[str, list[Seen]]:
@@ -285,7 +293,7 @@ class Answer:
         elif document.text not in ("", content.text):
             return [f"{where}: text {document.text!r:.60}, expected none or {content.text!r:.60}"]
         codes = copy.codes.get(name, np.zeros((0, made.codes.shape[1]), np.int8))
-        problems = _compare(f"{where}: codes", codes, made.codes, CODE_TOLERANCE)
+        problems = compare_levels(f"{where}: codes", codes, made.codes, copy.packing)
         if copy.kept == "fp16" and len(made.full):
             full = copy.fulls.get(name, np.zeros((0, 1), np.float32))
             problems += _compare(where, full, made.full)
@@ -362,6 +370,20 @@ def _compare(
         return []
     off = float(np.abs(got.astype(np.float32) - expected.astype(np.float32)).max())
     return [f"{where}: vectors of another text (off by {off:.3f})"] if off > tolerance else []
+
+
+def compare_levels(
+    where: str, got: NDArray[np.int8], expected: NDArray[np.int8], kept: Packing
+) -> list[str]:
+    """Compare what a store keeps with codes, each of which may be off by CODE_TOLERANCE."""
+    if len(got) != len(expected):
+        return _compare(where, got, expected)
+    ends = [expected.astype(np.int16) + off for off in (-CODE_TOLERANCE, CODE_TOLERANCE)]
+    low, high = (
+        kept.unpack(kept.pack(np.clip(end, -127, 127).astype(np.int8)), expected.shape[1])
+        for end in ends
+    )
+    return _compare(where, got, np.clip(got, low, high), 0)
 
 
 def _backwards(copy: Copy, name: str, versions: Sequence[Seen]) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any
 import onnxruntime  # noqa: F401
 import tokenizers  # noqa: F401
 
-from edge_mrl import Document, Index
+from edge_mrl import Document, Encoder, Index
 from edge_mrl.errors import NetworkError, StoreBusyError
 from edge_mrl.store.replica.outbox import known_versions
 from edge_mrl.sync.client import SyncClient
@@ -30,8 +30,10 @@ from edge_mrl.sync.transport import Timeouts
 from edge_mrl.wire.clock import now_ms
 from tests.faults import sabotage
 from tests.faults.plan import DevicePlan, Op, Step
+from tests.support.bundles import copy_bundle, keep_codes_as
+from tests.support.stores import packing
 
-__all__ = ["BUNDLE", "HISTORY", "Task", "live"]
+__all__ = ["BUNDLE", "HISTORY", "Task", "bundle_of", "live"]
 
 BUNDLE = Path(__file__).parent.parent / "golden" / "tiny-bert-16"
 #: Passages are short, so that small texts have several.
@@ -101,8 +103,20 @@ def _set_clock(offset_ns: int) -> None:
     time.time = lambda: (real_ns() + offset_ns) / 1e9
 
 
+def bundle_of(code: str, folder: Path) -> Path:
+    """The bundle for a kind of code, made in a folder if it is not there; called first by the harness."""
+    if code == "int8":
+        return BUNDLE
+    path = folder / f"bundle of {code}"
+    if not path.exists():
+        keep_codes_as(copy_bundle(path), packing(code, 16))
+        Encoder.open(path, threads=1).close()  # so that no device that is killed has to try it
+    return path
+
+
 def _open(task: Task) -> Index:
-    index = Index.open(task.store, BUNDLE, threads=1, keep_full=task.plan.keep_full, **PASSAGE)
+    bundle = bundle_of(task.plan.code, task.store.parent)
+    index = Index.open(task.store, bundle, threads=1, keep_full=task.plan.keep_full, **PASSAGE)
     connection = sqlite3.connect(task.store, timeout=10)
     connection.executescript(HISTORY)
     connection.close()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-__all__ = ["Blow", "DevicePlan", "Op", "Plan", "Step", "make_plan"]
+__all__ = ["CODES", "Blow", "DevicePlan", "Op", "Plan", "Step", "make_plan"]
 
 WORDS = tuple(
     """
@@ -68,6 +68,7 @@ class DevicePlan:
         runner: Whether a thread syncs beside the writes, instead of the steps that say so.
         max_queue: Bytes of vectors that may wait; beyond, they are made again.
         joins_s: When it starts.
+        code: How its store keeps codes, one of CODES.
     """
 
     steps: tuple[Step, ...]
@@ -77,8 +78,11 @@ class DevicePlan:
     runner: bool
     max_queue: int
     joins_s: float
+    code: str = "int8"
 
 
+#: How stores keep codes: int8 most often, of which damage shows best.
+CODES = ("int8", "int8", "int4", "2bit", "1bit around a centre")
 #: How a database is copied: by ``admin backup`` of a server that was killed, or that runs; or its files
 #: as they lie, the log with them.
 Copying = Literal["backup", "live", "files"]
@@ -161,6 +165,8 @@ def make_plan(seed: int, *, database_dies: bool) -> Plan:
         blows.append(Blow(copied_s, "copy", how=random.Random(f"copying {seed}").choice(ways)))
         restored_s = copied_s + chance.uniform(0.2, 1.5)
         blows.append(Blow(restored_s, "restored" if said else "restore"))
+    codes = random.Random(f"codes {seed}")
+    devices = [replace(one, code=codes.choice(CODES)) for one in devices]
     clones, more = _clones(seed, devices, with_text=with_text)
     return Plan(
         tuple(devices),
@@ -189,7 +195,9 @@ def _clones(
         blows.append(Blow(at_s + chance.uniform(0.2, 1.0), "device", count, 0.1))
     first = chance.choice(CLONE_CLOCKS_NS)
     like = devices[original]
-    plan = replace(plan, enroll_at=0, clocks_ns=(first,) * 20, keep_full=like.keep_full)
+    plan = replace(
+        plan, enroll_at=0, clocks_ns=(first,) * 20, keep_full=like.keep_full, code=like.code
+    )
     return (plan,), blows
 
 

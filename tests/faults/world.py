@@ -12,7 +12,7 @@ from edge_mrl import Encoder
 from tests.faults import sabotage
 from tests.faults.answer import Answer, Copy, make_vectors
 from tests.faults.databases import Database, Held
-from tests.faults.device import BUNDLE
+from tests.faults.device import BUNDLE, bundle_of
 from tests.faults.machine import Machine, wait_for
 from tests.faults.plan import Blow, DevicePlan, Op, Plan, Step
 from tests.faults.proxy import FAULTS, Proxy
@@ -65,6 +65,8 @@ class World:
         self.served = Served(database, url, plan.clocks_ns, program, self.kills)
         count = len(plan.devices) + len(plan.clones) + 1
         self._invitations = self.served.invite(INVITATIONS * count)
+        for one in plan.devices:
+            bundle_of(one.code, self.folder)
         self.devices = [self._machine(n, one) for n, one in enumerate(plan.devices)]
         nothing = DevicePlan((), 0, (0,) * 20, None, False, 1 << 20, 0.0)
         self.fresh = self._machine(count - 1, nothing, FRESH)
