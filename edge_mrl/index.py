@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
+from edge_mrl.arguments import each_text, path_of
 from edge_mrl.bundle import read_manifest
 from edge_mrl.documents import PassageRule
-from edge_mrl.encode import Encoder, passage_rule
+from edge_mrl.encode import Encoder, check_opening, passage_rule
 from edge_mrl.errors import BindingError, NoStoreError, UsageError
 from edge_mrl.ingest import MOST_CHANGES, put_documents, reindex_store, require_rule
 from edge_mrl.lazy import moved
@@ -24,6 +25,7 @@ from edge_mrl.search import (
     Results,
     SearchOptions,
     answer,
+    check_rerank,
     exact_scores,
     reorder,
     tune,
@@ -105,13 +107,13 @@ class Index:
             BundleError: The bundle cannot be trusted or opened.
             StoreError: The store cannot be used; a BindingError if it belongs to another bundle.
         """
-        trust = opening.get("trust")
+        trust = check_opening(opening)
         encoder = None
         with ExitStack() as opened:
             if bundle is None:
                 store = opened.enter_context(Store.open(path, key=key))
             else:
-                folder = Path(bundle).resolve()
+                folder = path_of("bundle", bundle).resolve()
                 binding = binding_of(read_manifest(folder, trust=trust), folder)
                 try:
                     store = opened.enter_context(Store.open(path, key=key))
@@ -260,8 +262,7 @@ class Index:
             return Results(tuple(found[0]), damaged=damaged)
         if chosen.mode != "vector":
             raise UsageError(f'rerank needs mode "vector", not {chosen.mode!r}')
-        if isinstance(rerank, str) and rerank not in ("auto", "always"):
-            raise UsageError(f'rerank is {rerank!r}, expected "auto", "always" or a SyncClient')
+        check_rerank(rerank, deadline_ms)
         return self._rerank(query, chosen, rerank, deadline_ms / 1000)
 
     def search_many(
@@ -288,8 +289,6 @@ class Index:
             UsageError: An option has a wrong value, or the store cannot be searched that way.
             DamagedError: What was found is not what was stored.
         """
-        if isinstance(queries, str | bytes):
-            raise TypeError("queries is a single string: pass a list of strings, e.g. [query]")
         found, _, damaged = self._find(queries, SearchOptions.of(options, k, **keywords))
         return [Results(tuple(hits), damaged=damaged) for hits in found]
 
@@ -302,7 +301,7 @@ class Index:
         Raises:
             UsageError: The store's codes cannot be searched with these stages.
         """
-        tune(self._store, Funnel.of(stages) if isinstance(stages, str) else stages)
+        tune(self._store, stages)
 
     @property
     def tuned(self) -> Funnel | None:
@@ -383,6 +382,7 @@ class Index:
         self, queries: Sequence[str], options: SearchOptions
     ) -> tuple[list[list[Hit]], list[QueryVectors | None], tuple[str, ...]]:
         """Hits for each query, the queries' vectors, and damaged documents that were left out."""
+        queries = list(each_text("queries", queries))
         for _ in range(MOST_CHANGES):
             vectors, code = self._encode_queries(queries, options)
             with self._store.reading() as view:

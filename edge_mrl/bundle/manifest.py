@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -290,7 +291,10 @@ def read_signed(
     from edge_mrl.bundle.trust import vouch
 
     folder = Path(bundle)
-    if not folder.is_dir():
+    there = False
+    with suppress(OSError):  # a name that is too long, say
+        there = folder.is_dir()
+    if not there:
         raise UsageError(f"no bundle at {folder}: expected a folder made by `edge-mrl export`")
     try:
         data = read_bounded(folder, MANIFEST)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
-    from edge_mrl.encode.encoder import Encoder, Encoding, OpeningKeywords
+    from edge_mrl.encode.encoder import Encoder, Encoding, OpeningKeywords, check_opening
     from edge_mrl.encode.graph_session import available_threads
     from edge_mrl.encode.passages import (
         passage_rule,
@@ -31,6 +31,7 @@ __all__ = [
     "OpeningKeywords",
     "Verification",
     "available_threads",
+    "check_opening",
     "cosines",
     "encode_vector",
     "passage_rule",
@@ -42,7 +43,7 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "encoder": ("Encoder", "Encoding", "OpeningKeywords"),
+        "encoder": ("Encoder", "Encoding", "OpeningKeywords", "check_opening"),
         "graph_session": ("available_threads",),
         "passages": ("passage_rule", "split_passages", "token_spans"),
         "verification": (

@@ -15,6 +15,7 @@ from typing import Any, Self, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mrl.arguments import check_flag, check_whole, path_of
 from edge_mrl.bundle import KINDS, Manifest
 from edge_mrl.encode.graph_session import GraphSession
 from edge_mrl.encode.tokenizer import (
@@ -27,7 +28,7 @@ from edge_mrl.encode.trial import admit
 from edge_mrl.errors import EncoderError, UsageError
 from edge_mrl.machine import memory, reporting_memory
 
-__all__ = ["Encoder", "Encoding", "OpeningKeywords"]
+__all__ = ["Encoder", "Encoding", "OpeningKeywords", "check_opening"]
 
 #: Texts that are tokenised, sorted by length and encoded together. More texts sort better, but take
 #: more memory.
@@ -130,9 +131,8 @@ class Encoder:
             BundleError: The bundle is damaged, or cannot be opened.
             OutOfMemoryError: There is not enough memory. The methods that encode may raise it too.
         """
-        if threads is not None and threads < 1:
-            raise UsageError(f"threads is {threads}, expected at least 1")
-        folder = Path(path).resolve()
+        check_opening({"threads": threads, "low_memory": low_memory, "trust": trust})
+        folder = path_of("bundle", path).resolve()
         trust = "" if untried else trust
         with reporting_memory():
             memory.load_unwinder()
@@ -287,6 +287,20 @@ class Encoder:
         """Indices of the texts that run together; few texts are shared out between the threads."""
         share = max(LEAST_BATCH_TOKENS, math.ceil(sum(lengths) / self._session.threads))
         return list(_batches(lengths, min(self._batch_tokens, share)))
+
+
+def check_opening(opening: OpeningKeywords) -> str | os.PathLike[str] | None:
+    """Check how a bundle is to be opened; returns the file of trusted keys.
+
+    Raises:
+        UsageError: A value is none that ``Encoder.open`` takes.
+    """
+    if (threads := opening.get("threads")) is not None:
+        check_whole("threads", threads)
+    check_flag("low_memory", opening.get("low_memory", False))
+    if (trust := opening.get("trust")) is not None:
+        path_of("trust", trust)
+    return trust
 
 
 def _windows(texts: Iterable[str], prompt: str, most_chars: int) -> Iterator[list[str]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mrl.arguments import check_whole
 from edge_mrl.documents import PassageRule
 from edge_mrl.encode.tokenizer import (
     replace_surrogates,
@@ -52,6 +53,9 @@ def passage_rule(
     Raises:
         UsageError: The model cannot read so many tokens, or the overlap is not below them.
     """
+    for name, value in (("max_tokens", max_tokens), ("overlap", overlap)):
+        if value is not None:
+            check_whole(name, value, least=0)
     room = encoder.manifest.max_tokens - len(encoder.tokenize([""], kind="document")[0])
     if max_tokens is None:
         fitting = max(1, min(room, DEFAULT_TOKENS))

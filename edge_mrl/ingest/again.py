@@ -10,12 +10,13 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypedDict, Unpack
 
 import numpy as np
 
+from edge_mrl.arguments import check_call, check_flag, check_text, check_whole, path_of
 from edge_mrl.bundle import derive_codes, read_head
+from edge_mrl.documents import shorten
 from edge_mrl.encode import Encoder, passage_rule
 from edge_mrl.errors import EdgeMrlError, NetworkError, ServerError, StoreError, UsageError
 from edge_mrl.ingest.embedding import Refused, embed_or_refuse
@@ -135,10 +136,15 @@ def require_rule(
         UsageError: They are not.
     """
     rule = store.rule
+    for name, value in (("max_tokens", max_tokens), ("overlap", overlap)):
+        if value is not None:
+            check_whole(name, value, least=0)
+    if keep_full is not None:
+        check_text("keep_full", keep_full)
     if keep_full not in (None, store.keep_full):
         raise UsageError(
-            f"{store.path} keeps {store.keep_full or 'no'} full vectors, not {keep_full}: leave out "
-            "this option, or create another store"
+            f"{store.path} keeps {store.keep_full or 'no'} full vectors, not {shorten(keep_full)}: leave "
+            "out this option, or create another store"
         )
     if max_tokens not in (None, rule.max_tokens) or overlap not in (None, rule.overlap):
         raise UsageError(
@@ -163,7 +169,8 @@ def reindex_store(
         supply: Gives a supply of a bundle's codes; None if there is none.
         **options: As for ``Index.reindex``.
     """
-    folder = Path(bundle).resolve()
+    folder = path_of("bundle", bundle).resolve()
+    _check_options(options)
     tally = options.get("tally") or Tally()
     again = options.get("again", False)
     with closing(Encoder.open(folder, **opening)) as encoder:
@@ -185,6 +192,22 @@ def reindex_store(
     if refused is not None:
         refused += tally.refused
     return tally.embedded + len(tally.refused)
+
+
+def _check_options(options: ReindexOptions) -> None:
+    """Check options before anything is opened.
+
+    Raises:
+        UsageError: One of them is odd.
+    """
+    check_call("progress", options.get("progress"))
+    check_flag("again", options.get("again", False))
+    for name, value, kind in (
+        ("refused", options.get("refused"), list),
+        ("tally", options.get("tally"), Tally),
+    ):
+        if value is not None and not isinstance(value, kind):
+            raise UsageError(f"{name} is {shorten(value)}, expected a {kind.__name__}")
 
 
 def _require_space(store: Store, wanted: reindex.Reindexing) -> int:

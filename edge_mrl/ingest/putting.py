@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypedDict
 
-from edge_mrl.documents import Document, check_metadata, shorten
+from edge_mrl.arguments import check_call
+from edge_mrl.documents import Document, check_metadata, id_problem, shorten
 from edge_mrl.errors import BindingError, RefusedDocumentsError, UsageError
 from edge_mrl.ingest.embedding import Advance, Refused, embed_or_refuse
 from edge_mrl.store import replica, text_hash
@@ -82,11 +83,15 @@ def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
     """
     batch: dict[str, Document] = {}
     chars = 0
+    if not isinstance(documents, Iterable):
+        raise UsageError(f"documents is {shorten(documents)}, expected an iterable of Document")
     following = iter(documents)
     failed: Exception | None = None
-    while failed is None:
+    while True:
         try:
-            document = _checked(next(following, None))
+            document: Document | None = _checked(next(following))
+        except StopIteration:
+            document = None
         except Exception as error:  # noqa: BLE001 - raised again below
             document, failed = None, error
         if batch and (document is None or document.id in batch):
@@ -103,17 +108,18 @@ def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
         raise failed
 
 
-def _checked(document: object) -> Document | None:
-    """The document, before anything is made of it; None as it is.
+def _checked(document: object) -> Document:
+    """The document, before anything is made of it.
 
     Raises:
-        UsageError: It is no document, or a store cannot keep its metadata.
+        UsageError: It is no document, or a store cannot keep its metadata or its source.
     """
-    if document is None:
-        return None
     if not isinstance(document, Document):
         raise UsageError(f"{shorten(document)} is {type(document).__name__}, expected a Document")
     check_metadata(document.metadata, f"document {document.id!r}")
+    source = document.source
+    if source is not None and (problem := id_problem(source)) is not None:
+        raise UsageError(f"document {document.id!r}: its source {problem}")
     return document
 
 
@@ -146,8 +152,10 @@ def put_documents(
         UsageError: A document's metadata cannot be kept. The documents before it are stored.
         StoreError: The current batch was not stored.
     """
-    if on_error not in ("raise", "skip"):
-        raise UsageError(f'on_error is {on_error!r}, expected "raise" or "skip"')
+    if not isinstance(on_error, str) or on_error not in ("raise", "skip"):
+        raise UsageError(f'on_error is {shorten(on_error)}, expected "raise" or "skip"')
+    check_call("committed", committed)
+    check_call("advance", advance)
     total = Stored()
     for batch in batches(documents):
         total += _put_batch(store, encoder, batch, advance)

@@ -9,7 +9,7 @@ from edge_mrl.lazy import lazily
 if TYPE_CHECKING:
     from edge_mrl.search.answers import Hit, Results, answer
     from edge_mrl.search.funnel import DEFAULT_WIDTH, WORD_DIMS, Funnel, Stage, tune, tuned_funnel
-    from edge_mrl.search.options import Mode, SearchKeywords, SearchOptions
+    from edge_mrl.search.options import Mode, SearchKeywords, SearchOptions, check_rerank
     from edge_mrl.search.ranking import RESCORE_DEPTH, QueryVectors
     from edge_mrl.search.rerank import (
         DEFAULT_MARGIN,
@@ -38,6 +38,7 @@ __all__ = [
     "Stage",
     "answer",
     "calibrate_margin",
+    "check_rerank",
     "exact_scores",
     "nearest",
     "reorder",
@@ -50,7 +51,7 @@ __getattr__ = lazily(
     {
         "answers": ("Hit", "Results", "answer"),
         "funnel": ("DEFAULT_WIDTH", "WORD_DIMS", "Funnel", "Stage", "tune", "tuned_funnel"),
-        "options": ("Mode", "SearchKeywords", "SearchOptions"),
+        "options": ("Mode", "SearchKeywords", "SearchOptions", "check_rerank"),
         "ranking": ("RESCORE_DEPTH", "QueryVectors"),
         "rerank": ("DEFAULT_MARGIN", "Margin", "Scorer", "calibrate_margin"),
         "scan": ("EXACT_BELOW", "nearest"),

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Self
 
+from edge_mrl.arguments import check_whole
 from edge_mrl.codes import CODE_BITS
+from edge_mrl.documents import shorten
 from edge_mrl.errors import UsageError
 from edge_mrl.store import SEARCH_STAGES
 
@@ -64,6 +66,7 @@ class Funnel:
     stages: tuple[Stage, ...]
 
     def __post_init__(self) -> None:
+        _check_types(self.stages)
         if not self.stages:
             raise UsageError("the funnel has no stages, expected for example 128x1:5000,128x8")
         for stage in self.stages:
@@ -110,8 +113,9 @@ class Funnel:
             match = _STAGE.fullmatch(part)
             if match is None:
                 raise UsageError(
-                    f"the funnel has a stage {part!r}, expected DIMSxBITS:WIDTH such as 128x1:5000, with "
-                    "1, 2, 4 or 8 bits; the last stage has no width, or is followed by full"
+                    f"the funnel has a stage {shorten(part)}, expected DIMSxBITS:WIDTH such as "
+                    "128x1:5000, with 1, 2, 4 or 8 bits; the last stage has no width, or is followed by "
+                    "full"
                 )
             dims, bits, width = match.groups()
             stages.append(Stage(int(dims), int(bits), None if width is None else int(width)))
@@ -175,6 +179,18 @@ class Funnel:
                 )
 
 
+def _check_types(stages: object) -> None:
+    if not isinstance(stages, tuple):
+        raise UsageError(f"the funnel is {shorten(stages)}, expected a tuple of stages")
+    for stage in stages:
+        if not isinstance(stage, Stage):
+            raise UsageError(f"the funnel has {shorten(stage)}, expected a Stage")
+        check_whole("a stage's dims", stage.dims, least=0)
+        check_whole("a stage's bits", stage.bits, least=0)
+        if stage.width is not None:
+            check_whole("a stage's width", stage.width, least=0)
+
+
 def tuned_funnel(view: View) -> Funnel | None:
     """The stages that a store's searches were tuned to; None for the default ones.
 
@@ -185,12 +201,15 @@ def tuned_funnel(view: View) -> Funnel | None:
     return None if text is None else Funnel.of(text)
 
 
-def tune(store: Store, funnel: Funnel | None) -> None:
+def tune(store: Store, stages: Funnel | str | None) -> None:
     """Keep stages for the searches of a store, until its bundle is changed; None for the default ones.
 
     Raises:
         UsageError: The store's codes cannot be searched with these stages.
     """
+    if not isinstance(stages, Funnel | str | None):
+        raise UsageError(f"stages is {shorten(stages)}, expected a funnel or its text")
+    funnel = Funnel.of(stages) if isinstance(stages, str) else stages
     if funnel is not None:
         with store.reading() as view:
             funnel.check(view.layout)

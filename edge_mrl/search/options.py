@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, TypedDict, Unpack
 
+from edge_mrl.arguments import check_flag, check_number, check_whole
+from edge_mrl.documents import shorten
 from edge_mrl.errors import UsageError
 from edge_mrl.search.funnel import Funnel
 
-__all__ = ["Mode", "SearchKeywords", "SearchOptions"]
+__all__ = ["Mode", "SearchKeywords", "SearchOptions", "check_rerank"]
 
 Mode = Literal["vector", "keyword", "hybrid"]
 MODES: tuple[Mode, ...] = ("vector", "keyword", "hybrid")
@@ -54,13 +56,18 @@ class SearchOptions:
     stages: Funnel | str | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("k", self.k), ("width", self.width)):
-            if value is not None and value < 1:
-                raise UsageError(f"{name} is {value}, expected at least 1")
+        check_whole("k", self.k)
+        if self.width is not None:
+            check_whole("width", self.width)
+        check_flag("exact", self.exact)
+        if not isinstance(self.filter, Mapping | None):
+            raise UsageError(f"filter is {shorten(self.filter)}, expected an object")
+        if not isinstance(self.stages, Funnel | str | None):
+            raise UsageError(f"stages is {shorten(self.stages)}, expected a funnel or its text")
         if self.width is not None and self.stages is not None:
             raise UsageError("width and stages are both given: stages have widths of their own")
-        if self.mode not in MODES:
-            raise UsageError(f"mode is {self.mode!r}, expected one of {', '.join(MODES)}")
+        if not isinstance(self.mode, str) or self.mode not in MODES:
+            raise UsageError(f"mode is {shorten(self.mode)}, expected one of {', '.join(MODES)}")
         if isinstance(self.stages, str):
             Funnel.of(self.stages)
 
@@ -77,5 +84,19 @@ class SearchOptions:
             TypeError: There is no option of that name.
             UsageError: See the class.
         """
+        if not isinstance(options, SearchOptions | None):
+            raise UsageError(f"options is {shorten(options)}, expected SearchOptions")
         base = cls() if options is None else options
         return replace(base, k=base.k if k is None else k, **keywords)
+
+
+def check_rerank(rerank: object, deadline_ms: object) -> None:
+    """Check who is to rerank, and until when.
+
+    Raises:
+        UsageError: It is nobody who can, or no time.
+    """
+    by_name = isinstance(rerank, str) and rerank in ("auto", "always")
+    if not by_name and not hasattr(rerank, "rerank"):
+        raise UsageError(f'rerank is {shorten(rerank)}, expected "auto", "always" or a SyncClient')
+    check_number("deadline_ms", deadline_ms)

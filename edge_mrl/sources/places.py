@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from edge_mrl.arguments import path_of
+from edge_mrl.documents import id_problem
 from edge_mrl.errors import UsageError
 from edge_mrl.sources.files import as_name, is_pattern
 from edge_mrl.sources.kinds import STDIN
@@ -301,11 +303,13 @@ class Places:
 
 def ids_of_paths(store: Store, names: Sequence[str]) -> dict[str, str]:
     """Ids by the paths of files, of those names that are no id and are a file of one of the roots."""
-    known = set(store.keys(list(names)).values())
+    known = set(store.keys([name for name in names if id_problem(name) is None]).values())
     unknown = [name for name in names if name not in known]
     places, found = Places(store), {}
     for name in unknown:
-        if not name or "\0" in name or any("\ud800" <= char <= "\udfff" for char in name):
+        try:
+            path_of("path", name or "\0")
+        except UsageError:  # no file can have this name
             continue
         folder = os.path.realpath(os.path.dirname(name) or ".")
         root = places.covering(folder)

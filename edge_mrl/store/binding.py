@@ -7,7 +7,7 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_mrl.documents import PassageRule, clean
+from edge_mrl.documents import PassageRule, clean, shorten
 from edge_mrl.errors import DamagedError, UsageError
 from edge_mrl.store.codefile.file import GENERATION_BYTES
 from edge_mrl.store.codefile.state import State, write_state
@@ -131,8 +131,8 @@ def fill_new(path: Path, binding: Binding, rule: PassageRule, keep_full: str | N
     Raises:
         UsageError: The store cannot keep full vectors, because its bundle gives none.
     """
-    if keep_full not in KEEP_FULL:
-        raise UsageError(f"keep_full is {keep_full!r}, expected one of {KEEP_FULL}")
+    if not isinstance(keep_full, str | None) or keep_full not in KEEP_FULL:
+        raise UsageError(f"keep_full is {shorten(keep_full)}, expected one of {KEEP_FULL}")
     if keep_full is not None and binding.full_dim is None:
         raise UsageError(
             f"{path} cannot keep full vectors: the bundle {binding.bundle} gives none "

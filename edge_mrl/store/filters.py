@@ -91,11 +91,7 @@ def _filter(where: Any, depth: int, conditions: list[int]) -> Iterator[Query]:
     if depth > MAX_DEPTH:
         raise UsageError(f"a filter is nested more than {MAX_DEPTH} levels deep: make it flatter")
     for name, value in where.items():
-        conditions[0] += 1
-        if conditions[0] > MAX_CONDITIONS:
-            raise UsageError(
-                f"a filter has more than {MAX_CONDITIONS} conditions: use $in for a list of values"
-            )
+        _count(conditions)
         if not isinstance(name, str):
             raise UsageError(f"filter name {shorten(name)}: expected a string")
         if (problem := text_problem(name)) is not None:
@@ -105,7 +101,7 @@ def _filter(where: Any, depth: int, conditions: list[int]) -> Iterator[Query]:
 
 def _condition(name: str, value: Any, depth: int, conditions: list[int]) -> Query:
     if name in ("$and", "$or"):
-        if isinstance(value, str | Mapping) or not isinstance(value, Sequence) or not value:
+        if not _is_list(value) or not value:
             raise UsageError(f"filter {name}: expected a list of filters, got {shorten(value)}")
         parts = [_all_of(_filter(part, depth + 1, conditions)) for part in value]
         return _all_of(parts) if name == "$and" else _compound(parts, "UNION")
@@ -114,19 +110,36 @@ def _condition(name: str, value: Any, depth: int, conditions: list[int]) -> Quer
     if name.startswith("$"):
         raise UsageError(f"filter {name!r} is not an operator: {_HELP}")
     if isinstance(value, Mapping):
-        return _all_of(_operators(name, value, conditions))
+        return _all_of(_operators(name, value, depth, conditions))
     return _equal(name, value)
 
 
-def _operators(name: str, operators: Mapping[str, Any], conditions: list[int]) -> Iterator[Query]:
+def _count(conditions: list[int]) -> None:
+    conditions[0] += 1
+    if conditions[0] > MAX_CONDITIONS:
+        raise UsageError(
+            f"a filter has more than {MAX_CONDITIONS} conditions: use $in for a list of values"
+        )
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
+
+
+def _operators(
+    name: str, operators: Mapping[str, Any], depth: int, conditions: list[int]
+) -> Iterator[Query]:
     if not operators:
         raise UsageError(f"filter {name!r} has an empty condition: {_HELP}")
+    if depth > MAX_DEPTH:
+        raise UsageError(f"a filter is nested more than {MAX_DEPTH} levels deep: make it flatter")
     for operator, value in operators.items():
-        conditions[0] += 1
-        yield _operator(name, operator, value, conditions)
+        _count(conditions)
+        yield _operator(name, (operator, value), depth, conditions)
 
 
-def _operator(name: str, operator: str, value: Any, conditions: list[int]) -> Query:
+def _operator(name: str, pair: tuple[str, Any], depth: int, conditions: list[int]) -> Query:
+    operator, value = pair
     simple: dict[str, Callable[[str, Any], Query]] = {
         "$eq": _equal,
         "$in": _any_of,
@@ -144,8 +157,8 @@ def _operator(name: str, operator: str, value: Any, conditions: list[int]) -> Qu
     if operator == "$nin":
         return _none_of(_any_of(name, value))
     if operator == "$not" and isinstance(value, Mapping):
-        return _none_of(_all_of(_operators(name, value, conditions)))
-    raise UsageError(f"filter {name!r}: {operator!r} is not an operator: {_HELP}")
+        return _none_of(_all_of(_operators(name, value, depth + 1, conditions)))
+    raise UsageError(f"filter {name!r}: {shorten(operator)} is not an operator: {_HELP}")
 
 
 def _equal(name: str, value: Any) -> Query:
@@ -154,7 +167,7 @@ def _equal(name: str, value: Any) -> Query:
 
 
 def _any_of(name: str, values: Any) -> Query:
-    if isinstance(values, str | Mapping) or not isinstance(values, Sequence):
+    if not _is_list(values):
         raise UsageError(f"filter {name!r}: expected a list of values, got {shorten(values)}")
     kinds: dict[int, list[Any]] = {}
     for value in values:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from edge_mrl.documents import clean
+
 __all__ = ["full_text_problem", "keyword_text", "match_expression"]
 
 _TERM = re.compile(r'"([^"]*)"|([^\s"]+)')
@@ -45,7 +47,7 @@ def match_expression(query: str) -> str:
         The expression, or "" if the query has no words.
     """
     terms = []
-    for phrase, word in _TERM.findall(query.replace("\x00", " ")):
+    for phrase, word in _TERM.findall(clean(query).replace("\x00", " ")):
         text = keyword_text(phrase or word).replace('"', " ")
         if _WORD.search(text):
             star = "*" if word.endswith("*") else ""

@@ -10,7 +10,7 @@ import hashlib
 import json
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,6 @@ __all__ = [
     "decode_packing",
     "decode_spans",
     "document_check",
-    "each_id",
     "encode_codes",
     "encode_full",
     "encode_metadata",
@@ -109,17 +108,6 @@ class Counts:
 
     documents: int
     passages: int
-
-
-def each_id(ids: Iterable[str]) -> Iterator[str]:
-    """The ids one by one.
-
-    Raises:
-        TypeError: ``ids`` is a single string.
-    """
-    if isinstance(ids, str | bytes):
-        raise TypeError("ids is a single string: pass a list of strings, for example [id]")
-    yield from ids
 
 
 def text_hash(text: str) -> bytes:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
+from edge_mrl.arguments import each_id, path_of
 from edge_mrl.documents import Document, PassageRule, clean
 from edge_mrl.errors import BindingError, DamagedError, StoreBusyError, StoreError
 from edge_mrl.store.binding import (
@@ -29,7 +30,7 @@ from edge_mrl.store.codefile.state import State, read_dead, read_state, write_st
 from edge_mrl.store.engine.cipher import Key
 from edge_mrl.store.engine.transactions import transaction
 from edge_mrl.store.file import Fill, Opened, connect, has_bytes, named_damage, reporting
-from edge_mrl.store.records import Binding, Counts, Entry, each_id, encode_metadata
+from edge_mrl.store.records import Binding, Counts, Entry, encode_metadata
 from edge_mrl.store.replica.outbox import Change, note, note_put, room_in_queue
 from edge_mrl.store.rows import (
     EntryRows,
@@ -96,7 +97,7 @@ class Store:
             NoStoreError: There is no store at this path.
             StoreError: The file cannot be used with this key, or at all; see the classes below it.
         """
-        return cls._connect(Path(path), None, timeout_s, key)
+        return cls._connect(path_of("path", path), None, timeout_s, key)
 
     @classmethod
     def create(
@@ -127,7 +128,7 @@ class Store:
             BindingError: There is a store with other codes.
             StoreError: The file cannot be used; see the classes below it.
         """
-        file = Path(path)
+        file = path_of("path", path)
         store = cls._connect(file, fill_new(file, binding, rule, keep_full), timeout_s, key)
         try:
             store.require(binding)
@@ -302,7 +303,7 @@ class Store:
     def keys(self, ids: Sequence[str]) -> dict[int, str]:
         """Keys of those documents that are in the store, with their ids."""
         with self._lock, self._reporting():
-            return dict(select_rows(self._connection, "key, id", "id", ids))
+            return dict(select_rows(self._connection, "key, id", "id", list(each_id(ids))))
 
     def ids_of_sources(self) -> Iterator[tuple[str, str]]:
         """Ids and sources of the documents that were read from files, ordered by source."""

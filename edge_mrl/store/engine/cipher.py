@@ -58,6 +58,8 @@ def key_bytes(key: Key) -> bytes:
     Raises:
         UsageError: It is none.
     """
+    if not callable(key):
+        raise UsageError(f"key is {type(key).__name__}, expected a function that gives the key")
     found = key()
     if not isinstance(found, bytes | bytearray) or len(found) != KEY_BYTES:
         size = f"{len(found)} bytes" if isinstance(found, bytes | bytearray) else "no bytes"

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from edge_mrl.arguments import check_call, check_flag
 from edge_mrl.documents import clean, id_problem, metadata_problem
 from edge_mrl.errors import DamagedError
 from edge_mrl.store.codefile.file import SEGMENT_ROWS
@@ -94,6 +95,8 @@ def check(store: Store, *, repair: bool = False, advance: Advance | None = None)
     Raises:
         StoreError: The file is so damaged that it cannot be read through.
     """
+    check_flag("repair", repair)
+    check_call("advance", advance)
     now = _examine(store, advance)
     repaired: tuple[str, ...] = ()
     if repair and now.parts:
