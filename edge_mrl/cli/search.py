@@ -34,6 +34,8 @@ HELP = "find the documents that answer a question"
 SNIPPET_LINES = 2
 #: Shown for documents that other devices sent without their texts.
 TEXT_ELSEWHERE = "(the text is on another device)"
+#: Damaged documents that a warning names.
+MOST_NAMED = 3
 MODES = ("vector", "keyword", "hybrid")
 _EPILOG = f"""\
 Each document is ranked by its best passage, and that passage is printed, below the path of its file or
@@ -49,6 +51,8 @@ examples:
   edge-mrl search "tax 2024" --store notes.db -k 3 --mode hybrid --filter lang=en --json
   edge-mrl search --store notes.db
   cat questions.txt | edge-mrl search --store notes.db --json > answers.jsonl
+
+A damaged document is left out. A warning names it, and so does "damaged" with --json.
 
 exit codes: 0 done, even if nothing is found; 2 wrong usage, or the store or bundle cannot be used
 """
@@ -79,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object a question, with whole passages"
     )
-    parser.add_argument("--quiet", action="store_true", help="print only the hits")
+    parser.add_argument("--quiet", action="store_true", help="print only hits and warnings")
 
 
 def _add_ranking(parser: argparse.ArgumentParser) -> None:
@@ -169,6 +173,8 @@ def _answer(index: Index, args: argparse.Namespace, query: str, started: float) 
         stages=args.stages,
     )
     seconds = time.monotonic() - started
+    if hits.damaged:
+        _warn(hits.damaged)
     if args.json:
         _print_json(query, hits, seconds, reranked=args.rerank is not None)
         sys.stdout.flush()
@@ -188,9 +194,19 @@ def _answer(index: Index, args: argparse.Namespace, query: str, started: float) 
             print(f"{hits.ranked_by} order{why}", file=sys.stderr)
 
 
+def _warn(damaged: tuple[str, ...]) -> None:
+    names = ", ".join(map(repr, damaged[:MOST_NAMED])) + (", ..." if damaged[MOST_NAMED:] else "")
+    print(
+        f"edge-mrl: damaged, and left out: {names}: put them again, or delete them; "
+        "`edge-mrl check` names all that is damaged",
+        file=sys.stderr,
+    )
+
+
 def _print_json(query: str, hits: Results, seconds: float, *, reranked: bool) -> None:
     rows = [{"rank": rank, **dataclasses.asdict(hit)} for rank, hit in enumerate(hits, start=1)]
     facts: dict[str, Any] = {"query": query, "hits": rows, "seconds": round(seconds, 3)}
+    facts["damaged"] = list(hits.damaged)
     if reranked:
         facts |= {"ranked_by": hits.ranked_by, "reason": hits.reason}
     print_json(facts)

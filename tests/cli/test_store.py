@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from edge_mrl.cli import main
 from edge_mrl.cli.common.stores import parse_filter
 from edge_mrl.errors import UsageError
 from edge_mrl.index import Index
@@ -93,6 +94,28 @@ def test_stats_says_what_is_held(store: Path) -> None:
     text = good("stats", "--store", store).stdout.decode()
     assert "documents 5" in text
     assert str(TINY.resolve()) in text
+
+
+def test_search_warns_about_damaged_documents_and_names_them(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def search(*options: str) -> tuple[str, str]:
+        assert main(["search", "testing the cat", "--store", str(store), *options]) == 0
+        return tuple(capsys.readouterr())  # type: ignore[return-value]
+
+    assert "damaged" not in "".join(search())
+    assert json.loads(search("--json")[0])["damaged"] == []
+    with sqlite3.connect(store) as connection:
+        connection.execute("UPDATE documents SET text = 'other' WHERE id = 'x'")
+    connection.close()
+    warning = "edge-mrl: damaged, and left out: 'x': put them again, or delete them; "
+    for mode in ("vector", "keyword", "hybrid"):
+        shown, said = search("--mode", mode)
+        assert (warning in said, " x" in shown, " y" in shown) == (True, False, True)
+        shown, said = search("--mode", mode, "--json", "--quiet")
+        facts = json.loads(shown)
+        assert (warning in said, facts["damaged"]) == (True, ["x"])
+        assert "x" not in [hit["id"] for hit in facts["hits"]]
 
 
 def test_check_of_a_sound_and_of_a_damaged_store(store: Path) -> None:
