@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from edge_mrl.errors import DamagedError
 from edge_mrl.store.codefile.file import GENERATION_BYTES
 from edge_mrl.store.codefile.state import read_dead, read_state, write_state
-from edge_mrl.store.file import stored_bytes
+from edge_mrl.store.engine.sizes import stored_bytes
 from edge_mrl.store.records import passage_check, sound_passages
 from edge_mrl.store.statements import insert_into
 

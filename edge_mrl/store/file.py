@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from edge_mrl.errors import (
@@ -34,6 +35,7 @@ from edge_mrl.store.engine.modes import create_private, tighten
 from edge_mrl.store.engine.traces import clear_traces
 from edge_mrl.store.engine.transactions import transaction
 from edge_mrl.store.migrations import MIGRATIONS
+from edge_mrl.store.schema.tables import mend_unreadable
 
 __all__ = [
     "APPLICATION_ID",
@@ -42,8 +44,8 @@ __all__ = [
     "connect",
     "has_bytes",
     "named_damage",
+    "prepare",
     "reporting",
-    "stored_bytes",
     "transaction",
 ]
 
@@ -71,11 +73,13 @@ class Opened:
         connection: The connection.
         writable: Whether it can write: False if the file or its medium is read-only.
         encrypted: Whether the database is encrypted.
+        other: Connects to another file, with the same key; or to this one once more.
     """
 
     connection: sqlite3.Connection
     writable: bool
     encrypted: bool
+    other: Callable[[Path], sqlite3.Connection]
 
 
 def connect(path: Path, *, fill: Fill | None, timeout_s: float, key: Key | None = None) -> Opened:
@@ -119,17 +123,18 @@ def _connect(path: Path, fill: Fill | None, timeout_s: float, key: Key | None) -
     if fill is None and kind is None:
         raise _no_store(path)
     secret = _secret(path, kind, key)
+    other = partial(_open, options="mode=rw", timeout_s=timeout_s, secret=secret)
     with reporting(path):
         if kind is not None and not _can_write(path):
             connection = _connect_to_read(path, timeout_s, secret)
-            return Opened(connection, writable=False, encrypted=secret is not None)
+            return Opened(connection, writable=False, encrypted=secret is not None, other=other)
         if kind is None and fill is not None:
             _make(path, fill, timeout_s, secret)
         connection = _connect_to_write(path, fill, timeout_s, secret)
         tighten(path)
         if secret is not None:
             clear_traces(connection, path)
-    return Opened(connection, writable=True, encrypted=secret is not None)
+    return Opened(connection, writable=True, encrypted=secret is not None, other=other)
 
 
 def _secret(path: Path, kind: str | None, key: Key | None) -> bytes | None:
@@ -160,7 +165,12 @@ def _connect_to_write(
 ) -> sqlite3.Connection:
     connection = _open(path, "mode=rw", timeout_s, secret)
     try:
-        _prepare(connection, path, fill)
+        try:
+            prepare(connection, path, fill)
+        except database_errors() as error:
+            if _code(error) != sqlite3.SQLITE_CORRUPT or not mend_unreadable(connection):
+                raise
+            prepare(connection, path, fill)
         _use_wal(connection, timeout_s)
     except BaseException:
         connection.close()
@@ -348,7 +358,8 @@ def _application(path: Path) -> int | None:
         raise _explain(error, path) from error
 
 
-def _prepare(connection: sqlite3.Connection, path: Path, fill: Fill | None) -> None:
+def prepare(connection: sqlite3.Connection, path: Path, fill: Fill | None) -> None:
+    """Set up a connection; make the tables where there are none, or bring them up to date."""
     connection.execute("PRAGMA foreign_keys = ON")
     # FULL syncs each commit: what was acknowledged survives a power cut, not only a crash.
     connection.execute("PRAGMA synchronous = FULL")
@@ -436,15 +447,3 @@ def named_damage(path: Path, error: DamagedError) -> DamagedError:
 def has_bytes(path: Path) -> bool:
     """Whether there is a file that is not empty."""
     return path.exists() and path.stat().st_size > 0
-
-
-def stored_bytes(path: Path) -> dict[str, int]:
-    """Bytes on disk of a store's "database", "log" and "codes", where there is such a file."""
-    sizes = {}
-    for name, suffix in (("database", ""), ("log", "-wal"), ("codes", "-codes")):
-        file = path.with_name(path.name + suffix)
-        if file.exists():
-            status = file.stat()
-            blocks = getattr(status, "st_blocks", None)  # a code file has holes
-            sizes[name] = status.st_size if blocks is None else min(status.st_size, blocks * 512)
-    return sizes

@@ -11,7 +11,7 @@ from edge_mrl.documents import clean
 from edge_mrl.store import reindex
 from edge_mrl.store.binding import SEARCH_STAGES, read_setting
 from edge_mrl.store.codefile.state import read_dead, read_state
-from edge_mrl.store.file import stored_bytes
+from edge_mrl.store.engine.sizes import stored_bytes
 from edge_mrl.store.replica.outbox import read_enrollment
 from edge_mrl.store.roots import read_roots
 

@@ -21,6 +21,7 @@ _SUFFIXES = (
     "-codes-new",
     "-sync.json",
     "-sync.part",
+    "-damaged",
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,24 +14,30 @@ from edge_mrl.documents import clean, id_problem, metadata_problem
 from edge_mrl.errors import DamagedError
 from edge_mrl.store.codefile.file import SEGMENT_ROWS
 from edge_mrl.store.codefile.state import damaged_tombstones, read_state
-from edge_mrl.store.file import transaction
+from edge_mrl.store.engine.cipher import database_errors
 from edge_mrl.store.filters import field_rows
 from edge_mrl.store.health.repair import repair as mend
+from edge_mrl.store.health.rewriting import discard_unfinished
+from edge_mrl.store.health.salvage import is_damage
 from edge_mrl.store.health.words import words_problem
 from edge_mrl.store.records import DOCUMENT_COLUMNS, checksum, decode_metadata, sound_document
 from edge_mrl.store.replica.foreign import foreign_problem
 from edge_mrl.store.replica.outbox import read_enrollment
 from edge_mrl.store.replica.withheld import WITHHELD_COLUMNS
 from edge_mrl.store.roots import damaged_roots
+from edge_mrl.store.schema.tables import wrong_definitions
 
 if TYPE_CHECKING:
     from edge_mrl.store.codefile.cache import CodeCache
+    from edge_mrl.store.health.rewriting import Rescued
     from edge_mrl.store.store import Store
 
 __all__ = ["Health", "check"]
 
 #: How many problems of one kind are listed one by one.
 MOST_NAMED = 20
+#: Repairs that follow each other at most: damage can hide more of it.
+_ROUNDS = 3
 #: Called with the number of documents that were checked since the last call.
 Advance = Callable[[int], None]
 
@@ -99,47 +105,107 @@ def check(store: Store, *, repair: bool = False, advance: Advance | None = None)
     check_call("advance", advance)
     now = _examine(store, advance)
     repaired: tuple[str, ...] = ()
-    if repair and now.parts:
-        mend(store, now.parts)
+    for _ in range(_ROUNDS if repair else 0):
+        if not now.parts:
+            break
+        rescued = mend(store, now.parts)
         before, now = now, _examine(store, None)
-        repaired = tuple(text for name, text in before.parts.items() if name not in now.parts)
+        repaired += tuple(text for name, text in before.parts.items() if name not in now.parts)
+        if rescued is not None:
+            repaired += _lost(rescued)
+    if repair:
+        discard_unfinished(store)
     problems = (*now.found, *now.parts.values())
     return Health(
         now.documents, problems, repaired, tuple(dict.fromkeys(now.ids)), tuple(now.notes)
     )
 
 
+def _lost(rescued: Rescued) -> tuple[str, ...]:
+    """What was lost, in a sentence."""
+    named = ", ".join(repr(name) for name in rescued.lost[:MOST_NAMED])
+    more = len(rescued.lost) - MOST_NAMED
+    parts = [named] if named else []
+    if more > 0:
+        parts.append(f"{more} more")
+    if rescued.unnamed:
+        parts.append(f"{rescued.unnamed} whose ids are lost too")
+    if not parts:
+        return ()
+    text = f"documents that could not be read are gone: {', '.join(parts)}: put them again"
+    return (f"{text} (the former file is kept as {rescued.kept})",)
+
+
 def _examine(store: Store, advance: Advance | None) -> _Findings:
     findings = _Findings()
-    with store.locked() as (connection, cache), transaction(connection, "DEFERRED"):
-        _structure(connection, findings)
-        _documents(connection, findings, advance)
-        _counters(connection, findings)
-        _passages(connection, cache, findings)
-        _fulls(connection, findings)
-        with suppress(DamagedError):  # of what was named above
-            if (foreign := foreign_problem(connection)) is not None:
-                findings.found.append(foreign)
-        if damaged_roots(connection):
-            findings.parts["roots"] = (
-                "roots: the place of a folder cannot be trusted; it is found again"
-            )
-        _queue(connection, findings)
-        if (fields := _fields(connection)) is not None:
-            findings.parts["fields"] = fields
-        if (keywords := words_problem(connection, findings.keys)) is not None:
-            findings.parts["keywords"] = keywords
-        _code_file(connection, cache, findings)
+    with store.locked() as (connection, cache), _one_state(connection):
+        parts: tuple[tuple[str, Callable[[], None]], ...] = (
+            ("the file", lambda: _structure(connection, findings)),
+            ("documents", lambda: _documents(connection, findings, advance)),
+            ("counters", lambda: _counters(connection, findings)),
+            ("passages", lambda: _passages(connection, cache, findings)),
+            ("full vectors", lambda: _fulls(connection, findings)),
+            ("folders", lambda: _places(connection, findings)),
+            ("sync", lambda: _queue(connection, findings)),
+            ("fields", lambda: _fields(connection, findings)),
+            ("keywords", lambda: _keywords(connection, findings)),
+            ("the code file", lambda: _code_file(connection, cache, findings)),
+        )
+        for name, examine in parts:
+            try:
+                examine()
+            except _damage_shown() as error:
+                if isinstance(error, database_errors()) and not is_damage(error):
+                    raise
+                text = f"structure: {name} cannot be read ({error})"
+                findings.parts.setdefault("structure", text)
     return findings
 
 
+@contextmanager
+def _one_state(connection: sqlite3.Connection) -> Iterator[None]:
+    """Read in a transaction, which is taken back: a damaged index of words cannot end one."""
+    connection.execute("BEGIN DEFERRED")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _damage_shown() -> tuple[type[Exception], ...]:
+    """Errors by which damage shows itself: pages that SQLite cannot read, and rows that nobody wrote."""
+    return (*database_errors(), DamagedError, TypeError, ValueError, OverflowError)
+
+
+def _places(connection: sqlite3.Connection, findings: _Findings) -> None:
+    with suppress(DamagedError):  # of what was named above
+        if (foreign := foreign_problem(connection)) is not None:
+            findings.found.append(foreign)
+    if damaged_roots(connection):
+        text = "roots: the place of a folder cannot be trusted; it is found again"
+        findings.parts["roots"] = text
+
+
+def _keywords(connection: sqlite3.Connection, findings: _Findings) -> None:
+    if (keywords := words_problem(connection, findings.keys)) is not None:
+        findings.parts["keywords"] = keywords
+
+
 def _structure(connection: sqlite3.Connection, findings: _Findings) -> None:
+    if wrong := wrong_definitions(connection):
+        text = f"structure: the definition of {_plain(wrong[0])} is not what it was"
+        findings.parts["structure"] = text
     rows = connection.execute(f"PRAGMA integrity_check({MOST_NAMED})").fetchall()
-    texts = [str(text) for (text,) in rows if text != "ok"]
+    lines = [line for (text,) in rows for line in str(text).splitlines()]
+    texts = [line for line in lines if line != "ok" and not line.startswith("***")]
     indexes = [text for text in texts if "index" in text]
     if indexes:
         findings.parts["indexes"] = f"structure: {indexes[0]}"
-    findings.found += [f"structure: {text}" for text in texts if text not in indexes]
+    others = [text for text in texts if text not in indexes]
+    if others:
+        more = f", and {len(others) - 1} more" if others[1:] else ""
+        findings.parts["structure"] = f"structure: {others[0]}{more}"
     for table, _, parent, _ in connection.execute("PRAGMA foreign_key_check").fetchmany(MOST_NAMED):
         findings.parts["orphans"] = f"structure: a row of {table} belongs to nothing in {parent}"
 
@@ -281,7 +347,12 @@ def _checked(values: list[Any], crc: object) -> bool:
     return bool(checksum(*values) == crc)
 
 
-def _fields(connection: sqlite3.Connection) -> str | None:
+def _fields(connection: sqlite3.Connection, findings: _Findings) -> None:
+    if (fields := _fields_problem(connection)) is not None:
+        findings.parts["fields"] = fields
+
+
+def _fields_problem(connection: sqlite3.Connection) -> str | None:
     """What is wrong with the metadata's index, or None."""
     wanted = 0
     query = "SELECT 1 FROM fields WHERE name = ? AND kind = ? AND value = ? AND document = ?"

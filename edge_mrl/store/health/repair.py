@@ -9,10 +9,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from edge_mrl.documents import id_problem
-from edge_mrl.errors import DamagedError
+from edge_mrl.errors import DamagedError, StoreError
 from edge_mrl.store.codefile.file import GENERATION_BYTES
 from edge_mrl.store.codefile.state import State, read_state, rewrite_tombstones, write_state
 from edge_mrl.store.file import transaction
+from edge_mrl.store.health.rewriting import Rescued, rewrite
+from edge_mrl.store.health.salvage import is_damage
 from edge_mrl.store.health.words import index_words
 from edge_mrl.store.records import (
     DOCUMENT_COLUMNS,
@@ -35,15 +37,34 @@ __all__ = ["repair"]
 _JUMP = 1 << 20
 #: Parts whose repair moves rows or documents, after which lists and indexes are made again too.
 _BASIC = frozenset({"indexes", "orphans", "documents", "state", "tombstones"})
+#: What is made again when the file is written anew.
+_ALL = _BASIC | {"fields", "keywords"}
 
 
-def repair(store: Store, parts: Collection[str]) -> None:
+def repair(store: Store, parts: Collection[str]) -> Rescued | None:
     """Make parts of a store again, in one transaction; the code file after it.
+
+    Where the file itself is damaged, or that is not possible, it is written anew.
 
     Args:
         store: The store.
         parts: What is damaged, by the names that ``check`` gives.
+
+    Returns:
+        What was lost when the file was written anew; None if it was not.
     """
+    if "structure" not in parts:
+        try:
+            _repair_in_place(store, parts)
+        except StoreError as error:
+            if not is_damage(error):
+                raise
+        else:
+            return None
+    return rewrite(store, lambda new: _repair(new, _ALL))
+
+
+def _repair_in_place(store: Store, parts: Collection[str]) -> None:
     with store.locked() as (connection, cache):
         # With it, SQLite deletes rows whose entry in an index is lost.
         connection.execute("PRAGMA writable_schema = ON")

@@ -1,0 +1,108 @@
+"""The definitions of all tables and indexes, as a store of the present version has them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from functools import lru_cache
+
+from edge_mrl.store.engine.transactions import transaction
+from edge_mrl.store.migrations import MIGRATIONS
+
+__all__ = ["definitions", "mend_definitions", "mend_unreadable", "wrong_definitions"]
+
+#: What SQLite, FTS5 and encrypted stores have beside the tables of the migrations.
+_BESIDE = re.compile(r"sqlite_|keywords_|migrations$|private$")
+_LIST = "SELECT rowid, type, name, tbl_name, sql FROM sqlite_master"
+_MEND = "UPDATE sqlite_master SET type = ?, name = ?, tbl_name = ?, sql = ? WHERE rowid = ?"
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A row of SQLite's list of tables and indexes.
+
+    Attributes:
+        kind: "table" or "index".
+        name: Its name.
+        table: The table that it is of.
+        sql: The statement that makes it.
+    """
+
+    kind: str
+    name: str
+    table: str
+    sql: str
+
+    @property
+    def plain(self) -> tuple[str, str, str, str]:
+        """The definition without quotes and spaces, which differ by how a table came about."""
+        return self.kind, self.name, self.table, re.sub(r'["\s]', "", self.sql)
+
+
+@lru_cache(maxsize=1)
+def definitions() -> tuple[Definition, ...]:
+    """What a store of the present version has."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        for _, steps in MIGRATIONS:
+            for step in steps:
+                if isinstance(step, str):
+                    connection.execute(step)
+                else:
+                    step(connection)
+        return tuple(one for _, one in _present(connection))
+
+
+def wrong_definitions(connection: sqlite3.Connection) -> list[str]:
+    """Names of tables and indexes that are missing, or not defined as they were."""
+    there = {one.plain for _, one in _present(connection)}
+    return [one.name for one in definitions() if one.plain not in there]
+
+
+def mend_definitions(connection: sqlite3.Connection) -> None:
+    """Define again what is not defined as it was, by the definition that is most like it.
+
+    Args:
+        connection: In a transaction, with ``writable_schema``; it has to read the schema again.
+    """
+    there = dict(_present(connection))
+    known = {one.plain for one in there.values()}
+    expected = {one.plain for one in definitions()}
+    odd = {rowid: str(one) for rowid, one in there.items() if one.plain not in expected}
+    for wanted in definitions():
+        if wanted.plain in known or not odd:
+            continue
+        text = str(wanted)
+        likest = max(odd, key=lambda rowid: _likeness(odd[rowid], text))
+        del odd[likest]
+        row = (wanted.kind, wanted.name, wanted.table, wanted.sql, likest)
+        connection.execute(_MEND, row)
+
+
+def mend_unreadable(connection: sqlite3.Connection) -> bool:
+    """Define again what keeps SQLite from reading the list of tables.
+
+    Returns:
+        Whether that was possible: only in a store of the present version.
+    """
+    connection.execute("PRAGMA writable_schema = ON")
+    try:
+        if connection.execute("PRAGMA user_version").fetchone() != (len(MIGRATIONS),):
+            return False
+        with transaction(connection, "IMMEDIATE"):
+            mend_definitions(connection)
+    finally:
+        connection.execute("PRAGMA writable_schema = RESET")
+    return True
+
+
+def _present(connection: sqlite3.Connection) -> list[tuple[int, Definition]]:
+    rows = connection.execute(_LIST).fetchall()
+    found = [(rowid, Definition(*(str(value) for value in row))) for rowid, *row in rows]
+    return [(rowid, one) for rowid, one in found if not _BESIDE.match(one.name)]
+
+
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other, autojunk=False).ratio()
