@@ -11,8 +11,10 @@ from edge_mrl.documents import PassageRule, clean, shorten
 from edge_mrl.errors import DamagedError, UsageError
 from edge_mrl.store.codefile.file import GENERATION_BYTES
 from edge_mrl.store.codefile.state import State, write_state
+from edge_mrl.store.engine.cipher import database_errors
 from edge_mrl.store.file import Fill
 from edge_mrl.store.records import KEEP_FULL, Binding, checksum, decode_packing, encode_packing
+from edge_mrl.store.schema.tables import mend_unreadable
 from edge_mrl.store.statements import insert_row
 
 __all__ = [
@@ -66,15 +68,23 @@ class Bound:
     bundle_relative: str
 
 
-def read_bound(connection: sqlite3.Connection) -> Bound:
+def read_bound(connection: sqlite3.Connection, *, mend: bool = False) -> Bound:
     """What a store is bound to.
+
+    Args:
+        connection: The store's connection.
+        mend: Define the table again where that is damaged.
 
     Raises:
         DamagedError: The row is missing, or not what was written.
     """
-    row = connection.execute(
-        f"SELECT {', '.join(_COLUMNS)} FROM binding"  # noqa: S608 - own names
-    ).fetchone()
+    query = f"SELECT {', '.join(_COLUMNS)} FROM binding"  # noqa: S608 - own names
+    try:
+        row = connection.execute(query).fetchone()
+    except database_errors():
+        if not mend or not mend_unreadable(connection):
+            raise
+        row = connection.execute(query).fetchone()
     if row is None:
         raise DamagedError("its binding is missing")
     value = dict(zip(_COLUMNS, row, strict=True))

@@ -34,7 +34,7 @@ from edge_mrl.store.engine.making import has_rollback_journal, make_whole
 from edge_mrl.store.engine.modes import create_private, tighten
 from edge_mrl.store.engine.traces import clear_traces
 from edge_mrl.store.engine.transactions import transaction
-from edge_mrl.store.migrations import MIGRATIONS
+from edge_mrl.store.migrations import MIGRATIONS, MIGRATIONS_TABLE
 from edge_mrl.store.schema.tables import mend_unreadable
 
 __all__ = [
@@ -55,11 +55,8 @@ APPLICATION_ID = 0x654D524C
 #: Fills the tables of a new store.
 Fill = Callable[[sqlite3.Connection], None]
 
-_MIGRATIONS_TABLE = """CREATE TABLE migrations (
-    version INTEGER PRIMARY KEY,
-    name TEXT NOT NULL,
-    applied_ms INTEGER NOT NULL
-)"""
+#: Codes of errors that damaged definitions of tables may be the cause of; 0 is Python's own.
+_UNREADABLE = {0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT}
 _WAL_RETRY_S = 0.02
 #: How often a store may be replaced by another process while it is opened.
 _MOST_REPLACED = 5
@@ -167,8 +164,8 @@ def _connect_to_write(
     try:
         try:
             prepare(connection, path, fill)
-        except database_errors() as error:
-            if _code(error) != sqlite3.SQLITE_CORRUPT or not mend_unreadable(connection):
+        except _damage_errors() as error:
+            if _code(error) not in _UNREADABLE or not mend_unreadable(connection):
                 raise
             prepare(connection, path, fill)
         _use_wal(connection, timeout_s)
@@ -176,6 +173,10 @@ def _connect_to_write(
         connection.close()
         raise
     return connection
+
+
+def _damage_errors() -> tuple[type[Exception], ...]:
+    return (DamagedError, *database_errors())
 
 
 def _make(path: Path, fill: Fill, timeout_s: float, secret: bytes | None) -> None:
@@ -373,7 +374,7 @@ def prepare(connection: sqlite3.Connection, path: Path, fill: Fill | None) -> No
             if fill is None:
                 raise _no_store(path)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(_MIGRATIONS_TABLE)
+            connection.execute(MIGRATIONS_TABLE)
         _migrate(connection, version)
         if version == 0 and fill is not None:
             fill(connection)
@@ -385,7 +386,7 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
     Raises:
         NotAStoreError: The database is neither a store nor empty.
         StoreVersionError: A newer edge-mrl wrote it.
-        StoreError: The records of its migrations do not agree with its version.
+        DamagedError: The records of its migrations do not agree with its version.
     """
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
@@ -399,7 +400,7 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
         )
     names = connection.execute("SELECT name FROM migrations ORDER BY version").fetchall()
     if names != [(name,) for name, _ in MIGRATIONS[:version]]:
-        raise StoreError(f"{path} is damaged (its migrations are {names}): restore a copy")
+        raise DamagedError(f"{path} is damaged (its migrations are {names}): restore a copy")
     return version
 
 

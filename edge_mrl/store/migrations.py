@@ -13,10 +13,16 @@ from edge_mrl.store.records import encode_spans
 from edge_mrl.store.schema.former import checksum, matches, passage_check
 from edge_mrl.store.schema.ninth import fill_ninth
 
-__all__ = ["KEYWORD_COLUMNS", "MIGRATIONS"]
+__all__ = ["KEYWORD_COLUMNS", "MIGRATIONS", "MIGRATIONS_TABLE"]
 
 #: FTS5 without a copy of the texts; letters count without their accents.
 KEYWORD_COLUMNS = "text, content = '', tokenize = 'unicode61 remove_diacritics 2'"
+
+MIGRATIONS_TABLE = """CREATE TABLE migrations (
+    version INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
+    applied_ms INTEGER NOT NULL
+)"""
 
 Step = str | Callable[[sqlite3.Connection], None]
 

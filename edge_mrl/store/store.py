@@ -76,7 +76,7 @@ class Store:
         self._had_log = has_bytes(self._log)
         self._lock = threading.RLock()
         self._bundle_relative = ""
-        self._read_binding()
+        self._read_binding(mend=self.writable)
         self._cache = self._new_cache()
 
     @classmethod
@@ -438,9 +438,9 @@ class Store:
             self._cache.close()
             self._cache = self._new_cache()
 
-    def _read_binding(self) -> None:
+    def _read_binding(self, *, mend: bool = False) -> None:
         with reporting(self.path):
-            bound = read_bound(self._connection)
+            bound = read_bound(self._connection, mend=mend)
         self.binding = bound.binding
         self.rule = bound.rule
         self.keep_full = bound.keep_full

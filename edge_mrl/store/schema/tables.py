@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from edge_mrl.store.engine.transactions import transaction
-from edge_mrl.store.migrations import MIGRATIONS
+from edge_mrl.store.migrations import MIGRATIONS, MIGRATIONS_TABLE
 
 __all__ = ["definitions", "mend_definitions", "mend_unreadable", "wrong_definitions"]
 
-#: What SQLite, FTS5 and encrypted stores have beside the tables of the migrations.
-_BESIDE = re.compile(r"sqlite_|keywords_|migrations$|private$")
+#: What encrypted stores have beside the tables of the migrations.
+_BESIDE = "private"
+#: What FTS5 and SQLite define, whose version says how.
+_OTHERS = re.compile(r"keywords_|sqlite_")
+_RENAMED = re.compile(r'^CREATE TABLE "(\w+)"')
 _LIST = "SELECT rowid, type, name, tbl_name, sql FROM sqlite_master"
 _MEND = "UPDATE sqlite_master SET type = ?, name = ?, tbl_name = ?, sql = ? WHERE rowid = ?"
 
@@ -28,24 +31,26 @@ class Definition:
         kind: "table" or "index".
         name: Its name.
         table: The table that it is of.
-        sql: The statement that makes it.
+        sql: The statement that makes it; None for an index that SQLite makes by itself.
     """
 
     kind: str
     name: str
     table: str
-    sql: str
+    sql: str | None
 
     @property
-    def plain(self) -> tuple[str, str, str, str]:
-        """The definition without quotes and spaces, which differ by how a table came about."""
-        return self.kind, self.name, self.table, re.sub(r'["\s]', "", self.sql)
+    def plain(self) -> tuple[str, str, str, str | None]:
+        """The definition without the quotes that a table's name gets when it was renamed."""
+        sql = self.sql and _RENAMED.sub(r"CREATE TABLE \1", self.sql)
+        return self.kind, self.name, self.table, sql
 
 
 @lru_cache(maxsize=1)
 def definitions() -> tuple[Definition, ...]:
     """What a store of the present version has."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.execute(MIGRATIONS_TABLE)
         for _, steps in MIGRATIONS:
             for step in steps:
                 if isinstance(step, str):
@@ -58,7 +63,8 @@ def definitions() -> tuple[Definition, ...]:
 def wrong_definitions(connection: sqlite3.Connection) -> list[str]:
     """Names of tables and indexes that are missing, or not defined as they were."""
     there = {one.plain for _, one in _present(connection)}
-    return [one.name for one in definitions() if one.plain not in there]
+    wanted = [one for one in definitions() if not _OTHERS.match(one.name)]
+    return [one.name for one in wanted if one.plain not in there]
 
 
 def mend_definitions(connection: sqlite3.Connection) -> None:
@@ -82,17 +88,22 @@ def mend_definitions(connection: sqlite3.Connection) -> None:
 
 
 def mend_unreadable(connection: sqlite3.Connection) -> bool:
-    """Define again what keeps SQLite from reading the list of tables.
+    """Define again what keeps SQLite from reading tables, and write again which migrations there were.
 
     Returns:
         Whether that was possible: only in a store of the present version.
     """
     connection.execute("PRAGMA writable_schema = ON")
     try:
-        if connection.execute("PRAGMA user_version").fetchone() != (len(MIGRATIONS),):
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version != len(MIGRATIONS):
             return False
         with transaction(connection, "IMMEDIATE"):
             mend_definitions(connection)
+            connection.execute("PRAGMA writable_schema = RESET")
+            rows = [(name, number) for number, (name, _) in enumerate(MIGRATIONS, start=1)]
+            query = "UPDATE migrations SET name = ? WHERE version = ? AND name IS NOT ?"
+            connection.executemany(query, [(name, number, name) for name, number in rows])
     finally:
         connection.execute("PRAGMA writable_schema = RESET")
     return True
@@ -100,8 +111,11 @@ def mend_unreadable(connection: sqlite3.Connection) -> bool:
 
 def _present(connection: sqlite3.Connection) -> list[tuple[int, Definition]]:
     rows = connection.execute(_LIST).fetchall()
-    found = [(rowid, Definition(*(str(value) for value in row))) for rowid, *row in rows]
-    return [(rowid, one) for rowid, one in found if not _BESIDE.match(one.name)]
+    found = [
+        (rowid, Definition(str(kind), str(name), str(table), None if sql is None else str(sql)))
+        for rowid, kind, name, table, sql in rows
+    ]
+    return [(rowid, one) for rowid, one in found if one.table != _BESIDE]
 
 
 def _likeness(one: str, other: str) -> float:
