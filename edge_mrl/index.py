@@ -312,8 +312,7 @@ class Index:
     def select(self, filter: Mapping[str, Any]) -> list[str]:  # noqa: A002 - see search
         """Ids of the documents that match a filter, sorted."""
         with self._store.reading() as view:
-            keys = [int(key) for key in view.select(filter)]
-            return sorted(self._store.ids(keys).values())
+            return view.ids_where(filter)
 
     def ids_of_sources(self) -> Iterator[tuple[str, str]]:
         """The id and the source of each document that was read from a file."""

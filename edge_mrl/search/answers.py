@@ -119,6 +119,8 @@ def answer(
         by_row = {found.key for ranking in rankings for found in ranking if found.row is not None}
         by_word = [key for key in keys if key not in by_row]
         documents = view.documents(keys, sound=True)
+        for document in documents.values() if options.filter else ():
+            view.require_match(options.filter or {}, document.metadata)
         places = view.places(sorted(by_row), sound=True)
         places |= view.places(by_word, partial=True, sound=True)
         if view.damaged == before:

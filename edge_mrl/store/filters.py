@@ -12,7 +12,7 @@ from typing import Any
 from edge_mrl.documents import metadata_problem, shorten, text_problem, value_problem
 from edge_mrl.errors import UsageError
 
-__all__ = ["compile_filter", "field_rows"]
+__all__ = ["Field", "compile_filter", "field_rows", "kind_of"]
 
 #: How a value is compared: only with values of its own kind, so that "2" never equals 2.
 NULL, BOOL, NUMBER, TEXT = range(4)
@@ -70,10 +70,11 @@ def _walk(name: str, value: Any) -> Iterator[Field]:
         for inner in value:
             yield from _walk(name, inner)
     else:
-        yield (name, *_kind(value))
+        yield (name, *kind_of(value))
 
 
-def _kind(value: Any) -> tuple[int, Any]:
+def kind_of(value: Any) -> tuple[int, Any]:
+    """A value's kind, and the value as it is compared within its kind."""
     if value is None:
         return NULL, 0
     if isinstance(value, bool):
@@ -148,7 +149,7 @@ def _operator(name: str, pair: tuple[str, Any], depth: int, conditions: list[int
     if operator in simple:
         return simple[operator](name, value)
     if operator in _COMPARE:
-        kind, bound = _kind(_scalar(name, value))
+        kind, bound = kind_of(_scalar(name, value))
         if kind not in (NUMBER, TEXT):
             raise UsageError(f"filter {name!r} {operator}: expected a number or a string")
         return f"{_LEAF} AND kind = ? AND value {_COMPARE[operator]} ?", [name, kind, bound]
@@ -162,7 +163,7 @@ def _operator(name: str, pair: tuple[str, Any], depth: int, conditions: list[int
 
 
 def _equal(name: str, value: Any) -> Query:
-    kind, bound = _kind(_scalar(name, value))
+    kind, bound = kind_of(_scalar(name, value))
     return f"{_LEAF} AND kind = ? AND value = ?", [name, kind, bound]
 
 
@@ -171,7 +172,7 @@ def _any_of(name: str, values: Any) -> Query:
         raise UsageError(f"filter {name!r}: expected a list of values, got {shorten(values)}")
     kinds: dict[int, list[Any]] = {}
     for value in values:
-        kind, bound = _kind(_scalar(name, value))
+        kind, bound = kind_of(_scalar(name, value))
         kinds.setdefault(kind, []).append(bound)
     if not kinds:
         return f"{_LEAF} AND 0", [name]

@@ -17,12 +17,14 @@ from edge_mrl.store.codefile.cache import CodeCache
 from edge_mrl.store.codefile.state import read_state
 from edge_mrl.store.filters import compile_filter
 from edge_mrl.store.keywords import match_expression
+from edge_mrl.store.matching import matches
 from edge_mrl.store.records import (
     DOCUMENT_COLUMNS,
     Binding,
     decode_full,
     decode_metadata,
     decode_spans,
+    document_check,
     sound_document,
     sound_passages,
 )
@@ -175,6 +177,32 @@ class View:
         sql, values = compile_filter(where)
         keys = [key for (key,) in self._connection.execute(sql, values)]
         return np.unique(np.array(keys, np.int64))
+
+    def ids_where(self, where: Mapping[str, Any]) -> list[str]:
+        """Ids of the documents that a filter selects, sorted; each is compared with the filter.
+
+        Raises:
+            DamagedError: The index of metadata is not what was written.
+        """
+        keys = [int(key) for key in self.select(where)]
+        columns = "key, id, metadata, source, hash, crc"
+        rows = select_rows(self._connection, columns, "key", keys)
+        if len(rows) < len(keys):
+            raise DamagedError("its index of metadata cannot be trusted")
+        for *values, crc in rows:
+            # Of a document that is damaged itself, the index may know better.
+            if document_check(*values) == crc:
+                self.require_match(where, decode_metadata(values[2]))
+        return sorted(name for _, name, *_ in rows)
+
+    def require_match(self, where: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+        """Check that a document that the index of metadata selected does match.
+
+        Raises:
+            DamagedError: It does not.
+        """
+        if not matches(where, metadata):
+            raise DamagedError("its index of metadata cannot be trusted")
 
     def keyword_matches(
         self, query: str, *, k: int, where: Mapping[str, Any] | None = None

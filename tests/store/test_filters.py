@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_mrl.errors import UsageError
+from edge_mrl.errors import DamagedError, UsageError
+from edge_mrl.search import QueryVectors, SearchOptions, answer
+from edge_mrl.store import check, matching
 from edge_mrl.store.filters import MAX_CONDITIONS, MAX_DEPTH, compile_filter, field_rows
-from tests.support.stores import entry, open_store
+from tests.support.stores import DIM, entry, open_store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +36,14 @@ METADATA: list[dict[str, Any]] = [
 def selected(store: Store, where: dict[str, Any]) -> set[int]:
     with store.reading() as view:
         keys = [int(key) for key in view.select(where)]
-        return {int(document.id) for document in view.documents(keys).values()}
+        found = {document.id for document in view.documents(keys).values()}
+        # Compared with the documents themselves, the same ones match.
+        everything = view.documents([int(key) for key in view.select({})])
+        assert found == {
+            one.id for one in everything.values() if matching.matches(where, one.metadata)
+        }
+        assert view.ids_where(where) == sorted(found)
+        return {int(name) for name in found}
 
 
 @pytest.fixture(scope="module")
@@ -214,3 +224,28 @@ def test_filters_follow_changes_of_metadata(store: Store, tmp_path: Path) -> Non
         assert selected(own, {"x": {"$in": [2, 3]}}) == {1, 2}
         own.delete(["1"])
         assert selected(own, {"x": {"$exists": True}}) == {2}
+
+
+def test_value_that_is_damaged_in_the_index_never_selects_a_wrong_document(tmp_path: Path) -> None:
+    with open_store(tmp_path / "s.db") as store:
+        store.put([entry(f"d{n}", f"text {n}", fill=n + 1, n=n) for n in range(6)])
+        with store.writing(), store.locked() as (connection, _):
+            connection.execute("UPDATE fields SET value = 2 WHERE value = 5")
+        query = QueryVectors(np.ones(DIM, np.int8), None)
+        for mode in ("vector", "keyword", "hybrid"):
+            options = SearchOptions(filter={"n": 2}, mode=mode)  # type: ignore[arg-type]
+            with (
+                pytest.raises(DamagedError, match=r"index of metadata .*check --repair"),
+                store.reading() as view,
+            ):
+                answer(view, ["text"], [query], options)
+        with pytest.raises(DamagedError, match="index of metadata"), store.reading() as view:
+            view.ids_where({"n": {"$lt": 3}})
+        with store.reading() as view:
+            assert view.ids_where({"n": 3}) == ["d3"]  # what is not hit answers as ever
+        (problem,) = check(store).problems
+        assert problem == "fields: values are missing from the index of metadata"
+        assert check(store, repair=True).repaired == (problem,)
+        with store.reading() as view:
+            assert view.ids_where({"n": {"$gte": 5}}) == ["d5"]
+            assert [hit.id for hit in answer(view, ["text"], [query], options)[0]] == ["d2"]
