@@ -219,7 +219,7 @@ class Pusher:
         Returns:
             What became of them; empty if another process has begun a push in the meantime.
         """
-        verdicts = _without_vectors(waiting)
+        verdicts = _without_content(waiting)
         if verdicts:
             return self._take(verdicts)
         items, verdicts = self._items(waiting, with_text=self._enrollment.with_text)
@@ -384,9 +384,14 @@ class Pusher:
         return result
 
 
-def _without_vectors(waiting: Sequence[Outgoing]) -> list[Verdict]:
-    """Documents that cannot be sent, because neither their vectors nor their text are here."""
+def _without_content(waiting: Sequence[Outgoing]) -> list[Verdict]:
+    """Documents that cannot be sent: damaged ones, and those with neither vectors nor text here."""
+    damaged = "it is not what was stored: put it again, or delete it"
     return [
+        Verdict(one.id, one.stamp, replica.DAMAGED, detail=damaged)
+        for one in waiting
+        if one.damaged
+    ] + [
         Verdict(one.id, one.stamp, replica.NO_VECTORS)
         for one in waiting
         if one.vectors is None and one.document is not None and not one.document.text

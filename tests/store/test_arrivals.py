@@ -12,6 +12,7 @@ from edge_mrl.documents import Document
 from edge_mrl.errors import EdgeMrlError, NetworkError
 from edge_mrl.store import Entry, Store, check, replica
 from edge_mrl.store.replica.outbox import NEVER, UNKNOWN, Known, known_versions, write_versions
+from edge_mrl.store.replica.withheld import WITHHELD_COLUMNS
 from edge_mrl.wire import COUNTER_BITS, Item, Version, now_ms
 from tests.support.stores import DIM, FULL_DIM, full_entry, live_codes, open_enrolled, open_store
 
@@ -115,6 +116,36 @@ def test_version_that_cannot_be_stored_is_kept_until_a_newer_one_comes(store: St
     assert replica.count_dead_letters(store) == 0
     (mine,) = replica.outgoing(store, limit=9)
     assert mine.stamp == LATER + 10
+
+
+@pytest.mark.parametrize("column", WITHHELD_COLUMNS.split(", "))
+def test_damaged_version_that_is_withheld_is_left_out_and_named(column: str, store: Store) -> None:
+    letters = [
+        replica.Withheld(name, Version(7, "other"), False, replica.UNREADABLE, "too deep")
+        for name in ("x", "y")
+    ]
+    replica.apply_pulled(store, [], cursor=7, withheld=letters)
+    with store.writing(), store.locked() as (connection, _):
+        wrong = {"id": "'z'", "stamp": str(1 << 61), "metadata": "x'ff'"}.get(column, "'odd'")
+        connection.execute(f"UPDATE withheld SET {column} = {wrong} WHERE id = 'x'")
+    name = "z" if column == "id" else "x"
+    found = {one.id: (one.reason, one.document) for one in replica.list_dead_letters(store)}
+    assert found == {name: ("damaged", None), "y": ("unreadable", None)}
+    assert replica.count_dead_letters(store) == 2
+    replica.local_sums(store)
+    replica.ask_for_unreadable(store)
+    assert replica.requeue_dead_letters(store) == (1, [])
+    (problem,) = check(store).problems
+    assert problem == f"sync: withheld of document {name!r} is damaged"
+    if column == "device":
+        assert replica.drop_dead_letters(store, [name]) == 1
+    elif column == "stamp":  # what is damaged says nothing of the time
+        store.put([full_entry("x", "mine")])
+        (mine,) = replica.outgoing(store, limit=9)
+        assert mine.stamp < (now_ms() + 60_000) << COUNTER_BITS
+    else:
+        assert check(store, repair=True).repaired == (problem,)
+    assert [one.id for one in replica.list_dead_letters(store)] == ["y"]
 
 
 def test_applying_twice_changes_nothing(store: Store) -> None:

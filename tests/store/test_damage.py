@@ -84,8 +84,9 @@ QUESTIONS: dict[str, Callable[[Store], tuple[list[str], set[str]]]] = {
         [
             f"{one.id} {one.document and one.document.text}"
             for one in replica.outgoing(store, limit=9)
+            if not one.damaged
         ],
-        set(),
+        {one.id for one in replica.outgoing(store, limit=9) if one.damaged},
     ),
     "letters": lambda store: ([repr(replica.list_dead_letters(store))], set()),
 }

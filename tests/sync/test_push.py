@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 import pytest
 
 from edge_mrl.documents import Document
@@ -123,6 +125,34 @@ def test_document_without_text_and_vectors_becomes_a_dead_letter(
         (letter,) = client.dead_letters()
     assert (letter.id, letter.reason) == ("a", "no_vectors")
     assert other.index.get(["a"])
+
+
+def test_damaged_documents_are_set_aside_and_the_others_arrive(new_device: NewDevice) -> None:
+    device, other = new_device("one"), new_device("other")
+    device.index.put(documents(6))
+    with sqlite3.connect(device.index.path, isolation_level=None) as connection:
+        connection.execute("UPDATE documents SET text = 'forged' WHERE id = 'd001'")
+        connection.execute("UPDATE passages SET crc = crc + 1 WHERE document = 3")
+        connection.execute("UPDATE fulls SET vectors = x'00' WHERE document = 4")
+        connection.execute("UPDATE outbox SET crc = crc + 1 WHERE id = 'd004'")
+        connection.execute("UPDATE outbox SET id = 'd009' WHERE id = 'd005'")  # no such document
+    connection.close()
+    outcome = device.client.sync_once()
+    assert outcome.done
+    assert (outcome.pushed, outcome.dead) == (4, 2)
+    assert replica.queue_of(device.index.store).items == 0
+    letters = device.client.dead_letters()
+    assert [(one.id, one.reason, one.document and one.document.text) for one in letters] == [
+        ("d001", "damaged", None),
+        ("d002", "damaged", "the cat 2"),
+    ]
+    assert all("put it again, or delete it" in one.detail for one in letters)
+    assert other.client.sync_once().pulled == 4
+    device.index.put(documents(6))  # as the letters say
+    assert device.client.dead_letters() == []
+    assert device.client.sync_once().pushed == 2
+    assert other.client.sync_once().pulled == 2
+    assert other.client.sync_once().done
 
 
 def test_vectors_that_were_not_kept_are_made_again(new_device: NewDevice) -> None:

@@ -12,6 +12,7 @@ from edge_mrl.lazy import lazily
 if TYPE_CHECKING:
     from edge_mrl.store.replica.arrivals import Applied, apply_pulled, concerns_documents
     from edge_mrl.store.replica.dead_letters import (
+        DAMAGED,
         DELETED_ELSEWHERE,
         NO_VECTORS,
         REPLACED_ELSEWHERE,
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from edge_mrl.store.replica.withheld import UNREADABLE, Withheld, ask_for_unreadable
 
 __all__ = [
+    "DAMAGED",
     "DELETED_ELSEWHERE",
     "MAX_QUEUE_BYTES",
     "NO_VECTORS",
@@ -132,6 +134,7 @@ __getattr__ = lazily(
         "arrivals": ("Applied", "apply_pulled", "concerns_documents"),
         "dead_letters": (
             "DELETED_ELSEWHERE",
+            "DAMAGED",
             "NO_VECTORS",
             "REPLACED_ELSEWHERE",
             "DeadLetter",

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edge_mrl.documents import Document, clean
-from edge_mrl.errors import DamagedError
+from edge_mrl.documents import Document, clean, id_problem
 from edge_mrl.store.records import checksum, decode_metadata, text_hash
 from edge_mrl.store.replica.enrollment import require
 from edge_mrl.store.replica.outbox import Queued, restamp, write_queue
@@ -18,6 +17,7 @@ from edge_mrl.store.replica.withheld import (
     UNREADABLE,
     ask_again,
     count_withheld,
+    damaged_withheld,
     drop_withheld,
     list_withheld,
 )
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from edge_mrl.store.store import Store
 
 __all__ = [
+    "DAMAGED",
     "DELETED_ELSEWHERE",
     "NO_VECTORS",
     "REPLACED_ELSEWHERE",
@@ -44,6 +45,7 @@ __all__ = [
 #: Reasons why a version is not sent, beside those of a server: "invalid", "too_large", "forbidden".
 DELETED_ELSEWHERE = "deleted_elsewhere"
 NO_VECTORS = "no_vectors"
+DAMAGED = "damaged"
 REPLACED_ELSEWHERE = "replaced_elsewhere"
 #: Reasons of letters that hold a text which the store does not have any more.
 _HOLD_TEXT = (DELETED_ELSEWHERE, REPLACED_ELSEWHERE)
@@ -61,7 +63,8 @@ class DeadLetter:
             "deleted_elsewhere", if another device deleted the document; "replaced_elsewhere", if another
             device wrote another text under this id, and this is the one that was here; "unreadable", if
             another device's version arrived and cannot be stored; "lost", if a restored server lacks
-            another device's version, and nothing here could send it.
+            another device's version, and nothing here could send it; "damaged", if the document, or what
+            is known of the version, is not what was stored.
         since_ms: Since when it is a dead letter, in milliseconds since 1970.
         deleted: Whether the version is a deletion.
         document: The document; None for a deletion, and where it is not here.
@@ -90,19 +93,19 @@ def count_dead_letters(store: Store) -> int:
 def list_dead_letters(store: Store) -> list[DeadLetter]:
     """All dead letters, ordered by id; of one document, what arrived comes behind what is not sent.
 
-    Raises:
-        DamagedError: A dead letter is not what was written.
+    One that is not what was written is there with the reason "damaged", and nothing else.
     """
     query = f"SELECT {', '.join(_DEAD)} FROM dead ORDER BY id"  # noqa: S608 - own names
     with store.locked() as (connection, _):
         rows = connection.execute(query).fetchall()
         withheld = list_withheld(connection)
-    here = store.get([name for name, *_ in rows])
-    letters = []
+        letters = [_damaged(name) for name in damaged_withheld(connection)]
+    here = _sound_documents(store, [name for name, *_ in rows])
     for *values, crc, detail in rows:
         name, stamp, reason, since_ms, deleted, metadata, text = values
         if checksum(*values) != crc:
-            raise DamagedError(f"the dead letter of document {name!r} cannot be trusted")
+            letters.append(_damaged(clean(str(name))))
+            continue
         document = None if deleted else here.get(name)
         if text is not None:
             document = Document(name, text, decode_metadata(metadata))
@@ -119,14 +122,26 @@ def list_dead_letters(store: Store) -> list[DeadLetter]:
     return sorted(letters, key=lambda letter: (letter.id, letter.device != ""))
 
 
+def _damaged(name: str) -> DeadLetter:
+    detail = "what is known of it is damaged: `edge-mrl check --repair` drops it"
+    return DeadLetter(name, DAMAGED, 0, deleted=False, document=None, detail=detail)
+
+
+def _sound_documents(store: Store, names: Sequence[str]) -> dict[str, Document]:
+    with store.reading() as view, store.locked() as (connection, _):
+        known = [name for name in names if id_problem(name) is None]
+        keys = [key for (key,) in select_rows(connection, "key", "id", known)]
+        return {one.id: one for one in view.documents(keys, sound=True).values()}
+
+
 def replaced_texts(store: Store, ids: Sequence[str]) -> dict[str, bytes]:
     """Hashes of the texts that other devices have replaced, by id, of those documents that have one."""
     with store.locked() as (connection, _):
-        rows = select_rows(connection, "id, reason, text", "id", ids, "dead")
+        rows = select_rows(connection, ", ".join(_DEAD[:-1]), "id", ids, "dead")
     return {
-        name: text_hash(text)
-        for name, reason, text in rows
-        if reason == REPLACED_ELSEWHERE and text is not None
+        values[0]: text_hash(values[-1])
+        for *values, crc in rows
+        if values[2] == REPLACED_ELSEWHERE and values[-1] is not None and checksum(*values) == crc
     }
 
 
@@ -145,7 +160,7 @@ def requeue_dead_letters(
     """
     wanted = None if ids is None else set(ids)
     found = [letter for letter in list_dead_letters(store) if wanted is None or letter.id in wanted]
-    letters = [letter for letter in found if not letter.device]
+    letters = [letter for letter in found if not letter.device and letter.stamp]
     gone = [letter for letter in letters if letter.reason in _HOLD_TEXT]
     again = [letter for letter in letters if letter.reason not in _HOLD_TEXT]
     # Put again, they are this device's: their writer has not sent them since the server lost them.

@@ -13,6 +13,7 @@ from dataclasses import astuple, dataclass, fields, replace
 from edge_mrl.errors import DamagedError
 from edge_mrl.store.records import checksum
 from edge_mrl.store.replica.agreement import move_sums
+from edge_mrl.store.replica.withheld import drop_withheld, list_withheld
 from edge_mrl.store.statements import insert_into, select_rows
 from edge_mrl.wire import Version, latest_stamp, next_stamp, now_ms
 
@@ -268,7 +269,7 @@ def note(
     names = [change.id for change in changes]
     known = known_versions(connection, names)
     # Of versions that could not be stored here, the next one must be the newer one too.
-    withheld = dict(select_rows(connection, "id, stamp", "id", names, "withheld"))
+    withheld = {one.id: one.version.stamp for one in list_withheld(connection, names)}
     versions, rows = {}, []
     for change in changes:
         before = known.get(change.id)
@@ -284,7 +285,7 @@ def note(
     write_queue(connection, rows)
     # A letter about an older version is of no use any more.
     connection.executemany("DELETE FROM dead WHERE id = ?", [(name,) for name in names])
-    connection.executemany("DELETE FROM withheld WHERE id = ?", [(name,) for name in withheld])
+    drop_withheld(connection, names)
     write_enrollment(connection, replace(enrollment, last=clock.last))
 
 

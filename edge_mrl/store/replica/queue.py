@@ -14,6 +14,7 @@ from edge_mrl.errors import DamagedError
 from edge_mrl.store.file import named_damage
 from edge_mrl.store.replica.dead_letters import move_to_dead_letters
 from edge_mrl.store.replica.enrollment import require
+from edge_mrl.store.replica.mending import mend_queue
 from edge_mrl.store.replica.outbox import (
     NEVER,
     Known,
@@ -46,6 +47,9 @@ __all__ = [
     "settle_push",
 ]
 
+#: How often a queue that is damaged is read again after it was made again.
+_MENDED = 2
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outgoing:
@@ -59,6 +63,7 @@ class Outgoing:
         spans: Offsets (start, end) of its n passages, in characters.
         vectors: float16[n, full_dim], its full vectors; None if they have to be made again from the text.
         device: The device that wrote the version; None for this one.
+        damaged: Whether the document is not what was stored; then it is empty, too.
     """
 
     id: str
@@ -68,6 +73,7 @@ class Outgoing:
     spans: Sequence[tuple[int, int]] = ()
     vectors: NDArray[np.float16] | None = None
     device: str | None = None
+    damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,32 +138,45 @@ def outgoing(store: Store, *, limit: int, after: int = 0) -> list[Outgoing]:
         limit: Return at most this many documents.
         after: Only those with a larger stamp.
 
-    Raises:
-        DamagedError: A row or a document is not what was written.
+    Returns:
+        The documents. A queue that is damaged is made again first, from versions and documents; a
+        document that is damaged is there without its content.
     """
+    for _ in range(_MENDED):
+        if (found := _outgoing(store, limit, after)) is not None:
+            return found
+        with store.writing(), store.locked() as (connection, _):
+            mend_queue(connection)
+    raise named_damage(store.path, DamagedError("the queue cannot be trusted"))
+
+
+def _outgoing(store: Store, limit: int, after: int) -> list[Outgoing] | None:
+    """The same; None if the queue itself is damaged."""
     query = (
         "SELECT id, stamp, deleted, bytes, crc FROM outbox WHERE stamp > ? ORDER BY stamp LIMIT ?"
     )
     with store.reading() as view, store.locked() as (connection, _):
         rows = connection.execute(query, (after, limit)).fetchall()
-        for name, stamp, deleted, size, crc in rows:
-            if queue_crc(name, stamp, deleted, size) != crc:
-                raise DamagedError(f"the queue's row of document {name!r} cannot be trusted")
+        if any(queue_crc(*values) != crc for *values, crc in rows):
+            return None
         live = [name for name, _, deleted, *_ in rows if not deleted]
         keys = {name: key for key, name in select_rows(connection, "key, id", "id", live)}
-        documents = view.documents(list(keys.values()))
-        places = view.places(list(keys.values()), partial=True)
+        if len(keys) < len(live):
+            return None
+        documents = view.documents(list(keys.values()), sound=True)
+        places = view.places(list(keys.values()), partial=True, sound=True)
         fulls = _fulls(connection, store, list(keys.values()))
+        damaged = set(view.damaged)
         writers = _other_writers(connection, [name for name, *_ in rows])
     found = []
     for name, stamp, deleted, *_ in rows:
         if deleted:
             found.append(Outgoing(name, stamp, deleted=True, device=writers.get(name)))
             continue
-        if name not in keys:
-            problem = DamagedError(f"document {name!r} waits to be sent, and is not there")
-            raise named_damage(store.path, problem)
         key = keys[name]
+        if key in damaged:
+            found.append(Outgoing(name, stamp, deleted=False, damaged=True))
+            continue
         spans = places[key][1] if key in places else []
         vectors = fulls.get(key)
         if not spans:
@@ -186,8 +205,8 @@ def _fulls(
     found = {}
     rows = select_rows(connection, "document, crc, vectors", "document", keys, "fulls")
     for key, crc, data in rows:
-        if zlib.crc32(data, key) != crc:
-            raise DamagedError(f"the full vectors of document {key} cannot be trusted")
+        if not isinstance(data, bytes) or zlib.crc32(data, key) != crc:
+            continue  # made again, too
         found[key] = np.frombuffer(data, "<f2").reshape(-1, dim)
     return found
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from edge_mrl._version import __version__
 from edge_mrl.documents import Document, clean
-from edge_mrl.errors import DamagedError
 from edge_mrl.store.records import checksum, decode_metadata
 from edge_mrl.store.replica.agreement import add_pending
 from edge_mrl.store.statements import insert_into, select_rows
@@ -33,6 +32,7 @@ __all__ = [
     "ask_again",
     "ask_for_unreadable",
     "count_withheld",
+    "damaged_withheld",
     "drop_withheld",
     "forget_withheld",
     "list_withheld",
@@ -108,27 +108,34 @@ def write_withheld(
 def list_withheld(
     connection: sqlite3.Connection, ids: Sequence[str] | None = None
 ) -> list[Withheld]:
-    """What is withheld, ordered by id.
+    """What is withheld, ordered by id, without rows that are damaged.
 
     Args:
         connection: The store's connection.
         ids: Of which documents; None for all.
-
-    Raises:
-        DamagedError: A row is not what was written.
     """
+    found = (_read(row) for row in _rows(connection, ids))
+    return [one for one in found if one is not None]
+
+
+def damaged_withheld(connection: sqlite3.Connection) -> list[str]:
+    """Ids of rows that are not what was written, as they are now."""
+    return [clean(str(row[0])) for row in _rows(connection, None) if _read(row) is None]
+
+
+def _rows(connection: sqlite3.Connection, ids: Sequence[str] | None) -> list[tuple[object, ...]]:
     columns = ", ".join(_COLUMNS)
     if ids is None:
-        rows = connection.execute(f"SELECT {columns} FROM withheld ORDER BY id").fetchall()  # noqa: S608
-    else:
-        rows = sorted(select_rows(connection, columns, "id", ids, "withheld"))
-    return [_read(row) for row in rows]
+        return connection.execute(f"SELECT {columns} FROM withheld ORDER BY id").fetchall()  # noqa: S608
+    found = select_rows(connection, columns, "id", ids, "withheld")
+    return sorted(found, key=lambda row: str(row[0]))
 
 
-def _read(row: Sequence[object]) -> Withheld:
+def _read(row: Sequence[object]) -> Withheld | None:
+    """What a row says; None if it is not what was written."""
     *values, crc = row
     if checksum(*values) != crc:  # type: ignore[arg-type]  # what the columns hold
-        raise DamagedError(f"what is known of document {values[0]!r} cannot be trusted")
+        return None
     name, stamp, device, deleted, reason, detail, since_ms, program, metadata, text, again = values
     assert isinstance(name, str)
     document = None
