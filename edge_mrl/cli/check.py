@@ -15,8 +15,9 @@ HELP = "check a store for damage"
 _EPILOG = """\
 Compares every document, passage, code and full vector with its checksum, the indexes of metadata and
 words with the documents, and the code file with the database. --repair makes again what can be: indexes,
-lists, counters, the queue for the server, and the code file. A damaged document cannot be repaired: index
-its file again, or delete it.
+lists, counters, the queue for the server, and the code file. Where the file itself is damaged, it writes
+what can be read anew; that needs free space of twice the store's size. A damaged document cannot be
+repaired: index its file again, or delete it.
 
 exit codes: 0 sound, or repaired; 1 damaged; 2 wrong usage, or the store cannot be read
 """
@@ -41,8 +42,10 @@ def run(args: argparse.Namespace) -> int:
         total = index.count().documents
         with Progress("checking", total, quiet=args.quiet or args.json) as bar:
             health = index.check(repair=args.repair, advance=bar.advance)
+        encrypted = index.store.encrypted
     if args.json:
-        print_json({"sound": health.sound, **dataclasses.asdict(health)})
+        facts = {"sound": health.sound, "encrypted": encrypted}
+        print_json({**facts, **dataclasses.asdict(health)})
         return 0 if health.sound else 1
     for text in health.repaired:
         print(f"repaired: {text}")
@@ -51,5 +54,5 @@ def run(args: argparse.Namespace) -> int:
     for text in () if args.quiet else health.notes:
         print(f"note: {text}")
     if health.sound and not args.quiet:
-        print(f"sound: {count(health.documents, 'document')}")
+        print(f"sound: {count(health.documents, 'document')}{', encrypted' if encrypted else ''}")
     return 0 if health.sound else 1

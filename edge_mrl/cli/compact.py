@@ -31,11 +31,12 @@ def run(args: argparse.Namespace) -> int:
     """Compact and print what was given back."""
     with open_existing(args) as index:
         done = index.compact()
+        encrypted = index.store.encrypted
     if args.json:
-        print_json(dataclasses.asdict(done))
+        print_json({"encrypted": encrypted, **dataclasses.asdict(done)})
     elif not args.quiet:
         print(
             f"{size(done.before_bytes)} before, {size(done.after_bytes)} now; "
-            f"{done.rows_dropped:,} deleted passages dropped"
+            f"{done.rows_dropped:,} deleted passages dropped{', encrypted' if encrypted else ''}"
         )
     return 0

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from edge_mrl.documents import Document
-from edge_mrl.errors import DamagedError
 from edge_mrl.store import Store, check, replica
 from edge_mrl.store.replica.outbox import NEVER, UNKNOWN, known_versions
 from tests.support.stores import FULL_DIM, entry, full_entry, open_enrolled, open_store
@@ -80,14 +79,16 @@ def test_vectors_beyond_the_bound_are_left_out(path: Path) -> None:
         assert second.vectors is None  # made again from the text
 
 
-def test_damaged_row_is_not_sent(store: Store) -> None:
-    store.put([full_entry("a")])
+def test_damaged_row_is_not_sent_but_made_again(store: Store) -> None:
+    store.put([full_entry("a"), full_entry("b")])
+    before = replica.outgoing(store, limit=9)
     with store.locked() as (connection, _):
-        connection.execute("UPDATE outbox SET deleted = 1")
-    with pytest.raises(DamagedError, match="the queue's row of document 'a'"):
-        replica.outgoing(store, limit=9)
-    with store.locked() as (connection, _):
-        connection.execute("UPDATE outbox SET deleted = 0")
+        connection.execute("UPDATE outbox SET deleted = 1 WHERE id = 'a'")
+    again = replica.outgoing(store, limit=9)
+    assert [(one.id, one.stamp, one.deleted, one.document) for one in again] == [
+        (one.id, one.stamp, False, one.document) for one in before
+    ]
+    assert check(store).sound
 
 
 def test_accepted_version_leaves_the_queue_and_its_vectors_go(store: Store) -> None:

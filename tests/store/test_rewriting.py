@@ -112,6 +112,10 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
 }  # fmt: skip
 
 
+#: Kinds where a table, though not one of documents, cannot be read to its end.
+UNREADABLE = ("the queue", "the versions", "settings")
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("rewriting") / "whole.db"
@@ -166,7 +170,9 @@ def test_damage_to_the_structure_is_named_and_heals(kind: str, whole: Path, tmp_
         assert not any("gone" in text for text in health.repaired)
         assert mended(store, health) == {f"d{n}" for n in range(NUMBER)}
         assert check(store, repair=True).sound
-    assert sorted(file.name for file in tmp_path.iterdir() if "codes" not in file.name) == ["s.db"]
+    # What could not be read to its end is kept.
+    files = {file.name for file in tmp_path.iterdir() if "codes" not in file.name}
+    assert files == ({"s.db", "s.db-damaged"} if kind in UNREADABLE else {"s.db"})
     with Store.open(path) as store:
         assert check(store).sound
         assert store.count().documents == NUMBER

@@ -130,6 +130,11 @@ def _lost(rescued: Rescued) -> tuple[str, ...]:
         parts.append(f"{more} more")
     if rescued.unnamed:
         parts.append(f"{rescued.unnamed} whose ids are lost too")
+    if rescued.tables and not parts:
+        names = ", ".join(rescued.tables)
+        return (
+            f"not all rows of {names} could be read (the former file is kept as {rescued.kept})",
+        )
     if not parts:
         return ()
     text = f"documents that could not be read are gone: {', '.join(parts)}: put them again"

@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,11 +50,13 @@ class Rescued:
     Attributes:
         lost: Ids of documents that could not be read, as far as they are known.
         unnamed: How many more there were.
+        tables: Names of tables that could not be read to their end.
         kept: The name of the former file, where something was lost.
     """
 
     lost: tuple[str, ...] = ()
     unnamed: int = 0
+    tables: tuple[str, ...] = ()
     kept: str | None = None
 
 
@@ -70,6 +72,12 @@ def rewrite(store: Store, repair: Callable[[sqlite3.Connection], None]) -> Rescu
         StoreError: There is not enough space, or what the store is bound to cannot be read. It is as it
             was.
     """
+    if store.encrypted:
+        # Of an encrypted page with a wrong bit nothing can be read, and SQLCipher lets a connection that
+        # has seen one read and write no more.
+        raise StoreError(
+            f"{store.path} is damaged, and is encrypted: restore a copy, or make it again"
+        )
     target = _unfinished(store)
     with store.locked() as (connection, cache):
         try:
@@ -80,7 +88,7 @@ def rewrite(store: Store, repair: Callable[[sqlite3.Connection], None]) -> Rescu
                 rescued = _carry(old, new, store.path)
                 with transaction(new, "IMMEDIATE"):
                     repair(new)
-                if rescued.lost or rescued.unnamed:
+                if rescued.lost or rescued.unnamed or rescued.tables:
                     rescued = _keep(store, old, rescued)
                 _copy_over(new, connection, partial(_require_same, old, version, store.path))
         except OSError as error:
@@ -118,15 +126,13 @@ def _carry(old: sqlite3.Connection, new: sqlite3.Connection, path: Path) -> Resc
             for (name,) in new.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             if name not in _MADE and not name.startswith(("keywords_", "sqlite_"))
         ]
-        _carry_private(old, new, tables)
-        for table in tables:
-            _carry_table(old, new, table)
+        broken = tuple(table for table in tables if _carry_table(old, new, table))
         if new.execute("SELECT 1 FROM binding").fetchone() is None:
             raise StoreError(
                 f"{path} is damaged (what it is bound to cannot be read): restore a copy, or make the "
                 "store again"
             )
-        return _missing(old, new)
+        return replace(_missing(old, new), tables=broken)
 
 
 @contextmanager
@@ -143,21 +149,14 @@ def _readable(old: sqlite3.Connection) -> Iterator[None]:
         old.execute("ROLLBACK")
 
 
-def _carry_private(old: sqlite3.Connection, new: sqlite3.Connection, tables: list[str]) -> None:
-    """Make the table that encrypted stores have beside the others."""
-    query = "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = 'private'"
-    row = old.execute(query).fetchone()
-    if row is not None:
-        new.execute(row[0])
-        tables.append("private")
-
-
-def _carry_table(old: sqlite3.Connection, new: sqlite3.Connection, table: str) -> None:
+def _carry_table(old: sqlite3.Connection, new: sqlite3.Connection, table: str) -> bool:
+    """Copy a table's rows; returns whether some may be missing."""
     info = new.execute(f"PRAGMA table_info({table})").fetchall()
     names = [row[1] for row in info]
     keys = ", ".join(row[1] for row in sorted(info, key=lambda row: row[5]) if row[5])
     by_number = "WITHOUT ROWID" not in _definition(new, table)
-    for row in Source(old, table, ", ".join(names), None if by_number else keys).rows():
+    source = Source(old, table, ", ".join(names), None if by_number else keys)
+    for row in source.rows():
         values = [1, *row[1:]] if table in _SINGLE else list(row)
         for place, (_, _, kind, needed, _, key) in enumerate(info):
             if values[place] is None and (needed or key):
@@ -167,6 +166,7 @@ def _carry_table(old: sqlite3.Connection, new: sqlite3.Connection, table: str) -
         except new.IntegrityError:
             if _sound(table, names, values):  # the other row of this key is damaged, or the same
                 _insert(new, table, names, values, replace=True)
+    return source.broken
 
 
 def _definition(connection: sqlite3.Connection, table: str) -> str:
@@ -239,7 +239,7 @@ def _keep(store: Store, old: sqlite3.Connection, rescued: Rescued) -> Rescued:
     create_private(kept)
     with closing(store.other(kept)) as copy:
         old.backup(copy)
-    return Rescued(rescued.lost, rescued.unnamed, kept.name)
+    return replace(rescued, kept=kept.name)
 
 
 def _copy_over(

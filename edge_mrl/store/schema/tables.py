@@ -12,7 +12,7 @@ from functools import lru_cache
 from edge_mrl.store.engine.transactions import transaction
 from edge_mrl.store.migrations import MIGRATIONS, MIGRATIONS_TABLE
 
-__all__ = ["definitions", "mend_definitions", "mend_unreadable", "wrong_definitions"]
+__all__ = ["mend_definitions", "mend_unreadable", "wrong_definitions"]
 
 #: What encrypted stores have beside the tables of the migrations.
 _BESIDE = "private"
