@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import struct
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -180,7 +181,7 @@ def _one_state(connection: sqlite3.Connection) -> Iterator[None]:
 
 def _damage_shown() -> tuple[type[Exception], ...]:
     """Errors by which damage shows itself: pages that SQLite cannot read, and rows that nobody wrote."""
-    return (*database_errors(), DamagedError, TypeError, ValueError, OverflowError)
+    return (*database_errors(), DamagedError, TypeError, ValueError, OverflowError, struct.error)
 
 
 def _places(connection: sqlite3.Connection, findings: _Findings) -> None:

@@ -161,8 +161,6 @@ def _outgoing(store: Store, limit: int, after: int) -> list[Outgoing] | None:
             return None
         live = [name for name, _, deleted, *_ in rows if not deleted]
         keys = {name: key for key, name in select_rows(connection, "key, id", "id", live)}
-        if len(keys) < len(live):
-            return None
         documents = view.documents(list(keys.values()), sound=True)
         places = view.places(list(keys.values()), partial=True, sound=True)
         fulls = _fulls(connection, store, list(keys.values()))
@@ -173,8 +171,8 @@ def _outgoing(store: Store, limit: int, after: int) -> list[Outgoing] | None:
         if deleted:
             found.append(Outgoing(name, stamp, deleted=True, device=writers.get(name)))
             continue
-        key = keys[name]
-        if key in damaged:
+        key = keys.get(name)
+        if key is None or key in damaged:  # not there by its name, or not what was stored
             found.append(Outgoing(name, stamp, deleted=False, damaged=True))
             continue
         spans = places[key][1] if key in places else []
