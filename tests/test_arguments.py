@@ -99,6 +99,7 @@ METHODS: dict[str, Callable[[Index, Any], object]] = {
     "reindex progress": lambda index, odd: index.reindex(BUNDLE, progress=odd),
     "reindex tally": lambda index, odd: index.reindex(BUNDLE, tally=odd),
     "reindex again": lambda index, odd: index.reindex(BUNDLE, again=odd),
+    "reindex offline": lambda index, odd: index.reindex(BUNDLE, offline=odd),
     "reindex refused": lambda index, odd: index.reindex(BUNDLE, refused=odd),
 }  # fmt: skip
 #: A string where a list of strings is meant: a TypeError that says so.

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypedDict, Unpack
 
 import numpy as np
@@ -202,6 +203,7 @@ def _check_options(options: ReindexOptions) -> None:
     """
     check_call("progress", options.get("progress"))
     check_flag("again", options.get("again", False))
+    check_flag("offline", options.get("offline", False))
     for name, value, kind in (
         ("refused", options.get("refused"), list),
         ("tally", options.get("tally"), Tally),
