@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tests.faults.plan import Copying
 from tests.support.postgres import Postgres
-from tests.support.serving import admin
+from tests.support.serving import operate
 
 __all__ = ["Database", "Held", "PostgresCluster", "Row", "SqliteFiles", "held"]
 
@@ -66,7 +66,7 @@ class Database(Protocol):
         """What is in a database."""
 
     def copy(self, url: str, how: Copying) -> None:
-        """Copy a database, which a server uses where ``how`` is "live"."""
+        """Copy a database, which a server uses where ``how`` is "live": then PostgreSQL dumps it."""
 
     def put_back(self, url: str, *, said: bool) -> None:
         """Put the copy in the place of a database that no server uses.
@@ -112,7 +112,7 @@ class SqliteFiles:
 
     def copy(self, url: str, how: Copying) -> None:
         if how != "files":
-            admin(url, "backup", f"{url}.copy", "--force")
+            operate(url, "backup", f"{url}.copy", "--force")
             return
         for end in ("", "-wal"):
             if Path(f"{url}{end}").exists():
@@ -120,7 +120,7 @@ class SqliteFiles:
 
     def put_back(self, url: str, *, said: bool) -> None:
         if said:
-            admin(url, "restore", f"{url}.copy")
+            operate(url, "restore", f"{url}.copy")
             return
         for end in ("-wal", "-shm"):
             Path(f"{url}{end}").unlink(missing_ok=True)
@@ -160,16 +160,27 @@ class PostgresCluster:
         assert tenant is not None
         return held(found, {k: np.array(v, np.float16) for k, v in parts.items()}, tenant)
 
-    def copy(self, url: str, how: Copying) -> None:  # noqa: ARG002
+    def copy(self, url: str, how: Copying) -> None:
         name = url.rpartition("/")[2]
+        if how == "live":
+            self._postgres.run_program("pg_dump", "-Fc", "-f", self._dump(name), url)
+            return
+        self._run(f"DROP DATABASE IF EXISTS {name}_copy")
         self._run(f"CREATE DATABASE {name}_copy TEMPLATE {name}")
 
     def put_back(self, url: str, *, said: bool) -> None:
         name = url.rpartition("/")[2]
         self._run(f"DROP DATABASE {name} WITH (FORCE)")
-        self._run(f"CREATE DATABASE {name} TEMPLATE {name}_copy")
+        if self._dump(name).exists():
+            self._run(f"CREATE DATABASE {name}")
+            self._postgres.run_program("pg_restore", "-e", "-d", url, self._dump(name))
+        else:
+            self._run(f"CREATE DATABASE {name} TEMPLATE {name}_copy")
         if said:
-            admin(url, "restored")
+            operate(url, "restored")
+
+    def _dump(self, name: str) -> Path:
+        return self._postgres.folder / f"{name}.dump"
 
     def _run(self, sql: str) -> None:
         self._postgres.run_program(

@@ -1,9 +1,11 @@
 """Databases and stores put back from copies, in any order; then all present copies must be one.
 
     python -m tests.faults.rollback --seeds 0-49
+    python -m tests.faults.rollback --seeds 0-19 --database postgresql
 
 A schedule draws writes, syncs, copies of the server's database and of devices' stores, and their
-return: with `admin restored` or without, once or more. Some devices leave and come back at the end. The
+return: with `admin restore` (PostgreSQL: its own tools, then `admin restored`) or by hand and without a
+word, once or more. Some devices leave and come back at the end. The
 server is a real process that is killed for each restore. The model answer is drawn from the copies
 themselves, before anything is mended: of each document, the newest version that any present copy holds.
 """
@@ -24,8 +26,10 @@ from pathlib import Path
 from edge_mrl import Document, Index, SyncClient
 from edge_mrl.sync.enrollment import enroll
 from edge_mrl_server.storage import accounts, open_database
+from tests.faults.databases import Database, SqliteFiles
+from tests.faults.places import databases
 from tests.support.bundles import TINY
-from tests.support.serving import Serving, admin
+from tests.support.serving import Serving
 
 __all__ = ["Rollback", "run_schedule"]
 
@@ -34,7 +38,7 @@ IDS = tuple(f"d{number}" for number in range(8))
 #: Rounds of syncs in which all present copies must become one.
 CALM = 6
 ENDS = ("", "-wal", "-shm", "-codes", "-sync.json")
-VERSIONS = "SELECT id, stamp, device, deleted FROM {table}"
+VERSIONS = "SELECT id, stamp, device, deleted FROM versions"
 Held = dict[str, tuple[int, str, bool]]
 
 
@@ -43,7 +47,8 @@ class Rollback:
     """A fleet with its server, and what was written.
 
     Attributes:
-        folder: For everything.
+        folder: For stores.
+        database: Where the server's database is.
         rng: Draws the schedule.
         written: Texts by id, stamp and device; None for deletions.
         present: Devices that are there.
@@ -51,19 +56,22 @@ class Rollback:
     """
 
     folder: Path
+    database: Database
     rng: random.Random
     written: dict[tuple[str, int, str], str | None] = field(default_factory=dict)
     present: dict[str, tuple[Index, SyncClient]] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
     server: Serving | None = None
+    url: str = ""
     copies: set[str] = field(default_factory=set)
     unsaid: int = 0
 
     def begin(self) -> None:
         """Start the server, and enroll the devices."""
-        self.server = Serving(self.database, "--quiet")
+        self.url = self.database.new(f"server{self.folder.name}")
+        self.server = Serving(self.url, "--quiet")
         with (
-            open_database(str(self.database), connections=1) as database,
+            open_database(self.url, connections=1) as database,
             database.write() as transaction,
         ):
             invitations = [accounts.create_invitation(transaction, "default") for _ in NAMES]
@@ -71,10 +79,6 @@ class Rollback:
             index = Index.open(self.folder / f"{name}.db", TINY, threads=1)
             enroll(index.store, self.server.url, invitation, name=name, with_text=True)
             self.present[name] = index, SyncClient.open(index)
-
-    @property
-    def database(self) -> Path:
-        return self.folder / "server.db"
 
     def disturb(self) -> None:
         """Write, sync, copy and put back.
@@ -122,7 +126,7 @@ class Rollback:
             else:
                 text = f"{one} of {name} {len(self.written)}"
                 index.put([Document(one, text)])
-            version = _held(self.folder / f"{name}.db", "versions").get(one)
+            version = self._versions(name).get(one)
             if version is not None and (text is None) == version[2]:
                 self.written[one, version[0], version[1]] = text
 
@@ -130,13 +134,9 @@ class Rollback:
         self.present[device or self.rng.choice(list(self.present))][1].sync_once(attempts=2)
 
     def copy(self) -> None:
-        """Copy the server's database."""
+        """Copy the server's database while it runs."""
         self.copies.add("server")
-        with (
-            closing(sqlite3.connect(self.database)) as source,
-            closing(sqlite3.connect(self.folder / "server.copy")) as target,
-        ):
-            source.backup(target)
+        self.database.copy(self.url, "live")
 
     def restore(self) -> None:
         """Kill the server, and put the copy in the place of its database."""
@@ -144,14 +144,10 @@ class Rollback:
             return
         port = self.server.port
         self.server.kill()
-        for end in ("-wal", "-shm"):
-            Path(f"{self.database}{end}").unlink(missing_ok=True)
-        shutil.copy(self.folder / "server.copy", self.database)
-        if self.rng.random() < 0.5:
-            admin(self.database, "restored")
-        else:
-            self.unsaid += 1
-        self.server = Serving(self.database, "--quiet", port=port)
+        said = self.rng.random() < 0.5
+        self.database.put_back(self.url, said=said)
+        self.unsaid += not said
+        self.server = Serving(self.url, "--quiet", port=port)
 
     def save(self) -> None:
         """Copy a device's store, as a backup of the device does."""
@@ -191,7 +187,7 @@ class Rollback:
     def answer(self) -> Held:
         """Of each document, the newest version that a present copy holds, before anything is mended."""
         found: Held = {}
-        for held in [_held(self.database, "documents"), *map(self._versions, self.present)]:
+        for held in [self._served(), *map(self._versions, self.present)]:
             for name, version in held.items():
                 found[name] = max(found.get(name, version), version)
         return found
@@ -206,7 +202,7 @@ class Rollback:
         problems = [
             f"{name} ended with {outcome}" for name, outcome in outcomes.items() if not outcome.done
         ]
-        server = _live(_held(self.database, "documents"))
+        server = _live(self._served())
         for name in self.present:
             problems += self._compare(name, server)
         wanted = _live(expected)
@@ -249,7 +245,11 @@ class Rollback:
         return self.unsaid > 1 and different <= lost
 
     def _versions(self, name: str) -> Held:
-        return _held(self.folder / f"{name}.db", "versions")
+        return _versions(self.folder / f"{name}.db")
+
+    def _served(self) -> Held:
+        rows = self.database.read(self.url).rows
+        return {row.id: (row.stamp, row.device, row.deleted) for row in rows}
 
     def _close(self, name: str) -> None:
         index, client = self.present.pop(name)
@@ -261,9 +261,9 @@ class Rollback:
         self.present[name] = index, SyncClient.open(index)
 
 
-def _held(path: Path, table: str) -> Held:
+def _versions(path: Path) -> Held:
     with closing(sqlite3.connect(path, timeout=10)) as connection:
-        rows = connection.execute(VERSIONS.format(table=table)).fetchall()
+        rows = connection.execute(VERSIONS).fetchall()
     return {name: (stamp, device, bool(deleted)) for name, stamp, device, deleted in rows}
 
 
@@ -271,9 +271,15 @@ def _live(held: Held) -> Held:
     return {name: version for name, version in held.items() if not version[2]}
 
 
-def run_schedule(seed: int, folder: Path) -> list[str]:
-    """One schedule; returns what is wrong with its end, and with its end when all devices are back."""
-    rollback = Rollback(folder, random.Random(seed))
+def run_schedule(seed: int, folder: Path, database: Database | None = None) -> list[str]:
+    """One schedule; returns what is wrong with its end, and with its end when all devices are back.
+
+    Args:
+        seed: Which.
+        folder: For stores.
+        database: Where the server's database is; None for a SQLite file in the folder.
+    """
+    rollback = Rollback(folder, database or SqliteFiles(folder), random.Random(seed))
     try:
         rollback.begin()
         rollback.disturb()
@@ -291,14 +297,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run schedules; 1 where one ended wrong."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seeds", default="0-9", metavar="N-M")
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     args = parser.parse_args(arguments)
     first, _, last = args.seeds.partition("-")
     failed = 0
-    for seed in range(int(first), int(last or first) + 1):
-        with tempfile.TemporaryDirectory(prefix="emrl-rollback-") as folder:
-            problems = run_schedule(seed, Path(folder))
-        failed += bool(problems)
-        print("\n".join(problems) or f"seed {seed}: ok", flush=True)
+    with databases(args.database) as database:
+        for seed in range(int(first), int(last or first) + 1):
+            with tempfile.TemporaryDirectory(prefix=f"emrl_rollback{seed}_") as folder:
+                problems = run_schedule(seed, Path(folder), database)
+            failed += bool(problems)
+            print("\n".join(problems) or f"seed {seed}: ok", flush=True)
     return 1 if failed else 0
 
 

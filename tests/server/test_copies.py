@@ -37,7 +37,7 @@ from edge_mrl_server.storage.engines import copies
 from edge_mrl_server.storage.engines.guard import Files
 from edge_mrl_server.storage.migrations import MIGRATIONS
 from tests.support.processes import run, wait_until
-from tests.support.serving import SPACE, Caller, admin, enroll, item, serving
+from tests.support.serving import SPACE, Caller, enroll, item, operate, serving
 
 pytestmark = pytest.mark.test
 
@@ -448,10 +448,10 @@ def test_restore_is_refused_while_a_server_runs(place: Path) -> None:
         result = run("admin", "restore", place.with_name("copy.db"), "--database", place, "--json")
         assert result.returncode == 4, result.stdout
         assert b"stop every server process" in result.stdout
-        copied = admin(place, "backup", str(place.with_name("live.db")))
+        copied = operate(place, "backup", str(place.with_name("live.db")))
         assert copied["documents"] == len(NAMES)
     assert held(place).keys() == peek(place.with_name("live.db")) == before
-    assert admin(place, "restore", str(place.with_name("live.db")))["kept"]
+    assert operate(place, "restore", str(place.with_name("live.db")))["kept"]
     assert held(place).keys() == before
 
 
@@ -536,7 +536,7 @@ def test_backup_is_one_moment_of_a_server_that_writes(sqlite_path: Path) -> None
         for number in range(6):
             device.statuses(*(item(f"{number}/{n}", n=2) for n in range(64)))
             if number % 2:
-                admin(sqlite_path, "backup", f"{sqlite_path}.{number}")
+                operate(sqlite_path, "backup", f"{sqlite_path}.{number}")
         device.close()
     for number in (1, 3, 5):
         found = peek(Path(f"{sqlite_path}.{number}"))
