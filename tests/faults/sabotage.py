@@ -27,6 +27,7 @@ class Sabotage:
         server: Break a server's process.
         faults: What happens to exchanges; all kinds if empty.
         rate: To which share of them; 0 for the schedule's.
+        later_s: So much later a copy of the database is put back.
         database: Where the server's database is.
         config: How it is set up, if it is PostgreSQL.
     """
@@ -37,6 +38,7 @@ class Sabotage:
     server: tuple[Callable[[], None], ...] = ()
     faults: tuple[str, ...] = ()
     rate: float = 0.0
+    later_s: float = 0.0
     database: str = "sqlite"
     config: Mapping[str, str] = field(default_factory=dict)
 
@@ -368,7 +370,11 @@ SABOTAGES: Mapping[str, Sabotage] = {
         ("RESURRECTED lonely",), (7, 1, 11), (_compares_nothing,), (_forgets_the_fence,)
     ),
     "stays in its epoch": Sabotage(
-        ("LOST", "NOT IN SYNC"), (25, 5, 18), (_compares_nothing,), (_stays_in_its_epoch,)
+        ("LOST", "NOT IN SYNC"),
+        (25, 5, 18),
+        (_compares_nothing,),
+        (_stays_in_its_epoch,),
+        later_s=4.0,
     ),
     "waits for its clock": Sabotage(("NOT IN SYNC",), (31, 13, 34), server=(_waits_for_its_clock,)),
     "knows no copies": Sabotage(("TWO MACHINES",), (32, 24, 0), server=(_knows_no_copies,)),
