@@ -254,19 +254,6 @@ def _knows_no_copies() -> None:
     tokens.confirm = lambda *_: None
 
 
-def _sees_copies_everywhere() -> None:
-    """A store that was copied once, or whose marks were lost, is refused."""
-    from edge_mrl_server.storage import marks
-
-    real = marks.judge
-
-    def judge(*args: Any, **options: Any) -> Any:
-        text, verdict = real(*args, **options)
-        return text, "cloned" if verdict == "unsure" else verdict
-
-    marks.judge = judge
-
-
 def _ends_tokens_at_once() -> None:
     """The old token ends when a new one is given out, whether that arrives or not."""
     from edge_mrl_server.storage import accounts, tokens
@@ -378,13 +365,6 @@ SABOTAGES: Mapping[str, Sabotage] = {
     ),
     "waits for its clock": Sabotage(("NOT IN SYNC",), (31, 13, 34), server=(_waits_for_its_clock,)),
     "knows no copies": Sabotage(("TWO MACHINES",), (32, 24, 0), server=(_knows_no_copies,)),
-    "sees copies everywhere": Sabotage(
-        ("LOCKED OUT",),
-        (26, 0, 24),
-        server=(_sees_copies_everywhere,),
-        faults=("late", "duplicate"),
-        rate=0.7,
-    ),
     "ends tokens at once": Sabotage(
         ("LOCKED OUT", "crashed"),
         (26, 0, 24),
