@@ -377,7 +377,7 @@ SABOTAGES: Mapping[str, Sabotage] = {
     ),
     "fails inside": Sabotage(("the server failed inside",), (8, 26, 0), server=(_fails_inside,)),
     "commits in memory": Sabotage(
-        ("LOST", "RESURRECTED"),
+        ("LOST", "RESURRECTED", "LOCKED OUT"),
         (27, 39, 23),
         (_compares_nothing,),
         (_commits_in_memory,),
