@@ -24,6 +24,7 @@ from edge_mrl.sync.client import SyncClient
 from edge_mrl.sync.enrollment import enroll
 from edge_mrl.wire import clock, next_stamp
 from edge_mrl_server.storage import accounts, open_database
+from tests.faults.proxy import Proxy
 from tests.support.bundles import TINY
 from tests.support.clock import Stepped
 from tests.support.serving import Serving, serving
@@ -50,8 +51,16 @@ class World:
     """A tenant with its devices, and clocks that jump."""
 
     def __init__(
-        self, folder: Path, server: Serving, stepped: Stepped, clocks: Clock, stack: ExitStack
+        self,
+        folder: Path,
+        server: Serving,
+        stepped: Stepped,
+        clocks: Clock,
+        stack: ExitStack,
+        *,
+        url: str = "",
     ) -> None:
+        self._url = url or server.url
         self.folder, self.server, self._stepped, self._clocks = folder, server, stepped, clocks
         self._stack = stack
         self._days = dict.fromkeys("sabc", 0)
@@ -77,7 +86,7 @@ class World:
             invitation = accounts.create_invitation(writes, self._tenant)
         self._here(name)
         index = self._stack.enter_context(Index.open(self.folder / f"{name}.db", TINY, threads=1))
-        enroll(index.store, self.server.url, invitation, name=name, with_text=True)
+        enroll(index.store, self._url, invitation, name=name, with_text=True)
         client = self._stack.enter_context(SyncClient.open(index))
         self._stores[name] = index, client
 
@@ -139,13 +148,14 @@ def live(world: World, before: Clocks, after: Clocks) -> None:
     world.set((RIGHT, RIGHT, RIGHT))
     world.enroll("c")
     world.put("a", shared="fifth, by a", again="of a, right again")
-    world.put("b", b="of b alone, changed")
+    world.put("b", b="of b alone, changed", gone="of b, after it was deleted")
     world.sync("abcab")
     world.put("c", shared="the last, by c")
     world.sync("cab")
     wanted = {
         "shared": "the last, by c", "a": "of a alone", "b": "of b alone, changed",
         "later": "of b, later", "again": "of a, right again",
+        "gone": "of b, after it was deleted",
     }  # fmt: skip
     copies = [world.served(), *map(world.texts, "abc")]
     assert copies == copies[:1] * 4, world.log
@@ -193,6 +203,28 @@ def test_wrong_clocks_freeze_nothing_and_the_last_writer_wins(
     way: tuple[Clocks, Clocks], tmp_path: Path, server: Serving, stepped: Stepped, clocks: Clock
 ) -> None:
     try_all([way], tmp_path, server, stepped, clocks)
+
+
+def test_later_write_wins_where_the_answer_to_the_earlier_one_was_lost(
+    tmp_path: Path, server: Serving, stepped: Stepped, clocks: Clock
+) -> None:
+    """The device does not know that the server has a version that is ahead of the time."""
+    place = ("127.0.0.1", server.port)
+    with Proxy(place, seed=0, rate=0.0) as proxy, ExitStack() as stack:
+        world = World(tmp_path, server, stepped, clocks, stack, url=proxy.url)
+        world.set((AHEAD, RIGHT, RIGHT))
+        for name in "ab":
+            world.enroll(name)
+        world.put("a", note="first", gone="first")
+        proxy.deaf = True
+        with pytest.raises(AssertionError):
+            world.sync("a")
+        proxy.deaf = False
+        world.set((RIGHT, RIGHT, RIGHT))
+        world.put("a", note="second")
+        world.delete("a", "gone")
+        world.sync("aba")
+        assert world.texts("a") == world.texts("b") == world.served() == {"note": "second"}
 
 
 @pytest.mark.nightly

@@ -397,6 +397,7 @@ def restamp(
     enrollment: Enrollment,
     ids: Sequence[str] | None = None,
     *,
+    above: Mapping[str, int] | None = None,
     wall: Callable[[], int] = now_ms,
 ) -> Enrollment:
     """Give queued documents new stamps, in their present order.
@@ -408,6 +409,7 @@ def restamp(
         connection: In a transaction that writes.
         enrollment: Has the stamp that the new ones follow. It is written back with the last new stamp.
         ids: Which documents; None for all that wait.
+        above: Stamps by id that the new ones have to be above too.
         wall: The clock, in milliseconds since 1970.
     """
     query = "SELECT id, stamp, deleted, queued_ms, bytes FROM outbox ORDER BY stamp"
@@ -424,7 +426,8 @@ def restamp(
         found = known.get(row.id)
         if found is not None and found.version.device != enrollment.device:
             continue
-        stamp = clock.next_after(found, acknowledged=True)
+        least = (above or {}).get(row.id, 0)
+        stamp = clock.next_after(found, acknowledged=True, above=least)
         version = Version(stamp, enrollment.device)
         before = (found or Known(version, row.deleted, NEVER)).settled(arrived=True)
         versions[row.id] = replace(before, version=version, deleted=row.deleted)

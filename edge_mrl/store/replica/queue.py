@@ -276,6 +276,7 @@ def acknowledge(
         versions = {name: one.settled(arrived=False) for name, one in known.items()}
         now = replace(now, offset_ms=offset_ms, answered=max(now.answered, number))
         done, letters, stamps = [], [], []
+        ahead: dict[str, int] = {}
         for verdict in verdicts:
             if verdict.status in ("applied", "stale"):
                 done.append(verdict)
@@ -287,8 +288,9 @@ def acknowledge(
                     stamp = max(before.acknowledged, got)
                     versions[verdict.id] = replace(before, acknowledged=stamp)
             elif verdict.status == "clock_ahead":
-                # The server has this very version with another content, of a copy of this store: the
-                # next stamp has to be above that.
+                # What the server has of the document may be ahead of the time too: a write of this device
+                # whose answer was lost, or of a copy of this store. The next stamp has to be above that.
+                ahead[verdict.id] = verdict.newer
                 stamps.append(verdict.newer)
             else:
                 letters.append(verdict)
@@ -302,9 +304,10 @@ def acknowledge(
         )
         _dequeue(connection, store, done)
         after = seen(now, stamps)
-        if any(verdict.status == "clock_ahead" for verdict in verdicts):
+        if ahead:
+            # These alone: others that wait may be ahead for good reason, above what the server has.
             # Down to what a server has already: below that a version would lose against itself.
-            restamp(connection, replace(after, last=after.floor))
+            restamp(connection, replace(after, last=after.floor), list(ahead), above=ahead)
         else:
             write_enrollment(connection, after)
 

@@ -74,7 +74,7 @@ class Result:
 
     Attributes:
         status: See FORMAT.md, "Wire".
-        stamp: The stamp of the version that is here, if that is newer.
+        stamp: The stamp of the version that is here, if the device has to know of it.
         reason: Why it is refused, for people.
     """
 
@@ -206,8 +206,8 @@ def _take(
     for place in not_offerable(tenant, device, items):
         results[place] = Result("forbidden")
         del items[place]
-    _check_stamps(tenant, items, results)
     known = _known(transaction, tenant.name, [item.id for item in items.values()])
+    _check_stamps(tenant, items, known, results)
     _check_fence(tenant, device, batch, items, known)
     own = {place: item for place, item in items.items() if writer_of(item, device) == device}
     others = other_contents(transaction, (tenant, device), own, known)
@@ -311,11 +311,18 @@ def _check_dimensions(
         del items[place]
 
 
-def _check_stamps(tenant: Tenant, items: dict[int, Item], results: dict[int, Result]) -> None:
-    """Refuse stamps beyond what any right clock gives, unless the tenant has as new ones already."""
+def _check_stamps(
+    tenant: Tenant, items: dict[int, Item], known: Mapping[str, Row], results: dict[int, Result]
+) -> None:
+    """Refuse stamps beyond what any right clock gives, unless the tenant has as new ones already.
+
+    The answer names the stamp that is there: it may be ahead of the time too, and the device may not
+    know that it arrived. The next one has to be above that, or a later write would lose against it.
+    """
     latest = max((now_ms() + MAX_AHEAD_MS) << COUNTER_BITS, tenant.newest + MAX_ABOVE_NEWEST)
     for place in [place for place, item in items.items() if item.stamp > latest]:
-        results[place] = Result("clock_ahead")
+        there = known.get(items[place].id)
+        results[place] = Result("clock_ahead", None if there is None else there["stamp"])
         del items[place]
 
 
