@@ -18,10 +18,12 @@ from types import SimpleNamespace
 import pytest
 
 from edge_mrl.documents import Document
+from edge_mrl.errors import NetworkError
 from edge_mrl.index import Index
 from edge_mrl.store.replica.outbox import Stamps
 from edge_mrl.sync.client import SyncClient
 from edge_mrl.sync.enrollment import enroll
+from edge_mrl.sync.pull import Puller
 from edge_mrl.wire import clock, next_stamp
 from edge_mrl_server.storage import accounts, open_database
 from tests.faults.proxy import Proxy
@@ -206,9 +208,14 @@ def test_wrong_clocks_freeze_nothing_and_the_last_writer_wins(
 
 
 def test_later_write_wins_where_the_answer_to_the_earlier_one_was_lost(
-    tmp_path: Path, server: Serving, stepped: Stepped, clocks: Clock
-) -> None:
+    tmp_path: Path, server: Serving, stepped: Stepped, clocks: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """The device does not know that the server has a version that is ahead of the time."""
+
+    def fail(_: Puller) -> None:
+        raise NetworkError("the network is gone")
+
     place = ("127.0.0.1", server.port)
     with Proxy(place, seed=0, rate=0.0) as proxy, ExitStack() as stack:
         world = World(tmp_path, server, stepped, clocks, stack, url=proxy.url)
@@ -217,8 +224,10 @@ def test_later_write_wins_where_the_answer_to_the_earlier_one_was_lost(
             world.enroll(name)
         world.put("a", note="first", gone="first")
         proxy.deaf = True
-        with pytest.raises(AssertionError):
-            world.sync("a")
+        with monkeypatch.context() as patch:
+            patch.setattr(Puller, "changes", fail)  # which would tell what arrived
+            with pytest.raises(AssertionError, match="network"):
+                world.sync("a")
         proxy.deaf = False
         world.set((RIGHT, RIGHT, RIGHT))
         world.put("a", note="second")
