@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl.bundle import derive_codes, head_id, read_head, read_manifest
-from edge_mrl.codes import PLANES
+from edge_mrl.codes import INT8, PLANES
 from edge_mrl.encode import Encoder
 from edge_mrl.errors import GateError, UsageError
 from edge_mrl.heads.bundle import NewHead, place_for_head, with_head
@@ -146,11 +146,12 @@ def adapt(
     place_for_head(bundle)
     vectors = _Vectors(index)
     trial = _trial(vectors, manifest, stage, with_excerpts=excerpts)
-    tried, agreements = _try_heads(trial, read_head(bundle, manifest), stage)
-    kind = _best(tried, trial)
+    measured = _kept_by(manifest)
+    tried, agreements = _try_heads(trial, read_head(bundle, manifest), manifest, stage)
+    kind = _best(tried, trial, measured)
     whole = trial.on_all()
     advance = stage(f"fit {kind} head on all passages", _steps(whole, kind))
-    head = _coded(trial, whole.fit(kind, advance), kind, manifest)
+    head = _coded(trial.full, whole.fit(kind, advance), kind, manifest)
     stage("write and verify the bundle", None)
     named = head_id(head.matrix, layer_norm=manifest.head.layer_norm)
     folder = output or bundle.with_name(f"{_stem(bundle, manifest)}-{named[:8]}")
@@ -165,7 +166,7 @@ def adapt(
         passages=len(trial.full),
         excerpts=0 if trial.excerpts is None else len(trial.excerpts.full),
         held_out=len(trial.held_out),
-        measured=trial.measured,
+        measured=trial.measured_of(measured),
         score_before=tried[OWN],
         score_after=tried[kind],
         tried=tried,
@@ -244,7 +245,7 @@ def _trial(
     full = np.concatenate(parts)[:MOST_PASSAGES]
     if len(full) < FEWEST_PASSAGES:
         raise UsageError(
-            f"{vectors.index.path} has {len(full)} passages, too few to fit a head: "
+            f"{vectors.index.path} has {len(full)} passages, too few to fit a head: nothing was changed; "
             f"index at least {FEWEST_PASSAGES} passages first"
         )
     excerpts = _excerpts(vectors.index, texts[: len(full)], stage) if with_excerpts else None
@@ -269,23 +270,39 @@ def _excerpts(index: Index, texts: Sequence[str], stage: Stage) -> Excerpts | No
     return Excerpts(np.concatenate(parts), np.array([row for row, _ in taken], dtype=np.intp))
 
 
+def _kept_by(manifest: Manifest) -> str:
+    """The kind of codes that heads are scored by.
+
+    Those of few bits are scored as a store keeps them: their rotation and centre are fitted too, and with
+    little text these may be worse than those of the bundle.
+    """
+    code = manifest.code
+    return code.stored if code.stored in PLANES and code.scale == 1 else "int8"
+
+
 def _try_heads(
-    trial: HeadTrial, own: Float | None, stage: Stage
+    trial: HeadTrial, own: Float | None, manifest: Manifest, stage: Stage
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Scores and agreements by kind of head."""
+    packed = _kept_by(manifest) != "int8"
+    fitted = np.setdiff1d(np.arange(len(trial.full)), trial.held_out)
     heads: dict[str, Float | None] = {OWN: own}
     for kind in KINDS:
         heads[kind] = trial.fit(kind, stage(f"fit {kind} head", _steps(trial, kind)))
     advance = stage("measure heads on held-out text", len(heads))
     scores, agreements = {}, {}
     for kind, matrix in heads.items():
-        scores[kind] = round(trial.score(matrix), 4)
+        packing, turned = manifest.code.packing if packed else INT8, matrix
+        if packed and kind != OWN and matrix is not None:
+            coded = _coded(trial.full[fitted], matrix, kind, manifest)
+            packing, turned = coded.packing, coded.matrix
+        scores[kind] = round(trial.score(turned, packing), 4)
         agreements[kind] = round(trial.agreement(matrix), 4)
         advance()
     return scores, agreements
 
 
-def _best(scores: Mapping[str, float], trial: HeadTrial) -> str:
+def _best(scores: Mapping[str, float], trial: HeadTrial, measured: str) -> str:
     """The kind of head to choose.
 
     Raises:
@@ -297,7 +314,7 @@ def _best(scores: Mapping[str, float], trial: HeadTrial) -> str:
         raise GateError(
             f"no head is better than the bundle's own by {trial.margin:.1%}: the own one scores "
             f"{scores[OWN]:.1%}, the best other one ({best}) {scores[best]:.1%}, where the score is the "
-            f"{trial.measured}; nothing was changed"
+            f"{trial.measured_of(measured)}; nothing was changed"
         )
     return kind
 
@@ -306,14 +323,14 @@ def _steps(trial: HeadTrial, kind: str) -> int | None:
     return None if kind == "pca" else trial.steps
 
 
-def _coded(trial: HeadTrial, matrix: Float, kind: str, manifest: Manifest) -> NewHead:
+def _coded(full: Float, matrix: Float, kind: str, manifest: Manifest) -> NewHead:
     """The head, for the kind of code that the store's bundle has."""
     packing = manifest.code.packing
     if packing.kind not in PLANES:
         return NewHead(matrix, kind, packing)
     norm, dim = manifest.head.layer_norm, manifest.dim
-    rotated = rotate_for_bits(trial.full, matrix, dim=dim, layer_norm=norm)
-    codes = derive_codes(trial.full, rotated, dim=dim, layer_norm=norm, scale=manifest.code.scale)
+    rotated = rotate_for_bits(full, matrix, dim=dim, layer_norm=norm)
+    codes = derive_codes(full, rotated, dim=dim, layer_norm=norm, scale=manifest.code.scale)
     return NewHead(rotated, kind, centred_packing(codes, packing.kind))
 
 

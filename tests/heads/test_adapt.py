@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edge_mrl.bundle.head import derive_codes, read_head
 from edge_mrl.bundle.manifest import GRAPH, HEAD, WEIGHTS, read_manifest
+from edge_mrl.codes import Packing
 from edge_mrl.documents import Document
 from edge_mrl.encode.encoder import Encoder
 from edge_mrl.encode.verification import verify
@@ -213,7 +214,7 @@ def test_graph_without_a_place_and_little_text_are_refused(bundle: Path, tmp_pat
         place_for_head(TINY)
     with Index.open(tmp_path / "notes.db", bundle) as index:
         index.put([Document(str(n), text) for n, text in enumerate(sentences(30))])
-        with pytest.raises(UsageError, match="30 passages, too few"):
+        with pytest.raises(UsageError, match=r"30 passages, too few .* nothing was changed"):
             adapt(index)
 
 
@@ -227,10 +228,31 @@ def test_one_bit_codes_get_directions_and_centre_of_their_own(model: Path, tmp_p
         texts = [document.text for document in index.get(names).values()]
     packing = read_manifest(done.after).code.packing
     assert packing.centre is not None
+    assert "1bit codes" in done.measured  # heads are compared by the codes that are kept
     with Encoder.open(done.after) as encoder:
         wanted = encoder.encode(texts).coarse > np.array(packing.centre)
     assert ((codes > np.array(packing.centre)) == wanted).mean() > 0.99
     assert 0.3 < wanted.mean() < 0.7
+
+
+def test_bits_that_would_keep_less_are_not_taken(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with too little text: the centre and rotation that were fitted are worse than the bundle's."""
+
+    def bad(codes: NDArray[np.int8], kind: str) -> Packing:
+        return Packing(kind, 1.0, (120,) * codes.shape[1])
+
+    recipe = Recipe(dim=DIM, precision="fp32", head="prefix", code="1bit")
+    plain = export(str(model), tmp_path / "plain", recipe).path
+    path = make_store(tmp_path / "notes.db", plain, "fp16")
+    monkeypatch.setattr("edge_mrl.heads.adaptation.centred_packing", bad)
+    with (
+        Index.open(path) as index,
+        pytest.raises(GateError, match=r"1bit codes.*nothing was changed"),
+    ):
+        adapt(index, output=tmp_path / "adapted", excerpts=False)
+    assert not (tmp_path / "adapted").exists()
 
 
 KILLED = """

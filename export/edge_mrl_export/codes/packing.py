@@ -52,6 +52,8 @@ def choose_packing(
     name = f"{CODE_BITS[kind]}-bit codes"
     if len(texts) < FEW_PASSAGES:
         note = f"{name} keep more with --corpus: at least {FEW_PASSAGES} passages of your own text"
+        if texts:
+            note += f"; {len(texts)} are too few for a centre and a rotation of their own"
         head = dataclasses.replace(head, notes=(*head.notes, note))
         return head, _without_text(source, recipe, head, scale)
     picks = np.linspace(0, len(texts) - 1, min(len(texts), MOST_TEXTS)).round().astype(int)
