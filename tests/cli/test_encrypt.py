@@ -66,7 +66,13 @@ def test_store_is_made_encrypted_and_every_command_works_on_it(
     assert run("stats", "--store", store, *key, "--json") == 0
     assert output(capsys)["encrypted"] is True
     assert run("check", "--store", store, *key) == 0
-    assert run("compact", "--store", store, *key, "--quiet") == 0
+    assert capsys.readouterr().out == "sound: 5 documents, encrypted\n"
+    assert run("check", "--store", store, *key, "--repair", "--json") == 0
+    assert output(capsys)["encrypted"] is True
+    assert run("compact", "--store", store, *key) == 0
+    assert capsys.readouterr().out.endswith(" deleted passages dropped, encrypted\n")
+    assert run("compact", "--store", store, *key, "--json") == 0
+    assert output(capsys)["encrypted"] is True
     assert run("reindex", "--bundle", BUNDLE, "--store", store, *key, "--quiet") == 0
     capsys.readouterr()
     assert run("stats", "--store", store) == 2

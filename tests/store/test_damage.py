@@ -303,7 +303,8 @@ def test_many_bits_of_the_file_give_right_answers_or_errors(
     whole: Path, right: dict[str, list[str]], tmp_path: Path
 ) -> None:
     outcomes = flip_many(whole, right, tmp_path / "s.db", MORE_FLIPS, 2)
-    assert outcomes["healed"] > MORE_FLIPS // 2
+    # What a store is bound to, and the list of its tables, lie in few of its pages.
+    assert outcomes["healed"] > MORE_FLIPS * 49 // 50
 
 
 def test_sabotaged_checksums_are_noticed(

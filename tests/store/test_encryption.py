@@ -210,6 +210,32 @@ def test_damage_is_noticed(page: int, path: Path) -> None:
         read_all(path)
 
 
+def test_repair_of_damaged_pages_is_refused_and_changes_nothing(path: Path) -> None:
+    with open_store(path, key=KEY) as store:
+        store.put([entry(str(n), "word " * 100, 5) for n in range(100)])
+    data = bytearray(path.read_bytes())
+    data[20 * 4096 + 99] ^= 1
+    path.write_bytes(data)
+    with Store.open(path, key=KEY) as store:
+        assert not check(store).sound
+        with pytest.raises(StoreError, match="is damaged, and is encrypted: restore a copy"):
+            check(store, repair=True)
+    assert path.read_bytes() == bytes(data)
+
+
+def test_repair_of_what_can_be_made_again_works_encrypted(path: Path) -> None:
+    with open_store(path, key=KEY) as store:
+        store.put([entry(str(n), n=n) for n in range(5)])
+        with store.writing(), store.locked() as (connection, _):
+            connection.execute("UPDATE fields SET value = 9")
+            connection.execute("UPDATE state SET next_key = next_key + 1")
+        health = check(store, repair=True)
+        assert health.sound
+        assert len(health.repaired) == 2
+        assert store.put([entry("5")]) == []
+        assert check(store).sound
+
+
 def read_all(path: Path) -> None:
     with Store.open(path, key=KEY) as store:
         store.get([str(n) for n in range(100)])
