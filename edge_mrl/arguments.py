@@ -15,6 +15,7 @@ from edge_mrl.documents import id_problem, shorten
 from edge_mrl.errors import UsageError
 
 __all__ = [
+    "MOST",
     "check_call",
     "check_flag",
     "check_number",

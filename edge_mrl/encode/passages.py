@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.arguments import check_whole
+from edge_mrl.arguments import MOST, check_whole
 from edge_mrl.documents import PassageRule
 from edge_mrl.encode.tokenizer import (
     replace_surrogates,
@@ -55,7 +55,7 @@ def passage_rule(
     """
     for name, value in (("max_tokens", max_tokens), ("overlap", overlap)):
         if value is not None:
-            check_whole(name, value, least=0)
+            check_whole(name, value, least=-MOST)
     room = encoder.manifest.max_tokens - len(encoder.tokenize([""], kind="document")[0])
     if max_tokens is None:
         fitting = max(1, min(room, DEFAULT_TOKENS))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, TypedDict, Unpack
 
 import numpy as np
 
-from edge_mrl.arguments import check_call, check_flag, check_text, check_whole, path_of
+from edge_mrl.arguments import MOST, check_call, check_flag, check_text, check_whole, path_of
 from edge_mrl.bundle import derive_codes, read_head
 from edge_mrl.documents import shorten
 from edge_mrl.encode import Encoder, passage_rule
@@ -139,7 +139,7 @@ def require_rule(
     rule = store.rule
     for name, value in (("max_tokens", max_tokens), ("overlap", overlap)):
         if value is not None:
-            check_whole(name, value, least=0)
+            check_whole(name, value, least=-MOST)
     if keep_full is not None:
         check_text("keep_full", keep_full)
     if keep_full not in (None, store.keep_full):

@@ -296,7 +296,8 @@ class Store:
             DamagedError: There is no document with one of the keys.
         """
         with self._lock, self._reporting():
-            found = dict(select_rows(self._connection, "key, id", "key", keys))
+            rows = select_rows(self._connection, "key, id", "key", keys)
+            found = {key: str(name) for key, name in rows}  # a damaged one may be no text
             if len(found) < len(set(keys)):
                 raise DamagedError("there are codes without a document")
         return found
