@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypedDict, Unpack
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_mrl.arguments import MOST, check_call, check_flag, check_text, check_whole, path_of
 from edge_mrl.bundle import derive_codes, read_head
@@ -25,8 +26,6 @@ from edge_mrl.machine import facts
 from edge_mrl.store import Entry, binding_of, reindex
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from edge_mrl.documents import Document, PassageRule
     from edge_mrl.encode import OpeningKeywords
     from edge_mrl.store import Store
@@ -99,7 +98,7 @@ class Supply(Protocol):
 
 #: Full vectors that are known though no store keeps them, by document: the checksum of the passages that
 #: they are of, and float32[n, full_dim].
-Known: TypeAlias = "Mapping[int, tuple[int, NDArray[np.float32]]]"
+Known: TypeAlias = Mapping[int, tuple[int, NDArray[np.float32]]]
 
 
 def rule_for(
