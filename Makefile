@@ -96,9 +96,10 @@ bench-search: $(INSTALLED)  # beside its peers, each in an environment of its ow
 	$(BIN)/python -m bench.search.compare
 	$(BIN)/python -m bench.search.scans
 
-bench-sync: $(BUNDLE)/edge_mrl.json  # 100,000 documents with a server, on SQLite and PostgreSQL: 4 minutes
+bench-sync: $(BUNDLE)/edge_mrl.json  # 100,000 documents with a server, on SQLite and PostgreSQL: 6 minutes
 	$(BIN)/python -m bench.sync.throughput --bundle $(BUNDLE)
 	$(BIN)/python -m bench.sync.first
+	$(BIN)/python -m bench.sync.sums
 
 bench-arm: $(BUNDLE)/edge_mrl.json  # instructions for a query and a document on emulated ARM CPUs
 	$(BIN)/python -m bench.arm.instructions --bundle $(BUNDLE) --record
