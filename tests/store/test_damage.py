@@ -268,7 +268,11 @@ def endure(whole: Path, right: dict[str, list[str]], path: Path, at: int) -> str
                     shown, damaged = question(store)
                 except StoreError:
                     continue
-                assert shown == [one for one in right[name] if one.split(" ", 1)[0] not in damaged]
+                wanted = [one for one in right[name] if one.split(" ", 1)[0] not in damaged]
+                if not damaged <= TEXTS.keys():  # an id was damaged, and named as it is now
+                    wanted = [one for one in right[name] if one in shown]
+                    assert len(wanted) + len(damaged) == len(right[name])
+                assert shown == wanted, name
     except StoreError:
         return "refused"
     try:
