@@ -357,7 +357,7 @@ SABOTAGES: Mapping[str, Sabotage] = {
         ("RESURRECTED lonely",), (7, 1, 11), (_compares_nothing,), (_forgets_the_fence,)
     ),
     "stays in its epoch": Sabotage(
-        ("LOST", "NOT IN SYNC"),
+        ("LOST", "RESURRECTED", "NOT IN SYNC"),
         (25, 5, 18),
         (_compares_nothing,),
         (_stays_in_its_epoch,),

@@ -75,6 +75,8 @@ class World:
         )
         #: Numbers of devices that were enrolled anew after the server's database was copied.
         self._forgotten: set[int] = set()
+        #: Lives of each device when the server's database was copied. Each life renews its token.
+        self._lives_then: dict[int, int] = {}
         #: What is to be done, and when: restarts, beside the plan's blows.
         self._due: list[tuple[float, str, Any]] = []
 
@@ -155,10 +157,17 @@ class World:
             self.kills["told apart"] += 1
             if self.kills["copy"]:
                 self._forgotten.add(one.number)
-        elif one.number in self._forgotten and self.kills["restore"] + self.kills["restored"]:
+        elif self._is_unknown(one):
             self.kills["enrolled anew"] += 1
         else:
             raise StuckError(f"LOCKED OUT device {one.number}: {said}")
+
+    def _is_unknown(self, one: Machine) -> bool:
+        """Whether a restored database knows none of a device's tokens: it keeps the former one alone."""
+        if not self.kills["restore"] + self.kills["restored"]:
+            return False
+        renewed_twice = one.lives > self._lives_then.get(one.number, one.lives)
+        return renewed_twice or one.number in self._forgotten
 
     # --- the time of faults
 
@@ -220,7 +229,9 @@ class World:
                 self._due.append((now + blow.down_s, "serve", None))
         elif not self.served.copy(blow):
             return False
-        elif not self.served.running:
+        elif blow.what == "copy":
+            self._lives_then = {one.number: one.lives for one in self.devices}
+        if blow.what in ("copy", "restore", "restored") and not self.served.running:
             self._due.append((now, "serve", None))
         return True
 
