@@ -59,14 +59,14 @@ RERANK_MS = 150.0
 
 
 class Index:
-    """A store together with its bundle. Threads may share an index."""
+    """A store together with its bundle, opened as ``opening`` says. Threads may share an index."""
 
     def __init__(
         self, store: Store, encoder: Encoder | None, *, opening: OpeningKeywords | None = None
     ) -> None:
         self._opened = store
         self._closed = False
-        self._opening = opening or {}
+        self.opening = opening or {}
         self._encoder = encoder
         self._lock = threading.Lock()
         self._reranker: Reranker | None = None
@@ -177,13 +177,13 @@ class Index:
             if self._encoder is not None and _code(self._encoder) != code:
                 self._encoder = None  # a search in another thread may still use it
             if self._encoder is None:
-                folder = find_bundle(self._store, trust=self._opening.get("trust"))
-                self._encoder = Encoder.open(folder, **self._opening)
+                folder = find_bundle(self._store, trust=self.opening.get("trust"))
+                self._encoder = Encoder.open(folder, **self.opening)
             return self._encoder
 
     def open_bundle(self, folder: Path) -> Encoder:
         """The encoder of another bundle, opened as this index opens its own; close it after use."""
-        return Encoder.open(folder, **self._opening)
+        return Encoder.open(folder, **self.opening)
 
     def put(self, documents: Iterable[Document], **options: Unpack[PutOptions]) -> Stored:
         """Store documents. Each replaces the one with its id; unchanged text is not embedded again.
@@ -360,7 +360,7 @@ class Index:
         """
         enrolled = replica.enrollment_of(self._store) is not None
         supply = self._supply if enrolled else None
-        return reindex_store(self._store, bundle, self._opening, supply, **options)
+        return reindex_store(self._store, bundle, self.opening, supply, **options)
 
     def close(self) -> None:
         """Close the store and the bundle. Every other method then raises a UsageError."""

@@ -34,13 +34,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Verify the bundle and print the result; damage is raised as a BundleError."""
+    from edge_mrl.bundle import signers
     from edge_mrl.encode import verify
 
     result = verify(args.bundle, threads=args.threads)
+    keys = signers(args.bundle)
     if args.json:
-        print(json.dumps(dataclasses.asdict(result)))
+        print(json.dumps({**dataclasses.asdict(result), "signed_by": keys}))
     else:
-        print(_text(result))
+        print(_text(result, keys))
     for line in result.warnings:
         print(f"edge-mrl: warning: {line}", file=sys.stderr)
     for line in result.failures:
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if result.passed else 1
 
 
-def _text(result: Verification) -> str:
+def _text(result: Verification, keys: list[str]) -> str:
     rows = [
         ("files", f"{result.files} with the expected SHA-256"),
         ("token ids", f"{'equal' if result.same_ids else 'DIFFERENT'} over {result.texts} texts"),
@@ -59,5 +61,7 @@ def _text(result: Verification) -> str:
         full = f"cosine {result.full_cosine_mean:.5f} mean, {result.full_cosine_min:.5f} min"
         source = f"cosine {result.source_cosine_mean:.5f} mean, {result.source_cosine_min:.5f} min"
         rows[2:2] = [("to the exporter's machine", full), ("to the fp32 source", source)]
+    if keys:
+        rows.append(("signed by", ", ".join(keys)))
     rows.append(("result", "good" if result.passed else "FAILED"))
     return "\n".join(f"{name:<27}{value}" for name, value in rows)

@@ -141,8 +141,9 @@ def adapt(
         raise TypeError(f"adapt() got an unexpected keyword argument {next(iter(old))!r}")
     started = time.monotonic()
     stage = stage or _silent
-    bundle = find_bundle(index.store).resolve()
-    manifest = read_manifest(bundle)
+    trust = index.opening.get("trust")
+    bundle = find_bundle(index.store, trust=trust).resolve()
+    manifest = read_manifest(bundle, trust=trust)
     place_for_head(bundle)
     vectors = _Vectors(index)
     trial = _trial(vectors, manifest, stage, with_excerpts=excerpts)
@@ -155,7 +156,7 @@ def adapt(
     stage("write and verify the bundle", None)
     named = head_id(head.matrix, layer_norm=manifest.head.layer_norm)
     folder = output or bundle.with_name(f"{_stem(bundle, manifest)}-{named[:8]}")
-    changed = with_head(bundle, folder.absolute(), head)
+    changed = with_head(bundle, folder.absolute(), head, trust=trust)
     documents, embedded = _recode(index, vectors, folder.resolve(), stage)
     return Adaptation(
         store=str(index.path),

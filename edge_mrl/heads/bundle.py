@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import json
 import mmap
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -111,13 +112,17 @@ def place_for_head(bundle: Path) -> int | None:
     return at if at >= 0 else None
 
 
-def with_head(bundle: Path, output: Path, head: NewHead) -> Manifest:
+def with_head(
+    bundle: Path, output: Path, head: NewHead, *, trust: str | os.PathLike[str] | None = None
+) -> Manifest:
     """Write a bundle that differs from another one in its head only.
 
     Args:
         bundle: The other bundle's folder.
         output: The new folder. If a bundle of the same code is there already, it is kept.
         head: The new head.
+        trust: A file of keys, one of which must have signed the other bundle; None for the one of
+            EDGE_MRL_TRUST. The new bundle has no signature; this machine remembers what it was made from.
 
     Returns:
         The new bundle's manifest.
@@ -126,7 +131,7 @@ def with_head(bundle: Path, output: Path, head: NewHead) -> Manifest:
         UsageError: The bundle has no place for a head, or ``output`` holds something else.
         BundleError: The bundle is damaged, or the new one's codes are not those of its head.
     """
-    base = read_signed(bundle)
+    base = read_signed(bundle, trust=trust)
     manifest = base.manifest
     check_files(bundle, manifest, hashes=True)
     place = place_for_head(bundle)

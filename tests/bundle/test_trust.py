@@ -22,6 +22,7 @@ from edge_mrl.documents import Document
 from edge_mrl.encode.encoder import Encoder
 from edge_mrl.encode.verification import verify
 from edge_mrl.errors import HashError, MissingDependencyError, SignatureError, UsageError
+from edge_mrl.heads.adaptation import adapt
 from edge_mrl.heads.bundle import NewHead, with_head
 from edge_mrl.index import Index
 from tests.support.bundles import ROOT, TINY, copy_bundle, refresh_file
@@ -171,6 +172,8 @@ def test_commands_take_keys(
         said = capsys.readouterr()
         assert json.loads(said.out)["error"]["kind"] == "SignatureError"
         assert said.err.count("\n") == 1
+    assert main(["verify", str(bundle)]) == 0
+    assert "signed by" not in capsys.readouterr().out
     assert main(["inspect", str(bundle)]) == 0  # the option held for its own command only
     assert re.search(r"signed by +nobody", capsys.readouterr().out)
 
@@ -185,6 +188,10 @@ def test_sign_command_makes_keys_and_signs(
     assert main(["sign", str(bundle), "--key", str(key), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["key"] == made["key"]
     assert read_signed(bundle, trust=made["public"]).signer == made["key"]
+    assert main(["verify", str(bundle)]) == 0
+    assert re.search(rf"signed by +{made['key']}", capsys.readouterr().out)
+    assert main(["verify", str(bundle), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["signed_by"] == [made["key"]]
     assert main(["sign", "--new-key", str(key)]) == 2
     assert main(["sign", str(bundle)]) == 2
     (bundle / GRAPH).write_bytes(bytes((bundle / GRAPH).stat().st_size))
@@ -256,6 +263,26 @@ def test_head_made_here_ends_with_the_trust_in_its_first_bundle(
             read_signed(made, trust=trusted)
     sign_bundle(made, tmp_path / "other.key")
     assert read_signed(made, trust=other).signer == signers(made)[0]
+
+
+@pytest.mark.test
+def test_store_that_was_opened_with_keys_adapts_with_them(
+    exported: Path, keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.export.test_head import sentences
+
+    monkeypatch.setenv("EDGE_MRL_STATE", str(tmp_path / "state"))
+    monkeypatch.delenv("EDGE_MRL_TRUST", raising=False)
+    path = tmp_path / "notes.db"
+    with Index.open(path, exported, trust=keys) as index:
+        index.put([Document(str(n), text) for n, text in enumerate(sentences(300))])
+        done = adapt(index)
+        assert index.search("word", k=1)
+    assert signers(done.after) == []
+    with Index.open(path, trust=keys) as index:
+        assert str(index.encoder.path) == done.after
+    with pytest.raises(SignatureError):
+        read_signed(done.after, trust=make_key(tmp_path / "other.key")[1])
 
 
 @pytest.mark.test

@@ -84,7 +84,8 @@ class Bridge:
             self.qdrant.delete(name, chosen)
             result = {"status": "completed"}
         elif rest == "points/scroll":
-            found, _ = self.qdrant.scroll(name, limit=value["limit"])
+            chosen = models.Filter(**value["filter"])
+            found, _ = self.qdrant.scroll(name, chosen, limit=value["limit"])
             result = {"points": [point.model_dump(mode="json") for point in found]}
         return 200, {"result": result, "status": "ok"}
 
@@ -175,6 +176,15 @@ def test_collection_of_another_space_or_dimension_is_refused(bridge: Bridge) -> 
         push(target(bridge, dim=3))
     with pytest.raises(UsageError, match="6666"):
         push(target(bridge, space_id="6" * 64))
+
+
+def test_one_point_of_another_space_among_many_is_found(bridge: Bridge) -> None:
+    push(target(bridge), *(item(str(n), now_ms() << 16) for n in range(20)))
+    other = target(bridge, space_id="6" * 64)
+    other._ready = True  # as a client of an earlier version, which looked at one point
+    push(other, item("z", now_ms() << 16))
+    with pytest.raises(UsageError, match="6666"):
+        push(target(bridge))
 
 
 def test_store_is_emptied_into_a_collection(bridge: Bridge, tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ class QdrantTarget:
                 raise
             size = {"vectors": {"size": self._dim, "distance": "Cosine"}}
             self._ask("PUT", "", size)
-            for name in ("document", "tenant"):
+            for name in ("document", "tenant", "space"):
                 field = {"field_name": name, "field_schema": "keyword"}
                 self._ask("PUT", "/index?wait=true", field)
         else:
@@ -175,10 +175,12 @@ class QdrantTarget:
                 f"collection {self._collection} has vectors of {there} dimensions, expected "
                 f"{self._dim}: choose another --collection"
             )
-        some = {"limit": 1, "with_payload": ["space"], "with_vector": False}
+        # One point of another space, or of none, anywhere in the collection.
+        other = {"must_not": [{"key": "space", "match": {"value": self.space_id}}]}
+        some = {"limit": 1, "with_payload": ["space"], "with_vector": False, "filter": other}
         points = self._ask("POST", "/points/scroll", some).get("points", [])
-        space = points[0].get("payload", {}).get("space") if points else self.space_id
-        if space != self.space_id:
+        if points:
+            space = points[0].get("payload", {}).get("space")
             raise UsageError(
                 f"collection {self._collection} holds vectors of space {space}, not "
                 f"{self.space_id}: choose another --collection"
