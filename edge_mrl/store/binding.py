@@ -14,7 +14,7 @@ from edge_mrl.store.codefile.state import State, write_state
 from edge_mrl.store.engine.cipher import database_errors
 from edge_mrl.store.file import Fill
 from edge_mrl.store.records import KEEP_FULL, Binding, checksum, decode_packing, encode_packing
-from edge_mrl.store.schema.tables import mend_unreadable
+from edge_mrl.store.schema.tables import mend_definitions_of
 from edge_mrl.store.statements import insert_row
 
 __all__ = [
@@ -82,7 +82,7 @@ def read_bound(connection: sqlite3.Connection, *, mend: bool = False) -> Bound:
     try:
         row = connection.execute(query).fetchone()
     except database_errors():
-        if not mend or not mend_unreadable(connection):
+        if not mend or not mend_definitions_of(connection):
             raise
         row = connection.execute(query).fetchone()
     if row is None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,6 @@ from edge_mrl.errors import (
     StoreVersionError,
     UsageError,
 )
-from edge_mrl.machine import reporting_memory
 from edge_mrl.store.engine.cipher import (
     Key,
     database_errors,
@@ -30,12 +29,13 @@ from edge_mrl.store.engine.cipher import (
     looking,
     open_encrypted,
 )
+from edge_mrl.store.engine.explaining import error_code, explained, reporting
 from edge_mrl.store.engine.making import has_rollback_journal, make_whole
 from edge_mrl.store.engine.modes import create_private, tighten
 from edge_mrl.store.engine.traces import clear_traces
 from edge_mrl.store.engine.transactions import transaction
 from edge_mrl.store.migrations import MIGRATIONS, MIGRATIONS_TABLE
-from edge_mrl.store.schema.tables import mend_unreadable
+from edge_mrl.store.schema.tables import are_defined, mend_definitions_of
 
 __all__ = [
     "APPLICATION_ID",
@@ -43,9 +43,7 @@ __all__ = [
     "Opened",
     "connect",
     "has_bytes",
-    "named_damage",
     "prepare",
-    "reporting",
     "transaction",
 ]
 
@@ -165,9 +163,11 @@ def _connect_to_write(
         try:
             prepare(connection, path, fill)
         except _damage_errors() as error:
-            if _code(error) not in _UNREADABLE or not mend_unreadable(connection):
+            if error_code(error) not in _UNREADABLE or not mend_definitions_of(connection):
                 raise
             prepare(connection, path, fill)
+        if not are_defined(connection):
+            mend_definitions_of(connection)
         _use_wal(connection, timeout_s)
     except BaseException:
         connection.close()
@@ -205,6 +205,8 @@ def _open(path: Path, options: str, timeout_s: float, secret: bytes | None) -> s
             check_same_thread=False,
         )
     connection.text_factory = _text
+    # A page whose header does not fit its cells is an error: else its rows would only not be found.
+    connection.execute("PRAGMA cell_size_check = ON")
     return connection
 
 
@@ -214,7 +216,7 @@ def _open_with_key(path: Path, options: str, timeout_s: float, secret: bytes) ->
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except database_errors() as error:
         connection.close()
-        if _code(error) != sqlite3.SQLITE_NOTADB:
+        if error_code(error) != sqlite3.SQLITE_NOTADB:
             raise
         raise StoreKeyError(
             f"{path} cannot be opened with this key: it was encrypted with another one, or its "
@@ -255,6 +257,12 @@ def _connect_to_read(path: Path, timeout_s: float, secret: bytes | None) -> sqli
     except BaseException:
         connection.close()
         raise
+    if version == len(MIGRATIONS) and not are_defined(connection):
+        connection.close()
+        raise DamagedError(
+            f"{path} is damaged (a table is not defined as it was) and cannot be written here: open it "
+            "where it can be written, which mends that, or restore a copy"
+        )
     if version < len(MIGRATIONS):
         connection.close()
         raise StoreError(
@@ -262,37 +270,6 @@ def _connect_to_read(path: Path, timeout_s: float, secret: bytes | None) -> sqli
             f"written, to bring it to version {len(MIGRATIONS)}"
         )
     return connection
-
-
-@contextmanager
-def reporting(path: Path) -> Iterator[None]:
-    """Turn errors of SQLite, and those of memory that ran out meanwhile, into errors of edge-mrl."""
-    with reporting_memory():
-        try:
-            yield
-        except database_errors() as error:
-            raise _explain(error, path) from error
-
-
-def _code(error: Exception) -> int:
-    """SQLite's primary result code; 0 where the error is the Python module's own."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF  # the higher bits are the extended code
-
-
-def _explain(error: Exception, path: Path) -> StoreError:
-    code = _code(error)
-    if isinstance(error, sqlite3.ProgrammingError) and "closed database" in str(error):
-        return StoreError(f"the store {path} is closed: open it again")
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StoreBusyError(f"{path} is being written by another process: try again in a moment")
-    unreadable = isinstance(error, UnicodeDecodeError)
-    if unreadable or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return StoreError(f"{path} is damaged ({error}): restore a copy, or make the store again")
-    if code == sqlite3.SQLITE_FULL:
-        return StoreError(f"{path} cannot grow ({error}): free some space and try again")
-    if code == sqlite3.SQLITE_CANTOPEN and path.exists() and not os.access(path, os.R_OK):
-        error = PermissionError("it may not be read by this user: a store is its owner's alone")
-    return StoreError(f"{path} cannot be used: {error}")
 
 
 def _no_store(path: Path) -> NoStoreError:
@@ -354,9 +331,9 @@ def _application(path: Path) -> int | None:
         finally:
             probe.close()
     except sqlite3.Error as error:
-        if _code(error) == sqlite3.SQLITE_NOTADB:
+        if error_code(error) == sqlite3.SQLITE_NOTADB:
             return None
-        raise _explain(error, path) from error
+        raise explained(error, path) from error
 
 
 def prepare(connection: sqlite3.Connection, path: Path, fill: Fill | None) -> None:
@@ -427,22 +404,11 @@ def _use_wal(connection: sqlite3.Connection, timeout_s: float) -> None:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
         except database_errors() as error:
-            if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+            if error_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
         else:
             return
         time.sleep(_WAL_RETRY_S)
-
-
-def named_damage(path: Path, error: DamagedError) -> DamagedError:
-    """The error with the name of the file and what to do; as it is if it has them."""
-    text = str(error)
-    if text.startswith(str(path)):
-        return error
-    return DamagedError(
-        f"{path} is damaged ({text}): `edge-mrl check --repair --store {path}` repairs what can be, and "
-        "names the documents that have to be put again or deleted"
-    )
 
 
 def has_bytes(path: Path) -> bool:

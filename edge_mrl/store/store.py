@@ -28,8 +28,9 @@ from edge_mrl.store.codefile.cache import CodeCache
 from edge_mrl.store.codefile.memory import MemoryCache
 from edge_mrl.store.codefile.state import State, read_dead, read_state, write_state
 from edge_mrl.store.engine.cipher import Key
+from edge_mrl.store.engine.explaining import named_damage, reporting
 from edge_mrl.store.engine.transactions import transaction
-from edge_mrl.store.file import Fill, Opened, connect, has_bytes, named_damage, reporting
+from edge_mrl.store.file import Fill, Opened, connect, has_bytes
 from edge_mrl.store.records import Binding, Counts, Entry, encode_metadata
 from edge_mrl.store.replica.outbox import Change, note, note_put, room_in_queue
 from edge_mrl.store.rows import (
@@ -409,7 +410,7 @@ class Store:
     def _reporting(self) -> Iterator[None]:
         """Turn SQLite's errors into those of edge-mrl, and name the file in those about damage."""
         try:
-            with reporting(self.path):
+            with reporting(self.path, self._connection):
                 yield
         except DamagedError as error:
             raise named_damage(self.path, error) from error

@@ -6,6 +6,7 @@ import random
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from edge_mrl.errors import DamagedError, StoreError
 from edge_mrl.search import QueryVectors, SearchOptions, answer
 from edge_mrl.store import Entry, Store, check, replica
 from edge_mrl.store.binding import SEARCH_STAGES
+from edge_mrl.store.schema import tables
 from tests.support.stores import DIM, FULL_DIM, open_enrolled
 
 TEXTS = {
@@ -309,6 +311,44 @@ def test_many_bits_of_the_file_give_right_answers_or_errors(
     outcomes = flip_many(whole, right, tmp_path / "s.db", MORE_FLIPS, 2)
     # What a store is bound to, and the list of its tables, lie in few of its pages.
     assert outcomes["healed"] > MORE_FLIPS * 49 // 50
+
+
+def test_definition_that_gives_a_column_another_meaning_is_mended(
+    whole: Path, right: dict[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(shutil.copy(whole, tmp_path / "s.db"))
+    wrong = path.read_bytes().replace(b"key INTEGER PRIMARY KEY", b"key INTEGER PRIEARY KEY")
+    assert wrong != path.read_bytes()
+    path.write_bytes(wrong)
+    with monkeypatch.context() as patch:
+        patch.setattr("edge_mrl.store.file._can_write", lambda _: False)
+        with pytest.raises(StoreError, match="not defined as it was"):
+            Store.open(path)
+    with Store.open(path) as store:
+        require_right(store, right)
+    assert b"PRIEARY" not in path.read_bytes()
+
+
+def test_checksums_of_definitions_are_those_of_the_migrations() -> None:
+    names = [one for one in tables.definitions() if not tables._OTHERS.match(one.name)]
+    assert {one.crc for one in names} == tables.CHECKSUMS, "a migration needs new checksums"
+    assert len(tables.CHECKSUMS) == len(names) > 20
+
+
+def test_index_whose_page_counts_too_many_rows_is_an_error_again_and_again(
+    whole: Path, tmp_path: Path
+) -> None:
+    path = Path(shutil.copy(whole, tmp_path / "s.db"))
+    with closing(sqlite3.connect(path)) as connection:
+        (page,) = connection.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_documents_1'"
+        ).fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    damage_file(path, ((page - 1) * size + 4) * 8 + 4)  # 16 more cells than there are
+    with Store.open(path) as store:
+        for ask in (lambda: store.get(["a"]), store.count, lambda: store.get(["a"])):
+            with pytest.raises(StoreError, match="damaged"):
+                ask()
 
 
 def test_sabotaged_checksums_are_noticed(

@@ -31,7 +31,8 @@ from edge_mrl.store.codefile.file import (
 )
 from edge_mrl.store.codefile.state import State, read_dead, read_state, write_state
 from edge_mrl.store.codefile.table import CodeBlock, CodeTable
-from edge_mrl.store.file import reporting, transaction
+from edge_mrl.store.engine.explaining import reporting
+from edge_mrl.store.engine.transactions import transaction
 from edge_mrl.store.records import Binding, passage_check
 from edge_mrl.store.statements import insert_row
 

@@ -18,11 +18,12 @@ from edge_mrl.machine import sync_path
 from edge_mrl.store.codefile.file import GENERATION_BYTES
 from edge_mrl.store.codefile.state import read_state, write_state
 from edge_mrl.store.engine.cipher import Key, attach, database_errors, key_bytes, open_encrypted
+from edge_mrl.store.engine.explaining import reporting
 from edge_mrl.store.engine.making import remove_with_log, unfinished_path
 from edge_mrl.store.engine.modes import create_private
 from edge_mrl.store.engine.private import carry_out
 from edge_mrl.store.engine.traces import former_path, wipe
-from edge_mrl.store.file import APPLICATION_ID, connect, reporting, transaction
+from edge_mrl.store.file import APPLICATION_ID, connect, transaction
 
 __all__ = ["Conversion", "convert"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_mrl.errors import DamagedError
-from edge_mrl.store.file import named_damage
+from edge_mrl.store.engine.explaining import named_damage
 from edge_mrl.store.replica.dead_letters import move_to_dead_letters
 from edge_mrl.store.replica.enrollment import require
 from edge_mrl.store.replica.mending import mend_queue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import sqlite3
+import zlib
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,7 +13,7 @@ from functools import lru_cache
 from edge_mrl.store.engine.transactions import transaction
 from edge_mrl.store.migrations import MIGRATIONS, MIGRATIONS_TABLE
 
-__all__ = ["mend_definitions", "mend_unreadable", "wrong_definitions"]
+__all__ = ["are_defined", "mend_definitions", "mend_definitions_of", "wrong_definitions"]
 
 #: What encrypted stores have beside the tables of the migrations.
 _BESIDE = "private"
@@ -20,6 +21,33 @@ _BESIDE = "private"
 _OTHERS = re.compile(r"keywords_|sqlite_")
 _RENAMED = re.compile(r'^CREATE TABLE "(\w+)"')
 _LIST = "SELECT rowid, type, name, tbl_name, sql FROM sqlite_master"
+#: Of each definition of the present version but SQLite's own: a store is compared with them at opening.
+CHECKSUMS = frozenset(
+    {
+        0x0006088D,
+        0x0C8E5EFA,
+        0x11AE9B49,
+        0x20732AC4,
+        0x2376BF54,
+        0x30905367,
+        0x3E367E15,
+        0x49EB8076,
+        0x580D183B,
+        0x5CCB3605,
+        0x7339BD2F,
+        0x89BB85EB,
+        0x9B86366C,
+        0xA601E95D,
+        0xABFFB7DD,
+        0xB4F0EA49,
+        0xB5523FCD,
+        0xCB0016FD,
+        0xCC339478,
+        0xD490F99C,
+        0xE12F4261,
+        0xF56A5BB3,
+    }
+)
 _MEND = "UPDATE sqlite_master SET type = ?, name = ?, tbl_name = ?, sql = ? WHERE rowid = ?"
 
 
@@ -45,6 +73,11 @@ class Definition:
         sql = self.sql and _RENAMED.sub(r"CREATE TABLE \1", self.sql)
         return self.kind, self.name, self.table, sql
 
+    @property
+    def crc(self) -> int:
+        """CRC-32 of the plain definition."""
+        return zlib.crc32("\0".join(value or "" for value in self.plain).encode("utf-8", "replace"))
+
 
 @lru_cache(maxsize=1)
 def definitions() -> tuple[Definition, ...]:
@@ -58,6 +91,11 @@ def definitions() -> tuple[Definition, ...]:
                 else:
                     step(connection)
         return tuple(one for _, one in _present(connection))
+
+
+def are_defined(connection: sqlite3.Connection) -> bool:
+    """Whether all tables and indexes of the present version are defined as they were."""
+    return {one.crc for _, one in _present(connection)} >= CHECKSUMS
 
 
 def wrong_definitions(connection: sqlite3.Connection) -> list[str]:
@@ -87,8 +125,10 @@ def mend_definitions(connection: sqlite3.Connection) -> None:
         connection.execute(_MEND, row)
 
 
-def mend_unreadable(connection: sqlite3.Connection) -> bool:
-    """Define again what keeps SQLite from reading tables, and write again which migrations there were.
+def mend_definitions_of(connection: sqlite3.Connection) -> bool:
+    """Define again what is not defined as it was, and write again which migrations there were.
+
+    Such a definition may keep SQLite from reading tables, or may only give a column another meaning.
 
     Returns:
         Whether that was possible: only in a store of the present version.

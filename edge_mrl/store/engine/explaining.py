@@ -1,0 +1,67 @@
+"""SQLite's errors, said as errors of edge-mrl: what is wrong with which file, and what to do."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edge_mrl.errors import DamagedError, StoreBusyError, StoreError
+from edge_mrl.machine import reporting_memory
+from edge_mrl.store.engine.cipher import database_errors
+
+__all__ = ["error_code", "explained", "named_damage", "reporting"]
+
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+@contextmanager
+def reporting(path: Path, connection: sqlite3.Connection | None = None) -> Iterator[None]:
+    """Turn errors of SQLite, and those of memory that ran out meanwhile, into errors of edge-mrl.
+
+    Args:
+        path: The store's file, for messages.
+        connection: Forgets its pages when one of them is damaged: SQLite checks a page only when it reads
+            it, and would go on with what it then has.
+    """
+    with reporting_memory():
+        try:
+            yield
+        except database_errors() as error:
+            if connection is not None and error_code(error) in _DAMAGE:
+                connection.execute("PRAGMA shrink_memory")
+            raise explained(error, path) from error
+
+
+def error_code(error: Exception) -> int:
+    """SQLite's primary result code; 0 where the error is the Python module's own."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF  # the higher bits are the extended code
+
+
+def explained(error: Exception, path: Path) -> StoreError:
+    """An error of SQLite as an error of edge-mrl about a file."""
+    code = error_code(error)
+    if isinstance(error, sqlite3.ProgrammingError) and "closed database" in str(error):
+        return StoreError(f"the store {path} is closed: open it again")
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreBusyError(f"{path} is being written by another process: try again in a moment")
+    if isinstance(error, UnicodeDecodeError) or code in _DAMAGE:
+        return StoreError(f"{path} is damaged ({error}): restore a copy, or make the store again")
+    if code == sqlite3.SQLITE_FULL:
+        return StoreError(f"{path} cannot grow ({error}): free some space and try again")
+    if code == sqlite3.SQLITE_CANTOPEN and path.exists() and not os.access(path, os.R_OK):
+        error = PermissionError("it may not be read by this user: a store is its owner's alone")
+    return StoreError(f"{path} cannot be used: {error}")
+
+
+def named_damage(path: Path, error: DamagedError) -> DamagedError:
+    """The error with the name of the file and what to do; as it is if it has them."""
+    text = str(error)
+    if text.startswith(str(path)):
+        return error
+    return DamagedError(
+        f"{path} is damaged ({text}): `edge-mrl check --repair --store {path}` repairs what can be, and "
+        "names the documents that have to be put again or deleted"
+    )
