@@ -96,9 +96,6 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "rows out of order": lambda path: change_page(path, leaf_of(path, b"text 7 "), swap_rowids),
     "free space": lambda path: change_page(path, leaf_of(path, b"text 9 "), fragments),
     "header": lambda path: change_page(path, 1, vacuum_flags),
-    "a column's name": lambda path: redefine(path, "dead", "since_ms", "sinne_ms"),
-    "a reference": lambda path: redefine(path, "passages", "documents(key)", "dmcuments(key)"),
-    "a constraint": lambda path: redefine(path, "state", "id = 1", "id < 1"),
     "the key of a single row": lambda path: sql(path, "UPDATE sync SET id = 5"),
     "the version of the index of words": lambda path: sql(path, "UPDATE keywords_config SET v = 0"),
     "the index of words": lambda path: change_page(path, root(path, "keywords_idx"), zero),
@@ -176,6 +173,30 @@ def test_damage_to_the_structure_is_named_and_heals(kind: str, whole: Path, tmp_
     with Store.open(path) as store:
         assert check(store).sound
         assert store.count().documents == NUMBER
+
+
+@pytest.mark.parametrize(
+    ("table", "old", "new"),
+    [
+        ("dead", "since_ms", "sinne_ms"),
+        ("passages", "documents(key)", "dmcuments(key)"),
+        ("state", "id = 1", "id < 1"),
+    ],
+)
+def test_definition_that_was_hit_is_right_again_when_the_store_is_opened(
+    table: str, old: str, new: str, whole: Path, tmp_path: Path
+) -> None:
+    path = copied(whole, tmp_path)
+    redefine(path, table, old, new)
+    with Store.open(path) as store:
+        health = check(store)
+        assert health.sound, health
+        assert mended(store, health) == {f"d{n}" for n in range(NUMBER)}
+    with closing(sqlite3.connect(path)) as connection:
+        query = "SELECT sql FROM sqlite_master WHERE name = ?"
+        (sql_now,) = connection.execute(query, (table,)).fetchone()
+    assert old in sql_now
+    assert new not in sql_now
 
 
 def test_table_whose_name_was_hit_is_named_again_when_the_store_is_opened(

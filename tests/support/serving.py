@@ -14,6 +14,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -162,10 +163,14 @@ def serving(
         server.kill()
 
 
+_ADMIN = threading.Lock()
+
+
 def admin(database: str | Path, *arguments: str) -> Any:
     """What ``edge-mrl admin ... --json`` prints, run in this process: a process costs half a second."""
     out, errors = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+    # What is printed goes to one place at a time, whichever thread asks.
+    with _ADMIN, contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
         code = main(["admin", *arguments, "--database", str(database), "--json"])
     assert code == 0, errors.getvalue()
     return json.loads(out.getvalue())
