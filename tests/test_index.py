@@ -78,6 +78,7 @@ def test_index_of_fewer_bits_scores_levels_with_the_querys_whole_code(
             assert [hit.score for hit in hits] == pytest.approx(best, abs=SCORE_TOLERANCE)
 
 
+@pytest.mark.test
 def test_reindexing_goes_from_one_kind_of_code_to_another_and_back(
     path: Path, tmp_path: Path
 ) -> None:

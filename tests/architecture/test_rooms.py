@@ -146,6 +146,7 @@ def imports_of(names: list[str]) -> str:
     return "\n".join(f"import {name}" for name in names if "__main__" not in name)
 
 
+@pytest.mark.test
 def test_runtime_and_server_load_nothing_heavy() -> None:
     runtime = loaded_after(imports_of([module.name for module in modules("edge_mrl")]))
     assert "numpy" in runtime
@@ -203,6 +204,7 @@ def test_public_names_exist_and_are_sorted() -> None:
         assert [name for name in module.listed if not hasattr(loaded, name)] == [], module.name
 
 
+@pytest.mark.test
 def test_public_names_are_those_that_others_import() -> None:
     """What another module imports is listed; a listed function or constant is used by another module.
 

@@ -90,6 +90,7 @@ def test_flipped_byte_anywhere_is_detected_by_verify(bundle: Path) -> None:
     assert verify(bundle).passed
 
 
+@pytest.mark.test
 def test_flipped_byte_in_the_manifest_is_detected_at_open(bundle: Path) -> None:
     data = (bundle / MANIFEST).read_bytes()
     for place in range(0, len(data), 7):

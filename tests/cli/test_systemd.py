@@ -176,6 +176,7 @@ def limit_data() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (data_limit(), data_limit()))
 
 
+@pytest.mark.test
 @pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
 def test_command_of_the_service_indexes_and_prunes_within_its_limit(home: Path) -> None:
     for gone in (False, True):
@@ -208,6 +209,7 @@ def test_interrupted_run_counts_as_good() -> None:
     assert found["SuccessExitStatus"] == ["130 5"]
 
 
+@pytest.mark.test
 def test_sync_service_sends_what_is_indexed_and_ends_when_asked(home: Path, tmp_path: Path) -> None:
     store = home / "edge-mrl" / "notes.db"
     index = [*command(), "--quiet"]
@@ -273,6 +275,7 @@ def expand(name: str) -> set[str]:
     return {call for m in members if m and not m.startswith("#") for call in expand(m)}
 
 
+@pytest.mark.test
 @strace
 def test_sandbox_allows_every_call_of_the_program(home: Path, tmp_path: Path) -> None:
     log = tmp_path / "calls.log"

@@ -113,6 +113,7 @@ def store(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.test
 def test_store_of_another_bundle_is_refused(store: Path) -> None:
     setup = Setup(bundle=TINY_COARSE, store=store, seconds=0)
     with pytest.raises(BindingError, match="made with another"):

@@ -221,6 +221,7 @@ def levels(diagnosis: Diagnosis, subject: str) -> list[str]:
     return [f.level for f in diagnosis.findings if f.subject == subject]
 
 
+@pytest.mark.test
 def test_figures_are_medians_of_rounds_in_turn(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -255,6 +256,7 @@ def test_bundle_that_fails_its_check_is_not_timed(monkeypatch: pytest.MonkeyPatc
     assert levels(found, "memory") == ["good"]
 
 
+@pytest.mark.test
 def test_process_that_dies_is_a_problem_with_what_was_seen_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -79,6 +79,7 @@ def test_queries_and_documents_are_measured_at_least_so_often() -> None:
     assert 20_000_000 < documents["peak_rss"] < 10**9
 
 
+@pytest.mark.test
 def test_random_store_is_filled_and_searched(store: Path) -> None:
     found = probe.run_step("search", {**JOB, "store": str(store)})
     assert found["passages"] == 5_000
@@ -104,6 +105,7 @@ def test_store_of_another_bundle_is_not_searched(store: Path) -> None:
         probe.run_step("search", job)
 
 
+@pytest.mark.test
 def test_check_says_whether_the_bundle_is_there(store: Path, tmp_path: Path) -> None:
     sound = probe.run_step("check", {"store": str(store), "bundle": None})
     assert (sound["problems"], sound["documents"], sound["bundle_problem"]) == ([], 5_000, None)

@@ -13,6 +13,7 @@ from edge_mrl.diagnose import samples
 from edge_mrl.errors import UsageError
 
 
+@pytest.mark.test
 def test_built_in_texts_are_the_same_every_time_and_of_mixed_length() -> None:
     sample = samples.built_in_sample()
     code = "from edge_mrl.diagnose import samples; print(samples.built_in_sample().digest)"
@@ -54,6 +55,7 @@ def test_own_texts_that_are_not_there(tmp_path: Path) -> None:
             samples.sample_of_file(str(tmp_path / name))
 
 
+@pytest.mark.test
 def test_built_in_texts_are_prose() -> None:
     for text in samples.built_in_sample().documents:
         assert not samples._CODE.search(text)

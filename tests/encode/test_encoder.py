@@ -138,6 +138,7 @@ def test_lone_surrogate_reads_as_replacement_character(encoder: Encoder) -> None
     assert encoder.tokenize(["a\ud800b"]) == encoder.tokenize(["a\ufffdb"])
 
 
+@pytest.mark.test
 def test_megabyte_text_is_cut(encoder: Encoder) -> None:
     long = "the cat " * 131_072
     assert len(long) == 1 << 20
@@ -146,6 +147,7 @@ def test_megabyte_text_is_cut(encoder: Encoder) -> None:
     assert (encoder.encode([long]).coarse == encoder.encode([short]).coarse).all()
 
 
+@pytest.mark.test
 def test_stream_reads_its_input_as_it_goes(encoder: Encoder) -> None:
     taken = 0
 

@@ -229,6 +229,7 @@ def test_tokens_that_no_text_gives_hold_a_word_of_its_own_and_more() -> None:
     assert unreachable(tokenizer) == set()
 
 
+@pytest.mark.test
 def test_minilm_loses_tokens_and_no_text(minilm_model: Path) -> None:
     tokenizer = json.loads((minilm_model / "tokenizer.json").read_text("utf-8"))
     tokenizer["truncation"] = tokenizer["padding"] = None

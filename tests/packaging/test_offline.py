@@ -42,6 +42,7 @@ def made(home: Path) -> list[str]:
     return sorted(path.relative_to(home).as_posix() for path in home.rglob("*"))
 
 
+@pytest.mark.test
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_encoding_opens_no_socket_and_makes_no_file(tmp_path: Path) -> None:
     env = environment(tmp_path)
@@ -51,6 +52,7 @@ def test_encoding_opens_no_socket_and_makes_no_file(tmp_path: Path) -> None:
     assert made(tmp_path) == ["home", "tmp"]
 
 
+@pytest.mark.test
 def test_commands_make_no_file_but_the_store(tmp_path: Path) -> None:
     env = environment(tmp_path)
     (tmp_path / "notes.txt").write_text("the cat and the dog", "utf-8")

@@ -74,6 +74,7 @@ def cosine(a: list[int], b: list[int]) -> float:
     return sum(x * y for x, y in zip(a, b, strict=True)) / max(norm, 1.0)
 
 
+@pytest.mark.test
 @given(st.data(), st.sampled_from(PACKINGS))
 def test_exhaustive_search_equals_the_obvious_one(data: st.DataObject, kind: str) -> None:
     counts = data.draw(st.lists(st.integers(1, 3), min_size=1, max_size=12))

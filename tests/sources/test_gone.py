@@ -240,6 +240,7 @@ def test_many_deletions_are_large(tmp_path: Path) -> None:
 # --- all of it
 
 
+@pytest.mark.test
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -103,6 +103,7 @@ def ways(root: Path, tmp: Path, way: str, tree: set[str]) -> tuple[Path, str]:
     }[way]
 
 
+@pytest.mark.test
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -309,6 +310,7 @@ def test_a_root_whose_row_is_damaged_is_found_again(store: Store, tmp_path: Path
 # --- ids by content
 
 
+@pytest.mark.test
 @settings(max_examples=30, deadline=None)
 @given(
     lines=st.lists(st.sampled_from("abcd"), min_size=1, max_size=6), extra=st.sampled_from("abxy")

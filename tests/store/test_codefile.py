@@ -346,6 +346,7 @@ def test_replaced_and_deleted_rows_are_not_found(path: Path, codes: NDArray[np.i
         assert check(store).sound
 
 
+@pytest.mark.test
 def test_compacting_drops_rows_and_gives_space_back(
     path: Path, codes: NDArray[np.int8], bound: Binding
 ) -> None:

@@ -298,6 +298,7 @@ def flip_many(
     return outcomes
 
 
+@pytest.mark.test
 def test_any_bit_of_the_file_gives_right_answers_or_errors(
     whole: Path, right: dict[str, list[str]], tmp_path: Path
 ) -> None:

@@ -194,6 +194,7 @@ FILTERS = st.recursive(
 )
 
 
+@pytest.mark.test
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 @given(where=FILTERS)
 def test_any_filter_selects_what_the_twin_does(where: dict[str, Any], numbers: Store) -> None:

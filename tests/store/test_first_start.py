@@ -88,6 +88,7 @@ create(making.Path(sys.argv[1])).close()
 """
 
 
+@pytest.mark.test
 def test_process_that_ends_at_any_step_leaves_a_store_or_none(path: Path) -> None:
     ended = 0
     for step in range(9):

@@ -69,6 +69,7 @@ def test_reading_block_shows_one_state(path: Path) -> None:
         assert len(live_codes(store)) == 2
 
 
+@pytest.mark.test
 def test_processes_that_make_a_store_at_once_share_it(path: Path) -> None:
     code = f"""
 with create({str(path)!r}) as store:
@@ -118,6 +119,7 @@ def acknowledged_before_kill(path: Path, delay_s: float) -> int:
     return int(lines[-1]) if lines else -1
 
 
+@pytest.mark.test
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
 def test_killed_writer_loses_nothing_it_acknowledged(path: Path) -> None:
     rng, last = np.random.default_rng(0), -1
@@ -139,6 +141,7 @@ def test_killed_writer_loses_nothing_it_acknowledged(path: Path) -> None:
     connection.close()
 
 
+@pytest.mark.test
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
 def test_store_killed_while_being_made_can_be_made_again(path: Path) -> None:
     code = f"""

@@ -160,6 +160,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.test
 @settings(deadline=None)  # a sync to disk takes as long as it takes
 @given(name=NAMES, text=TEXT, metadata=st.dictionaries(VALUES, JSON, max_size=3))
 def test_any_document_comes_back_as_utf8_can_carry_it(

@@ -100,6 +100,7 @@ def texts(fleet: Fleet, name: str, *ids: str) -> list[str]:
     return [found[one].text if one in found else "-" for one in ids]
 
 
+@pytest.mark.test
 @pytest.mark.parametrize("said", [True, False], ids=["said", "noticed"])
 def test_any_device_offers_what_a_restored_server_has_lost(fleet: Fleet, said: bool) -> None:
     for name in ("A", "B", "C"):
@@ -125,6 +126,7 @@ def test_any_device_offers_what_a_restored_server_has_lost(fleet: Fleet, said: b
     assert fleet.held() == before
 
 
+@pytest.mark.test
 def test_what_no_device_can_send_falls_back_to_the_servers_state(fleet: Fleet) -> None:
     for name in ("A", "B"):
         fleet.device(name)  # vectors alone: B has codes and no text
@@ -147,6 +149,7 @@ def test_what_no_device_can_send_falls_back_to_the_servers_state(fleet: Fleet) -
     assert [row[0] for row in fleet.held()] == ["a0", "a1", "a2"]
 
 
+@pytest.mark.test
 def test_full_vectors_are_enough_to_offer(fleet: Fleet) -> None:
     fleet.device("A")
     fleet.device("B", keep_full="fp16")

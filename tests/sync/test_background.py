@@ -124,6 +124,7 @@ def test_every_interval_it_looks_for_what_others_wrote(device: Device) -> None:
     assert scripted.asked[:3] == [False] * 3
 
 
+@pytest.mark.test
 def test_write_here_ends_the_waiting_and_nothing_else_does(device: Device) -> None:
     scripted = Scripted(device.index.store)
     thread = background(scripted)
@@ -158,6 +159,7 @@ def test_stopping_does_not_wait_for_the_interval_and_works_in_the_thread(device:
     assert len(scripted.asked) == 1
 
 
+@pytest.mark.test
 def test_runner_sends_what_is_written_without_being_asked(new_device: NewDevice) -> None:
     device = new_device("one")
     outcomes: list[Outcome] = []

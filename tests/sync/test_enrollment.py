@@ -217,6 +217,7 @@ def test_enrolling_that_was_interrupted_is_finished_by_the_next_connection(
         Link(index.store, None).follow()
 
 
+@pytest.mark.test
 def test_command_takes_an_invitation_and_warns_of_its_former_name(
     path: Path, server: Serving, new_code: NewCode
 ) -> None:

@@ -37,6 +37,7 @@ def through(server: Serving, new_device: NewDevice) -> Any:
     return make
 
 
+@pytest.mark.test
 def test_body_limit_of_a_proxy_halves_the_batch_until_it_fits(
     server: Serving, through: Any
 ) -> None:
@@ -74,6 +75,7 @@ def test_single_document_beyond_the_limit_is_a_letter_and_others_go_on(
         assert device.client.sync_once().pushed == 1
 
 
+@pytest.mark.test
 def test_proxy_that_lets_nothing_through_is_named_and_nothing_is_lost(
     server: Serving, through: Any
 ) -> None:

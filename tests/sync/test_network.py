@@ -63,6 +63,7 @@ def store(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.test
 def test_own_authority_is_trusted_where_it_is_named_and_nowhere_else(
     tls: Relay, certificates: Certificates, new_code: NewCode, store: Path
 ) -> None:
@@ -175,6 +176,7 @@ RANGE_BYTES = 4_096
 CUT_BYTES = int(3.5 * RANGE_BYTES)
 
 
+@pytest.mark.test
 def test_cut_snapshot_goes_on_and_nothing_is_fetched_twice(
     new_device: NewDevice, server: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:

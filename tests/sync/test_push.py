@@ -170,6 +170,7 @@ def test_vectors_that_were_not_kept_are_made_again(new_device: NewDevice) -> Non
     assert hits[0].score == pytest.approx(hits[1].score, abs=0.02)  # a code may be off by one
 
 
+@pytest.mark.test
 def test_body_shrinks_where_answers_are_lost_and_grows_again(new_device: NewDevice) -> None:
     device = new_device("one")
     device.index.put(documents(1))

@@ -187,6 +187,7 @@ def test_one_point_of_another_space_among_many_is_found(bridge: Bridge) -> None:
         push(target(bridge))
 
 
+@pytest.mark.test
 def test_store_is_emptied_into_a_collection(bridge: Bridge, tmp_path: Path) -> None:
     path = tmp_path / "s.db"
     with Index.open(path, TINY) as index:

@@ -17,6 +17,7 @@ from tests.sync.parts import enrollment_of
 from tests.sync.test_sync import text
 
 
+@pytest.mark.test
 def test_server_orders_and_a_silent_one_does_not_hold_a_search(new_device: NewDevice) -> None:
     device = new_device("one")
     rng = random.Random(3)

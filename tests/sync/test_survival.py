@@ -52,6 +52,7 @@ BAD = {
 }
 
 
+@pytest.mark.test
 @pytest.mark.parametrize("kind", BAD)
 def test_document_that_cannot_be_stored_is_a_letter_and_the_rest_arrives(
     kind: str, server: Serving, new_device: NewDevice
@@ -121,6 +122,7 @@ def test_whatever_an_entry_ends_with_is_that_documents_alone(
     assert len(other.index.get([str(number) for number in range(9)])) == 7
 
 
+@pytest.mark.test
 def test_constraint_of_the_store_is_found_in_halves_and_a_full_disk_is_no_document(
     new_device: NewDevice,
 ) -> None:

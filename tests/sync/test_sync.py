@@ -290,6 +290,7 @@ def test_document_put_again_before_its_own_deletion_is_forgotten(
 KILLS = 4
 
 
+@pytest.mark.test
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
 def test_killed_sync_loses_and_doubles_nothing(new_device: NewDevice) -> None:
     device, other = new_device("one"), new_device("other")
@@ -321,6 +322,7 @@ def test_syncing_loads_no_model(new_device: NewDevice) -> None:
     assert device.client.status().queue.items == 0
 
 
+@pytest.mark.test
 def test_command_says_what_is_still_queued(new_device: NewDevice, tmp_path: Path) -> None:
     device = new_device("one")
     device.index.put([Document("a", "the cat")])

@@ -68,6 +68,7 @@ def documents(draw: st.DrawFn) -> Item:
     return Item(name, stamp, vectors, False, device, text, metadata, spans)
 
 
+@pytest.mark.test
 @given(st.lists(documents(), max_size=6))
 def test_items_come_back_as_they_were(sent: list[Item]) -> None:
     message = decode_message(encode_items({"cursor": 7}, sent, like=NONE))
