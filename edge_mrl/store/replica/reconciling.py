@@ -166,7 +166,7 @@ def _queue_lost(
             continue
         stamp, has = one.version.stamp, there.get(name, 0)
         sent = one.sent if has else 0
-        version = Version(stamp, rules.device)
+        version = Version(stamp, rules.writer(one.version))
         known = min(one.acknowledged, has)
         versions[name] = replace(one, version=version, acknowledged=known, sent=sent)
         # One that had lost against a newer version goes too: that may be lost as well.

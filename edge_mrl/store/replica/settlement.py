@@ -234,7 +234,7 @@ class Rules:
 
     Attributes:
         device: This device's name.
-        own: All names that it has had: what it wrote under a former one is sent under the present one.
+        own: All names that it has had; see ``writer``.
         keep_full: What the store keeps of full vectors.
         offers: The largest stamp of others' versions that the server takes; None if it takes none.
         claimed: The server was told what it lacks, and takes no more than that.
@@ -245,6 +245,15 @@ class Rules:
     keep_full: str | None
     offers: int | None
     claimed: bool = False
+
+    def writer(self, version: Version) -> str:
+        """The name under which a version is sent again.
+
+        What this device wrote under a former name stays that version, which other devices may still have,
+        where the server takes it as an offer; else it goes under the present name.
+        """
+        offered = self.offers is not None and version.stamp <= self.offers
+        return version.device if offered or version.device not in self.own else self.device
 
 
 def lose_or_offer(
@@ -278,7 +287,7 @@ def lose_or_offer(
     for name in queued:
         one, has = lost[name], there.get(name, 0)
         sent = one.sent if has else 0
-        writer = rules.device if name in mine else one.version.device
+        writer = rules.writer(one.version)
         version, known = Version(one.version.stamp, writer), min(one.acknowledged, has)
         versions[name] = replace(one, version=version, acknowledged=known, sent=sent)
         rows.append(Queued(name, one.version.stamp, one.deleted, now_ms(), 0))
