@@ -13,6 +13,7 @@ import pytest
 from edge_mrl.documents import Document
 from edge_mrl.index import Index
 from edge_mrl.store import replica
+from edge_mrl.store.replica.settlement import Rules
 from edge_mrl.sync.client import SyncClient
 from edge_mrl.sync.enrollment import enroll
 from tests.support.bundles import TINY
@@ -164,6 +165,82 @@ def test_full_vectors_are_enough_to_offer(fleet: Fleet) -> None:
     assert fleet.held() == before
     fleet.assert_same("B")
     assert not fleet.letters("B")
+
+
+def enroll_anew(fleet: Fleet, name: str) -> None:
+    index, client = fleet.devices[name]
+    client.close()
+    invitation = admin(fleet.database, "invitations", "create", "default")["invitation"]
+    enroll(index.store, fleet.server.url, invitation, name=name, with_text=True)
+    fleet.devices[name] = index, SyncClient.open(index)
+
+
+def lose_what_a_former_name_wrote(fleet: Fleet, way: str) -> list[tuple[str, int, str]]:
+    """Have a server lose what a device wrote before and after it was enrolled anew; what there was."""
+    for name in ("A", "B"):
+        fleet.device(name, with_text=True)
+    fleet.put("A", a0="stays", gone="was there")
+    fleet.sync("A", "B")
+    fleet.copy()
+    fleet.put("A", a1="first", a2="second")
+    fleet.devices["A"][0].delete(["gone"])
+    fleet.sync("A", "B")
+    enroll_anew(fleet, "A")
+    fleet.put("A", a2="changed", a3="third")
+    fleet.sync("A", "B")
+    before = fleet.held()
+    assert len({device for _, _, device in before}) == 2
+    if way == "restored":
+        fleet.restore()
+        enroll_anew(fleet, "A")  # the copy does not know the token of its present name
+    else:
+        spoil(fleet, "DELETE FROM vectors WHERE id IN ('a1', 'a3')")
+        spoil(fleet, "DELETE FROM documents WHERE id IN ('a1', 'a3')")
+    return before
+
+
+def assert_nothing_is_lost(fleet: Fleet, before: list[tuple[str, int, str]]) -> None:
+    fleet.sync("A", "B", "A", "B")
+    assert [row[:2] for row in fleet.held()] == [row[:2] for row in before]
+    fleet.assert_same("A", "B")
+    here = texts(fleet, "B", "a0", "a1", "a2", "a3", "gone")
+    assert here == ["stays", "first", "changed", "third", "-"]
+    assert not fleet.letters("A") + fleet.letters("B")
+
+
+@pytest.mark.test
+@pytest.mark.parametrize("first", ["A", "B"])
+def test_what_a_former_name_wrote_is_sent_again_as_the_version_that_it_is(
+    fleet: Fleet, first: str
+) -> None:
+    before = lose_what_a_former_name_wrote(fleet, "restored")
+    fleet.sync(first, first)
+    assert fleet.held() == before
+    assert_nothing_is_lost(fleet, before)
+    assert fleet.held() == before
+
+
+@pytest.mark.test
+def test_version_that_changes_its_name_is_noticed(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The twin of the test above: everything goes under the present name."""
+    monkeypatch.setattr(Rules, "writer", lambda rules, version: rules.device)
+    before = lose_what_a_former_name_wrote(fleet, "restored")
+    fleet.sync("A", "A")
+    assert [row[:2] for row in fleet.held()] == [row[:2] for row in before]
+    assert fleet.held() != before
+
+
+@pytest.mark.test
+@pytest.mark.parametrize("first", ["A", "B"])
+def test_what_a_former_name_wrote_comes_back_where_no_offers_are_taken(
+    fleet: Fleet, first: str
+) -> None:
+    """The server has no new epoch: it goes under the present name, and all agree on that."""
+    before = lose_what_a_former_name_wrote(fleet, "removed")
+    fleet.sync(first, first)
+    assert_nothing_is_lost(fleet, before)
 
 
 def spoil(fleet: Fleet, statement: str) -> None:
