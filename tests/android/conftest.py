@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from android_demo.tools.toolchain import UnavailableError
+from tests.android.probe import Probe
+
+#: Set in an environment that must test the Kotlin core: what is skipped elsewhere then fails.
+REQUIRED = "EDGE_MRL_REQUIRE_ANDROID"
+REASON = pytest.StashKey[str]()
+
+
+@pytest.fixture(scope="session")
+def toolchain(request: pytest.FixtureRequest) -> None:
+    """The jars of core and of its tests, built once."""
+    from android_demo.tools.kotlin import core_jar, tests_jar
+
+    try:
+        core_jar()
+        tests_jar()
+    except UnavailableError as error:
+        if os.environ.get(REQUIRED):
+            raise
+        request.config.stash[REASON] = str(error)
+        pytest.skip(f"no Kotlin here: {error}")
+
+
+@pytest.fixture(scope="module")
+def kotlin(toolchain: None) -> Iterator[Probe]:
+    """The core in Kotlin, in a process of its own."""
+    with Probe() as probe:
+        yield probe
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say it loudly: a skipped test among a thousand is easily missed."""
+    reason = config.stash.get(REASON, None)
+    if reason is not None:
+        terminalreporter.section("THE KOTLIN CORE WAS NOT TESTED", sep="!", red=True, bold=True)
+        terminalreporter.write_line(reason, red=True)
