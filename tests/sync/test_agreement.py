@@ -225,7 +225,7 @@ def test_version_that_changes_its_name_is_noticed(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The twin of the test above: everything goes under the present name."""
-    monkeypatch.setattr(Rules, "writer", lambda rules, version: rules.device)
+    monkeypatch.setattr(Rules, "writer", lambda rules, _: rules.device)
     before = lose_what_a_former_name_wrote(fleet, "restored")
     fleet.sync("A", "A")
     assert [row[:2] for row in fleet.held()] == [row[:2] for row in before]
