@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.support.machine import save
-from edge_mrl.bundle.head import derive_codes, read_head
+from edge_mrl.bundle.head import bundle_codes, read_head
 from edge_mrl.bundle.manifest import read_manifest
 from edge_mrl.cli.common.progress import Progress
 from edge_mrl.codes.packing import normalize
@@ -133,13 +133,7 @@ class Work:
         took = 0.0
         with Progress("put", self.documents) as bar:
             for first, full in self.blocks():
-                codes = derive_codes(
-                    full,
-                    self._matrix,
-                    dim=self._manifest.dim,
-                    layer_norm=self._manifest.head.layer_norm,
-                    scale=self._manifest.code.scale,
-                )
+                codes = bundle_codes(full, self._matrix, self._manifest)
                 entries = [
                     Entry(Document(f"d{first + i}", "x"), [(0, 1)], codes[i : i + 1], full[i : i + 1])
                     for i in range(len(full))

@@ -9,7 +9,14 @@ from edge_mrl.lazy import lazily
 if TYPE_CHECKING:
     from edge_mrl.bundle.files import Identity, check_files, map_file, read_bounded, read_file
     from edge_mrl.bundle.graph import read_graph
-    from edge_mrl.bundle.head import derive_codes, head_id, head_inputs, is_head, read_head
+    from edge_mrl.bundle.head import (
+        bundle_codes,
+        derive_codes,
+        head_id,
+        head_inputs,
+        is_head,
+        read_head,
+    )
     from edge_mrl.bundle.jsontext import parse_json
     from edge_mrl.bundle.known import Made, recall, remember, remember_made
     from edge_mrl.bundle.manifest import (
@@ -71,6 +78,7 @@ __all__ = [
     "Signed",
     "SourceModel",
     "TrustedKeys",
+    "bundle_codes",
     "bundle_error",
     "check_files",
     "check_tokenizer",
@@ -112,6 +120,7 @@ __getattr__ = lazily(
         ),
         "graph": ("read_graph",),
         "head": (
+            "bundle_codes",
             "derive_codes",
             "head_id",
             "head_inputs",

@@ -27,7 +27,7 @@ _HEADER = re.compile(
     re.DOTALL,
 )
 
-__all__ = ["derive_codes", "head_id", "head_inputs", "is_head", "read_head"]
+__all__ = ["bundle_codes", "derive_codes", "head_id", "head_inputs", "is_head", "read_head"]
 
 #: A head's values are about 1. Far beyond, lengths of what it makes are no float32 any more.
 MAX_VALUE = 1e9
@@ -69,6 +69,28 @@ def derive_codes(
     inputs = head_inputs(full, layer_norm=layer_norm)
     vectors = inputs if matrix is None else inputs @ matrix
     return quantize(normalize(vectors[:, :dim]), scale=scale)
+
+
+def bundle_codes(
+    full: NDArray[np.float32], matrix: NDArray[np.float32] | None, manifest: Manifest
+) -> NDArray[np.int8]:
+    """Derive codes from full vectors as the bundle of a manifest does, with its head or another.
+
+    Args:
+        full: float32[n, D], unit length.
+        matrix: float32[D, dim] of the head, or None for the prefix.
+        manifest: The bundle's.
+
+    Returns:
+        int8[n, dim].
+    """
+    return derive_codes(
+        full,
+        matrix,
+        dim=manifest.dim,
+        layer_norm=manifest.head.layer_norm,
+        scale=manifest.code.scale,
+    )
 
 
 def head_id(matrix: NDArray[np.float32] | None, *, layer_norm: bool) -> str:

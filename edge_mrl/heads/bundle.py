@@ -32,8 +32,8 @@ from edge_mrl.bundle import (
     Head,
     Made,
     Manifest,
+    bundle_codes,
     check_files,
-    derive_codes,
     dump_manifest,
     head_id,
     make_code,
@@ -213,13 +213,7 @@ def _write_golden(folder: Path, matrix: Float) -> None:
         for entry in golden["texts"]:
             encoding = encoder.encode([entry["text"]], kind=entry["kind"])
             assert encoding.full is not None
-            wanted = derive_codes(
-                encoding.full,
-                matrix,
-                dim=manifest.dim,
-                layer_norm=manifest.head.layer_norm,
-                scale=manifest.code.scale,
-            )
+            wanted = bundle_codes(encoding.full, matrix, manifest)
             off = np.abs(encoding.coarse.astype(np.int16) - wanted)
             if off.max() > ROUNDING or (off > 0).mean() > MOST_ROUNDED + 1 / off.size:
                 raise BundleError(

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl.arguments import MOST, check_call, check_flag, check_text, check_whole, path_of
-from edge_mrl.bundle import derive_codes, read_head
+from edge_mrl.bundle import bundle_codes, read_head
 from edge_mrl.documents import shorten
 from edge_mrl.encode import Encoder, passage_rule
 from edge_mrl.errors import EdgeMrlError, NetworkError, ServerError, StoreError, UsageError
@@ -396,13 +396,7 @@ class _Making:
             return self._empty(document)
         self._tally.kept += 1
         manifest = self._encoder.manifest
-        codes = derive_codes(
-            full,
-            self._head,
-            dim=manifest.dim,
-            layer_norm=manifest.head.layer_norm,
-            scale=manifest.code.scale,
-        )
+        codes = bundle_codes(full, self._head, manifest)
         return Entry(document, passages.spans, codes)
 
     def _embedded(self, documents: Sequence[Document]) -> list[Entry]:

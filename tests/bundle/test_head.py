@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_mrl.bundle.head import derive_codes, head_id, read_head
+from edge_mrl.bundle.head import bundle_codes, derive_codes, head_id, read_head
 from edge_mrl.bundle.manifest import HEAD, MANIFEST, read_manifest
+from edge_mrl.codes import normalize
 from edge_mrl.errors import HashError, ManifestError, MissingFileError, TruncatedError
 from tests.support.bundles import TINY, copy_bundle, refresh_file, rewrite_manifest
 
@@ -139,3 +141,15 @@ def test_head_id_is_what_the_format_says() -> None:
     assert head_id(matrix + np.float32(1e-6), layer_norm=True) != expected
     golden = json.loads((TINY / MANIFEST).read_bytes())["head"]
     assert head_id(None, layer_norm=False) == golden["id"]
+
+
+def test_a_bundles_codes_are_those_of_its_dimensions_norm_and_scale() -> None:
+    manifest = read_manifest(TINY)
+    full = normalize(np.random.default_rng(3).standard_normal((5, 32), dtype=np.float32))
+    for layer_norm in (False, True):
+        head = dataclasses.replace(manifest.head, layer_norm=layer_norm)
+        code = dataclasses.replace(manifest.code, scale=0.5)
+        changed = dataclasses.replace(manifest, head=head, code=code)
+        wanted = derive_codes(full, None, dim=manifest.dim, layer_norm=layer_norm, scale=0.5)
+        assert (bundle_codes(full, None, changed) == wanted).all()
+        assert (bundle_codes(full, None, manifest) != wanted).any()

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl import Encoder
-from edge_mrl.bundle.head import derive_codes
+from edge_mrl.bundle.head import bundle_codes
 from edge_mrl.codes import INT8, Packing
 from edge_mrl.documents import PassageRule
 from edge_mrl.encode.passages import split_passages
@@ -310,13 +310,7 @@ def make_vectors(encoder: Encoder, texts: Iterable[str]) -> dict[str, Made]:
     assert full is not None
     full = full.astype(np.float32)
     manifest = encoder.manifest
-    codes = derive_codes(
-        full.astype(np.float16).astype(np.float32),
-        None,
-        dim=manifest.dim,
-        layer_norm=manifest.head.layer_norm,
-        scale=manifest.code.scale,
-    )
+    codes = bundle_codes(full.astype(np.float16).astype(np.float32), None, manifest)
     made, at = {}, 0
     for text, cut in zip(ordered, spans, strict=True):
         made[text] = Made(full[at : at + len(cut)], codes[at : at + len(cut)])

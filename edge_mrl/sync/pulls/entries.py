@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge_mrl.bundle import derive_codes
+from edge_mrl.bundle import bundle_codes
 from edge_mrl.documents import Document
 from edge_mrl.errors import NetworkError, reason
 from edge_mrl.store import Entry, replica
@@ -105,13 +105,7 @@ class Entries:
         # A comparison with what is not finite is False.
         if not (np.abs(lengths - 1) <= LENGTH_TOLERANCE).all():
             raise ValueError("a vector that is not finite, or not of unit length")
-        codes = derive_codes(
-            full,
-            self._head(),
-            dim=manifest.dim,
-            layer_norm=manifest.head.layer_norm,
-            scale=manifest.code.scale,
-        )
+        codes = bundle_codes(full, self._head(), manifest)
         return codes, full
 
 
