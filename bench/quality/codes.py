@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from bench.quality.metrics import bootstrap_ratio
 from bench.quality.retrieval import ROOT
-from bench.quality.sets import RERANKED, JudgedSet, add_set_arguments, read_sets
+from bench.quality.sets import RERANKED, JudgedSet, add_set_arguments, model_name, read_sets
 from bench.support.machine import RESULTS, save
 from edge_mrl.bundle.head import derive_codes
 from edge_mrl.cli.common.progress import Progress
@@ -64,7 +64,7 @@ def main() -> int:
     dims = tuple(args.dim or DIMS)
     results = {name: Bench(data).measure(name, dims) for name, data in sets.items()}
     settings = {
-        "model": model.name,
+        "model": model_name(model),
         "dims": list(dims),
         "reranked": RERANKED,
         "stages": [WIDE, NARROW],

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from bench.quality.heads import mixed, shipped_trial
 from bench.quality.retrieval import ROOT
-from bench.quality.sets import RERANKED, JudgedSet, add_set_arguments, read_sets
+from bench.quality.sets import RERANKED, JudgedSet, add_set_arguments, model_name, read_sets
 from bench.support.machine import RESULTS, save
 from edge_mrl.bundle.head import derive_codes
 from edge_mrl.cli.common.progress import Progress
@@ -99,7 +99,7 @@ def main() -> int:
     results: dict[str, Any] = {name: {} for name in sets}
     shipped = shipped_trial(model, (1,))
     common = list(_without_text(shipped))
-    settings = {"model": model.name, "reranked": RERANKED}
+    settings = {"model": model_name(model), "reranked": RERANKED}
     with Progress("frontier", len(sets)) as bar:
         for name, data in sets.items():
             for coded in (*common, *_with_text(data)):

@@ -29,6 +29,7 @@ from bench.quality.sets import (
     JudgedSet,
     add_set_arguments,
     excerpts_of,
+    model_name,
     read_sets,
     trial_of,
 )
@@ -61,7 +62,12 @@ def main() -> int:
     if len(sets) > 1:
         sets["mixed"] = mixed(list(sets.values()))
     results = measure(sets, shipped_trial(model, (1,)), model, dims)
-    settings = {"model": model.name, "dims": list(dims), "reranked": RERANKED, "code": "int8"}
+    settings = {
+        "model": model_name(model),
+        "dims": list(dims),
+        "reranked": RERANKED,
+        "code": "int8",
+    }
     path = save("heads", settings, results)
     print(table(results, dims))
     print(f"written to {path.relative_to(ROOT)}")

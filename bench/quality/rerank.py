@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bench.quality.heads import shipped_trial
 from bench.quality.metrics import evaluate
 from bench.quality.retrieval import rerank
-from bench.quality.sets import JudgedSet, add_set_arguments, read_sets
+from bench.quality.sets import JudgedSet, add_set_arguments, model_name, read_sets
 from bench.support.machine import save
 from edge_mrl.bundle.head import derive_codes
 from edge_mrl.cli.common.progress import Progress
@@ -51,7 +51,7 @@ def main() -> int:
             }
             results[name] = {head: measure(data, matrix) for head, matrix in heads.items()}
             bar.advance()
-    settings = {"model": model.name, "dim": DIM, "depth": DEPTH, "noise": NOISE}
+    settings = {"model": model_name(model), "dim": DIM, "depth": DEPTH, "noise": NOISE}
     save("rerank", {**settings, "margin": DEFAULT_MARGIN}, results)
     print(table(results))
     return 0

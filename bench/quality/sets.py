@@ -22,6 +22,7 @@ __all__ = [
     "JudgedSet",
     "add_set_arguments",
     "excerpts_of",
+    "model_name",
     "read_sets",
     "trial_of",
 ]
@@ -64,6 +65,13 @@ def read_sets(args: argparse.Namespace, name: str) -> tuple[Path, dict[str, Judg
         print("no source model: give --model FOLDER", file=sys.stderr)
         sys.exit(2)
     return model, {folder.name: JudgedSet.of(read_set(folder), model) for folder in folders}
+
+
+def model_name(model: Path) -> str:
+    """What results call a model: the default by its name, another by its folder's."""
+    from edge_mrl_export.source.location import DEFAULT_MODEL, installed_default
+
+    return DEFAULT_MODEL if model == installed_default() else model.name
 
 
 class JudgedSet:

@@ -3,17 +3,20 @@
 On folders in BEIR's layout. For each set and each bundle, a store on disk with full vectors; its codes
 are searched exhaustively, with questions that the bundle encodes; and searched again with full vectors
 reranking the best 50, as ``Index.search`` does. "one index" is a store with all sets. With ``--adapt``,
-each store of a single set is then adapted to its own text, and measured again.
+each store of a single set is then adapted to its own text, and measured again. The first row is the
+network's own: its full vectors, ranked without a store.
 
 Each document is cut to its first passage, since the fp32 source reads no more of it. The network runs
 once: bundles of one model differ in their heads alone. The codes of the other bundles are made from its
 full vectors; some of them are compared with the codes of the bundle's own graph, and may differ by 1.
-Each figure is the share of the nDCG@10 of the source's full fp32 vectors.
+Each figure is the share of the nDCG@10 of the source's full fp32 vectors among the same documents: in one
+index, those vectors find less than in an index for each set, too.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 import tempfile
 import time
@@ -21,17 +24,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.quality.frontier import ALL
 from bench.quality.metrics import bootstrap_ratio
-from bench.quality.retrieval import ROOT, SETS, DataSet, read_set, source_vectors
-from bench.quality.sets import MAX_TOKENS, add_set_arguments, best
+from bench.quality.retrieval import CACHE, ROOT, SETS, DataSet, read_set, source_vectors
+from bench.quality.sets import MAX_TOKENS, RERANKED, add_set_arguments, best, model_name
 from bench.support.machine import save
-from edge_mrl.bundle import derive_codes, read_head
+from edge_mrl.bundle import WEIGHTS, bundle_codes, read_head
 from edge_mrl.cli.common.progress import Progress
 from edge_mrl.codes import CODE_BITS
 from edge_mrl.documents import Document, PassageRule
@@ -45,7 +48,6 @@ from edge_mrl.store import Entry
 from edge_mrl_export.quality.metrics import judge
 
 Float = NDArray[np.float32]
-RERANKED = 50
 #: Tokens of a passage: what the source reads, less the two special tokens.
 PASSAGE = MAX_TOKENS - 2
 #: Documents put into a store together, and compared with a bundle's own graph.
@@ -58,17 +60,33 @@ class Judged:
 
     Attributes:
         texts: The first passage of each document.
-        full: float32[n, D], their full vectors by the bundles' network.
         queries: Questions.
         relevance: For each question, the gain of each relevant document's row.
-        base: float64[q], nDCG@10 of the source's full fp32 vectors.
+        network: float32[n, D] and float32[q, D], full vectors of both by the bundles' network.
+        source: The same by the fp32 source.
+        base: float64[q], nDCG@10 of the source's vectors among these documents.
     """
 
     texts: list[str]
-    full: Float
     queries: list[str]
     relevance: list[dict[int, float]]
+    network: tuple[Float, Float]
+    source: tuple[Float, Float]
     base: NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls,
+        texts: list[str],
+        queries: list[str],
+        relevance: list[dict[int, float]],
+        *,
+        network: tuple[Float, Float],
+        source: tuple[Float, Float],
+    ) -> Self:
+        """Rank by the source's vectors first."""
+        base = judge(best(source[1], source[0])[:, :10], relevance).ndcg_at_10
+        return cls(texts, queries, relevance, network, source, base)
 
     def ndcg(self, found: NDArray[np.intp]) -> NDArray[np.float64]:
         """nDCG@10 of each question, from the rows that were found."""
@@ -83,6 +101,9 @@ def main() -> int:
     add_set_arguments(parser)
     parser.add_argument("--bundle", type=Path, action="append", required=True)
     parser.add_argument("--adapt", action="store_true", help="also adapt each store to its text")
+    parser.add_argument(
+        "--name", default="frontier-stores", help="file in bench/results (no suffix)"
+    )
     args = parser.parse_args()
     folders = args.data or [ROOT.parent / "shared" / "data" / name for name in SETS]
     folders = [folder for folder in folders if (folder / "qrels" / "test.tsv").exists()]
@@ -94,7 +115,7 @@ def main() -> int:
         sets = {folder.name: _judged(read_set(folder), encoder, model) for folder in folders}
     if len(sets) > 1:
         sets[ALL] = _together(list(sets.values()))
-    results: dict[str, Any] = {}
+    results: dict[str, Any] = {"full vectors": {name: _by_network(d) for name, d in sets.items()}}
     for bundle in args.bundle:
         for name, data in sets.items():
             with tempfile.TemporaryDirectory() as folder:
@@ -104,7 +125,7 @@ def main() -> int:
                 )
             for row, values in rows.items():
                 results.setdefault(row, {})[name] = values
-        save("frontier-stores", {"model": model.name, "reranked": RERANKED}, results)
+            save(args.name, {"model": model_name(model), "reranked": RERANKED}, results)
         print(table(results, list(sets)))
     return 0
 
@@ -122,35 +143,67 @@ def _judged(data: DataSet, encoder: Encoder, model: Path) -> Judged:
     for text in data.documents:
         spans = split_passages(encoder, text, rule)
         texts.append(text[: spans[0][1]] if spans else "")
-    parts = []
-    with Progress(f"{data.name}: passages", len(texts)) as bar:
-        for chunk in encoder.stream(texts):
-            assert chunk.full is not None
-            parts.append(chunk.full)
-            bar.advance(len(chunk))
-    source = [
-        source_vectors(model, some, kind, MAX_TOKENS)
-        for some, kind in ((data.queries, "query"), (data.documents, "document"))
-    ]
-    base = judge(best(source[0], source[1])[:, :10], data.relevance).ndcg_at_10
-    return Judged(texts, np.concatenate(parts), data.queries, data.relevance, base)
+    network = (
+        _network_vectors(encoder, texts, "document"),
+        _network_vectors(encoder, data.queries, "query"),
+    )
+    source = (
+        source_vectors(model, data.documents, "document", MAX_TOKENS),
+        source_vectors(model, data.queries, "query", MAX_TOKENS),
+    )
+    return Judged.of(texts, data.queries, data.relevance, network=network, source=source)
+
+
+def _network_vectors(encoder: Encoder, texts: Sequence[str], kind: str) -> Float:
+    """float32[n, D] of the bundle's network; kept in build/bench."""
+    weights = encoder.manifest.files[WEIGHTS].sha256
+    digest = hashlib.sha256("\0".join([weights, kind, *texts]).encode())
+    path = CACHE / f"{digest.hexdigest()[:24]}.npy"
+    if not path.exists():
+        parts = []
+        with Progress(f"{kind} vectors", len(texts)) as bar:
+            for chunk in encoder.stream(texts, kind=kind):
+                assert chunk.full is not None
+                parts.append(chunk.full)
+                bar.advance(len(chunk))
+        CACHE.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.concatenate(parts))
+    vectors: Float = np.load(path)
+    return vectors
 
 
 def _together(sets: Sequence[Judged]) -> Judged:
-    """All sets in one index; each question is compared with its own set's ranking by full vectors."""
+    """All sets in one index, for the source's vectors too."""
     starts = np.cumsum([0, *(len(s.texts) for s in sets)])[:-1].tolist()
     relevance = [
         {row + start: gain for row, gain in gains.items()}
         for start, s in zip(starts, sets, strict=True)
         for gains in s.relevance
     ]
-    return Judged(
+    return Judged.of(
         [text for s in sets for text in s.texts],
-        np.concatenate([s.full for s in sets]),
         [query for s in sets for query in s.queries],
         relevance,
-        np.concatenate([s.base for s in sets]),
+        network=_joined([s.network for s in sets]),
+        source=_joined([s.source for s in sets]),
     )
+
+
+def _joined(pairs: Sequence[tuple[Float, Float]]) -> tuple[Float, Float]:
+    return np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs])
+
+
+def _by_network(data: Judged) -> dict[str, Any]:
+    """The share that the network's full vectors keep, as float32 and without a store."""
+    documents, queries = data.network
+    ndcg = data.ndcg(best(queries, documents)[:, :10])
+    kept = bootstrap_ratio(ndcg, data.base)
+    return {
+        "bytes": 2 * documents.shape[1],  # of fp16, as a store keeps them
+        "ndcg_at_10": round(float(ndcg.mean()), 4),
+        "kept": kept,
+        "kept_reranked": kept,
+    }
 
 
 def measure(data: Judged, bundle: Path, path: Path, name: str, *, own: bool) -> dict[str, Any]:
@@ -178,13 +231,7 @@ def _stored(data: Judged, bundle: Path, path: Path) -> Iterator[Index]:
     with Index.open(path, bundle, max_tokens=PASSAGE, overlap=0, keep_full="fp16") as index:
         manifest = index.encoder.manifest
         matrix = read_head(index.encoder.path, manifest)
-        codes = derive_codes(
-            data.full,
-            matrix,
-            dim=manifest.dim,
-            layer_norm=manifest.head.layer_norm,
-            scale=manifest.code.scale,
-        )
+        codes = bundle_codes(data.network[0], matrix, manifest)
         some = np.linspace(0, len(codes) - 1, COMPARED).astype(int)
         own = index.encoder.encode([data.texts[i] for i in some]).coarse
         apart = np.abs(own.astype(int) - codes[some]).max()
@@ -200,7 +247,7 @@ def _entry(data: Judged, codes: NDArray[np.int8], row: int) -> Entry:
     text = data.texts[row]
     some = slice(row, row + 1) if text else slice(0, 0)
     spans = [(0, len(text))] if text else []
-    return Entry(Document(f"{row:07}", text), spans, codes[some], data.full[some])
+    return Entry(Document(f"{row:07}", text), spans, codes[some], data.network[0][some])
 
 
 def _kept(index: Index, data: Judged, name: str) -> dict[str, Any]:
