@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from android_demo.tools.toolchain import COMPILER, LIBRARIES, UnavailableError, part, parts
 
-__all__ = ["BUILD", "classpath", "core_jar", "java", "tests_jar"]
+__all__ = ["BUILD", "classpath", "core_jar", "java", "probe_jar"]
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "android"
@@ -49,7 +49,7 @@ def core_jar() -> Path:
     return _jar("core", [CORE / "main"], parts(LIBRARIES))
 
 
-def tests_jar() -> Path:
+def probe_jar() -> Path:
     """The tests of `core`, and the probe that pytest talks to."""
     return _jar("core-tests", [CORE / "test"], [core_jar(), *parts(LIBRARIES), part("junit")])
 
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(jars[0])
     if not options.test:
         return 0
-    jars.append(tests_jar())
+    jars.append(probe_jar())
     every = classpath(*jars, *parts(LIBRARIES))
     scan = ["--scan-classpath", str(jars[1]), "--fail-if-no-tests", "--disable-banner"]
     return subprocess.run(

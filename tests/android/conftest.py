@@ -16,11 +16,11 @@ REASON = pytest.StashKey[str]()
 @pytest.fixture(scope="session")
 def toolchain(request: pytest.FixtureRequest) -> None:
     """The jars of core and of its tests, built once."""
-    from android_demo.tools.kotlin import core_jar, tests_jar
+    from android_demo.tools.kotlin import core_jar, probe_jar
 
     try:
         core_jar()
-        tests_jar()
+        probe_jar()
     except UnavailableError as error:
         if os.environ.get(REQUIRED):
             raise

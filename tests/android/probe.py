@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from android_demo.tools.kotlin import classpath, core_jar, java, tests_jar
+from android_demo.tools.kotlin import classpath, core_jar, java, probe_jar
 from android_demo.tools.toolchain import LIBRARIES, parts
 
 __all__ = ["KotlinError", "Probe"]
@@ -32,7 +32,7 @@ class Probe:
     """
 
     def __init__(self, options: Sequence[str] = ()) -> None:
-        files = classpath(core_jar(), tests_jar(), *parts(LIBRARIES))
+        files = classpath(core_jar(), probe_jar(), *parts(LIBRARIES))
         memory = () if any(option.startswith("-Xmx") for option in options) else ("-Xmx512m",)
         command = [java(), "-XX:+UseSerialGC", *memory, *options, "-cp", files]
         self.process = subprocess.Popen(

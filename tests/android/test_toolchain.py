@@ -6,7 +6,7 @@ import tomllib
 import pytest
 
 from android_demo.tools import toolchain
-from android_demo.tools.kotlin import ROOT, classpath, core_jar, java, tests_jar
+from android_demo.tools.kotlin import ROOT, classpath, core_jar, java, probe_jar
 from android_demo.tools.toolchain import LIBRARIES, parts
 from tests.android.probe import KotlinError, Probe
 
@@ -48,10 +48,10 @@ def test_another_file_than_the_pinned_one_is_refused(
 @pytest.mark.test
 @pytest.mark.usefixtures("toolchain")
 def test_junit() -> None:
-    files = classpath(core_jar(), tests_jar(), *parts(LIBRARIES))
+    files = classpath(core_jar(), probe_jar(), *parts(LIBRARIES))
     console = [java(), "-jar", str(toolchain.part("junit")), "execute", "--class-path", files]
     done = subprocess.run(
-        [*console, "--scan-classpath", str(tests_jar()), "--fail-if-no-tests", "--disable-banner"],
+        [*console, "--scan-classpath", str(probe_jar()), "--fail-if-no-tests", "--disable-banner"],
         capture_output=True,
         text=True,
         timeout=JUNIT_TIMEOUT_S,
