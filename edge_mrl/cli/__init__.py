@@ -155,7 +155,7 @@ def _dispatch(arguments: list[str]) -> int:
     args = parser.parse_args(arguments[1:])
     _prepare(name, args)
     try:
-        with _trusting(getattr(args, "trust", None)):
+        with _trusting(getattr(args, "trust", None)), _showing_migrations(args):
             code: int = command.run(args)
     except ModuleNotFoundError as error:
         if name not in EXTRAS:
@@ -177,6 +177,15 @@ def _trusting(keys: str | None) -> Iterator[None]:
             os.environ.pop("EDGE_MRL_TRUST")
             if before is not None:
                 os.environ["EDGE_MRL_TRUST"] = before
+
+
+def _showing_migrations(args: argparse.Namespace) -> contextlib.AbstractContextManager[None]:
+    """Show how far a store of an earlier version is, where a command opens one."""
+    if getattr(args, "store", None) is None:
+        return contextlib.nullcontext()
+    from edge_mrl.cli.common.migrating import showing_migrations
+
+    return showing_migrations(quiet=getattr(args, "quiet", False))
 
 
 def _prepare(name: str, args: argparse.Namespace) -> None:

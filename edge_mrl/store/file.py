@@ -34,7 +34,7 @@ from edge_mrl.store.engine.making import has_rollback_journal, make_whole
 from edge_mrl.store.engine.modes import create_private, tighten
 from edge_mrl.store.engine.traces import clear_traces
 from edge_mrl.store.engine.transactions import transaction
-from edge_mrl.store.migrations import MIGRATIONS, MIGRATIONS_TABLE
+from edge_mrl.store.migrations import MIGRATIONS, MIGRATIONS_TABLE, apply
 from edge_mrl.store.schema.tables import are_defined, mend_definitions_of
 
 __all__ = [
@@ -382,12 +382,8 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def _migrate(connection: sqlite3.Connection, version: int) -> None:
-    for number, (name, statements) in enumerate(MIGRATIONS[version:], start=version + 1):
-        for statement in statements:
-            if isinstance(statement, str):
-                connection.execute(statement)
-            else:
-                statement(connection)
+    for number, (name, steps) in enumerate(MIGRATIONS[version:], start=version + 1):
+        apply(connection, number, steps)
         applied_ms = time.time_ns() // 1_000_000
         row = (number, name, applied_ms)
         connection.execute("INSERT INTO migrations VALUES (?, ?, ?)", row)

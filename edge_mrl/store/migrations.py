@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from edge_mrl.store.codefile.file import GENERATION_BYTES
 from edge_mrl.store.filters import field_rows
 from edge_mrl.store.records import encode_spans
 from edge_mrl.store.schema.former import checksum, matches, passage_check
 from edge_mrl.store.schema.ninth import fill_ninth
+from edge_mrl.store.schema.report import Report
 
-__all__ = ["KEYWORD_COLUMNS", "MIGRATIONS", "MIGRATIONS_TABLE"]
+__all__ = ["KEYWORD_COLUMNS", "MIGRATIONS", "MIGRATIONS_TABLE", "apply"]
 
 #: FTS5 without a copy of the texts; letters count without their accents.
 KEYWORD_COLUMNS = "text, content = '', tokenize = 'unicode61 remove_diacritics 2'"
@@ -24,7 +25,7 @@ MIGRATIONS_TABLE = """CREATE TABLE migrations (
     applied_ms INTEGER NOT NULL
 )"""
 
-Step = str | Callable[[sqlite3.Connection], None]
+Step = str | Callable[[sqlite3.Connection, Report], None]
 
 _FIRST: tuple[Step, ...] = (
     """CREATE TABLE binding (
@@ -144,8 +145,9 @@ _SECOND_TABLES: tuple[Step, ...] = (
 )
 
 
-def _fill_second(connection: sqlite3.Connection) -> None:
+def _fill_second(connection: sqlite3.Connection, report: Report) -> None:
     """Carry the rows of the first version over, and drop its tables."""
+    report.expect("old_documents")
     changes = _carry_binding(connection)
     row = 0
     for key, name, text, metadata, digest in connection.execute(
@@ -162,6 +164,7 @@ def _fill_second(connection: sqlite3.Connection) -> None:
             [(*field, key) for field in field_rows(json.loads(metadata))],
         )
         row += _carry_passages(connection, key, row)
+        report.add(1)
     next_key = 1 + connection.execute("SELECT ifnull(max(key), 0) FROM documents").fetchone()[0]
     state = (changes, next_key, row, 0, os.urandom(GENERATION_BYTES))
     if changes is not None:
@@ -262,7 +265,7 @@ _FOURTH_TABLES: tuple[Step, ...] = (
 )
 
 
-def _check_fourth(connection: sqlite3.Connection) -> None:
+def _check_fourth(connection: sqlite3.Connection, _: Report) -> None:
     """Let the binding's checksum cover the new columns, unless it was wrong before."""
     columns = "space_id, code_id, dim, scale, full_dim, keep_full, passage_tokens, passage_overlap"
     query = f"SELECT {columns}, stored, step, centre, crc FROM binding"  # noqa: S608 - own names
@@ -294,7 +297,7 @@ _FIFTH_TABLES: tuple[Step, ...] = (
 )
 
 
-def _fill_fifth(connection: sqlite3.Connection) -> None:
+def _fill_fifth(connection: sqlite3.Connection, _: Report) -> None:
     """Carry the enrollment over; what was sent without an answer was sent without a number."""
     for row in connection.execute("SELECT * FROM old_sync").fetchall():
         values = (*row[1:-1], "", 0, 0)
@@ -369,3 +372,20 @@ MIGRATIONS: tuple[tuple[str, tuple[Step, ...]], ...] = (
     ("0008-agreement", _AGREEMENT),
     ("0009-checksums-by-type", (*_NINTH_TABLES, fill_ninth)),
 )
+
+
+def apply(connection: sqlite3.Connection, number: int, steps: Sequence[Step]) -> None:
+    """Run the steps of one migration; it is not recorded.
+
+    Args:
+        connection: In a transaction that writes, to a store of the version before.
+        number: The migration's number, from 1 on.
+        steps: Its steps.
+    """
+    report = Report(connection, number)
+    for step in steps:
+        if isinstance(step, str):
+            connection.execute(step)
+        else:
+            step(connection, report)
+    report.end()

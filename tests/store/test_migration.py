@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edge_mrl.errors import DamagedError, StoreVersionError
+from edge_mrl.cli import main
+from edge_mrl.errors import DamagedError, StoreError, StoreVersionError
 from edge_mrl.store import Store, check
 from edge_mrl.store.migrations import MIGRATIONS
-from edge_mrl.store.records import text_hash
-from edge_mrl.store.schema import former, ninth
+from edge_mrl.store.records import encode_spans, text_hash
+from edge_mrl.store.schema import former, ninth, report
 from tests.golden import make_store
 
 FIFTH = make_store.STORES[3]
@@ -116,13 +122,149 @@ def test_migration_that_is_cut_off_is_done_again(
         assert check(store).sound
 
 
+@pytest.fixture
+def talkative(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every migration takes so long that it says how far it is."""
+    monkeypatch.setattr(report, "_REPORT_S", -1.0)
+
+
+@pytest.mark.usefixtures("talkative")
+@pytest.mark.parametrize("old", make_store.STORES[:-1], ids=lambda old: old.stem)
 def test_long_migration_says_how_far_it_is(
-    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    old: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(ninth, "_REPORT_S", -1.0)
+    path = Path(shutil.copy(old, tmp_path / "s.db"))
     with caplog.at_level(logging.INFO, "edge_mrl.store"):
         Store.open(path).close()
     assert "bringing the store to version 9" in caplog.text
+    said = [one.__dict__ for one in caplog.records]
+    assert {one["path"] for one in said} == {str(path)}
+    for version in {one["version"] for one in said}:
+        done = [one["done"] for one in said if one["version"] == version]
+        (total,) = {one["total"] for one in said if one["version"] == version}
+        assert done == sorted(done)
+        assert done[-1] == total > 2
+        assert done[0] < total
+    caplog.clear()
+    Store.open(path).close()
+    assert not caplog.records
+
+
+def test_short_migration_says_nothing(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "edge_mrl.store"):
+        Store.open(path).close()
+    assert not caplog.records
+
+
+def swollen(folder: Path) -> Path:
+    """A store of the second version with 303 documents."""
+    path = Path(shutil.copy(make_store.STORES[1], folder / "s.db"))
+    swell(path, 300)
+    return path
+
+
+def swell(path: Path, count: int) -> None:
+    """Put so many more documents into a store of the second version, as its program did."""
+    connection = sqlite3.connect(path)
+    changes, first = connection.execute("SELECT changes, next_row FROM state").fetchone()
+    with connection:
+        for row, key in enumerate(range(100, 100 + count), start=first):
+            text = f"caf\u00e9 number {key}"
+            name, digest, codes = f"more {key}", text_hash(text), bytes(4)
+            crc = former.checksum(key, name, "{}", None, digest)
+            document = (key, name, "{}", None, digest, crc, text)
+            connection.execute("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?)", document)
+            connection.execute("INSERT INTO keywords (rowid, text) VALUES (?, ?)", (key, text))
+            spans = encode_spans([(0, len(text))])
+            crc = former.passage_check(key, spans, codes)
+            passage = (row, key, 1, crc, spans, codes)
+            connection.execute("INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?)", passage)
+        state = (changes + 1, 100 + count, first + count, 0, bytes(16))
+        columns = "changes = ?, next_key = ?, next_row = ?, filed = ?, generation = ?, crc = ?"
+        connection.execute(f"UPDATE state SET {columns}", (*state, former.checksum(*state)))
+    connection.close()
+
+
+#: Opens a store with the command line, and ends itself at some record of a migration's progress.
+KILLED = """
+import logging, os, signal, sys
+from edge_mrl.cli import main
+from edge_mrl.store.schema import report
+
+class Killer(logging.Handler):
+    def emit(self, record):
+        self.left = getattr(self, "left", int(sys.argv[2])) - 1
+        if not self.left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+def commits(self, rows, add=report.Report.add):
+    add(self, rows)
+    self._connection.execute("COMMIT")
+    self._connection.execute("BEGIN IMMEDIATE")
+
+report._REPORT_S = -1
+if sys.argv[3:]:
+    report.Report.add = commits
+logging.getLogger("edge_mrl.store").addHandler(Killer())
+sys.exit(main(["stats", "--store", sys.argv[1]]))
+"""
+
+
+def kill_at(path: Path, record: int, *broken: str) -> None:
+    command = [sys.executable, "-c", KILLED, str(path), str(record), *broken]
+    done = subprocess.run(command, capture_output=True, check=False, text=True)
+    assert done.returncode == -signal.SIGKILL, done
+    assert "s.db was written by an earlier edge-mrl" in done.stderr
+
+
+def is_whole(path: Path) -> bool:
+    with Store.open(path) as store:
+        found = store.get([f"more {key}" for key in (100, 399)])
+        return check(store).sound and len(found) == 2 and store.count().documents == 303
+
+
+@pytest.mark.test
+def test_migration_that_is_killed_begins_again(tmp_path: Path) -> None:
+    path = swollen(tmp_path)
+    for record in (2, 8, 14):
+        kill_at(path, record)
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    assert is_whole(path)
+
+
+@pytest.mark.test
+def test_migration_that_commits_half_of_its_work_is_noticed(tmp_path: Path) -> None:
+    path = swollen(tmp_path)
+    kill_at(path, 14, "commits")
+    with suppress(StoreError):
+        assert not is_whole(path)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.usefixtures("talkative")
+def test_commands_show_migrations(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, third = (Path(shutil.copy(path, path.with_name(f"{n}.db"))) for n in (2, 3))
+    assert main(["stats", "--store", str(path), "--json"]) == 0
+    said = capsys.readouterr()
+    assert said.err.count("s.db was written by an earlier edge-mrl") == 1
+    assert json.loads(said.out)["documents"] == 3
+    assert main(["stats", "--store", str(path)]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["check", "--store", str(other), "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    assert main(["check", "--store", str(third)]) == 0
+    bars = terminal.getvalue().split("\r")
+    last = next(bar for bar in reversed(bars) if bar.startswith("bringing"))
+    assert last.startswith("bringing 3.db to version 9  [########################] 100%")
+    assert not logging.getLogger("edge_mrl.store").handlers
 
 
 def test_metadata_beyond_the_limits_stays_without_fields(path: Path) -> None:

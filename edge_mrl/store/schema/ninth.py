@@ -6,11 +6,9 @@ former checksum was wrong keeps a wrong one.
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 import struct
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -19,14 +17,12 @@ from edge_mrl.store.keywords import keyword_text
 from edge_mrl.store.records import checksum, decode_metadata, passage_check, text_hash
 from edge_mrl.store.replica.withheld import WITHHELD_COLUMNS
 from edge_mrl.store.schema import former
+from edge_mrl.store.schema.report import Report
 
 __all__ = ["fill_ninth"]
 
-LOGGER = logging.getLogger("edge_mrl.store")
-
 #: Rows that are read and written together.
 _ROWS = 64
-_REPORT_S = 2.0
 _FORGET = "INSERT INTO keywords (keywords, rowid, text) VALUES ('delete', ?, ?)"
 #: Tables, their keys, and the columns that their checksums cover.
 _TABLES = (
@@ -59,9 +55,9 @@ _TABLES = (
 )
 
 
-def fill_ninth(connection: sqlite3.Connection) -> None:
+def fill_ninth(connection: sqlite3.Connection, report: Report) -> None:
     """Give every row the checksum of its values, and index again what has other words now."""
-    report = _Report(connection)
+    report.expect(*(table for table, _, _ in _TABLES), "passages", "documents")
     for table, key, columns in _TABLES:
         for name, crc, *values in _pages(connection, table, key, f"crc, {columns}", report):
             right = former.matches(values, crc)
@@ -94,7 +90,7 @@ def _write(connection: sqlite3.Connection, table: str, key: str, name: Any, crc:
     connection.execute(query, (crc, _raw(name)))
 
 
-def _index_again(connection: sqlite3.Connection, report: _Report) -> None:
+def _index_again(connection: sqlite3.Connection, report: Report) -> None:
     """Give documents their words as they are indexed now, and no fields to those beyond the limits."""
     connection.execute("CREATE TEMP TABLE beyond (key INTEGER PRIMARY KEY)")
     for key, metadata, digest, text in _pages(
@@ -118,7 +114,7 @@ def _beyond(metadata: Any) -> bool:
 
 
 def _pages(
-    connection: sqlite3.Connection, table: str, key: str, columns: str, report: _Report
+    connection: sqlite3.Connection, table: str, key: str, columns: str, report: Report
 ) -> Iterator[tuple[Any, ...]]:
     """A table's rows in the order of its key, the key first; they may be changed meanwhile."""
     select = f"SELECT {key}, {columns} FROM {table}"  # noqa: S608 - own names
@@ -138,27 +134,3 @@ def _bound(value: Any) -> str:
 
 def _raw(value: Any) -> Any:
     return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
-
-
-class _Report:
-    """Says how far the migration is, where it takes long."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        tables: Sequence[str] = [*(table for table, _, _ in _TABLES), "passages", "documents"]
-        self._all = sum(
-            connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608
-            for table in tables
-        )
-        self._done = 0
-        self._last = time.monotonic()
-
-    def add(self, rows: int) -> None:
-        """Count rows that are done."""
-        self._done += rows
-        if time.monotonic() - self._last > _REPORT_S:
-            self._last = time.monotonic()
-            LOGGER.info(
-                "bringing the store to version 9: %s of %s rows",
-                f"{self._done:,}",
-                f"{self._all:,}",
-            )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from edge_mrl.store.engine.transactions import transaction
-from edge_mrl.store.migrations import MIGRATIONS, MIGRATIONS_TABLE
+from edge_mrl.store.migrations import MIGRATIONS, MIGRATIONS_TABLE, apply
 
 __all__ = ["are_defined", "mend_definitions", "mend_definitions_of", "wrong_definitions"]
 
@@ -84,12 +84,8 @@ def definitions() -> tuple[Definition, ...]:
     """What a store of the present version has."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.execute(MIGRATIONS_TABLE)
-        for _, steps in MIGRATIONS:
-            for step in steps:
-                if isinstance(step, str):
-                    connection.execute(step)
-                else:
-                    step(connection)
+        for number, (_, steps) in enumerate(MIGRATIONS, start=1):
+            apply(connection, number, steps)
         return tuple(one for _, one in _present(connection))
 
 
