@@ -51,10 +51,15 @@ def core_jar() -> Path:
 
 def probe_jar() -> Path:
     """The tests of `core`, and the probe that pytest talks to."""
-    return _jar("core-tests", [CORE / "test"], [core_jar(), *parts(LIBRARIES), part("junit")])
+    core = core_jar()
+    libraries = [core, *parts(LIBRARIES), part("junit")]
+    return _jar("core-tests", [CORE / "test"], libraries, friend=core)
 
 
-def _jar(name: str, roots: Sequence[Path], libraries: Sequence[Path]) -> Path:
+def _jar(
+    name: str, roots: Sequence[Path], libraries: Sequence[Path], *, friend: Path | None = None
+) -> Path:
+    """Compile folders into a jar; what is internal in the jar ``friend`` may be used."""
     BUILD.mkdir(parents=True, exist_ok=True)
     files = sorted(file for root in roots for file in root.rglob("*") if file.is_file())
     seen = hashlib.sha256()
@@ -66,19 +71,25 @@ def _jar(name: str, roots: Sequence[Path], libraries: Sequence[Path]) -> Path:
             for old in BUILD.glob(f"{name}-{'[0-9a-f]' * 16}.jar"):
                 old.unlink()
             partial = jar.with_suffix(".part.jar")
-            _compile([file for file in files if file.suffix == ".kt"], libraries, partial)
+            sources = [file for file in files if file.suffix == ".kt"]
+            _compile(sources, libraries, partial, friend=friend)
             _add_resources(roots, partial)
             partial.replace(jar)
     return jar
 
 
-def _compile(sources: Sequence[Path], libraries: Sequence[Path], target: Path) -> None:
+def _compile(
+    sources: Sequence[Path], libraries: Sequence[Path], target: Path, *, friend: Path | None
+) -> None:
     options = ["-jvm-target", "1.8", "-no-stdlib", "-no-reflect", "-Werror", "-progressive"]
+    if friend is not None:
+        options.append(f"-Xfriend-paths={friend}")
     arguments = [*options, "-cp", classpath(*libraries), "-d", str(target), *map(str, sources)]
     listed = target.with_suffix(".args")
     listed.write_text("\n".join(f'"{argument}"' for argument in arguments), encoding="utf-8")
     main = "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"
-    command = [java(), "-Xmx1500m", "-cp", classpath(*parts(COMPILER)), main, f"@{listed}"]
+    quick = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]  # it runs too shortly to be optimised
+    command = [java(), "-Xmx1500m", *quick, "-cp", classpath(*parts(COMPILER)), main, f"@{listed}"]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S, check=False
     )

@@ -190,7 +190,7 @@ public object Json {
             }
             val found = text.substring(start, at)
             if (!whole) return BigDecimal(found).toDouble()
-            return found.toLongOrNull() ?: if (found.length <= 400) BigInteger(found) else fail("a number of ${found.length} digits")
+            return found.toLongOrNull() ?: if (found.length <= 4300) BigInteger(found) else fail("a number of ${found.length} digits")
         }
 
         private fun digits() {

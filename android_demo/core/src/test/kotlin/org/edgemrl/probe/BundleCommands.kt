@@ -1,0 +1,23 @@
+package org.edgemrl.probe
+
+import java.io.File
+import org.edgemrl.bundle.Bundle
+import org.edgemrl.bundle.checkPattern
+
+/** What tests ask of bundles. */
+internal val bundleCommands: Map<String, Command> = mapOf(
+    "bundle.open" to { arguments ->
+        val bundle = Bundle.open(File(arguments["path"] as String), arguments["hashes"] as Boolean)
+        val head = bundle.head()
+        mapOf(
+            "digest" to bundle.digest,
+            "name" to bundle.manifest.name,
+            "size_bytes" to bundle.manifest.sizeBytes,
+            "dims" to listOf(bundle.manifest.dim, bundle.manifest.fullDim),
+            "stored" to bundle.manifest.code.stored,
+            "head" to if (head == null) null else listOf(head.rows, head.columns),
+            "golden" to bundle.golden().map { mapOf("text" to it.text, "ids" to it.ids.toList(), "source" to it.source.map(Float::toDouble)) },
+        )
+    },
+    "bundle.pattern" to { arguments -> checkPattern(arguments["pattern"] as String) },
+)
