@@ -61,6 +61,8 @@ def _text(result: Verification, keys: list[str]) -> str:
         full = f"cosine {result.full_cosine_mean:.5f} mean, {result.full_cosine_min:.5f} min"
         source = f"cosine {result.source_cosine_mean:.5f} mean, {result.source_cosine_min:.5f} min"
         rows[2:2] = [("to the exporter's machine", full), ("to the fp32 source", source)]
+    if result.engine != "onnxruntime":
+        rows.append(("engine", result.engine))
     if keys:
         rows.append(("signed by", ", ".join(keys)))
     rows.append(("result", "good" if result.passed else "FAILED"))

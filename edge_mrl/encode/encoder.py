@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edge_mrl.arguments import check_flag, check_whole, path_of
 from edge_mrl.bundle import KINDS, Manifest
-from edge_mrl.encode.graph_session import GraphSession
+from edge_mrl.encode.kernel_session import Session, open_session
 from edge_mrl.encode.tokenizer import (
     load_tokenizer,
     replace_surrogates,
@@ -83,7 +83,7 @@ class Encoder:
         self,
         path: Path,
         manifest: Manifest,
-        session: GraphSession,
+        session: Session,
         tokenizer: Any,
         *,
         batch_tokens: int,
@@ -142,7 +142,7 @@ class Encoder:
             tokenizer.no_padding()
             with tokenizing():
                 tokenizer.enable_truncation(manifest.max_tokens)
-            session = GraphSession(
+            session = open_session(
                 folder,
                 manifest,
                 threads,
@@ -232,6 +232,11 @@ class Encoder:
         warning = "Encoder.spans has moved: use token_spans of edge_mrl.encode"
         warnings.warn(warning, DeprecationWarning, stacklevel=2)
         return token_spans(self, text, max_tokens=max_tokens, overlap=overlap)
+
+    @property
+    def engine(self) -> str:
+        """What runs the graph: "onnxruntime", or "kernels" and their name, such as "kernels avx2"."""
+        return self._session.engine
 
     def untruncated_tokenizer(self) -> Any:
         """A ``tokenizers.Tokenizer`` that neither truncates nor pads, loaded when it is first needed."""

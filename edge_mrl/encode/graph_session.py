@@ -30,7 +30,7 @@ from edge_mrl.machine import ran_out, require_room_for_runtime
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-__all__ = ["GraphSession", "available_threads"]
+__all__ = ["GraphSession", "Outputs", "Rows", "available_threads", "check_outputs"]
 
 Rows: TypeAlias = Sequence[Sequence[int]]
 Outputs: TypeAlias = list[NDArray[Any]]
@@ -84,6 +84,7 @@ class GraphSession:
         checked: bool,
     ) -> None:
         self.threads = threads or available_threads()
+        self.engine = "onnxruntime"
         self._folder = folder
         self._manifest = manifest
         self._files = files
@@ -167,7 +168,7 @@ class GraphSession:
             raise EncoderError(
                 f"the bundle's graph cannot read this text: {reason(error)}"
             ) from error
-        _check_outputs(outputs)
+        check_outputs(outputs)
         return outputs
 
     def _compare(self) -> dict[str, Identity]:
@@ -239,7 +240,7 @@ class GraphSession:
             )
 
 
-def _check_outputs(outputs: Outputs) -> None:
+def check_outputs(outputs: Outputs) -> None:
     """Check that vectors are finite and of unit length or zero, and codes in their range.
 
     Raises:

@@ -22,6 +22,7 @@ from typing import Any
 from edge_mrl.bundle import Identity, Manifest, check_files, read_signed, recall, remember
 from edge_mrl.errors import BundleError, EdgeMrlError, EncoderError, GraphError, brief
 from edge_mrl.machine import limit_process, reporting_memory, require_room_for_runtime
+from edge_mrl.native import kernel_version
 
 __all__ = ["Admitted", "admit", "run_apart"]
 
@@ -33,6 +34,8 @@ TRIAL_BYTES, TRIAL_BYTES_PER_BYTE = 1_500_000_000, 6
 #: Version of the checks: a bundle that older ones let in is tried again.
 CHECKS = "1"
 READY = "ready"
+#: The engine that runs what no kernels know.
+ONNX_RUNTIME = "onnxruntime"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +56,9 @@ class Admitted:
     files: Mapping[str, Identity]
     checked: bool
 
-    def remember_tried(self) -> None:
-        """Remember that the bundle was tried on this machine."""
-        remember(self.digest, self.folder.resolve(), self.files, _versions())
+    def remember_tried(self, engine: str) -> None:
+        """Remember that the bundle was tried on this machine, with the engine of a name."""
+        remember(self.digest, self.folder.resolve(), self.files, _versions(engine))
 
 
 def admit(
@@ -78,36 +81,51 @@ def admit(
     files = check_files(
         folder, signed.manifest, hashes=True, known=None if again else known.files(place)
     )
-    versions = _versions()
-    tried = known.tried == versions
+    tried = _was_tried(known.tried)
+    versions = known.tried if tried else None
     if not tried and not untried:
-        _try(folder, signed.digest, signed.manifest.size_bytes)
+        versions = _versions(_try(folder, signed.digest, signed.manifest.size_bytes))
     if not untried or known.tried is not None:
         remember(signed.digest, place, files, None if untried else versions)
     return Admitted(folder, signed.manifest, signed.digest, files, checked=tried or not untried)
 
 
-def _versions() -> dict[str, str]:
-    """What the result of a trial depends on."""
+def _was_tried(versions: Mapping[str, str] | None) -> bool:
+    """Whether a trial with these versions holds today; loads ONNX Runtime only if that ran it."""
+    if versions is None:
+        return False
+    return versions == _versions(ONNX_RUNTIME if ONNX_RUNTIME in versions else "")
+
+
+def _versions(engine: str) -> dict[str, str]:
+    """What the result of a trial depends on, by the engine that ran the graph."""
     require_room_for_runtime()
     import numpy as np
-    import onnxruntime as ort
     import tokenizers
 
-    return {
+    versions = {
         "checks": CHECKS,
         "machine": platform.machine(),
         "numpy": np.__version__,
-        "onnxruntime": ort.__version__,
         "tokenizers": tokenizers.__version__,
     }
+    if (kernels := kernel_version()) is not None:
+        versions["kernels"] = kernels
+    if engine == ONNX_RUNTIME:
+        import onnxruntime as ort
+
+        versions[ONNX_RUNTIME] = ort.__version__
+    return versions
 
 
-def _try(folder: Path, digest: str, size_bytes: int) -> None:
-    if run_apart(folder, digest, size_bytes=size_bytes, step="try", threads=1) is None:
+def _try(folder: Path, digest: str, size_bytes: int) -> str:
+    """Try a bundle, in a process of its own if there can be one; returns the engine that ran it."""
+    engine = run_apart(folder, digest, size_bytes=size_bytes, step="try", threads=1)
+    if engine is None:
         from edge_mrl.encode.verification import try_here
 
-        _as_bundle_error(lambda: try_here(folder))
+        engine = _as_bundle_error(lambda: try_here(folder))
+    return str(engine)
 
 
 def run_apart(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.bundle import GOLDEN, KINDS, Manifest, Precision, parse_json, read_file
+from edge_mrl.bundle import GOLDEN, KINDS, Manifest, parse_json, read_file
 from edge_mrl.encode.encoder import Encoder
 from edge_mrl.encode.trial import admit, run_apart
 from edge_mrl.errors import FormatError, GraphError, TokenizerError, brief
@@ -82,6 +82,7 @@ class Verification:
         coarse_cosine_min: Least cosine of codes here and on the exporting machine.
         equal_codes: Share of the codes' elements that are equal, from 0 to 1.
         batch_cosine_min: Least cosine of a text's vector alone and in a padded batch.
+        engine: What ran the graph; see ``Encoder.engine``.
     """
 
     passed: bool
@@ -97,6 +98,7 @@ class Verification:
     coarse_cosine_min: float
     equal_codes: float
     batch_cosine_min: float
+    engine: str
 
 
 def verify(
@@ -136,7 +138,7 @@ def verify(
         lists = {name: tuple(found[name]) for name in ("failures", "warnings")}
         result = Verification(**{**found, **lists})
     if result.passed:
-        admitted.remember_tried()
+        admitted.remember_tried(result.engine)
     return result
 
 
@@ -147,8 +149,11 @@ def verify_here(folder: Path, *, threads: int | None) -> Verification:
         return _compare(encoder, golden, len(encoder.manifest.files))
 
 
-def try_here(folder: Path) -> None:
+def try_here(folder: Path) -> str:
     """Encode the shortest golden texts, as a first trial of a bundle.
+
+    Returns:
+        The engine that ran the graph; see ``Encoder.engine``.
 
     Raises:
         BundleError: The bundle cannot encode them, or into something else altogether.
@@ -169,6 +174,7 @@ def try_here(folder: Path) -> None:
                 f"(cosine {result.coarse_cosine_min:.3f}): `edge-mrl verify` says more"
             )
         _require_differences(encoder, golden)
+        return encoder.engine
 
 
 def _require_differences(encoder: Encoder, golden: list[Golden]) -> None:
@@ -270,7 +276,7 @@ def _compare(encoder: Encoder, golden: list[Golden], files: int) -> Verification
     return Verification(
         passed=not failures,
         failures=tuple(failures),
-        warnings=tuple(_cpu_warnings(encoder.manifest.precision)),
+        warnings=tuple(_cpu_warnings(encoder)),
         texts=len(golden),
         files=files,
         same_ids=same_ids,
@@ -281,6 +287,7 @@ def _compare(encoder: Encoder, golden: list[Golden], files: int) -> Verification
         coarse_cosine_min=coarse_min,
         equal_codes=float((coarse == expected).mean()),
         batch_cosine_min=batch_min,
+        engine=encoder.engine,
     )
 
 
@@ -312,9 +319,14 @@ def cosines(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float64]:
     return np.where(both_zero, 1.0, (a * b).sum(axis=1) / np.maximum(norms, 1e-30))
 
 
-def _cpu_warnings(precision: Precision) -> list[str]:
-    """Warnings about int8 products on this CPU; a static model has no such products."""
-    if precision.weights != "int8" or not precision.integer_products:
+def _cpu_warnings(encoder: Encoder) -> list[str]:
+    """Warnings about ONNX Runtime's int8 products on this CPU; a static model has no such products."""
+    precision = encoder.manifest.precision
+    if (
+        encoder.engine != "onnxruntime"
+        or precision.weights != "int8"
+        or not precision.integer_products
+    ):
         return []
     if not machine.saturates(machine.cpu()):
         return []

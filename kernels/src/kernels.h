@@ -1,0 +1,76 @@
+/* What is compiled once for each instruction set. */
+#ifndef EMRL_KERNELS_H
+#define EMRL_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Floats are summed in so many lanes on every processor, so that sums have the same bits. */
+#define EMRL_LANES 16
+/* Columns of a panel of packed weights. */
+#define EMRL_PANEL 32
+
+static inline size_t emrl_up(size_t value, size_t step)
+{
+    return (value + step - 1) / step * step;
+}
+
+/* How rows become codes 0..255: x * smooth + offset, then rounded in steps that are fixed, or such that
+ * the row's peak is `levels` steps away from 0. */
+typedef struct {
+    const float *smooth, *offset; /* of a row's padded width, or NULL */
+    bool fixed;
+    float step; /* fixed */
+    int zero;   /* the code of 0 */
+    float levels, least;
+    bool magnitude; /* the peak is that of magnitudes */
+} emrl_coding;
+
+/* Weights for codes of `depth` values, in panels of EMRL_PANEL columns: [panel][value / group][column][group].
+ * Zeros behind the last column and value. */
+typedef struct {
+    const int8_t *weights;
+    const int32_t *sums; /* of each column's weights */
+    const float *scale, *bias; /* of each column */
+    int depth;   /* values of a row of codes, a multiple of EMRL_LANES */
+    int columns; /* a multiple of EMRL_PANEL */
+} emrl_packed;
+
+typedef struct {
+    const char *name;
+    int group;      /* values of a column that lie together: a divisor of EMRL_LANES */
+    int code_bytes; /* bytes of a code in a row of codes */
+
+    /* Code `count` rows of `width` floats into rows of `depth` codes, zeros behind them. `peaks` get what
+     * products of the rows are multiplied with: 1 where the step is fixed. */
+    void (*code)(const float *rows, size_t stride, int count, int width, const emrl_coding *coding, void *codes,
+                 int depth, float *peaks);
+    /* out = (codes @ weights - zero * sums) * scale * peak + bias; `out` has weights->columns columns. */
+    void (*multiply)(const void *codes, const float *peaks, int count, int zero, const emrl_packed *weights,
+                     float *out, size_t stride);
+    /* rows = norm(rows + others) * gain + bias; others may be NULL */
+    void (*norm)(float *rows, const float *others, size_t stride, int count, int width, const float *gain,
+                 const float *bias, float epsilon);
+    /* An emrl_activation of each value. */
+    void (*activate)(float *rows, size_t stride, int count, int width, int activation);
+    /* Attention of one text and head. q, k and v are its columns in rows of `stride` floats; `width` columns
+     * are written to rows of `out_stride` floats. `scratch` has emrl_attention_floats floats. */
+    void (*attend)(const float *q, const float *k, const float *v, size_t stride, int tokens, int width,
+                   float scale, float *out, size_t out_stride, float *scratch);
+    /* out[j] = sum over i of x[i] * matrix[i][j]; `columns` is a multiple of EMRL_LANES */
+    void (*transform)(const float *x, const float *matrix, int in, int columns, float *out);
+    /* Sum of products of `width` floats, of rows that are padded with zeros. */
+    float (*dot)(const float *a, const float *b, int width);
+    float (*exponential)(float x); /* for tests */
+} emrl_kernels;
+
+/* Floats that `attend` needs for texts of so many tokens and heads of so many values. */
+size_t emrl_attention_floats(size_t tokens, size_t width);
+
+/* The kernels of a name that this processor can run; NULL where there are none. */
+const emrl_kernels *emrl_choose(const char *name);
+
+extern const emrl_kernels emrl_plain, emrl_avx2, emrl_avxvnni, emrl_avx512vnni;
+
+#endif

@@ -1,0 +1,190 @@
+/* Sixteen floats as one value, on every instruction set, with the same results to the last bit.
+ *
+ * vf holds floats and vi whole numbers. Nothing here is reordered or fused by the compiler
+ * (-ffp-contract=off, no -ffast-math): a fused product is one that says vf_fma. */
+#ifndef EMRL_VEC_H
+#define EMRL_VEC_H
+
+#include "kernels.h"
+
+#include <math.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* M(0) M(1) ... : sums of a tile are variables of their own, because arrays do not stay in registers. */
+#define REPEAT_1(M) M(0)
+#define REPEAT_2(M) REPEAT_1(M) M(1)
+#define REPEAT_3(M) REPEAT_2(M) M(2)
+#define REPEAT_4(M) REPEAT_3(M) M(3)
+#define REPEAT_5(M) REPEAT_4(M) M(4)
+#define REPEAT_6(M) REPEAT_5(M) M(5)
+#define REPEAT_7(M) REPEAT_6(M) M(6)
+#define REPEAT_8(M) REPEAT_7(M) M(7)
+#define REPEAT_9(M) REPEAT_8(M) M(8)
+#define REPEAT_10(M) REPEAT_9(M) M(9)
+#define REPEAT_11(M) REPEAT_10(M) M(10)
+#define REPEAT_12(M) REPEAT_11(M) M(11)
+
+#if defined(EMRL_AVX512)
+#include <immintrin.h>
+
+typedef __m512 vf;
+typedef __m512i vi;
+
+INLINE vf vf_load(const float *at) { return _mm512_loadu_ps(at); }
+INLINE void vf_store(float *at, vf a) { _mm512_storeu_ps(at, a); }
+INLINE vf vf_set(float a) { return _mm512_set1_ps(a); }
+INLINE vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
+INLINE vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
+INLINE vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
+INLINE vf vf_div(vf a, vf b) { return _mm512_div_ps(a, b); }
+INLINE vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); }
+INLINE vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }
+INLINE vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+INLINE vf vf_abs(vf a) { return _mm512_abs_ps(a); }
+INLINE vi vf_round(vf a) { return _mm512_cvtps_epi32(a); }
+INLINE vf vf_of(vi a) { return _mm512_cvtepi32_ps(a); }
+INLINE vi vi_set(int32_t a) { return _mm512_set1_epi32(a); }
+INLINE vi vi_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
+INLINE vf vf_power(vi a) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(a, vi_set(127)), 23)); }
+INLINE vf vf_first(vf a, int count, vf others)
+{
+    return _mm512_mask_blend_ps((__mmask16)(0xFFFFu << count), a, others);
+}
+INLINE void vi_store_u8(uint8_t *at, vi a)
+{
+    _mm_storeu_si128((__m128i *)at, _mm512_cvtusepi32_epi8(_mm512_max_epi32(a, _mm512_setzero_si512())));
+}
+
+#elif defined(EMRL_AVX2)
+#include <immintrin.h>
+
+typedef struct { __m256 a, b; } vf;
+typedef struct { __m256i a, b; } vi;
+#define BOTH(call) ((vf){call(x.a, y.a), call(x.b, y.b)})
+
+INLINE vf vf_load(const float *at) { return (vf){_mm256_loadu_ps(at), _mm256_loadu_ps(at + 8)}; }
+INLINE void vf_store(float *at, vf x) { _mm256_storeu_ps(at, x.a); _mm256_storeu_ps(at + 8, x.b); }
+INLINE vf vf_set(float x) { return (vf){_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+INLINE vf vf_add(vf x, vf y) { return BOTH(_mm256_add_ps); }
+INLINE vf vf_sub(vf x, vf y) { return BOTH(_mm256_sub_ps); }
+INLINE vf vf_mul(vf x, vf y) { return BOTH(_mm256_mul_ps); }
+INLINE vf vf_div(vf x, vf y) { return BOTH(_mm256_div_ps); }
+INLINE vf vf_max(vf x, vf y) { return BOTH(_mm256_max_ps); }
+INLINE vf vf_min(vf x, vf y) { return BOTH(_mm256_min_ps); }
+INLINE vf vf_fma(vf x, vf y, vf z) { return (vf){_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)}; }
+INLINE vf vf_abs(vf x) { vf y = vf_set(-0.0f); return (vf){_mm256_andnot_ps(y.a, x.a), _mm256_andnot_ps(y.b, x.b)}; }
+INLINE vi vf_round(vf x) { return (vi){_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)}; }
+INLINE vf vf_of(vi x) { return (vf){_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
+INLINE vi vi_set(int32_t x) { return (vi){_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+INLINE vi vi_add(vi x, vi y) { return (vi){_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
+INLINE vf vf_power(vi x)
+{
+    x = vi_add(x, vi_set(127));
+    return (vf){_mm256_castsi256_ps(_mm256_slli_epi32(x.a, 23)), _mm256_castsi256_ps(_mm256_slli_epi32(x.b, 23))};
+}
+INLINE vf vf_first(vf x, int count, vf others)
+{
+    __m256i low = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), high = _mm256_add_epi32(low, _mm256_set1_epi32(8));
+    __m256i least = _mm256_set1_epi32(count - 1);
+    return (vf){_mm256_blendv_ps(x.a, others.a, _mm256_castsi256_ps(_mm256_cmpgt_epi32(low, least))),
+                _mm256_blendv_ps(x.b, others.b, _mm256_castsi256_ps(_mm256_cmpgt_epi32(high, least)))};
+}
+INLINE __m256i vi_u16(vi x) /* sixteen numbers of 0..65535 */
+{
+    return _mm256_permute4x64_epi64(_mm256_packus_epi32(x.a, x.b), 0xD8);
+}
+INLINE void vi_store_u8(uint8_t *at, vi x)
+{
+    __m256i words = vi_u16(x);
+    words = _mm256_min_epu16(words, _mm256_set1_epi16(255));
+    _mm_storeu_si128((__m128i *)at,
+                     _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+}
+
+#else /* plain C */
+
+typedef struct { float at[EMRL_LANES]; } vf;
+typedef struct { int32_t at[EMRL_LANES]; } vi;
+#define LANES(type, expression)                                                                                \
+    type made;                                                                                                 \
+    for (int i = 0; i < EMRL_LANES; i++)                                                                       \
+        made.at[i] = (expression);                                                                             \
+    return made
+
+INLINE vf vf_load(const float *at) { vf made; memcpy(&made, at, sizeof made); return made; }
+INLINE void vf_store(float *at, vf x) { memcpy(at, &x, sizeof x); }
+INLINE vf vf_set(float x) { LANES(vf, x); }
+INLINE vf vf_add(vf x, vf y) { LANES(vf, x.at[i] + y.at[i]); }
+INLINE vf vf_sub(vf x, vf y) { LANES(vf, x.at[i] - y.at[i]); }
+INLINE vf vf_mul(vf x, vf y) { LANES(vf, x.at[i] * y.at[i]); }
+INLINE vf vf_div(vf x, vf y) { LANES(vf, x.at[i] / y.at[i]); }
+INLINE vf vf_max(vf x, vf y) { LANES(vf, x.at[i] > y.at[i] ? x.at[i] : y.at[i]); }
+INLINE vf vf_min(vf x, vf y) { LANES(vf, x.at[i] < y.at[i] ? x.at[i] : y.at[i]); }
+INLINE vf vf_fma(vf x, vf y, vf z) { LANES(vf, fmaf(x.at[i], y.at[i], z.at[i])); }
+INLINE vf vf_abs(vf x) { LANES(vf, fabsf(x.at[i])); }
+/* To the nearest, of two the even one: adding 1.5 * 2^23 leaves no bits for fractions. */
+INLINE int32_t nearest(float x)
+{
+    union { float real; int32_t whole; } bits = {.real = x + 12582912.0f};
+    return bits.whole - 0x4B400000;
+}
+INLINE vi vf_round(vf x) { LANES(vi, nearest(x.at[i])); }
+INLINE vf vf_of(vi x) { LANES(vf, (float)x.at[i]); }
+INLINE vi vi_set(int32_t x) { LANES(vi, x); }
+INLINE vi vi_add(vi x, vi y) { LANES(vi, x.at[i] + y.at[i]); }
+INLINE float power(int32_t x)
+{
+    union { uint32_t whole; float real; } bits = {.whole = (uint32_t)(x + 127) << 23};
+    return bits.real;
+}
+INLINE vf vf_power(vi x) { LANES(vf, power(x.at[i])); }
+INLINE vf vf_first(vf x, int count, vf others) { LANES(vf, i < count ? x.at[i] : others.at[i]); }
+INLINE void vi_store_u8(uint8_t *at, vi x)
+{
+    for (int i = 0; i < EMRL_LANES; i++)
+        at[i] = (uint8_t)(x.at[i] < 0 ? 0 : x.at[i] > 255 ? 255 : x.at[i]);
+}
+#endif
+
+/* The sum of all lanes, by halves. */
+INLINE float vf_sum(vf a)
+{
+    float lane[EMRL_LANES];
+    vf_store(lane, a);
+    for (int half = EMRL_LANES / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++)
+            lane[i] += lane[i + half];
+    return lane[0];
+}
+
+INLINE float vf_largest(vf a)
+{
+    float lane[EMRL_LANES];
+    vf_store(lane, a);
+    for (int half = EMRL_LANES / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++)
+            lane[i] = lane[i] > lane[i + half] ? lane[i] : lane[i + half];
+    return lane[0];
+}
+
+/* e^a for -87.3 <= a <= 88, and for others as if they were there: the Cephes library's expf, whose error is
+ * below 2e-7 of the result. */
+INLINE vf vf_exp(vf a)
+{
+    a = vf_min(vf_max(a, vf_set(-87.3f)), vf_set(88.0f));
+    vi whole = vf_round(vf_mul(a, vf_set(1.44269504f)));
+    vf n = vf_of(whole);
+    vf r = vf_fma(n, vf_set(-0.693359375f), a);
+    r = vf_fma(n, vf_set(2.12194440e-4f), r);
+    vf p = vf_fma(vf_set(1.9875691500e-4f), r, vf_set(1.3981999507e-3f));
+    p = vf_fma(p, r, vf_set(8.3334519073e-3f));
+    p = vf_fma(p, r, vf_set(4.1665795894e-2f));
+    p = vf_fma(p, r, vf_set(1.6666665459e-1f));
+    p = vf_fma(p, r, vf_set(5.0000001201e-1f));
+    p = vf_fma(p, vf_mul(r, r), vf_add(r, vf_set(1.0f)));
+    return vf_mul(p, vf_power(whole));
+}
+
+#endif
