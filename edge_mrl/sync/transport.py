@@ -25,7 +25,7 @@ from edge_mrl.errors import NetworkError, OversizedAnswerError, ServerError, Usa
 from edge_mrl.sync.address import host_and_port, proxy_for, proxy_headers, server_address
 from edge_mrl.sync.answers.intermediaries import intermediary_error
 from edge_mrl.sync.answers.limits import MAX_REFUSAL_BYTES, OVERSIZED_WAIT_S, answer_limit
-from edge_mrl.wire import PROTOCOL, digest, matches_digest
+from edge_mrl.wire import PROTOCOL, SEEN, digest, matches_digest, seen_headers
 
 __all__ = ["Response", "Timeouts", "Transport"]
 
@@ -207,7 +207,7 @@ class Transport:
         if watchdog.expired:
             self.close()
             raise NetworkError(f"{self.server} took too long")
-        return self._checked(response, sequence, len(body or b""))
+        return self._checked(response, whole, len(body or b""))
 
     def _headers(self, sequence: str, body: bytes | None) -> dict[str, str]:
         headers = {"User-Agent": f"edge-mrl/{__version__}", "Accept-Encoding": "identity"}
@@ -291,11 +291,17 @@ class Transport:
             retry_after_s=OVERSIZED_WAIT_S,
         )
 
-    def _checked(self, response: Response, sequence: str, sent_bytes: int) -> Response:
+    def _checked(self, response: Response, sent: Mapping[str, str], sent_bytes: int) -> Response:
         """The response, if it is complete, belongs to this request, and is not a refusal."""
         headers = response.headers
         if not self._plain:
-            self._check_sender(response, sequence, sent_bytes)
+            self._check_sender(response, sent["Edge-MRL-Sequence"], sent_bytes)
+            # From servers of before, nothing.
+            if headers.get(SEEN.lower(), own := seen_headers(sent)) != own:
+                raise NetworkError(
+                    f"{self.server} refuses with {response.status} what this device did not send: "
+                    "something between them has changed, or taken away, a header of the request"
+                )
         if 300 <= response.status < 400:
             raise ServerError(
                 f"{self.server} redirects to {headers.get('location', '?')!r:.{SHOWN_CHARS}}: if that "

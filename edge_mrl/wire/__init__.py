@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         encode_message,
         matches_digest,
     )
+    from edge_mrl.wire.seen import SEEN, seen_headers
 
 __all__ = [
     "CONTENT_TYPE",
@@ -49,6 +50,7 @@ __all__ = [
     "MAX_ITEMS",
     "MAX_PASSAGES",
     "PROTOCOL",
+    "SEEN",
     "STATUSES",
     "Item",
     "Message",
@@ -69,6 +71,7 @@ __all__ = [
     "next_stamp",
     "now_ms",
     "parse_stamp",
+    "seen_headers",
 ]
 
 __getattr__ = lazily(
@@ -105,5 +108,6 @@ __getattr__ = lazily(
             "encode_message",
             "matches_digest",
         ),
+        "seen": ("SEEN", "seen_headers"),
     },
 )

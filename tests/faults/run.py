@@ -40,11 +40,7 @@ def run_seed(seed: int, database: Database, *, broken: str = "") -> Report:
     plan, faults = make_plan(seed, database_dies=database.dies), FAULTS
     if broken:
         wanted = SABOTAGES[broken]
-        blows = [
-            replace(one, at_s=one.at_s + wanted.later_s) if one.what.startswith("rest") else one
-            for one in plan.blows
-        ]
-        plan = replace(plan, blows=tuple(blows), rate=wanted.rate or plan.rate)
+        plan = replace(plan, rate=wanted.rate or plan.rate)
         faults = wanted.faults or FAULTS
     report = World(plan, seed, database, folder, broken=broken, faults=faults).run()
     if report.problems and os.environ.get("EDGE_MRL_KEEP"):

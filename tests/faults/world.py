@@ -57,6 +57,7 @@ class World:
         self.plan = plan
         self.folder = folder
         self.broken = broken
+        self._between = bool(broken) and sabotage.SABOTAGES[broken].between
         self.report = Report(seed, database.kind)
         self.answer = Answer(plan.with_text)
         self.kills: Counter[str] = Counter()
@@ -227,11 +228,18 @@ class World:
             if self.served.running:
                 self.served.kill()
                 self._due.append((now + blow.down_s, "serve", None))
-        elif not self.served.copy(blow):
+        else:
+            return self._strike_copy(blow, now)
+        return True
+
+    def _strike_copy(self, blow: Blow, now: float) -> bool:
+        if blow.what != "copy" and self._between and not self._write_between():
             return False
-        elif blow.what == "copy":
+        if not self.served.copy(blow):
+            return False
+        if blow.what == "copy":
             self._lives_then = {one.number: one.lives for one in self.devices}
-        if blow.what in ("copy", "restore", "restored") and not self.served.running:
+        if not self.served.running:
             self._due.append((now, "serve", None))
         return True
 
@@ -251,6 +259,19 @@ class World:
             self._live(copy)
         one.finished = False
         self._due.append((now + blow.down_s, "live", one))
+        return True
+
+    def _write_between(self) -> bool:
+        """A document is pushed after the database was copied; False while devices have not finished."""
+        if not self.kills["copy"] or not all(one.finished for one in self.devices):
+            return False
+        name = "between"
+        if not self.served.has(name):
+            writer = next((one for one in self.devices if not one.plan.runner), self.devices[0])
+            rate, self.proxy.rate = self.proxy.rate, 0.0
+            self._order(writer, Step((Op("put", name, "a letter that the copy lacks"),)))
+            self._until(writer, Step(sync=True), lambda: self.served.has(name) == [False])
+            self.proxy.rate = rate
         return True
 
     def _leave_alone(self) -> None:
@@ -296,8 +317,6 @@ class World:
 
     def _heal(self) -> None:
         self.served.end_purges()
-        self.report.exchanges = self.proxy.exchanges
-        self.report.faults = dict(self.proxy.met)
         if self.served.set_clock_right():
             self.proxy.target = self.served.place
         self.proxy.heal()
@@ -350,6 +369,8 @@ class World:
                 one.process.join(10)
                 one.hang_up()
         self.proxy.close()
+        self.report.exchanges = self.proxy.exchanges
+        self.report.faults = dict(self.proxy.met)
         self.report.problems += self.served.end()
         self.report.kills = dict(self.kills)
         self.report.writes = self.answer.count

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edge_mrl.wire import digest
+from edge_mrl.wire import SEEN, digest, seen_headers
 from edge_mrl_server.errors import DamagedDatabaseError, RejectedError, UnavailableError
 from edge_mrl_server.http.load.bodies import discard
 from edge_mrl_server.http.refusals import Refusal, error_body, refusal_of
@@ -81,7 +81,7 @@ async def _refuse(request: Request, refusal: Refusal) -> Reply:
 
 
 def respond(request: Request, reply: Reply | Response) -> Response:
-    """Add what every answer has: the request's sequence and a digest."""
+    """Add what every answer has: the request's sequence and a digest; to refusals, what was refused."""
     if isinstance(reply, Reply):
         response = Response(reply.body, reply.status, media_type=reply.media_type)
         response.headers["Content-Digest"] = digest(reply.body)
@@ -92,6 +92,8 @@ def respond(request: Request, reply: Reply | Response) -> Response:
     number = sequence(request)
     if number is not None:
         response.headers["Edge-MRL-Sequence"] = number
+    if response.status_code >= 400:
+        response.headers[SEEN] = seen_headers(request.headers)
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response

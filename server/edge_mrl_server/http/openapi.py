@@ -112,6 +112,7 @@ def _refused(status: str) -> dict[str, Any]:
     headers: dict[str, Any] = {"401": {"WWW_Authenticate": "Bearer"}}.get(status, {})
     if status in ("429", "503"):
         headers = {"Retry_After": "seconds to wait"}
+    headers |= {"Edge_MRL_Seen": "of the request's headers: whether they came as they were sent"}
     return _answer(_WORDS[status], _JSON, _object({"error": error}), **headers)
 
 
