@@ -25,7 +25,7 @@ from edge_mrl.codes.packing import (
     two_bit_step,
     unpack,
 )
-from edge_mrl.codes.scoring import Scorer, planes_of
+from edge_mrl.codes.scoring import MOST_BY_BITS, Scorer, planes_of
 from edge_mrl.errors import UsageError
 from tests.support.stores import PACKINGS, packing
 
@@ -260,16 +260,17 @@ def test_packed_codes_have_representatives_that_pack_to_them(name: str, dim: int
 
 @pytest.mark.parametrize("name", PACKINGS)
 @pytest.mark.parametrize("dim", [1, 7, 64, 100, 384, 1536])
-def test_packed_codes_score_as_their_levels_do(name: str, dim: int) -> None:
+@pytest.mark.parametrize("asked", [3, MOST_BY_BITS + 1])
+def test_packed_codes_score_as_their_levels_do(name: str, dim: int, asked: int) -> None:
     rng = np.random.default_rng(dim)
-    queries = rng.integers(-127, 128, (3, dim)).astype(np.int8)
-    codes = rng.integers(-127, 128, (40, dim)).astype(np.int8)
+    queries = rng.integers(-127, 128, (asked, dim)).astype(np.int8)
+    codes = rng.integers(-127, 128, (400, dim)).astype(np.int8)  # of 1,536: three pieces
     kept = packing(name, dim)
     packed = kept.pack(codes)
     stored = packed if kept.kind not in PLANES else planes_of(packed, dim, PLANES[kept.kind])
     levels = kept.unpack(packed, dim).astype(np.int64)
     a = queries.astype(np.int64)
-    lengths = np.sqrt(np.outer((a * a).sum(1), (levels * levels).sum(1)))
+    lengths = np.sqrt(np.maximum(np.outer((a * a).sum(1), (levels * levels).sum(1)), 1))
     # Products and lengths are whole numbers; division and root may differ by the last bit.
     np.testing.assert_allclose(
         Scorer(queries, kept).cosines(stored), (a @ levels.T) / lengths, rtol=0, atol=1e-15
