@@ -1,10 +1,11 @@
 """What a search costs by code, at the same rows: ``python -m bench.search.scans``.
 
 128 dimensions of int8, 256 of int4 and 256 of 2 bits, made from the same clustered vectors of 384
-dimensions, in a store's own tables in memory. Three searches of each: exact (every row by its whole
-code); the store's funnel (all bits of every row, then whole codes of the best 5,000); and, for the longer
-codes, a funnel whose first stage reads the first 128 bits alone. One thread; the codes take turns in each
-round. Recall is that of the funnel against the exact search of the same code.
+dimensions, in a store's own tables in memory. Searches of each: exact (every row by its whole code); all
+bits of every row, then whole codes of the best 5,000; and, for the longer codes, the first 128 bits of
+every row, then either all bits of the best 20,000 (the default of large stores) or whole codes of the
+best 5,000. One thread; the codes take turns in each round. Recall is that of the funnel against the exact
+search of the same code.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from bench.search.compare import ONE_THREAD
 from bench.support.machine import save
 from edge_mrl.cli import Progress
 from edge_mrl.codes import normalize, plain_packing, quantize
-from edge_mrl.search.funnel import DEFAULT_WIDTH, Funnel
+from edge_mrl.search.funnel import DEFAULT_WIDTH, HALF_FIRST_WIDTH, Funnel
 from edge_mrl.search.scan import nearest
 from edge_mrl_export.quality.costs import code_table
 
@@ -125,9 +126,12 @@ def measure(rows: int) -> list[dict[str, Any]]:
 
 
 def _stages(dim: int, kind: str) -> list[str | None]:
-    last = f"{dim}x{BITS[kind]}"
-    first = {dim, FIRST_BITS}
-    return [None, *(f"{bits}x1:{DEFAULT_WIDTH},{last}" for bits in sorted(first, reverse=True))]
+    whole = f"{dim}x1:{DEFAULT_WIDTH},{dim}x{BITS[kind]}"
+    if dim == FIRST_BITS:
+        return [None, whole]
+    first = f"{FIRST_BITS}x1:"
+    wide = f"{first}{HALF_FIRST_WIDTH * DEFAULT_WIDTH},{whole}"
+    return [None, whole, wide, f"{first}{DEFAULT_WIDTH},{dim}x{BITS[kind]}"]
 
 
 def _searched(

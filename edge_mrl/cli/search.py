@@ -97,7 +97,7 @@ def _add_ranking(parser: argparse.ArgumentParser) -> None:
         "--width",
         type=int,
         metavar="N",
-        help="number of passages that the 1-bit stage passes on; more is slower and never worse "
+        help="number of passages that 1-bit codes pass on to whole codes; more is slower "
         "(default: 5000, or the stages that the store is tuned to)",
     )
     parser.add_argument(

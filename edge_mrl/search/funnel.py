@@ -30,6 +30,10 @@ __all__ = ["DEFAULT_WIDTH", "WORD_DIMS", "Funnel", "Stage", "tune", "tuned_funne
 DEFAULT_WIDTH = 5_000
 #: Dimensions of a column of bits. A 1-bit stage compares a multiple of them, or all dimensions.
 WORD_DIMS = 64
+#: From so many rows and dimensions on, half of the bits are compared first, and all bits of so many times
+#: the width: at 1M rows, 256 dimensions took 0.76 of the time, and 384 took 0.68, with the same recall.
+#: At 100,000 rows it took 1.12 of the time.
+HALF_FIRST_ROWS, HALF_FIRST_DIMS, HALF_FIRST_WIDTH = 300_000, 256, 4
 _STAGE = re.compile(r"(\d{1,6})x(1|2|4|8)(?::(\d{1,9}))?")
 _FULL = "full"
 
@@ -126,10 +130,21 @@ class Funnel:
         return cls(tuple(stages))
 
     @classmethod
-    def default(cls, layout: Layout, width: int = DEFAULT_WIDTH) -> Self:
-        """Compare the bits of all rows, then the whole codes of the best."""
-        whole = CODE_BITS[layout.packing.kind]
-        return cls((Stage(layout.dim, 1, width), Stage(layout.dim, whole)))
+    def default(cls, layout: Layout, width: int = DEFAULT_WIDTH, *, rows: int = 0) -> Self:
+        """Compare the bits of all rows, then the whole codes of the best.
+
+        Where there are many rows of long codes, half of the bits come first.
+
+        Args:
+            layout: The store's codes.
+            width: Rows that the last stage of bits passes on.
+            rows: Rows of the store.
+        """
+        last = (Stage(layout.dim, 1, width), Stage(layout.dim, CODE_BITS[layout.packing.kind]))
+        if rows < HALF_FIRST_ROWS or layout.dim < HALF_FIRST_DIMS:
+            return cls(last)
+        half = -(-layout.dim // (2 * WORD_DIMS)) * WORD_DIMS
+        return cls((Stage(half, 1, HALF_FIRST_WIDTH * width), *last))
 
     def __str__(self) -> str:
         stages = ",".join(map(str, self.stages))

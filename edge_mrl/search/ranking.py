@@ -116,7 +116,10 @@ def _funnel(view: View, options: SearchOptions) -> Funnel:
         raise UsageError(f"the funnel {funnel} ends with full vectors, but the store keeps none")
     if funnel is None and options.width is None:
         funnel = tuned_funnel(view)
-    return funnel or Funnel.default(view.codes.layout, options.width or DEFAULT_WIDTH)
+    if funnel is not None:
+        return funnel
+    codes = view.codes
+    return Funnel.default(codes.layout, options.width or DEFAULT_WIDTH, rows=codes.rows)
 
 
 def _rescored(view: View, vectors: QueryVectors, matches: list[Match]) -> list[Match]:

@@ -74,12 +74,14 @@ def nearest(
         table: The store's codes.
         k: The number of documents to return at most for each query.
         exact: Score every row by its whole code.
-        width: The least number of rows that the 1-bit stage passes on; a wider stage never finds worse.
+        width: The least number of rows that the last stage of bits passes on. Where it is the only one, a
+            wider stage never finds worse.
         keys: int64[n], the documents to search; None for all. They are selected before the scan, so that
             k documents are found if there are k.
-        funnel: The stages; ``width`` is not used then. None compares all bits and then whole codes. If
-            there are several stages before the last, widening any but the last of them may also find
-            worse; only stages as wide as the store are certain to find what ``exact`` finds.
+        funnel: The stages; ``width`` is not used then. None compares all bits and then whole codes; in
+            stores of many rows and long codes, half of the bits first (``Funnel.default``). If there are
+            several stages before the last, widening any but the last of them may also find worse; only
+            stages as wide as the store are certain to find what ``exact`` finds.
 
     Returns:
         For each query at most k matches, from the best; equal scores in the order of the ids.
@@ -92,7 +94,7 @@ def nearest(
         if value < 1:
             raise UsageError(f"{name} is {value}, expected at least 1")
     if funnel is None:
-        funnel = Funnel.default(table.layout, width)
+        funnel = Funnel.default(table.layout, width, rows=table.rows)
     funnel.check(table.layout)
     mask = None if keys is None else table.selected(keys)
     candidates = table.live if mask is None else int(np.count_nonzero(mask))

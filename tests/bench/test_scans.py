@@ -15,9 +15,11 @@ def test_each_code_is_searched_whole_and_by_its_first_bits() -> None:
         ("128 int8", 128, "128x1:5000,128x8"),
         ("256 int4", 128, "exact"),
         ("256 int4", 128, "256x1:5000,256x4"),
+        ("256 int4", 128, "128x1:20000,256x1:5000,256x4"),
         ("256 int4", 128, "128x1:5000,256x4"),
         ("256 2bit", 64, "exact"),
         ("256 2bit", 64, "256x1:5000,256x2"),
+        ("256 2bit", 64, "128x1:20000,256x1:5000,256x2"),
         ("256 2bit", 64, "128x1:5000,256x2"),
     ]
     assert {row["recall_at_10"] for row in found} == {1.0}  # so few rows are all scored

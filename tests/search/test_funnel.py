@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edge_mrl.codes.packing import INT8
 from edge_mrl.errors import UsageError
-from edge_mrl.search.funnel import Funnel, Stage
+from edge_mrl.search.funnel import HALF_FIRST_ROWS, Funnel, Stage
 from edge_mrl.store.codefile.file import Layout
 from tests.support.stores import packing
 
@@ -88,3 +88,22 @@ def test_default_funnel_suits_every_store() -> None:
         layout = Layout(dim, 64, packing(kind, dim))
         Funnel.default(layout, 30).check(layout)
     assert str(Funnel.default(Layout(100, 64, INT8))) == "100x1:5000,100x8"
+
+
+@pytest.mark.parametrize(
+    ("dim", "rows", "stages"),
+    [
+        (256, HALF_FIRST_ROWS - 1, "256x1:30,256x4"),
+        (256, HALF_FIRST_ROWS, "128x1:120,256x1:30,256x4"),
+        (255, HALF_FIRST_ROWS, "255x1:30,255x4"),
+        (300, HALF_FIRST_ROWS, "192x1:120,300x1:30,300x4"),
+        (384, 10**9, "192x1:120,384x1:30,384x4"),
+    ],
+)
+def test_many_long_codes_are_compared_by_half_of_their_bits_first(
+    dim: int, rows: int, stages: str
+) -> None:
+    layout = Layout(dim, 64, packing("int4", dim))
+    funnel = Funnel.default(layout, 30, rows=rows)
+    funnel.check(layout)
+    assert str(funnel) == stages

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from edge_mrl.codes.packing import CODE_BITS, INT8, Packing
 from edge_mrl.errors import UsageError
+from edge_mrl.search import funnel as funnels
 from edge_mrl.search import scan as search
 from edge_mrl.search.funnel import Funnel
 from edge_mrl.search.scan import Match, nearest
@@ -300,3 +301,19 @@ def test_funnel_of_whole_codes_alone_is_the_exact_search(clustered: NDArray[np.i
     table = singles(clustered)
     exact = nearest(clustered[:3], table, k=4, exact=True)
     assert nearest(clustered[:3], table, k=4, funnel=Funnel.of("96x8")) == exact
+
+
+def test_many_rows_of_long_codes_are_searched_by_half_of_their_bits_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn = np.random.default_rng(5).integers(-127, 128, (3_000, 256)).astype(np.int8)
+    table, queries = singles(drawn), drawn[:20] // 2 + drawn[20:40] // 2
+    asked: dict[str, Any] = {"k": 5, "width": 100}
+    whole = nearest(queries, table, k=5, funnel=funnel("256x1:100", table))
+    halved = nearest(queries, table, k=5, funnel=funnel("128x1:400,256x1:100", table))
+    assert whole != halved
+    assert nearest(queries, table, **asked) == whole
+    monkeypatch.setattr(funnels, "HALF_FIRST_ROWS", 3_000)
+    assert nearest(queries, table, **asked) == halved
+    monkeypatch.setattr(funnels, "HALF_FIRST_ROWS", 3_001)
+    assert nearest(queries, table, **asked) == whole
