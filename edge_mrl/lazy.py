@@ -11,7 +11,11 @@ __all__ = ["lazily", "moved"]
 
 
 def lazily(
-    package: str, homes: Mapping[str, Sequence[str]], *, renamed: Mapping[str, str] | None = None
+    package: str,
+    homes: Mapping[str, Sequence[str]],
+    *,
+    renamed: Mapping[str, str] | None = None,
+    former: Mapping[str, Sequence[str]] | None = None,
 ) -> Callable[[str], Any]:
     """The ``__getattr__`` of a package (PEP 562), so that importing the package loads nothing else.
 
@@ -20,14 +24,18 @@ def lazily(
         homes: Modules of the package, relative to it, and the names that each of them gives. Under ""
             stand modules that the package gives as a whole.
         renamed: Former names and what they are called now; using one gives a DeprecationWarning.
+        former: Other packages, and the names that they have now and this one had before (see ``moved``).
 
     Returns:
         A function of a name that gives what the name stands for, and raises AttributeError where the
         package has no such name.
     """
     home_of = {name: home for home, names in homes.items() for name in names}
+    elsewhere = {name: home for home, names in (former or {}).items() for name in names}
 
     def get(name: str) -> Any:
+        if name in elsewhere:
+            return _from_elsewhere(package, elsewhere[name], name)
         if renamed and name in renamed:
             text = f"{package}.{name} is called {renamed[name]} now"
             warnings.warn(text, DeprecationWarning, stacklevel=2)
@@ -57,9 +65,12 @@ def moved(module: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], An
     def get(name: str) -> Any:
         if name not in home_of:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        home = home_of[name]
-        text = f"{module}.{name} has moved: import it from {home}"
-        warnings.warn(text, DeprecationWarning, stacklevel=2)
-        return getattr(importlib.import_module(home), name)
+        return _from_elsewhere(module, home_of[name], name)
 
     return get
+
+
+def _from_elsewhere(module: str, home: str, name: str) -> Any:
+    text = f"{module}.{name} has moved: import it from {home}"
+    warnings.warn(text, DeprecationWarning, stacklevel=3)  # who asked the module for it
+    return getattr(importlib.import_module(home), name)

@@ -107,6 +107,13 @@ def _add_ranking(parser: argparse.ArgumentParser) -> None:
         "64x1:20000,128x1:5000,128x8 (default: the stages that the store is tuned to)",
     )
     parser.add_argument(
+        "--diversity",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="from 0 to 1: prefer documents that differ from those above them (default: 0)",
+    )
+    parser.add_argument(
         "--rerank",
         nargs="?",
         choices=("auto", "always"),
@@ -171,6 +178,7 @@ def _answer(index: Index, args: argparse.Namespace, query: str, started: float) 
         rerank=args.rerank,
         deadline_ms=args.deadline,
         stages=args.stages,
+        diversity=args.diversity,
     )
     seconds = time.monotonic() - started
     if hits.damaged:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edge_mrl.arguments import check_flag, check_whole, path_of
 from edge_mrl.bundle import KINDS, Manifest
+from edge_mrl.codes import normalize
 from edge_mrl.encode.kernel_session import Session, open_session
 from edge_mrl.encode.tokenizer import (
     load_tokenizer,
@@ -211,6 +212,57 @@ class Encoder:
         windows = _windows(texts, prompt, self._window_chars)
         return (self._encode_window(window, advance) for window in windows)
 
+    @property
+    def dim(self) -> int:
+        """Dimensions of a code."""
+        return self.manifest.dim
+
+    @property
+    def full_dim(self) -> int | None:
+        """Dimensions of a full vector; None if the bundle gives codes only."""
+        return self.manifest.full_dim
+
+    def encode_query(
+        self, texts: str | Iterable[str], *, dim: int | None = None
+    ) -> NDArray[np.float32]:
+        """Vectors of length 1 for questions, as other tools take them; see ``encode_document``."""
+        return self._vectors(texts, "query", dim)
+
+    def encode_document(
+        self, texts: str | Iterable[str], *, dim: int | None = None
+    ) -> NDArray[np.float32]:
+        """Vectors of length 1 for documents, as other tools take them.
+
+        Args:
+            texts: One text, or an iterable of n texts.
+            dim: How many dimensions. The full ones are the model's own; up to ``self.dim`` it is a prefix
+                of the code, which is an embedding of its own (Matryoshka). Default: the full ones, or all
+                of the code if the bundle gives codes only.
+
+        Returns:
+            float32[dim] for one text, float32[n, dim] for several.
+
+        Raises:
+            UsageError: The bundle has no vectors of that many dimensions.
+            EncoderError: The bundle cannot encode a text.
+        """
+        return self._vectors(texts, "document", dim)
+
+    def _vectors(
+        self, texts: str | Iterable[str], kind: str, dim: int | None
+    ) -> NDArray[np.float32]:
+        wanted = (self.full_dim or self.dim) if dim is None else dim
+        check_whole("dim", wanted)
+        if wanted != self.full_dim and wanted > self.dim:
+            full = "" if self.full_dim is None else f", or {self.full_dim}"
+            raise UsageError(f"dim is {wanted}, expected at most {self.dim}{full}")
+        found = self.encode([texts] if isinstance(texts, str) else texts, kind=kind)
+        if found.full is not None and wanted == self.full_dim:
+            vectors = found.full
+        else:
+            vectors = normalize(found.coarse[:, :wanted].astype(np.float32))
+        return vectors[0] if isinstance(texts, str) else vectors
+
     def encode_padded(self, texts: Sequence[str], *, kind: str = "document") -> Encoding:
         """Encode all texts as one batch, padded to the longest: for checks, not for speed.
 
@@ -246,6 +298,9 @@ class Encoder:
                 self._whole.no_truncation()
                 self._whole.no_padding()
             return self._whole
+
+    def __repr__(self) -> str:
+        return f"Encoder({str(self.path)!r}, dim={self.dim}, full_dim={self.full_dim})"
 
     def close(self) -> None:
         """Free the session and the mapped weights. Encoding with a closed encoder is a UsageError."""

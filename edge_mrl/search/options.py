@@ -25,6 +25,7 @@ class SearchKeywords(TypedDict, total=False):
     exact: bool
     width: int | None
     stages: Funnel | str | None
+    diversity: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class SearchOptions:
             worse result. None takes the store's own stages (see ``Index.tune``), or else 5,000.
         stages: Which codes are compared, and for how many rows: a funnel, or its text, such as
             "64x1:20000,128x1:5000,128x8" (see ``edge_mrl.search.funnel``). None takes the store's own.
+        diversity: From 0, the best documents, to 1: how much more a document counts that differs from
+            those above it (see ``edge_mrl.search.diversity``). Needs mode "vector".
 
     Raises:
         UsageError: A value is out of its range, or ``width`` and ``stages`` are both given.
@@ -54,6 +57,7 @@ class SearchOptions:
     exact: bool = False
     width: int | None = None
     stages: Funnel | str | None = None
+    diversity: float = 0.0
 
     def __post_init__(self) -> None:
         check_whole("k", self.k)
@@ -68,6 +72,11 @@ class SearchOptions:
             raise UsageError("width and stages are both given: stages have widths of their own")
         if not isinstance(self.mode, str) or self.mode not in MODES:
             raise UsageError(f"mode is {shorten(self.mode)}, expected one of {', '.join(MODES)}")
+        check_number("diversity", self.diversity)
+        if self.diversity > 1:
+            raise UsageError(f"diversity is {self.diversity}, expected a number from 0 to 1")
+        if self.diversity and self.mode != "vector":
+            raise UsageError(f'diversity needs mode "vector", not {self.mode!r}')
         if isinstance(self.stages, str):
             Funnel.of(self.stages)
 
@@ -90,12 +99,18 @@ class SearchOptions:
         return replace(base, k=base.k if k is None else k, **keywords)
 
 
-def check_rerank(rerank: object, deadline_ms: object) -> None:
-    """Check who is to rerank, and until when.
+def check_rerank(rerank: object, deadline_ms: object, options: SearchOptions) -> None:
+    """Check who is to rerank, until when, and that the search can be reranked.
 
     Raises:
-        UsageError: It is nobody who can, or no time.
+        UsageError: It is nobody who can, or no time, or the options ask for another order.
     """
+    if options.mode != "vector":
+        raise UsageError(f'rerank needs mode "vector", not {options.mode!r}')
+    if options.diversity:
+        raise UsageError(
+            "rerank orders by score alone, and diversity does not: leave one of them out"
+        )
     by_name = isinstance(rerank, str) and rerank in ("auto", "always")
     if not by_name and not hasattr(rerank, "rerank"):
         raise UsageError(f'rerank is {shorten(rerank)}, expected "auto", "always" or a SyncClient')

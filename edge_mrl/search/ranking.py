@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from edge_mrl.errors import UsageError
+from edge_mrl.search.diversity import candidates, diversify
 from edge_mrl.search.funnel import DEFAULT_WIDTH, Funnel, tuned_funnel
 from edge_mrl.search.fusion import fuse
 from edge_mrl.search.scan import Match, nearest
@@ -88,12 +89,13 @@ def rank(
 
 
 def _by_keyword(view: View, query: str, k: int, options: SearchOptions) -> list[Ranked]:
-    matches = view.keyword_matches(query, k=k, where=options.filter)
+    matches = view.keyword_matches(query, k=k, where=options.filter or None)
     return [Ranked(key, None, score) for key, score in matches]
 
 
 def _by_vector(view: View, vectors: QueryVectors, k: int, options: SearchOptions) -> list[Ranked]:
-    keys = None if options.filter is None else view.select(options.filter)
+    keys = view.select(options.filter) if options.filter else None
+    wanted, k = k, candidates(k) if options.diversity else k
     funnel = _funnel(view, options)
     rescore = view.keeps_full and vectors.full is not None
     matches = nearest(
@@ -106,7 +108,9 @@ def _by_vector(view: View, vectors: QueryVectors, k: int, options: SearchOptions
     )[0]
     if rescore:
         matches = _rescored(view, vectors, matches)
-    return [Ranked(match.key, match.row, match.score) for match in matches[:k]]
+    if options.diversity:
+        matches = diversify(matches[:k], view.codes, k=wanted, diversity=options.diversity)
+    return [Ranked(match.key, match.row, match.score) for match in matches[:wanted]]
 
 
 def _funnel(view: View, options: SearchOptions) -> Funnel:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     )
     from edge_mrl.store.engine.private import PrivateData, PrivateStream, private_data
     from edge_mrl.store.health.check import Health, check
+    from edge_mrl.store.health.statistics import Stats, stats
     from edge_mrl.store.keywords import full_text_problem
+    from edge_mrl.store.listing import list_documents, list_ids
     from edge_mrl.store.records import Binding, Counts, Entry, text_hash
     from edge_mrl.store.replica.dead_letters import DeadLetter
     from edge_mrl.store.replica.outbox import MAX_QUEUE_BYTES, Enrollment
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
         sources_below,
         write_roots,
     )
-    from edge_mrl.store.statistics import Stats, stats
     from edge_mrl.store.store import Store
     from edge_mrl.store.view import Place, View
 
@@ -79,6 +80,8 @@ __all__ = [
     "key_from_descriptor",
     "key_from_environment",
     "key_from_file",
+    "list_documents",
+    "list_ids",
     "move_some",
     "private_data",
     "read_roots",
@@ -104,6 +107,7 @@ __getattr__ = lazily(
         "engine.private": ("PrivateData", "PrivateStream", "private_data"),
         "health.check": ("Health", "check"),
         "keywords": ("full_text_problem",),
+        "listing": ("list_documents", "list_ids"),
         "records": ("Binding", "Counts", "Entry", "text_hash"),
         "replica.reconciling": ("Agreed",),
         "replica.dead_letters": ("DeadLetter",),
@@ -118,7 +122,7 @@ __getattr__ = lazily(
             "sources_below",
             "write_roots",
         ),
-        "statistics": ("Stats", "stats"),
+        "health.statistics": ("Stats", "stats"),
         "store": ("Store",),
         "view": ("Place", "View"),
     },

@@ -69,12 +69,14 @@ class Opened:
         writable: Whether it can write: False if the file or its medium is read-only.
         encrypted: Whether the database is encrypted.
         other: Connects to another file, with the same key; or to this one once more.
+        reader: Connects to this file once more, only to read it.
     """
 
     connection: sqlite3.Connection
     writable: bool
     encrypted: bool
     other: Callable[[Path], sqlite3.Connection]
+    reader: Callable[[], sqlite3.Connection]
 
 
 def connect(path: Path, *, fill: Fill | None, timeout_s: float, key: Key | None = None) -> Opened:
@@ -121,15 +123,23 @@ def _connect(path: Path, fill: Fill | None, timeout_s: float, key: Key | None) -
     other = partial(_open, options="mode=rw", timeout_s=timeout_s, secret=secret)
     with reporting(path):
         if kind is not None and not _can_write(path):
-            connection = _connect_to_read(path, timeout_s, secret)
-            return Opened(connection, writable=False, encrypted=secret is not None, other=other)
+            reader = partial(_connect_to_read, path, timeout_s, secret)
+            return Opened(
+                reader(), writable=False, encrypted=secret is not None, other=other, reader=reader
+            )
         if kind is None and fill is not None:
             _make(path, fill, timeout_s, secret)
         connection = _connect_to_write(path, fill, timeout_s, secret)
         tighten(path)
         if secret is not None:
             clear_traces(connection, path)
-    return Opened(connection, writable=True, encrypted=secret is not None, other=other)
+    return Opened(
+        connection,
+        writable=True,
+        encrypted=secret is not None,
+        other=other,
+        reader=partial(_connect_beside, path, timeout_s, secret),
+    )
 
 
 def _secret(path: Path, kind: str | None, key: Key | None) -> bytes | None:
@@ -269,6 +279,13 @@ def _connect_to_read(path: Path, timeout_s: float, secret: bytes | None) -> sqli
             f"{path} is of store version {version} and read-only: open it once where it can be "
             f"written, to bring it to version {len(MIGRATIONS)}"
         )
+    return connection
+
+
+def _connect_beside(path: Path, timeout_s: float, secret: bytes | None) -> sqlite3.Connection:
+    """Connect once more to a store that is open to be written; this connection only reads."""
+    connection = _open(path, "mode=rw", timeout_s, secret)
+    connection.execute("PRAGMA query_only = ON")
     return connection
 
 

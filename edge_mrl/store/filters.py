@@ -11,8 +11,9 @@ from typing import Any
 
 from edge_mrl.documents import metadata_problem, shorten, text_problem, value_problem
 from edge_mrl.errors import UsageError
+from edge_mrl.store.keywords import match_expression
 
-__all__ = ["Field", "compile_filter", "field_rows", "kind_of"]
+__all__ = ["TEXT", "Field", "compile_filter", "field_rows", "kind_of"]
 
 #: How a value is compared: only with values of its own kind, so that "2" never equals 2.
 NULL, BOOL, NUMBER, TEXT = range(4)
@@ -29,8 +30,8 @@ _COMPARE = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _LEAF = "SELECT document FROM fields WHERE name = ?"
 _EVERYTHING: Query = ("SELECT key AS document FROM documents", [])
 _HELP = (
-    'expected {"name": value}, with $eq $ne $in $nin $gt $gte $lt $lte $exists $not for a name, '
-    "and $and $or $not around whole filters"
+    'expected {"name": value}, with $eq $ne $in $nin $gt $gte $lt $lte $contains $exists $not for a '
+    'name, $and $or $not around whole filters, and {"$match": words} for the text'
 )
 
 
@@ -52,6 +53,9 @@ def compile_filter(where: Mapping[str, Any]) -> Query:
         where: ``{"lang": "en", "year": {"$gte": 2020}, "$or": [{"tag": "a"}, {"tag": "b"}]}``: all
             conditions hold. ``$ne``, ``$nin`` and ``$not`` also match documents without the name. ``{}``
             matches all documents. Integers of 64 bits and floats are compared exactly.
+            ``{"title": {"$contains": "ferry"}}`` matches texts that have this text in them, in the same
+            letter case. ``{"$match": "ferry times"}`` matches documents whose text has all these words,
+            found as a keyword search finds them, with ``"phrases"`` and ``prefix*``.
 
     Raises:
         UsageError: ``where`` is not such a filter.
@@ -108,6 +112,8 @@ def _condition(name: str, value: Any, depth: int, conditions: list[int]) -> Quer
         return _all_of(parts) if name == "$and" else _compound(parts, "UNION")
     if name == "$not":
         return _none_of(_all_of(_filter(value, depth + 1, conditions)))
+    if name == "$match":
+        return _has_words(value)
     if name.startswith("$"):
         raise UsageError(f"filter {name!r} is not an operator: {_HELP}")
     if isinstance(value, Mapping):
@@ -143,6 +149,7 @@ def _operator(name: str, pair: tuple[str, Any], depth: int, conditions: list[int
     operator, value = pair
     simple: dict[str, Callable[[str, Any], Query]] = {
         "$eq": _equal,
+        "$contains": _contains,
         "$in": _any_of,
         "$exists": _exists,
     }
@@ -165,6 +172,19 @@ def _operator(name: str, pair: tuple[str, Any], depth: int, conditions: list[int
 def _equal(name: str, value: Any) -> Query:
     kind, bound = kind_of(_scalar(name, value))
     return f"{_LEAF} AND kind = ? AND value = ?", [name, kind, bound]
+
+
+def _contains(name: str, value: Any) -> Query:
+    if not isinstance(value, str) or not value or text_problem(value) is not None:
+        raise UsageError(f"filter {name!r} $contains: expected a text, got {shorten(value)}")
+    return f"{_LEAF} AND kind = ? AND instr(value, ?) > 0", [name, TEXT, value]
+
+
+def _has_words(value: Any) -> Query:
+    expression = match_expression(value, every=True) if isinstance(value, str) else ""
+    if not expression:
+        raise UsageError(f"filter $match: expected words, got {shorten(value)}")
+    return "SELECT rowid AS document FROM keywords WHERE keywords MATCH ?", [expression]
 
 
 def _any_of(name: str, values: Any) -> Query:

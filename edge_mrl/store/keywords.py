@@ -37,8 +37,8 @@ def keyword_text(text: str) -> str:
     return text if text.isascii() else unicodedata.ucd_3_2_0.normalize("NFKC", text)
 
 
-def match_expression(query: str) -> str:
-    """Turn the words of a query into an FTS5 expression that matches any of them.
+def match_expression(query: str, *, every: bool = False) -> str:
+    """Turn the words of a query into an FTS5 expression that matches any of them, or every one.
 
     ``"several words"`` in quotes are matched as a phrase, ``word*`` as a prefix. Every term is quoted, so
     that no character of the query acts as an operator.
@@ -52,4 +52,4 @@ def match_expression(query: str) -> str:
         if _WORD.search(text):
             star = "*" if word.endswith("*") else ""
             terms.append(f'"{text.rstrip("*")}"{star}')
-    return " OR ".join(dict.fromkeys(terms))
+    return (" AND " if every else " OR ").join(dict.fromkeys(terms))

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from edge_mrl.store.filters import Field, field_rows, kind_of
+from edge_mrl.store.filters import TEXT, Field, field_rows, kind_of
 
 __all__ = ["matches"]
 
@@ -22,10 +22,20 @@ def matches(where: Mapping[str, Any], metadata: Mapping[str, Any]) -> bool:
     """Whether a document's metadata match a filter, by the rules of ``filters.compile_filter``.
 
     Args:
-        where: A filter that ``compile_filter`` takes.
+        where: A filter that ``compile_filter`` takes. One with ``$match`` asks for words of the text, of
+            which metadata say nothing: all metadata match it.
         metadata: The document's.
     """
-    return _all(where, field_rows(metadata))
+    return _asks_for_words(where) or _all(where, field_rows(metadata))
+
+
+def _asks_for_words(where: Mapping[str, Any]) -> bool:
+    if "$match" in where:
+        return True
+    parts = [*where.get("$and", ()), *where.get("$or", ())]
+    if "$not" in where:
+        parts.append(where["$not"])
+    return any(map(_asks_for_words, parts))
 
 
 def _all(where: Mapping[str, Any], rows: Sequence[Field]) -> bool:
@@ -57,5 +67,7 @@ def _operator(sign: str, value: Any, there: Sequence[tuple[int, Any]]) -> bool:
     if sign in ("$eq", "$ne"):
         return (kind_of(value) in there) == (sign == "$eq")
     kind, bound = kind_of(value)
+    if sign == "$contains":
+        return any(known == TEXT and bound in inner for known, inner in there)
     compare = _COMPARE[sign]
     return any(known == kind and compare(inner, bound) for known, inner in there)

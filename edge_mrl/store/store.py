@@ -71,7 +71,7 @@ class Store:
         self.path = path
         self.writable = opened.writable
         self.encrypted = opened.encrypted
-        self.other = opened.other
+        self.other, self.reader = opened.other, opened.reader
         self._connection = opened.connection
         self._log = path.with_name(f"{path.name}-wal")
         self._had_log = has_bytes(self._log)

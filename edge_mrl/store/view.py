@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from edge_mrl.store.codefile.file import Layout
     from edge_mrl.store.codefile.table import CodeTable
 
-__all__ = ["Place", "View", "read_documents"]
+__all__ = ["Place", "View", "read_document", "read_documents"]
 
 #: First row and spans of a document's passages.
 Place = tuple[int, list[tuple[int, int]]]
@@ -110,7 +110,7 @@ class View:
         found = {}
         for row in rows:
             try:
-                found[row[0]] = _read_document(row)
+                found[row[0]] = read_document(row)
             except DamagedError:
                 if not sound:
                     raise
@@ -235,10 +235,10 @@ def read_documents(connection: sqlite3.Connection, ids: Sequence[str]) -> list[D
         DamagedError: A document is not what was put.
     """
     rows = select_rows(connection, DOCUMENT_COLUMNS, "id", ids)
-    return [_read_document(row) for row in rows]
+    return [read_document(row) for row in rows]
 
 
-def _read_document(row: tuple[Any, ...]) -> Document:
+def read_document(row: tuple[Any, ...]) -> Document:
     """The document of a row.
 
     Args:

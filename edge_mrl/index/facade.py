@@ -4,52 +4,40 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
-from edge_mrl.arguments import each_text, path_of
-from edge_mrl.bundle import read_manifest
-from edge_mrl.documents import PassageRule
-from edge_mrl.encode import Encoder, check_opening, passage_rule
-from edge_mrl.errors import BindingError, NoStoreError, UsageError
-from edge_mrl.ingest import MOST_CHANGES, put_documents, reindex_store, require_rule
-from edge_mrl.lazy import moved
-from edge_mrl.search import (
-    DEFAULT_MARGIN,
-    RESCORE_DEPTH,
-    Funnel,
-    QueryVectors,
-    Results,
-    SearchOptions,
-    answer,
-    check_rerank,
-    exact_scores,
-    reorder,
-    tune,
-    tuned_funnel,
-)
+from edge_mrl.encode import Encoder
+from edge_mrl.errors import UsageError
+from edge_mrl.index.asking import ask, ask_and_rerank, code_of_encoder
+from edge_mrl.index.opening import open_or_create
+from edge_mrl.index.vectors import ask_by_vector, ask_for_similar
+from edge_mrl.ingest import put_documents, reindex_store
+from edge_mrl.search import Funnel, Results, SearchOptions, check_rerank, tune, tuned_funnel
 from edge_mrl.store import (
     Binding,
     Counts,
     Store,
-    binding_of,
     check,
     compact,
     find_bundle,
+    list_documents,
+    list_ids,
     replica,
     stats,
 )
 
 if TYPE_CHECKING:
-    from edge_mrl.documents import Document
+    from numpy.typing import ArrayLike
+
+    from edge_mrl.documents import Document, PassageRule
     from edge_mrl.encode import OpeningKeywords
     from edge_mrl.ingest import PutOptions, ReindexOptions, Stored
-    from edge_mrl.search import Hit, Scorer, SearchKeywords
+    from edge_mrl.search import Scorer, SearchKeywords
     from edge_mrl.store import Compaction, Health, Key, Stats
-    from edge_mrl.sync import Reranker, ServerCodes
+    from edge_mrl.sync import Reranker
 
 __all__ = ["Index"]
 
@@ -89,13 +77,12 @@ class Index:
             path: The store's file.
             bundle: The bundle's folder. Needed to create a store and, later, only if the bundle has
                 moved: a store remembers the absolute path and the path from the store's folder.
-            max_tokens: The longest passage, in tokens. Fixed when the store is created (default: what
-                the model reads, at most about 250).
-            overlap: Tokens that neighbouring passages share. Fixed when the store is created
-                (default: an eighth of ``max_tokens``).
+            max_tokens: The longest passage, in tokens (default: what the model reads, at most about
+                250). This and the next two are fixed when the store is created.
+            overlap: Tokens that neighbouring passages share (default: an eighth of ``max_tokens``).
             keep_full: How full vectors are kept, to rescore the best hits offline: "fp16" (768 B a
                 passage at 384 dimensions), "int8" (388 B), "until-synced" (fp16, until a server has
-                them), or None for not at all. Fixed when the store is created.
+                them), or None for not at all.
             key: Gives the 32 random bytes that open an encrypted store, or encrypt the one that is
                 made; called when the store is opened. Needs the extra ``encrypted``.
             **opening: How bundles are opened, as for ``Encoder.open``: ``threads``, ``low_memory``, and
@@ -107,25 +94,15 @@ class Index:
             BundleError: The bundle cannot be trusted or opened.
             StoreError: The store cannot be used; a BindingError if it belongs to another bundle.
         """
-        trust = check_opening(opening)
-        encoder = None
-        with ExitStack() as opened:
-            if bundle is None:
-                store = opened.enter_context(Store.open(path, key=key))
-            else:
-                folder = path_of("bundle", bundle).resolve()
-                binding = binding_of(read_manifest(folder, trust=trust), folder)
-                try:
-                    store = opened.enter_context(Store.open(path, key=key))
-                    store.require(binding)
-                except NoStoreError:
-                    encoder = opened.enter_context(Encoder.open(folder, **opening))
-                    rule = passage_rule(encoder, max_tokens=max_tokens, overlap=overlap)
-                    store = opened.enter_context(
-                        Store.create(path, binding, rule, keep_full=keep_full, key=key)
-                    )
-            require_rule(store, max_tokens=max_tokens, overlap=overlap, keep_full=keep_full)
-            opened.pop_all()
+        store, encoder = open_or_create(
+            path,
+            bundle,
+            opening,
+            max_tokens=max_tokens,
+            overlap=overlap,
+            keep_full=keep_full,
+            key=key,
+        )
         return cls(store, encoder, opening=opening)
 
     @property
@@ -174,7 +151,7 @@ class Index:
         """
         with self._lock:
             code = self._store.binding.code
-            if self._encoder is not None and _code(self._encoder) != code:
+            if self._encoder is not None and code_of_encoder(self._encoder) != code:
                 self._encoder = None  # a search in another thread may still use it
             if self._encoder is None:
                 folder = find_bundle(self._store, trust=self.opening.get("trust"))
@@ -245,7 +222,7 @@ class Index:
             deadline_ms: How long the server may take, in milliseconds. Without an answer by then, the
                 local order is returned.
             **keywords: Fields of ``SearchOptions``: ``filter``, ``mode``, ``exact``, ``width``,
-                ``stages``.
+                ``stages``, ``diversity``.
 
         Returns:
             The hits, from the best. ``ranked_by`` says who ordered them; if the server did not,
@@ -258,12 +235,9 @@ class Index:
         """
         chosen = SearchOptions.of(options, k, **keywords)
         if rerank is None:
-            found, _, damaged = self._find([query], chosen)
-            return Results(tuple(found[0]), damaged=damaged)
-        if chosen.mode != "vector":
-            raise UsageError(f'rerank needs mode "vector", not {chosen.mode!r}')
-        check_rerank(rerank, deadline_ms)
-        return self._rerank(query, chosen, rerank, deadline_ms / 1000)
+            return ask(self, [query], chosen)[0]
+        check_rerank(rerank, deadline_ms, chosen)
+        return ask_and_rerank(self, query, chosen, rerank, deadline_ms / 1000)
 
     def search_many(
         self,
@@ -273,24 +247,74 @@ class Index:
         options: SearchOptions | None = None,
         **keywords: Unpack[SearchKeywords],
     ) -> list[Results]:
-        """Find the documents that answer each of several queries best.
+        """Find the documents that answer each of several queries best, all in one state of the store.
 
         Args:
-            queries: As for ``search``.
+            queries: As for ``search``; so are the other arguments.
             k: The number of documents to return at most for each query (default: 10).
-            options: How to search (see ``SearchOptions``). Keyword arguments override its fields.
-            **keywords: Fields of ``SearchOptions``, as for ``search``.
+            options: How to search.
+            **keywords: Fields of ``SearchOptions``.
 
         Returns:
-            For each query its hits. All come from one state of the store.
+            For each query its hits.
 
         Raises:
             TypeError: ``queries`` is a single string, or there is no search option of that name.
             UsageError: An option has a wrong value, or the store cannot be searched that way.
             DamagedError: What was found is not what was stored.
         """
-        found, _, damaged = self._find(queries, SearchOptions.of(options, k, **keywords))
-        return [Results(tuple(hits), damaged=damaged) for hits in found]
+        return ask(self, queries, SearchOptions.of(options, k, **keywords))
+
+    def search_vector(
+        self,
+        vector: ArrayLike,
+        k: int | None = None,
+        *,
+        options: SearchOptions | None = None,
+        **keywords: Unpack[SearchKeywords],
+    ) -> Results:
+        """Find the k documents that are nearest to a vector. No model is loaded.
+
+        Args:
+            vector: float[D], a full vector of the store's embedding space, of any length; or
+                int8[dim], a code of its bundle (``Encoding.coarse``).
+            k: The number of documents to return at most (default: 10).
+            options: As for ``search``; the mode is "vector".
+            **keywords: As for ``search``.
+
+        Returns:
+            The hits, from the best.
+
+        Raises:
+            UsageError: It is no such vector, or an option has a wrong value.
+            BundleError: The bundle, whose head turns a full vector into a code, cannot be read.
+            DamagedError: What was found is not what was stored.
+        """
+        return ask_by_vector(self, vector, SearchOptions.of(options, k, **keywords))
+
+    def similar(
+        self,
+        id: str,  # noqa: A002 - a document's id
+        k: int | None = None,
+        *,
+        options: SearchOptions | None = None,
+        **keywords: Unpack[SearchKeywords],
+    ) -> Results:
+        """Find the k documents that are most like one that is stored, which is left out.
+
+        It is compared by the mean of its passages' vectors. No model is loaded.
+
+        Args:
+            id: The document's id.
+            k: The number of documents to return at most (default: 10).
+            options: As for ``search``; the mode is "vector".
+            **keywords: As for ``search``.
+
+        Raises:
+            UsageError: There is no such document, it has no passages, or an option has a wrong value.
+            DamagedError: What was found is not what was stored.
+        """
+        return ask_for_similar(self, id, SearchOptions.of(options, k, **keywords))
 
     def tune(self, stages: Funnel | str | None) -> None:
         """Set the stages of all searches that give none, until the bundle is changed.
@@ -309,10 +333,42 @@ class Index:
         with self._store.reading() as view:
             return tuned_funnel(view)
 
-    def select(self, filter: Mapping[str, Any]) -> list[str]:  # noqa: A002 - see search
-        """Ids of the documents that match a filter, sorted."""
+    def select(self, filter: Mapping[str, Any] | None = None) -> list[str]:  # noqa: A002 - see search
+        """Ids of the documents that match a filter, sorted; None or ``{}`` for all."""
         with self._store.reading() as view:
-            return view.ids_where(filter)
+            return view.ids_where({} if filter is None else filter)
+
+    def ids(self, filter: Mapping[str, Any] | None = None) -> Generator[str, None, None]:  # noqa: A002
+        """Ids of documents, as ``documents`` gives them; damaged ones are among them."""
+        return list_ids(self._store, filter)
+
+    def documents(self, filter: Mapping[str, Any] | None = None) -> Generator[Document, None, None]:  # noqa: A002
+        """Documents with their texts and metadata, in the order in which they were first put.
+
+        One state of the store is read, in bounded memory, whoever writes meanwhile; close the generator
+        if you leave it early. The filter is that of ``search``; None or ``{}`` gives all.
+
+        Raises:
+            DamagedError: Documents are not what was put. All others were given before it is raised.
+        """
+        return list_documents(self._store, filter)
+
+    def __len__(self) -> int:
+        return self.count().documents
+
+    def __bool__(self) -> bool:
+        return True  # without documents, too
+
+    def __contains__(self, id: object) -> bool:  # noqa: A002 - a document's id
+        return isinstance(id, str) and bool(id) and bool(self._store.keys([id]))
+
+    def __iter__(self) -> Iterator[str]:
+        return self.ids()
+
+    def __repr__(self) -> str:
+        binding = self._opened.binding
+        state = ", closed" if self._closed else ""
+        return f"Index({str(self.path)!r}, dim={binding.dim}, code={binding.packing.kind!r}{state})"
 
     def ids_of_sources(self) -> Iterator[tuple[str, str]]:
         """The id and the source of each document that was read from a file."""
@@ -359,8 +415,23 @@ class Index:
             NetworkError: The server does not give codes that only it can give; call it again later.
         """
         enrolled = replica.enrollment_of(self._store) is not None
-        supply = self._supply if enrolled else None
+        supply = None
+        if enrolled:
+            from edge_mrl.sync import ServerCodes
+
+            supply = partial(ServerCodes, self._store)
         return reindex_store(self._store, bundle, self.opening, supply, **options)
+
+    def scorer(self, rerank: Scorer | str) -> Scorer:
+        """Who is asked for scores: what was given, or the server that the store is enrolled with."""
+        if not isinstance(rerank, str):
+            return rerank
+        from edge_mrl.sync import Reranker  # loads ssl, which a search alone does not need
+
+        with self._lock:
+            if self._reranker is None:
+                self._reranker = Reranker(self._store, self._store.binding.space_id)
+            return self._reranker
 
     def close(self) -> None:
         """Close the store and the bundle. Every other method then raises a UsageError."""
@@ -376,73 +447,3 @@ class Index:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _find(
-        self, queries: Sequence[str], options: SearchOptions
-    ) -> tuple[list[list[Hit]], list[QueryVectors | None], tuple[str, ...]]:
-        """Hits for each query, the queries' vectors, and damaged documents that were left out."""
-        queries = list(each_text("queries", queries))
-        for _ in range(MOST_CHANGES):
-            vectors, code = self._encode_queries(queries, options)
-            with self._store.reading() as view:
-                if code not in (None, self._store.binding.code):
-                    continue  # another process has just changed the bundle
-                hits = answer(view, queries, vectors, options)
-                return hits, vectors, tuple(view.names(view.damaged))
-        raise BindingError(f"other processes keep changing the bundle of {self.path}: try again")
-
-    def _rerank(
-        self, query: str, options: SearchOptions, rerank: Scorer | str, deadline_s: float
-    ) -> Results:
-        shortlist = replace(options, k=max(options.k, RESCORE_DEPTH))
-        (hits,), (vectors,), damaged = self._find([query], shortlist)
-        full = None if vectors is None else vectors.full
-        if full is None:
-            reason = "the bundle gives no full vectors" if hits else None
-            return Results(tuple(hits[: options.k]), reason=reason, damaged=damaged)
-        results = reorder(
-            hits,
-            k=options.k,
-            margin=self._margin() if rerank == "auto" else None,
-            ask=lambda ids: self._scorer(rerank).rerank(ids, full, deadline_s=deadline_s),
-            own=lambda ids: exact_scores(self._store, ids, full),
-        )
-        return replace(results, damaged=damaged)
-
-    def _margin(self) -> float:
-        found = replica.enrollment_of(self._store)
-        return DEFAULT_MARGIN if found is None or found.margin is None else found.margin
-
-    def _scorer(self, rerank: Scorer | str) -> Scorer:
-        """Who is asked for scores: what was given, or the server that the store is enrolled with."""
-        if not isinstance(rerank, str):
-            return rerank
-        from edge_mrl.sync import Reranker  # loads ssl, which a search alone does not need
-
-        with self._lock:
-            if self._reranker is None:
-                self._reranker = Reranker(self._store, self._store.binding.space_id)
-            return self._reranker
-
-    def _supply(self, folder: Path) -> ServerCodes:
-        from edge_mrl.sync import ServerCodes
-
-        return ServerCodes(self._store, folder)
-
-    def _encode_queries(
-        self, queries: Sequence[str], options: SearchOptions
-    ) -> tuple[list[QueryVectors | None], tuple[str, str] | None]:
-        """Vectors for each query, and the code they are of; None where no vector is needed."""
-        if options.mode == "keyword":
-            return [None] * len(queries), None
-        encoder = self.encoder
-        vectors = QueryVectors.of(encoder.encode(queries, kind="query"))
-        return [*vectors], _code(encoder)
-
-
-def _code(encoder: Encoder) -> tuple[str, str]:
-    return encoder.manifest.space_id, encoder.manifest.code_id
-
-
-_MOVED = {"edge_mrl.ingest": ("Stored", "embed"), "edge_mrl.search": ("Hit",)}
-__getattr__ = moved(__name__, {**_MOVED, "edge_mrl.store": ("binding_of", "find_bundle")})
