@@ -5,6 +5,7 @@ It is forked from a process that has imported everything, so that a hundred live
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 import sys
 import threading
@@ -219,7 +220,10 @@ class _Device:
     def _enroll_anew(self) -> None:
         """Do what the server's refusal asks for; the operator gives another invitation."""
         assert self._client is not None
-        self._pipe.send(("refused", self._refused))
+        found = Credentials.read(self._task.store)
+        tokens = [] if found is None else [found.token, found.previous or ""]
+        hashes = [hashlib.sha256(token.encode()).hexdigest() for token in tokens]
+        self._pipe.send(("refused", self._refused, hashes))
         self._client.close()
         self._ask(self._task.invitations[self._enrolled])
         self._enrolled += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from edge_mrl.wire.clock import now_ms
@@ -49,6 +50,8 @@ class Served:
     _off_ns: int = 0
     _right: bool = False
     _purges: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    #: Tokens of databases that were replaced by a copy.
+    _replaced: set[str] = field(default_factory=set)
 
     def invite(self, count: int) -> list[str]:
         """Invitations of the tenant, which is made if it is not there."""
@@ -127,8 +130,19 @@ class Served:
             self.database.copy(self.url, blow.how)
             self.kills[f"copy by {blow.how}"] += 1
         else:
+            self._replaced |= self._tokens()
             self.database.put_back(self.url, said=blow.what == "restored")
         return True
+
+    def has_lost(self, hashes: Sequence[str]) -> bool:
+        """Whether a database that was replaced by a copy knew one of a device's tokens, and this none."""
+        wanted = set(hashes)
+        return bool(wanted & self._replaced) and not wanted & self._tokens()
+
+    def _tokens(self) -> set[str]:
+        """SHA-256 of all tokens that the database knows, hexadecimal."""
+        with open_database(self.url, connections=1) as database, database.read() as transaction:
+            return {bytes(row["hash"]).hex() for row in transaction.rows("SELECT hash FROM tokens")}
 
     def purge(self) -> None:
         """Have all tombstones forgotten, by another process."""

@@ -74,10 +74,6 @@ class World:
         self.proxy = Proxy(
             ("127.0.0.1", 1), seed=seed, rate=plan.rate, stall_s=STALL_S, faults=faults
         )
-        #: Numbers of devices that were enrolled anew after the server's database was copied.
-        self._forgotten: set[int] = set()
-        #: Lives of each device when the server's database was copied. Each life renews its token.
-        self._lives_then: dict[int, int] = {}
         #: What is to be done, and when: restarts, beside the plan's blows.
         self._due: list[tuple[float, str, Any]] = []
 
@@ -140,7 +136,7 @@ class World:
             if one.name != word[1]:
                 one.names.append(word[1])
         elif word[0] == "refused":
-            self._allow(one, word[1])
+            self._allow(one, *word[1:])
         elif word[0] == "finished":
             one.finished = True
         elif word[0] == "synced":
@@ -150,25 +146,16 @@ class World:
         else:
             raise StuckError(f"device {one.number} crashed:\n{word[1]}")
 
-    def _allow(self, one: Machine, said: str) -> None:
+    def _allow(self, one: Machine, said: str, hashes: Sequence[str]) -> None:
         """A device was told to enroll anew: only copies are, and those that a restored server lacks."""
         copies = {machine.original for machine in self.devices} - {None}
-        copied = one.original is not None or one.number in copies
-        if copied:  # as a copy, or because the other one has renewed the token that both had
+        if one.original is not None or one.number in copies:
+            # As a copy, or because the other one has renewed the token that both had.
             self.kills["told apart"] += 1
-            if self.kills["copy"]:
-                self._forgotten.add(one.number)
-        elif self._is_unknown(one):
+        elif self.served.has_lost(hashes):
             self.kills["enrolled anew"] += 1
         else:
             raise StuckError(f"LOCKED OUT device {one.number}: {said}")
-
-    def _is_unknown(self, one: Machine) -> bool:
-        """Whether a restored database knows none of a device's tokens: it keeps the former one alone."""
-        if not self.kills["restore"] + self.kills["restored"]:
-            return False
-        renewed_twice = one.lives > self._lives_then.get(one.number, one.lives)
-        return renewed_twice or one.number in self._forgotten
 
     # --- the time of faults
 
@@ -237,8 +224,6 @@ class World:
             return False
         if not self.served.copy(blow):
             return False
-        if blow.what == "copy":
-            self._lives_then = {one.number: one.lives for one in self.devices}
         if not self.served.running:
             self._due.append((now, "serve", None))
         return True
