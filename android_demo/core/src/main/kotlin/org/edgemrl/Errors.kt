@@ -9,6 +9,16 @@ public open class EdgeMrlException(message: String, cause: Throwable? = null) : 
 /** Wrong usage or input: the message says what was expected and what was given. */
 public open class UsageException(message: String) : EdgeMrlException(message)
 
+/** There is no store at this path; the message says how to make one. */
+public class NoStoreException(message: String) : UsageException(message)
+
+/**
+ * Documents whose texts a bundle cannot take were left out; all others were stored.
+ *
+ * @property stored what was stored; its `refused` lists what was not.
+ */
+public class RefusedDocumentsException(message: String, public val stored: Stored) : UsageException(message)
+
 /** A bundle that cannot be trusted. */
 public open class BundleException(message: String, cause: Throwable? = null) : EdgeMrlException(message, cause)
 

@@ -1,6 +1,5 @@
 package org.edgemrl.json
 
-import java.math.BigDecimal
 import java.math.BigInteger
 
 /** Text that is not JSON, or JSON that readers could understand differently. */
@@ -189,7 +188,7 @@ public object Json {
                 digits()
             }
             val found = text.substring(start, at)
-            if (!whole) return BigDecimal(found).toDouble()
+            if (!whole) return found.toDouble()
             return found.toLongOrNull() ?: if (found.length <= 4300) BigInteger(found) else fail("a number of ${found.length} digits")
         }
 

@@ -1,0 +1,241 @@
+package org.edgemrl
+
+import java.io.Closeable
+import java.io.File
+import org.edgemrl.search.Funnel
+import org.edgemrl.search.Mode
+import org.edgemrl.search.QueryVectors
+import org.edgemrl.search.Results
+import org.edgemrl.search.SearchOptions
+import org.edgemrl.search.search
+import org.edgemrl.search.tune
+import org.edgemrl.search.tuned
+import org.edgemrl.store.Binding
+import org.edgemrl.store.Compaction
+import org.edgemrl.store.Counts
+import org.edgemrl.store.Entry
+import org.edgemrl.store.Health
+import org.edgemrl.store.Store
+import org.edgemrl.store.encodeMetadata
+import org.edgemrl.store.textHash
+
+/** The most documents, and about the most characters, that are embedded and committed together. */
+private const val BATCH_DOCUMENTS = 256
+private const val BATCH_CHARS = 100_000
+
+/** What an index needs of a bundle: texts to vectors. */
+public interface TextEncoder {
+    /** The embedding space and the code of the vectors, how stores pack them, and the bundle's folder. */
+    public val binding: Binding
+
+    /** A query's vectors; the bundle's prompt for queries is added. @throws EncoderException if it cannot be encoded. */
+    public fun encodeQuery(text: String): QueryVectors
+
+    /**
+     * Cuts documents into passages and embeds them.
+     *
+     * @param rule the longest passage, and the overlap of neighbours.
+     * @param full whether full vectors are wanted too.
+     * @return an entry for each document, in order.
+     * @throws EncoderException if one of the texts cannot be encoded.
+     */
+    public fun embed(documents: List<Document>, rule: PassageRule, full: Boolean): List<Entry>
+}
+
+/** A document that was left out because the bundle cannot take its text; [reason] is what the bundle said. */
+public data class Refused(public val id: String, public val reason: String)
+
+/**
+ * What a put did.
+ *
+ * @property added new documents.
+ * @property updated documents whose text was replaced.
+ * @property unchanged documents whose text was stored already, and was not embedded again.
+ * @property passages passages that were embedded.
+ * @property refused documents that were left out because the bundle cannot take their texts.
+ */
+public data class Stored(
+    public val added: Int = 0,
+    public val updated: Int = 0,
+    public val unchanged: Int = 0,
+    public val passages: Int = 0,
+    public val refused: List<Refused> = emptyList(),
+) {
+    /** All documents that were put, including unchanged ones. */
+    public val documents: Int get() = added + updated + unchanged
+
+    public operator fun plus(other: Stored): Stored = Stored(
+        added + other.added, updated + other.updated, unchanged + other.unchanged, passages + other.passages, refused + other.refused,
+    )
+}
+
+/**
+ * A store together with its bundle: documents in and answers out. Threads may share an index. Calls block;
+ * make them on an executor's thread.
+ *
+ * @property store the store itself, to put vectors that were computed elsewhere.
+ */
+public class Index private constructor(public val store: Store, private val encoder: TextEncoder?) : Closeable {
+    /** The store's file. */
+    public val path: File get() = store.path
+
+    /**
+     * Stores documents. Each replaces the one with its id; unchanged text is not embedded again.
+     *
+     * Documents are read, embedded and committed in batches, in order, in bounded memory. A document is stored
+     * completely or not at all, and is durable once its batch is committed.
+     *
+     * @param skipRefused whether documents whose texts the bundle cannot take are only listed in the result.
+     * @param committed called after each commit with the totals so far.
+     * @throws RefusedDocumentsException if documents were left out; all others were stored.
+     * @throws UsageException if a store cannot keep a document's metadata; the documents before it are stored.
+     * @throws StoreException if the current batch was not stored.
+     */
+    public fun put(documents: Iterable<Document>, skipRefused: Boolean = false, committed: (Stored) -> Unit = {}): Stored {
+        var total = Stored()
+        batches(documents) { batch ->
+            total += putBatch(batch)
+            committed(total)
+        }
+        val first = total.refused.firstOrNull()
+        if (first != null && !skipRefused) {
+            throw RefusedDocumentsException(
+                "${total.refused.size} of ${total.documents + total.refused.size} documents were left out because of their texts, " +
+                    "such as ${shorten(first.id)} (${first.reason}); the others are stored",
+                total,
+            )
+        }
+        return total
+    }
+
+    /** Deletes documents; returns how many there were. */
+    public fun delete(ids: Iterable<String>): Int = store.delete(ids)
+
+    /** The documents with these ids, by id; ids without a document are left out. */
+    public fun get(ids: Iterable<String>): Map<String, Document> = store.get(ids)
+
+    /** Counts documents and passages. */
+    public fun count(): Counts = store.count()
+
+    /**
+     * Finds the documents that answer a query best. A document of several passages counts by its best one.
+     *
+     * @param query in the user's words.
+     * @throws UsageException if the store cannot be searched that way.
+     */
+    public fun search(query: String, options: SearchOptions = SearchOptions()): Results {
+        if (options.mode == Mode.KEYWORD) return search(store, query, null, options)
+        val encoder = needEncoder()
+        return search(store, query, encoder.encodeQuery(query), options, encoder.binding.code)
+    }
+
+    /** Ids of the documents that match a filter, sorted. */
+    public fun select(filter: Map<String, Any?>): List<String> = store.reading { it.idsWhere(filter) }
+
+    /** The stages of all searches that give none, until the bundle is changed; null for the default ones. */
+    public var stages: Funnel?
+        get() = tuned(store)
+        set(value) = tune(store, value)
+
+    /** Compares everything stored with its checksums. */
+    public fun check(): Health = store.check()
+
+    /** Frees the space of deleted documents. */
+    public fun compact(): Compaction = store.compact()
+
+    override fun close(): Unit = store.close()
+
+    private fun needEncoder(): TextEncoder =
+        encoder ?: throw UsageException("the index of $path was opened without its bundle: only words can be searched, and nothing put")
+
+    private fun batches(documents: Iterable<Document>, put: (List<Document>) -> Unit) {
+        val batch = LinkedHashMap<String, Document>()
+        var chars = 0
+        fun flush() {
+            if (batch.isNotEmpty()) put(batch.values.toList())
+            batch.clear()
+            chars = 0
+        }
+        val following = documents.iterator()
+        var failed: Exception? = null
+        while (failed == null) {
+            val document = try {
+                if (!following.hasNext()) break
+                following.next().also { check(it) }
+            } catch (e: Exception) { // what was given before is stored first
+                failed = e
+                break
+            }
+            if (document.id in batch) flush()
+            batch[document.id] = document
+            chars += document.text.length
+            if (batch.size >= BATCH_DOCUMENTS || chars >= BATCH_CHARS) flush()
+        }
+        flush()
+        failed?.let { throw it }
+    }
+
+    private fun check(document: Document) {
+        encodeMetadata(document.metadata, document.id)
+        document.source?.let { idProblem(it) }?.let { throw UsageException("document ${shorten(document.id)}: its source $it") }
+    }
+
+    private fun putBatch(batch: List<Document>): Stored {
+        val known = store.hashes(batch.map { it.id })
+        val (same, fresh) = batch.partition { document -> known[document.id]?.contentEquals(textHash(document.text)) == true }
+        val refused = ArrayList<Refused>()
+        var entries = embed(fresh, refused)
+        val stale = store.put(entries, same)
+        if (stale.isNotEmpty()) {
+            val again = embed(stale, refused)
+            store.put(again)
+            entries = entries + again
+        }
+        val updated = entries.count { it.document.id in known }
+        return Stored(entries.size - updated, updated, same.size - stale.size, entries.sumOf { it.spans.size }, refused)
+    }
+
+    /** Embeds documents; those with texts that the bundle cannot take are found by halves and left out. */
+    private fun embed(documents: List<Document>, refused: MutableList<Refused>): List<Entry> {
+        if (documents.isEmpty()) return emptyList()
+        try {
+            return needEncoder().embed(documents, store.rule, store.keepFull != null)
+        } catch (e: EncoderException) {
+            if (documents.size == 1) {
+                refused.add(Refused(documents[0].id, e.message ?: "no reason"))
+                return emptyList()
+            }
+        }
+        val middle = documents.size / 2
+        return embed(documents.subList(0, middle), refused) + embed(documents.subList(middle, documents.size), refused)
+    }
+
+    public companion object {
+        /**
+         * Opens a store with its bundle; without one, only its words can be searched.
+         *
+         * @throws NoStoreException if there is no store at this path.
+         * @throws BindingException if the store was made with another embedding space or code.
+         */
+        public fun open(path: File, encoder: TextEncoder? = null): Index {
+            val store = Store.open(path)
+            var done = false
+            try {
+                if (encoder != null) store.require(encoder.binding)
+                done = true
+                return Index(store, encoder)
+            } finally {
+                if (!done) store.close()
+            }
+        }
+
+        /**
+         * Opens a store; makes it if there is none.
+         *
+         * @param rule how documents are split into passages, if the store is made now.
+         * @param keepFull how full vectors are kept, to rescore the best hits: `fp16`, `int8`, `until-synced`, or null.
+         */
+        public fun openOrCreate(path: File, encoder: TextEncoder, rule: PassageRule, keepFull: String? = null): Index =
+            Index(Store.create(path, encoder.binding, rule, keepFull), encoder)
+    }
+}

@@ -1,0 +1,129 @@
+package org.edgemrl.store
+
+import org.edgemrl.ByCodePoint
+import org.edgemrl.DamagedException
+import org.edgemrl.Document
+import org.edgemrl.EdgeMrlException
+import org.edgemrl.Span
+import org.edgemrl.json.JsonException
+import org.edgemrl.shorten
+
+/** First row and spans of a document's passages. */
+internal class Place(val firstRow: Long, val spans: List<Span>)
+
+/** One state of a store, shown within `Store.reading`. All that is read is compared with its checksum. */
+internal class View(
+    private val database: Database,
+    private val cache: CodeCache,
+    private val binding: Binding,
+    private val keepFull: String?,
+) {
+    /** Keys of documents that were found to be damaged, and left out. */
+    val damaged = HashSet<Long>()
+
+    /** All codes in this state, without those of damaged documents. */
+    val codes: CodeTable get() = cache.table(readState(database)).also { damaged.addAll(cache.unsound) }
+
+    val layout: Layout get() = cache.layout
+
+    /** Whether the store keeps full vectors. */
+    val keepsFull: Boolean get() = keepFull != null
+
+    /** The text of a setting, or null. @throws DamagedException if it is not what was written. */
+    fun setting(name: String): String? {
+        val (value, crc) = database.row("SELECT value, crc FROM settings WHERE name = ?", name) ?: return null
+        if (checksum(name, value) != crc) throw DamagedException("its setting '$name' cannot be trusted")
+        return value.toString()
+    }
+
+    /** Those of the documents that are sound, by key; the others are noted in [damaged]. */
+    fun documents(keys: Collection<Long>): Map<Long, Document> {
+        val rows = database.select(DOCUMENT_COLUMNS, "key", keys)
+        damaged.addAll(keys - rows.map { it[0] as Long }.toSet())
+        val found = HashMap<Long, Document>()
+        for (row in rows) {
+            try {
+                found[row[0] as Long] = readDocument(row)
+            } catch (_: DamagedException) {
+                damaged.add(row[0] as Long)
+            }
+        }
+        return found
+    }
+
+    /** Ids of those of the documents that are there, damaged ones included, sorted. */
+    fun names(keys: Collection<Long>): List<String> =
+        database.select("id", "key", keys).map { org.edgemrl.clean(it[0].toString()) }.sortedWith(ByCodePoint)
+
+    /**
+     * Rows and spans of those of the documents whose passages are sound; the others are noted in [damaged].
+     *
+     * @param partial documents without passages are nothing special.
+     */
+    fun places(keys: Collection<Long>, partial: Boolean = false): Map<Long, Place> {
+        val rows = database.select(PASSAGE_COLUMNS, "document", keys, "passages")
+        val (good, bad) = rows.partition { soundPassages(it) }
+        damaged.addAll(bad.mapNotNull { it[1] as? Long })
+        if (!partial) damaged.addAll(keys - rows.mapNotNull { it[1] as? Long }.toSet())
+        return good.associate { it[1] as Long to Place(it[0] as Long, decodeSpans(it[3] as ByteArray)) }
+    }
+
+    /** Full vectors by key, of those documents whose vectors the store keeps; damaged ones are noted. */
+    fun fulls(keys: Collection<Long>): Map<Long, List<FloatArray>> {
+        val dim = binding.fullDim
+        if (keepFull == null || dim == null) return emptyMap()
+        val found = HashMap<Long, List<FloatArray>>()
+        for ((key, crc, data) in database.select("document, crc, vectors", "document", keys, "fulls")) {
+            if (data is ByteArray && keyedCheck(key as Long, data) == crc) found[key] = decodeFull(data, dim, keepFull) else damaged.add(key as Long)
+        }
+        return found
+    }
+
+    /** Keys of the documents that a filter selects. */
+    fun select(where: Map<String, Any?>): Set<Long> {
+        val query = compileFilter(where)
+        return database.rows(query.sql, *query.values.toTypedArray()).mapTo(HashSet()) { it[0] as Long }
+    }
+
+    /** Ids of the documents that a filter selects, sorted; each is compared with the filter. */
+    fun idsWhere(where: Map<String, Any?>): List<String> {
+        val keys = select(where)
+        val rows = database.select("key, id, metadata, source, hash, crc", "key", keys)
+        if (rows.size < keys.size) throw DamagedException("its index of metadata cannot be trusted")
+        for (row in rows) {
+            // Of a document that is damaged itself, the index may know better.
+            if (checksum(row.asList().dropLast(1)) == row[5]) requireMatch(where, decodeMetadata(row[2] as String))
+        }
+        return rows.map { it[1].toString() }.sortedWith(ByCodePoint)
+    }
+
+    /** @throws DamagedException if a document that the index of metadata selected does not match. */
+    fun requireMatch(where: Map<String, Any?>, metadata: Map<String, Any?>) {
+        if (!matches(where, fieldRows(metadata))) throw DamagedException("its index of metadata cannot be trusted")
+    }
+
+    /** Documents that have at least one of the query's words: keys and BM25, the best first. */
+    fun keywordMatches(query: String, k: Int, where: Map<String, Any?>?): List<Pair<Long, Double>> {
+        val expression = matchExpression(query)
+        if (expression.isEmpty()) return emptyList()
+        val filter = where?.let { compileFilter(it) }
+        val condition = if (filter == null) "" else " AND rowid IN (${filter.sql})"
+        val sql = "SELECT rowid, -rank FROM keywords WHERE keywords MATCH ?$condition " +
+            // Words of a damaged document stay until the index is made again.
+            "AND EXISTS (SELECT 1 FROM documents WHERE key = keywords.rowid) ORDER BY rank, rowid LIMIT ?"
+        val values = listOf<Any?>(expression) + (filter?.values ?: emptyList()) + listOf(k)
+        return database.rows(sql, *values.toTypedArray()).map { it[0] as Long to it[1] as Double }
+    }
+}
+
+/** The document of a row of [DOCUMENT_COLUMNS]. @throws DamagedException if it is not what was put. */
+internal fun readDocument(row: Row): Document {
+    if (soundDocument(row)) {
+        try {
+            return Document(row[1] as String, row[6] as String, decodeMetadata(row[2] as String), row[3] as String?)
+        } catch (_: JsonException) { // no writer wrote that
+        } catch (_: EdgeMrlException) {
+        }
+    }
+    throw DamagedException("document ${shorten(row[1].toString())} is not what was stored: put it again, or delete it")
+}
