@@ -41,6 +41,8 @@ COMMANDS = {
     "search": "find the documents that answer a question",
     "get": "print documents of a store",
     "delete": "delete documents from a store",
+    "dump": "write what a store holds as lines of JSON",
+    "load": "put the lines of a dump into a store",
     "stats": "show how many documents a store holds, and its size",
     "check": "check a store for damage",
     "compact": "free the space of deleted documents",
@@ -57,7 +59,7 @@ COMMANDS = {
 #: Where a sub-command's module is, if it is not in this folder.
 FOLDERS = {"encrypt": "keys.", "rekey": "keys.", "decrypt": "keys."}
 #: Sub-commands that load a bundle in this process.
-EMBEDDING = frozenset({"adapt", "embed", "index", "reindex", "search"})
+EMBEDDING = frozenset({"adapt", "embed", "index", "load", "reindex", "search"})
 #: Sub-commands of other packages, which are found by their entry points.
 EXTRAS = {
     "export": "turn a text-embedding model into a small, verified bundle",

@@ -16,18 +16,24 @@ if TYPE_CHECKING:
         rule_for,
     )
     from edge_mrl.ingest.embedding import Refused, embed, full_vectors
+    from edge_mrl.ingest.exchange import Loaded, Parsed, dump_lines, load_lines, parse_line
     from edge_mrl.ingest.putting import MOST_CHANGES, PutOptions, Stored, batches, put_documents
 
 __all__ = [
     "MOST_CHANGES",
+    "Loaded",
+    "Parsed",
     "PutOptions",
     "Refused",
     "ReindexOptions",
     "Stored",
     "Tally",
     "batches",
+    "dump_lines",
     "embed",
     "full_vectors",
+    "load_lines",
+    "parse_line",
     "put_documents",
     "recode",
     "reindex_store",
@@ -47,6 +53,7 @@ __getattr__ = lazily(
             "rule_for",
         ),
         "embedding": ("Refused", "embed", "full_vectors"),
+        "exchange": ("Loaded", "Parsed", "dump_lines", "load_lines", "parse_line"),
         "putting": ("MOST_CHANGES", "PutOptions", "Stored", "batches", "put_documents"),
     },
 )

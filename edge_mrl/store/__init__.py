@@ -8,7 +8,7 @@ from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
     from edge_mrl.store import reindex, replica
-    from edge_mrl.store.binding import SEARCH_STAGES
+    from edge_mrl.store.binding import SEARCH_STAGES, Bound
     from edge_mrl.store.bundles import binding_of, find_bundle
     from edge_mrl.store.codefile.file import Layout, Segment
     from edge_mrl.store.codefile.table import CodeBlock, CodeTable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from edge_mrl.store.health.check import Health, check
     from edge_mrl.store.health.statistics import Stats, stats
     from edge_mrl.store.keywords import full_text_problem
-    from edge_mrl.store.listing import list_documents, list_ids
+    from edge_mrl.store.listing import list_documents, list_entries, list_ids
     from edge_mrl.store.records import Binding, Counts, Entry, text_hash
     from edge_mrl.store.replica.dead_letters import DeadLetter
     from edge_mrl.store.replica.outbox import MAX_QUEUE_BYTES, Enrollment
@@ -47,6 +47,7 @@ __all__ = [
     "SEARCH_STAGES",
     "Agreed",
     "Binding",
+    "Bound",
     "CodeBlock",
     "CodeTable",
     "Compaction",
@@ -81,6 +82,7 @@ __all__ = [
     "key_from_environment",
     "key_from_file",
     "list_documents",
+    "list_entries",
     "list_ids",
     "move_some",
     "private_data",
@@ -96,7 +98,7 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "binding": ("SEARCH_STAGES",),
+        "binding": ("SEARCH_STAGES", "Bound"),
         "bundles": ("binding_of", "find_bundle"),
         "codefile.file": ("Layout", "Segment"),
         "codefile.table": ("CodeTable", "CodeBlock"),
@@ -107,7 +109,7 @@ __getattr__ = lazily(
         "engine.private": ("PrivateData", "PrivateStream", "private_data"),
         "health.check": ("Health", "check"),
         "keywords": ("full_text_problem",),
-        "listing": ("list_documents", "list_ids"),
+        "listing": ("list_documents", "list_entries", "list_ids"),
         "records": ("Binding", "Counts", "Entry", "text_hash"),
         "replica.reconciling": ("Agreed",),
         "replica.dead_letters": ("DeadLetter",),
