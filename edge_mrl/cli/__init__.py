@@ -57,7 +57,13 @@ COMMANDS = {
     "doctor": "find problems with this machine, a bundle or a store",
 }
 #: Where a sub-command's module is, if it is not in this folder.
-FOLDERS = {"encrypt": "keys.", "rekey": "keys.", "decrypt": "keys."}
+FOLDERS = {
+    "decrypt": "keys.",
+    "dump": "exchange.",
+    "encrypt": "keys.",
+    "load": "exchange.",
+    "rekey": "keys.",
+}
 #: Sub-commands that load a bundle in this process.
 EMBEDDING = frozenset({"adapt", "embed", "index", "load", "reindex", "search"})
 #: Sub-commands of other packages, which are found by their entry points.

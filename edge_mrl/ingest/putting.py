@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edge_mrl.encode import Encoder
     from edge_mrl.store import Entry, Store
 
-__all__ = ["MOST_CHANGES", "PutOptions", "Stored", "batches", "put_documents"]
+__all__ = ["BATCH_DOCUMENTS", "MOST_CHANGES", "PutOptions", "Stored", "batches", "put_documents"]
 
 #: The most documents, and about the most characters, that are embedded and committed together. An
 #: interruption loses one such batch: some 100 passages, a second or two on a laptop, ten or twenty on

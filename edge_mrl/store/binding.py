@@ -20,6 +20,7 @@ from edge_mrl.store.statements import insert_row
 __all__ = [
     "FORMER_NAMES",
     "SEARCH_STAGES",
+    "Bound",
     "describe_binding",
     "fill_new",
     "read_bound",
