@@ -23,6 +23,7 @@ GROUPS = {
     "Models and bundles": ("export", "sign", "inspect", "verify", "embed"),
     "Choosing a code": ("eval", "advise"),
     "Documents and search": ("index", "search", "get", "delete"),
+    "Out of a store and into another": ("dump", "load"),
     "Looking after a store": ("stats", "check", "compact", "reindex", "adapt"),
     "The key of a store": ("encrypt", "rekey", "decrypt"),
     "Several devices": ("enroll", "sync", "serve", "admin"),
