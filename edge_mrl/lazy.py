@@ -16,6 +16,7 @@ def lazily(
     *,
     renamed: Mapping[str, str] | None = None,
     former: Mapping[str, Sequence[str]] | None = None,
+    retired: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Callable[[str], Any]:
     """The ``__getattr__`` of a package (PEP 562), so that importing the package loads nothing else.
 
@@ -25,6 +26,8 @@ def lazily(
             stand modules that the package gives as a whole.
         renamed: Former names and what they are called now; using one gives a DeprecationWarning.
         former: Other packages, and the names that they have now and this one had before (see ``moved``).
+        retired: Modules of the package that keep former names, and what to use instead of each; using one
+            gives a DeprecationWarning.
 
     Returns:
         A function of a name that gives what the name stands for, and raises AttributeError where the
@@ -32,10 +35,18 @@ def lazily(
     """
     home_of = {name: home for home, names in homes.items() for name in names}
     elsewhere = {name: home for home, names in (former or {}).items() for name in names}
+    kept = {
+        name: (home, use) for home, uses in (retired or {}).items() for name, use in uses.items()
+    }
 
     def get(name: str) -> Any:
         if name in elsewhere:
             return _from_elsewhere(package, elsewhere[name], name)
+        if name in kept:
+            home, instead = kept[name]
+            text = f"{package}.{name} goes with the next minor version: {instead}"
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
+            return getattr(importlib.import_module(f"{package}.{home}"), name)
         if renamed and name in renamed:
             text = f"{package}.{name} is called {renamed[name]} now"
             warnings.warn(text, DeprecationWarning, stacklevel=2)

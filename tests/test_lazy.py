@@ -26,6 +26,12 @@ def test_former_name_gives_the_new_one_and_warns() -> None:
         assert get("blend") is get("fuse")
 
 
+def test_former_name_is_kept_and_says_what_to_use() -> None:
+    get = lazily("edge_mrl.search", {}, retired={"fusion": {"fuse": "use something else"}})
+    with pytest.warns(DeprecationWarning, match="search.fuse goes with the .*: use something else"):
+        assert get("fuse") is importlib.import_module("edge_mrl.search.fusion").fuse
+
+
 def test_moved_name_is_found_and_says_where_it_is() -> None:
     get = moved("edge_mrl.old", {"edge_mrl.search": ("Hit",)})
     with pytest.warns(DeprecationWarning, match="edge_mrl.old.Hit has moved: .*edge_mrl.search"):

@@ -56,4 +56,8 @@ __getattr__ = lazily(
         "exchange": ("Loaded", "Parsed", "dump_lines", "load_lines", "parse_line"),
         "putting": ("MOST_CHANGES", "PutOptions", "Stored", "batches", "put_documents"),
     },
+    retired={
+        "again": {"REINDEX_DOCUMENTS": "recode decides how many documents are committed together"},
+        "former": {"embed_again": "use recode with known=None"},
+    },
 )

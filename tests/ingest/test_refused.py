@@ -10,11 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edge_mrl import ingest
 from edge_mrl.documents import Document
 from edge_mrl.encode.encoder import Encoder
 from edge_mrl.errors import BundleError, EncoderError, RefusedDocumentsError, UsageError
 from edge_mrl.index import Index
-from edge_mrl.ingest import full_vectors
+from edge_mrl.ingest import Refused, full_vectors
+from edge_mrl.store import Store, binding_of, reindex
 from tests.support.bundles import TINY, copy_bundle, refresh_file
 
 #: A token beyond the model's table, as added tokens of some models are.
@@ -138,3 +140,22 @@ def test_what_a_failing_iterable_gave_before_is_stored(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="the disk"):
             index.put(some())
         assert index.count().documents == 3
+
+
+def test_former_names_work_and_warn(bundle: Path, tmp_path: Path) -> None:
+    with Index.open(tmp_path / "s.db", TINY) as index:
+        index.put(documents(5, {3}))
+    refused: list[Refused] = []
+    counted: list[tuple[int, int]] = []
+    with Store.open(tmp_path / "s.db") as store, Encoder.open(bundle) as encoder:
+        wanted = reindex.Reindexing(
+            binding_of(encoder.manifest, bundle), store.rule, store.keep_full
+        )
+        with pytest.warns(DeprecationWarning, match="embed_again .*: use recode"):
+            embed_again = ingest.embed_again
+        done = embed_again(store, encoder, wanted, lambda *n: counted.append(n), refused)
+        assert store.binding.code_id == encoder.manifest.code_id
+    assert (done, [one.id for one in refused]) == (5, ["3"])
+    assert counted[-1] == (5, 5)
+    with pytest.warns(DeprecationWarning, match="REINDEX_DOCUMENTS goes with the next minor"):
+        assert ingest.REINDEX_DOCUMENTS == 64
