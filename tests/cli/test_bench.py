@@ -16,8 +16,11 @@ from edge_mrl.cli.bench import _LABELS
 from edge_mrl.diagnose import bench as measure
 from edge_mrl.diagnose import samples
 from edge_mrl.diagnose.bench import Figure, Report, parse_report
-from tests.support.bundles import TINY, copy_bundle
+from edge_mrl.documents import Document
+from edge_mrl.index import Index
+from tests.support.bundles import TINY, copy_bundle, keep_codes_as
 from tests.support.processes import good
+from tests.support.stores import packing
 
 pytestmark = pytest.mark.test
 
@@ -99,6 +102,20 @@ def test_printed_json_is_the_kept_result(place: Path) -> None:
 
 def test_temporary_store_is_deleted(place: Path) -> None:
     assert list((place / "tmp").iterdir()) == []  # nor has anything else been left there
+
+
+@pytest.mark.test
+@pytest.mark.parametrize("kind", ["int4", "2bit around a centre"])
+def test_store_of_few_bits_is_measured(
+    kind: str, one_round: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bundle = keep_codes_as(copy_bundle(tmp_path / "bundle"), packing(kind, 16))
+    with Index.open(tmp_path / "s.db", bundle) as index:
+        index.put([Document(str(n), f"the cat {n}") for n in range(30)])
+    assert main(["bench", "--store", str(tmp_path / "s.db"), *QUICK, "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert found["settings"]["passages"] == 30
+    assert found["figures"]["search_vector_p50"]["value"] > 0
 
 
 def test_own_store_is_searched_and_left_as_it_is(

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_mrl.bundle.head import read_head
+from edge_mrl.bundle.head import bundle_codes, read_head
 from edge_mrl.bundle.manifest import read_manifest
 from edge_mrl.cli import main
-from edge_mrl.codes.packing import INT8, Packing, int4_step, plain_packing
+from edge_mrl.codes.packing import INT8, Packing, int4_step, plain_packing, similarity
 from edge_mrl.documents import Document
 from edge_mrl.encode.encoder import Encoder
 from edge_mrl.encode.verification import verify
@@ -150,6 +150,28 @@ def test_few_bits_of_all_dimensions_have_the_fixed_rotation_without_text(
     assert matrix is not None
     assert (matrix == random_rotation(width, width)).all()
     assert verify(tmp_path / "bits").passed
+    assert_a_store_finds_what_codes_say(tmp_path / "bits", tmp_path / "s.db")
+
+
+def assert_a_store_finds_what_codes_say(bundle: Path, path: Path) -> None:
+    """Compare a store's answers with cosines of codes that are made of the full vectors."""
+    texts = sentences(60)
+    with Index.open(path, bundle) as index:
+        index.put([Document(f"{n:02}", text) for n, text in enumerate(texts)])
+        manifest, kept = index.encoder.manifest, index.store.binding.packing
+        full, asked = (
+            index.encoder.encode(some, kind=side).full
+            for some, side in ((texts, "document"), ([texts[7]], "query"))
+        )
+        hits = index.search(texts[7], k=5, mode="vector").hits
+    assert full is not None
+    assert asked is not None
+    head = read_head(bundle, manifest)
+    documents, query = (bundle_codes(some, head, manifest) for some in (full, asked))
+    cosines = similarity(query, kept.unpack(kept.pack(documents), manifest.dim))[0]
+    best = sorted(range(60), key=lambda n: (-cosines[n], n))[:5]
+    assert [hit.score for hit in hits] == pytest.approx([cosines[n] for n in best], abs=0.02)
+    assert hits[0].id in {f"{n:02}" for n in best}
 
 
 def test_the_fixed_rotation_can_be_asked_for(model: Path, corpus: Path, tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from edge_mrl.sync.targets.target import PushBatch
 from edge_mrl.sync.transport import Transport
 from edge_mrl.wire.clock import now_ms
 from edge_mrl.wire.frames import Item
-from tests.support.bundles import TINY
+from tests.support.bundles import copy_bundle, keep_codes_as
+from tests.support.stores import packing
 
 qdrant = pytest.importorskip("qdrant_client", reason="needs qdrant-client")
 
@@ -188,9 +189,12 @@ def test_one_point_of_another_space_among_many_is_found(bridge: Bridge) -> None:
 
 
 @pytest.mark.test
-def test_store_is_emptied_into_a_collection(bridge: Bridge, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["int8", "int4", "2bit around a centre"])
+def test_store_is_emptied_into_a_collection(kind: str, bridge: Bridge, tmp_path: Path) -> None:
     path = tmp_path / "s.db"
-    with Index.open(path, TINY) as index:
+    bundle = keep_codes_as(copy_bundle(tmp_path / "bundle"), packing(kind, 16))
+    with Index.open(path, bundle) as index:
+        assert index.stats().code == kind.split(maxsplit=1)[0]
         index.put([Document(str(n), f"the cat {n}") for n in range(70)])
         with SyncClient.open(index, target=open_target(path, bridge.url, "notes")) as client:
             bridge.failing = 2
