@@ -23,7 +23,7 @@ FLAGS = (
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"),
     *("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"),
 )
-_AVX2 = ("-mavx2", "-mfma")
+_AVX2 = ("-mavx2", "-mfma", "-mpopcnt")
 _AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni")
 #: Files that need an instruction set, and the processors that have it.
 OWN = {"kern_avx2": ("x86_64", _AVX2), "kern_avx512vnni": ("x86_64", _AVX512)}

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge_mrl.codes import INT8, Scorer
+from edge_mrl.codes import INT8
 from edge_mrl.errors import UsageError
 from edge_mrl.machine import require_room_for_products
+from edge_mrl.search import compiled
 from edge_mrl.search.funnel import DEFAULT_WIDTH, WORD_DIMS, Funnel
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _exhaustive(
         mask[table.dead] = False
     rows = np.flatnonzero(mask)
     step = max(1, CHUNK_VALUES // table.dim)
-    scorer = Scorer(queries, table.layout.packing)
+    scorer = compiled.scorer_of(queries, table.layout.packing)
     scores = np.empty((len(queries), len(rows)), np.float64)
     keys = np.empty(len(rows), np.uint32)
     for first in range(0, len(rows), step):
@@ -139,7 +140,7 @@ def _funnel(
         distances[table.dead] = far
     else:
         np.putmask(distances, ~mask, far)
-    whole = Scorer(query[None], table.layout.packing)
+    whole = compiled.scorer_of(query[None], table.layout.packing)
     widths = [max(stage.width or 0, k) for stage in funnel.coarse]
     while True:
         widths = [min(width, candidates) for width in widths]
@@ -151,7 +152,7 @@ def _funnel(
                 ]
             else:
                 levels = table.gather_levels(rows)[0][:, : stage.dims]
-                scorer = Scorer(query[None, : stage.dims], INT8)
+                scorer = compiled.scorer_of(query[None, : stage.dims], INT8)
                 rows = rows[_highest(scorer.cosines(levels.view(np.uint8))[0], width)]
         codes, keys = table.gather(rows)
         matches = _best(rows, keys, whole.cosines(codes)[0], table, k)
@@ -177,6 +178,9 @@ def _distances(query: NDArray[np.int8], table: CodeTable, dims: int) -> NDArray[
     in_bytes = len(words) <= MOST_BYTE_WORDS
     kind: Any = np.uint8 if in_bytes else np.uint16
     distances = np.empty(table.rows, kind)
+    capped = in_bytes and dims > MOST_BYTE
+    if compiled.fill_distances(table, words, distances, capped=capped):
+        return distances
     most = max(part.rows for part in table.parts)
     mixed, counts = np.empty(most, np.uint64), np.empty(most, np.uint8)
     for part in table.parts:
@@ -188,7 +192,7 @@ def _distances(query: NDArray[np.int8], table: CodeTable, dims: int) -> NDArray[
                 np.bitwise_count(mixed[:rows], out=some)
             else:
                 np.bitwise_count(mixed[:rows], out=counts[:rows])
-                if in_bytes and dims > MOST_BYTE and number == MOST_BYTE_WORDS - 1:
+                if capped and number == MOST_BYTE_WORDS - 1:
                     np.minimum(some, MOST_BEFORE_LAST, out=some)
                 np.add(some, counts[:rows], out=some)
     return distances
@@ -222,6 +226,8 @@ def _closest(distances: NDArray[Any], dim: int, width: int) -> NDArray[np.int64]
     The distance is found by bisection. Counting rows below a limit is so fast that this beats a histogram
     (0.5 ms against 1.1 ms at 1M rows).
     """
+    if (found := compiled.closest(distances, dim, width)) is not None:
+        return found
     low, high = 0, dim
     while low < high:
         middle = (low + high) // 2

@@ -5,27 +5,19 @@ from __future__ import annotations
 import ctypes
 import sys
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
-__all__ = ["API_VERSION", "ForeignGraphError", "KernelError", "Kernels", "Model", "load"]
+from edge_mrl_kernels.calls import ROOM, KernelError, checked
+from edge_mrl_kernels.searching import Searching, declare
+
+__all__ = ["Kernels", "Model", "load"]
 
 #: The version of emrl.h that this module was written for.
 API_VERSION = 1
 FILES = {"win32": "emrl.dll", "darwin": "libemrl.dylib"}
-_FOREIGN, _MEMORY = 1, 3
-_ROOM = 500
-
-
-class KernelError(Exception):
-    """The library refuses what it was given; the message says why."""
-
-
-class ForeignGraphError(KernelError):
-    """The graph is none that the kernels know: another engine may run it."""
 
 
 class _File(ctypes.Structure):
@@ -56,16 +48,12 @@ class _Buffer(ctypes.Structure):
     )
 
 
-class Kernels:
+class Kernels(Searching):
     """The library, with the kernels of one name.
 
     Attributes:
         name: Their name, such as "avx512vnni".
     """
-
-    def __init__(self, library: ctypes.CDLL, name: str) -> None:
-        self.name = name
-        self._library = library
 
     def open(self, graph: bytes, files: Mapping[str, Any]) -> Model:
         """Open a bundle's graph.
@@ -103,7 +91,7 @@ class Model:
             _get_buffer(ctypes.py_object(data), ctypes.byref(view), 0)
             entry.name, entry.data, entry.size = name.encode(), view.buf, view.len
         try:
-            with _checked() as outcome:
+            with checked() as outcome:
                 outcome.code = library.emrl_open(
                     graph,
                     len(graph),
@@ -112,7 +100,7 @@ class Model:
                     kernel.encode(),
                     ctypes.byref(self._handle),
                     outcome.text,
-                    _ROOM,
+                    ROOM,
                 )
         except BaseException:
             self.close()
@@ -144,7 +132,7 @@ class Model:
         starts = array("q", accumulate(map(len, rows), initial=0))
         coarse = bytearray(len(rows) * self.dim)
         full = bytearray(4 * len(rows) * (self.full_dim or 0))
-        with _checked() as outcome:
+        with checked() as outcome:
             outcome.code = self._library.emrl_encode(
                 self._handle,
                 _address(ids),
@@ -153,7 +141,7 @@ class Model:
                 _address(coarse),
                 _address(full),
                 outcome.text,
-                _ROOM,
+                ROOM,
             )
         return coarse, full
 
@@ -168,27 +156,6 @@ class Model:
     def __del__(self) -> None:
         if getattr(self, "_views", None):
             self.close()
-
-
-class _Outcome:
-    """What a call returned, and where it writes what is wrong."""
-
-    def __init__(self) -> None:
-        self.code = 0
-        self.text = ctypes.create_string_buffer(_ROOM)
-
-
-@contextmanager
-def _checked() -> Iterator[_Outcome]:
-    """Raise what the call within returned, if it is an error."""
-    outcome = _Outcome()
-    yield outcome
-    if not outcome.code:
-        return
-    message = outcome.text.value.decode("utf-8", "replace")
-    if outcome.code == _MEMORY:
-        raise MemoryError(message)
-    raise (ForeignGraphError if outcome.code == _FOREIGN else KernelError)(message)
 
 
 def _address(data: bytearray | array[int]) -> Any:
@@ -223,6 +190,7 @@ def load(name: str = "", path: Path | None = None) -> Kernels:
     library.emrl_encode.argtypes = [
         *(pointer, pointer, pointer, size, pointer, pointer, ctypes.c_char_p, size)
     ]
+    declare(library)
     kernel = library.emrl_kernel(name.encode())
     if kernel is None:
         raise KernelError(f"there are no kernels {name!r} for this processor")

@@ -63,6 +63,23 @@ typedef struct {
     /* Sum of products of `width` floats, of rows that are padded with zeros. */
     float (*dot)(const float *a, const float *b, int width);
     float (*exponential)(float x); /* for tests */
+
+    /* Bits of sixty-four distances: which are `most` at most. */
+    uint64_t (*within8)(const uint8_t *distances, uint8_t most);
+    uint64_t (*within16)(const uint16_t *distances, uint16_t most);
+    /* Hamming distances of rows whose word w lies at columns[w * stride + row]; see emrl_hamming. */
+    void (*hamming8)(const uint64_t *columns, size_t stride, size_t rows, const uint64_t *query, size_t words,
+                     bool capped, uint8_t *distances);
+    void (*hamming16)(const uint64_t *columns, size_t stride, size_t rows, const uint64_t *query, size_t words,
+                      uint16_t *distances);
+    /* The sums of products of int8 codes, and of squares of the second ones. */
+    void (*dot8)(const int8_t *query, const int8_t *codes, size_t dim, int64_t *product, int64_t *square);
+    /* Of codes 0..15 in halves of `bytes` bytes: sums of products with the query's even and odd values, sums
+     * of squares, sums. */
+    void (*dot4)(const int8_t *even, const int8_t *odd, const uint8_t *codes, size_t bytes, int64_t *product,
+                 int64_t *square, int64_t *sum);
+    /* Bits that are set in both. */
+    size_t (*common)(const uint64_t *a, size_t a_stride, const uint64_t *b, size_t words);
 } emrl_kernels;
 
 /* Floats that `attend` needs for texts of so many tokens and heads of so many values. */

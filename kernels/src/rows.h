@@ -278,6 +278,9 @@ static float exponential(float x)
 
 #define ROW_KERNELS                                                                                            \
     .code = code, .multiply = multiply, .norm = norm, .activate = activate, .attend = attend,                  \
-    .transform = transform, .dot = dot, .exponential = exponential
+    .transform = transform, .dot = dot, .exponential = exponential, .within8 = within8, .within16 = within16,  \
+    .hamming8 = hamming8, .hamming16 = hamming16, .dot8 = dot8, .dot4 = dot4, .common = common
+
+#include "bits.h"
 
 #endif

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from edge_mrl.machine import facts
+from edge_mrl.store.codefile.compiled import take_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -133,7 +134,7 @@ class FiledCodes:
         if self._read < self.filed:
             self._fill(whole, self._read)
             self._read = self.filed
-        return whole.take(indices, axis, out)
+        return take_rows(whole, indices, out)
 
     def _fill(self, whole: NDArray[np.uint8], first: int) -> NDArray[np.uint8]:
         part = whole[first : self.filed].reshape(-1).data

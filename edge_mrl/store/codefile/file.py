@@ -11,6 +11,7 @@ import os
 import struct
 import zlib
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -20,6 +21,7 @@ import numpy as np
 from edge_mrl.codes import INT8, PLANES, Packing, planes_of, splitmix64
 from edge_mrl.machine import sync_path
 from edge_mrl.store.codefile.column import CodeFileError, Codes, FiledCodes, Reader
+from edge_mrl.store.codefile.compiled import checks_of
 from edge_mrl.store.engine.modes import PRIVATE
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ def code_path(store: Path) -> Path:
     return store.with_name(f"{store.name}-codes")
 
 
+@cache
 def _multipliers(count: int) -> NDArray[np.uint64]:
     """uint64[count]: odd numbers, the outputs of SplitMix64 (Steele et al., 2014) from 0, | 1."""
     return np.array([number | 1 for number in islice(splitmix64(), count)], np.uint64)
@@ -87,6 +90,8 @@ def row_checks(
     """
     words = codes.T if codes.dtype == np.uint64 else np.ascontiguousarray(codes).view(np.uint64)
     factors = _multipliers(words.shape[1] + 2)
+    if (found := checks_of(words, keys, rows, factors)) is not None:
+        return found
     hashes: NDArray[np.uint64] = words @ factors[2:]
     hashes += keys.astype(np.uint64) * factors[0]
     hashes += (rows.astype(np.uint64) + np.uint64(1)) * factors[1]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_mrl.store.codefile.column import CodeFileError
+from edge_mrl.store.codefile.column import CodeFileError, Codes
+from edge_mrl.store.codefile.compiled import take_rows
 from edge_mrl.store.codefile.file import Layout, Segment, row_checks
 
 if TYPE_CHECKING:
@@ -162,11 +163,11 @@ class CodeTable:
         local = rows - part.first
         try:
             if self.layout.stride:
-                part.segment.codes.take(local, 0, codes)
+                _take_codes(part.segment.codes, local, codes)
             else:
                 for word, column in zip(codes, part.segment.bits, strict=True):
                     column.take(local, out=word)
-            part.segment.keys.take(local, out=keys)
+            take_rows(part.segment.keys, local, keys)
             sound = not part.checked or self._agrees(part, rows, codes, keys)
         except CodeFileError:  # cut short, or its medium fails
             sound = False
@@ -194,3 +195,11 @@ class CodeTable:
         part.segment = self._load(part.first, part.first + part.rows)
         part.checked = False
         self.repaired += 1
+
+
+def _take_codes(codes: Codes, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+    """Copy rows of a segment's codes, wherever they are."""
+    if isinstance(codes, np.ndarray):
+        take_rows(codes, rows, out)
+    else:
+        codes.take(rows, 0, out)
