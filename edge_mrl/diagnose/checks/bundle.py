@@ -127,6 +127,8 @@ def _check_vectors(job: dict[str, Any]) -> Iterator[Finding]:
         if result["source_cosine_mean"] is not None:
             mean = result["source_cosine_mean"]
             text = f"{text}; cosine to the fp32 source {mean:.4f} on average"
+        if result["engine"] != "onnxruntime":
+            text = f"{text}; run by the native {result['engine']}"
         yield Finding("bundle", "good", text)
 
 
