@@ -17,13 +17,13 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from android_demo.tools.project import CORE, DEMO, Module, versions
 from android_demo.tools.toolchain import COMPILER, LIBRARIES, UnavailableError, part, parts
 
-__all__ = ["BUILD", "classpath", "core_jar", "java", "probe_jar"]
+__all__ = ["BUILD", "classpath", "core_jar", "java", "module_jar", "probe_jar"]
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = DEMO.parent
 BUILD = ROOT / "build" / "android"
-CORE = ROOT / "android_demo" / "core" / "src"
 COMPILE_TIMEOUT_S = 900
 
 
@@ -46,14 +46,19 @@ def classpath(*files: Path) -> str:
 
 def core_jar() -> Path:
     """`core` and its resources, compiled if a source changed."""
-    return _jar("core", [CORE / "main"], parts(LIBRARIES))
+    return module_jar(CORE, parts(LIBRARIES))
+
+
+def module_jar(module: Module, libraries: Sequence[Path]) -> Path:
+    """A module and its resources, compiled if a source or a library changed."""
+    return _jar(module.name, [module.main], libraries)
 
 
 def probe_jar() -> Path:
     """The tests of `core`, and the probe that pytest talks to."""
     core = core_jar()
     libraries = [core, *parts(LIBRARIES), part("junit")]
-    return _jar("core-tests", [CORE / "test"], libraries, friend=core)
+    return _jar("core-tests", [CORE.test], libraries, friend=core)
 
 
 def _jar(
@@ -81,7 +86,8 @@ def _jar(
 def _compile(
     sources: Sequence[Path], libraries: Sequence[Path], target: Path, *, friend: Path | None
 ) -> None:
-    options = ["-jvm-target", "1.8", "-no-stdlib", "-no-reflect", "-Werror", "-progressive"]
+    options = ["-jvm-target", versions()["jvmTarget"], "-Xjdk-release=8"]
+    options += ["-no-stdlib", "-no-reflect", "-Werror", "-progressive"]
     if friend is not None:
         options.append(f"-Xfriend-paths={friend}")
     arguments = [*options, "-cp", classpath(*libraries), "-d", str(target), *map(str, sources)]

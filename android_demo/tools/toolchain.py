@@ -6,11 +6,14 @@ import hashlib
 import os
 import shutil
 import subprocess
+import tarfile
 import tempfile
 import tomllib
 from pathlib import Path
 
-__all__ = ["COMPILER", "LIBRARIES", "UnavailableError", "part", "parts"]
+from filelock import FileLock
+
+__all__ = ["COMPILER", "LIBRARIES", "UnavailableError", "cache", "part", "parts"]
 
 #: What the Kotlin compiler runs with.
 COMPILER = (
@@ -46,10 +49,16 @@ def part(name: str) -> Path:
     """
     pin = tomllib.loads(PINS.read_text(encoding="utf-8"))[name]
     _group, artifact, version = pin["artifact"].split(":")
-    target = _cache() / f"{artifact}-{version}-{pin['sha256'][:12]}.jar"
-    if not target.exists():
-        with tempfile.TemporaryDirectory(dir=_cache()) as folder:
-            _check(_fetch(pin["artifact"], Path(folder)), pin["sha256"]).replace(target)
+    kind = pin.get("kind", "jar")
+    target = cache() / f"{artifact}-{version}-{pin['sha256'][:12]}.{kind}"
+    with FileLock(cache() / f"{artifact}.lock"):
+        if not target.exists():
+            with tempfile.TemporaryDirectory(dir=cache()) as folder:
+                if "npm" in pin:
+                    fetched = _fetch_npm(pin["npm"], pin["file"], Path(folder))
+                else:
+                    fetched = _fetch(f"{pin['artifact']}:{kind}", Path(folder))
+                _check(fetched, pin["sha256"]).replace(target)
     return target
 
 
@@ -58,17 +67,45 @@ def _fetch(artifact: str, folder: Path) -> Path:
     if maven is None:
         raise UnavailableError("no mvn here: install Maven, which fetches the parts of the build")
     plugin = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy"
-    done = subprocess.run(
-        [maven, "-q", "-B", plugin, f"-Dartifact={artifact}", f"-DoutputDirectory={folder}"],
-        capture_output=True,
-        text=True,
-        timeout=FETCH_TIMEOUT_S,
-        check=False,
+    said = _call(
+        [maven, "-q", "-B", plugin, f"-Dartifact={artifact}", f"-DoutputDirectory={folder}"], folder
     )
-    found = list(folder.glob("*.jar"))
-    if done.returncode or not found:
-        raise UnavailableError(f"Maven could not fetch {artifact}: {done.stdout.strip()[:300]}")
+    found = [file for file in folder.iterdir() if file.is_file()]
+    if len(found) != 1:
+        raise UnavailableError(f"Maven could not fetch {artifact}: {said[:300]}")
     return found[0]
+
+
+def _fetch_npm(package: str, member: str, folder: Path) -> Path:
+    npm = shutil.which("npm")
+    if npm is None:
+        raise UnavailableError(f"no npm here: install it, {package} comes from its registry")
+    said = _call([npm, "pack", "--silent", package], folder)
+    found = list(folder.glob("*.tgz"))
+    if len(found) != 1:
+        raise UnavailableError(f"npm could not fetch {package}: {said[:300]}")
+    with tarfile.open(found[0]) as archive:
+        source = archive.extractfile(member)
+        assert source is not None
+        with source, (folder / "part").open("wb") as target:
+            shutil.copyfileobj(source, target)
+    return folder / "part"
+
+
+def _call(command: list[str], folder: Path) -> str:
+    """Run a fetcher; what it said on both streams."""
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            timeout=FETCH_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UnavailableError(f"{command[0]} took more than {FETCH_TIMEOUT_S} s") from error
+    return (done.stdout + done.stderr).strip()
 
 
 def _check(file: Path, expected: str) -> Path:
@@ -78,7 +115,8 @@ def _check(file: Path, expected: str) -> Path:
     return file
 
 
-def _cache() -> Path:
+def cache() -> Path:
+    """Where the parts stay, apart from the repository."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     folder = Path(base) / "edge-mrl" / "android"
     folder.mkdir(parents=True, exist_ok=True)

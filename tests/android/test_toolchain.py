@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -33,7 +34,7 @@ def test_pins_have_the_versions_of_the_catalog() -> None:
 @pytest.mark.test
 @pytest.mark.usefixtures("toolchain")
 def test_another_file_than_the_pinned_one_is_refused(
-    tmp_path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     changed = toolchain.PINS.read_text(encoding="utf-8").replace("ace2a10d", "ace2a10e")

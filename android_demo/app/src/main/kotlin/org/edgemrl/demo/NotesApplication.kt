@@ -1,0 +1,70 @@
+package org.edgemrl.demo
+
+import android.app.Application
+import android.content.Context
+import android.os.Handler
+import android.os.Looper
+import java.io.File
+import java.util.concurrent.Executor
+import java.util.concurrent.Executors
+import org.edgemrl.android.AssetSource
+import org.edgemrl.android.BundleFolder
+import org.edgemrl.android.EdgeMrl
+import org.edgemrl.android.PhoneDisk
+import org.edgemrl.android.SyncConditions
+import org.edgemrl.android.SyncHost
+import org.edgemrl.android.SyncSchedule
+import org.edgemrl.android.Synchronizer
+import org.edgemrl.demo.notes.FileNotebook
+import org.edgemrl.demo.notes.Notebook
+import org.edgemrl.demo.state.Runner
+import org.edgemrl.demo.state.SettingsStore
+
+/** What lives as long as the process: the notes, the model's files, and the threads. */
+class NotesApplication : Application(), SyncHost {
+    private val disk = PhoneDisk()
+
+    /** The threads of work and of views. */
+    val runner: Runner by lazy {
+        val handler = Handler(Looper.getMainLooper())
+        Runner(Executors.newSingleThreadExecutor { Thread(it, "notes") }, Executor { handler.post(it) })
+    }
+
+    /** The notes. First asked for in the background: it reads the disk. */
+    val notebook: Notebook by lazy { FileNotebook(File(filesDir, "notes"), disk) }
+
+    /** The model's files. */
+    val bundles: BundleFolder by lazy { BundleFolder(File(filesDir, "bundles"), disk) }
+
+    /** What the user chose. */
+    val settings: SettingsStore by lazy { SettingsStore(StoredValues(this)) }
+
+    override val synchronizer: Synchronizer? get() = null
+
+    override fun onCreate() {
+        super.onCreate()
+        EdgeMrl.prepare()
+        runner.background.execute { installBundle() }
+    }
+
+    /** Brings the conditions of the jobs in the background up to date; no server, no jobs. */
+    fun reschedule(conditions: SyncConditions) {
+        val schedule = SyncSchedule(this)
+        if (synchronizer == null) schedule.never() else schedule.every(conditions)
+    }
+
+    private fun installBundle() {
+        try {
+            if (bundles.current() == null) bundles.install(AssetSource(assets))
+            bundles.removeOthers()
+        } catch (e: Exception) {
+            // Notes can be read and written without a model; the Verify screen says what is wrong.
+            android.util.Log.e("edge-mrl", "the bundle of the app cannot be installed", e)
+        }
+    }
+
+    companion object {
+        /** The application of a screen. */
+        fun of(context: Context): NotesApplication = context.applicationContext as NotesApplication
+    }
+}
