@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := true
 
-.PHONY: help demo check test nightly lint types quick arm pythons faults docs bench clean \
+.PHONY: help demo check test nightly lint types quick arm android pythons faults docs bench clean \
 	bench-quality bench-encoder bench-store bench-codes bench-search bench-sync bench-arm
 
 help: ## Show this help
@@ -59,6 +59,9 @@ quick: $(INSTALLED) ## The quick tests alone
 
 arm: $(INSTALLED) ## The tests on emulated ARM CPUs, which make test runs too (docs/arm.md)
 	$(PYTEST) -m arm tests/arm
+
+android: $(BUNDLE)/edge_mrl.json ## The app for phones into build/android, with the default bundle (docs/android.md)
+	$(BIN)/python -m android_demo.tools.build apk --bundle $(BUNDLE)
 
 pythons: $(INSTALLED) ## The wheel on each Python of this machine, and with its oldest dependencies
 	$(BIN)/python -m tests.support.pythons

@@ -84,11 +84,12 @@ def build(wanted: Build) -> Path:
 
 
 def module_jars() -> list[Path]:
-    """The classes of all modules: core, android and app, which needs the numbers of its resources."""
+    """The classes of core, android and app, and the numbers of the app's resources."""
+    BUILD.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=BUILD) as scratch:
         folder = Path(scratch)
         _link(folder, proto=False)
-        return _compile(folder)[:3]
+        return _compile(folder)
 
 
 def _link(folder: Path, *, proto: bool) -> Path:
@@ -175,7 +176,7 @@ def _ort_classes() -> Path:
 
 
 def _libraries(abis: Sequence[str]) -> list[Entry]:
-    entries = []
+    entries: list[Entry] = []
     with (
         zipfile.ZipFile(part("onnxruntime-android")) as runtime,
         zipfile.ZipFile(part("sqlite")) as sqlite,

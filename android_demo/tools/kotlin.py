@@ -20,11 +20,22 @@ from filelock import FileLock
 from android_demo.tools.project import CORE, DEMO, Module, versions
 from android_demo.tools.toolchain import COMPILER, LIBRARIES, UnavailableError, part, parts
 
-__all__ = ["BUILD", "classpath", "core_jar", "java", "module_jar", "probe_jar"]
+__all__ = [
+    "BUILD",
+    "QUICKLY",
+    "checks_jar",
+    "classpath",
+    "core_jar",
+    "java",
+    "module_jar",
+    "probe_jar",
+]
 
 ROOT = DEMO.parent
 BUILD = ROOT / "build" / "android"
 COMPILE_TIMEOUT_S = 900
+#: A compiler runs for seconds: Java's second compiler would cost more than it saves.
+QUICKLY = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto")
 
 
 def java() -> str:
@@ -59,6 +70,12 @@ def probe_jar() -> Path:
     core = core_jar()
     libraries = [core, *parts(LIBRARIES), part("junit")]
     return _jar("core-tests", [CORE.test], libraries, friend=core)
+
+
+def checks_jar(modules: Sequence[Module], libraries: Sequence[Path], *, friend: Path) -> Path:
+    """The tests of modules, which may use what is internal in the jar ``friend``."""
+    names = "-".join(module.name for module in modules)
+    return _jar(f"{names}-tests", [module.test for module in modules], libraries, friend=friend)
 
 
 def _jar(

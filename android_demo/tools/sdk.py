@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from android_demo.tools.kotlin import classpath, java
+from android_demo.tools.kotlin import QUICKLY, classpath, java
 from android_demo.tools.toolchain import UnavailableError, cache, part
 
 __all__ = [
@@ -57,14 +57,14 @@ def r8(inputs: Sequence[Path], rules: Sequence[Path], target: Path, *, least: st
     flags = [flag for file in rules for flag in ("--pg-conf", file)]
     libraries = ["--lib", part("android"), "--lib", java_home()]
     main = ["-cp", part("r8"), "com.android.tools.r8.R8", "--release", "--min-api", least]
-    _run([java(), "-Xmx2g", *main, *libraries, *flags, "--output", target, *inputs])
+    _run([java(), *QUICKLY, "-Xmx2g", *main, *libraries, *flags, "--output", target, *inputs])
 
 
 def lint(jars: Sequence[Path], *, signatures: str = "api-24") -> str:
     """The uses of public APIs that the oldest Android lacks, a line each; empty if there are none."""
     files = classpath(*(part(name) for name in LINT_PARTS))
     source = PROGRAMS / "Lint.java"
-    command = [java(), "-cp", files, str(source), str(part(signatures)), *map(str, jars)]
+    command = [java(), *QUICKLY, "-cp", files, str(source), str(part(signatures)), *map(str, jars)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     if done.returncode > 1 or done.stderr.strip():
         raise BuildError(f"the lint failed:\n{done.stderr or done.stdout}")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-__all__ = ["COMPILER", "LIBRARIES", "UnavailableError", "cache", "part", "parts"]
+__all__ = ["COMPILER", "LIBRARIES", "UnavailableError", "cache", "part", "parts", "pinned"]
 
 #: What the Kotlin compiler runs with.
 COMPILER = (
@@ -33,6 +33,12 @@ PINS = Path(__file__).with_name("pins.toml")
 
 class UnavailableError(Exception):
     """This machine cannot have a part: no Java, no Maven, or no network."""
+
+
+def pinned(prefix: str) -> tuple[str, ...]:
+    """The names of the parts that begin so."""
+    pins = tomllib.loads(PINS.read_text(encoding="utf-8"))
+    return tuple(name for name in pins if name.startswith(prefix))
 
 
 def parts(names: tuple[str, ...]) -> list[Path]:

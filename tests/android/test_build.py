@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 import subprocess
@@ -13,27 +12,19 @@ import pytest
 from android_demo.tools import build, kotlin, manifest, sdk
 from android_demo.tools.archive import Entry, write_zip
 from android_demo.tools.project import versions
-from android_demo.tools.toolchain import UnavailableError, part
+from android_demo.tools.toolchain import part
 from tests.android.apk import PAGE, libraries, offsets, segments
-from tests.android.conftest import REASON, REQUIRED
+from tests.android.conftest import ABIS
 
 WANTED_PERMISSIONS = {"INTERNET", "ACCESS_NETWORK_STATE", "RECEIVE_BOOT_COMPLETED"}
-#: One kind of processor is enough for what is looked at here; both are built by `make android`.
-ABIS = ("arm64-v8a",)
 
 
 @pytest.fixture(scope="session")
-def apk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A signed APK with the tests' own bundle."""
-    folder = tmp_path_factory.mktemp("apk")
-    try:
-        key = sdk.debug_key()
-        return build.build(build.Build("apk", build.TINY, ABIS, key, folder / "signed.apk"))
-    except UnavailableError as error:
-        if os.environ.get(REQUIRED):
-            raise
-        request.config.stash[REASON] = str(error)
-        pytest.skip(f"no APK here: {error}")
+def apk(unsigned: Path) -> Path:
+    """The same, signed."""
+    target = unsigned.with_name("signed.apk")
+    sdk.sign(unsigned, target, sdk.debug_key(), least=versions()["minSdk"])
+    return target
 
 
 @pytest.fixture(scope="session")
@@ -87,18 +78,41 @@ def test_libraries_are_stored_and_aligned_to_pages_of_16_kb(apk: Path) -> None:
     assert (offset % 4, compression) == (0, 0)
 
 
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 @pytest.mark.test
-def test_the_unsigned_apk_is_the_same_twice(apk: Path, tmp_path: Path) -> None:
-    made = []
-    for number in range(2):
-        target = tmp_path / str(number) / "unsigned.apk"
-        made.append(build.build(build.Build("apk", build.TINY, ABIS, None, target)))
-    first, second = (hashlib.sha256(file.read_bytes()).hexdigest() for file in made)
-    assert first == second
-    with zipfile.ZipFile(made[0]) as one, zipfile.ZipFile(apk) as signed:
+def test_the_unsigned_apk_is_the_same_twice(unsigned: Path, apk: Path, tmp_path: Path) -> None:
+    again = build.build(build.Build("apk", build.TINY, ABIS, None, tmp_path / "again.apk"))
+    assert _digest(again) == _digest(unsigned)
+    with zipfile.ZipFile(unsigned) as one, zipfile.ZipFile(apk) as signed:
         assert {info.filename: info.CRC for info in one.infolist()} == {
             info.filename: info.CRC for info in signed.infolist()
         }
+
+
+@pytest.mark.nightly
+def test_the_unsigned_apk_is_the_same_when_all_is_compiled_again(
+    unsigned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (build, kotlin):
+        monkeypatch.setattr(module, "BUILD", tmp_path / "build")
+    again = build.build(build.Build("apk", build.TINY, ABIS, None, tmp_path / "again.apk"))
+    assert list((tmp_path / "build").glob("app-*.jar"))
+    assert _digest(again) == _digest(unsigned)
+
+
+@pytest.mark.nightly
+def test_the_app_bundle_is_valid(unsigned: Path, tmp_path: Path) -> None:
+    made = build.build(build.Build("aab", build.TINY, ABIS, None, tmp_path / "app.aab"))
+    said = sdk.bundletool("dump", "manifest", f"--bundle={made}")
+    assert 'package="org.edgemrl.demo"' in said
+    with zipfile.ZipFile(made) as bundle, zipfile.ZipFile(unsigned) as apk:
+        names = set(bundle.namelist())
+        assert bundle.read("base/dex/classes.dex") == apk.read("classes.dex")
+    assert {"base/manifest/AndroidManifest.xml", "base/resources.pb"} <= names
+    assert f"base/lib/{ABIS[0]}/libonnxruntime.so" in names
 
 
 @pytest.mark.test

@@ -35,6 +35,7 @@ class NotesActivity : Screen() {
             id = R.id.search
             setHint(R.string.search_hint)
             isSingleLine = true
+            textAlignment = View.TEXT_ALIGNMENT_VIEW_START
             minHeight = dp(48)
             imeOptions = android.view.inputmethod.EditorInfo.IME_ACTION_SEARCH
         }

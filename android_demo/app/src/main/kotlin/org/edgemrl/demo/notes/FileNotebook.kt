@@ -105,23 +105,28 @@ internal fun words(text: String): Set<String> =
 
 private val NO_WORD = Regex("[^\\p{L}\\p{M}\\p{N}]+")
 
-/** The sentence with most of the words; the first of those. Null if none has any. */
+/** The sentence with most of the words; the first of those. A line's end ends it. Null if none has any. */
 internal fun bestSentence(text: String, words: Set<String>): IntRange? {
     val cuts = BreakIterator.getSentenceInstance(Locale.ROOT)
-    cuts.setText(text)
     var best: IntRange? = null
     var most = 0
-    var start = cuts.first()
-    var end = cuts.next()
-    while (end != BreakIterator.DONE) {
-        val own = words(text.substring(start, end))
-        val hits = words.count { word -> own.any { it.startsWith(word) } }
-        if (hits > most) {
-            most = hits
-            best = start until end
+    var line = 0
+    while (line < text.length) {
+        val newline = text.indexOf('\n', line).let { if (it < 0) text.length else it }
+        cuts.setText(text.substring(line, newline))
+        var start = cuts.first()
+        var end = cuts.next()
+        while (end != BreakIterator.DONE) {
+            val own = words(text.substring(line + start, line + end))
+            val hits = words.count { word -> own.any { it.startsWith(word) } }
+            if (hits > most) {
+                most = hits
+                best = line + start until line + end
+            }
+            start = end
+            end = cuts.next()
         }
-        start = end
-        end = cuts.next()
+        line = newline + 1
     }
     return best
 }

@@ -54,6 +54,7 @@ internal fun Context.button(id: Int, pressed: () -> Unit): Button = Button(this)
 internal fun Context.checkBox(id: Int, ticked: Boolean, changed: (Boolean) -> Unit): CheckBox = CheckBox(this).apply {
     setText(id)
     minHeight = dp(LEAST_DP)
+    textAlignment = View.TEXT_ALIGNMENT_VIEW_START
     isChecked = ticked
     setOnCheckedChangeListener { _, now -> changed(now) }
 }
