@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,26 @@ from edge_mrl.documents import Document, PassageRule
 from edge_mrl.store import Binding, Entry, Store
 from tests.android.probe import Probe
 
-__all__ = ["KotlinStore", "binding_of", "entries", "python_store", "sent_entries"]
+__all__ = [
+    "BATCH",
+    "DIM",
+    "KotlinStore",
+    "batch",
+    "binding_of",
+    "entries",
+    "python_store",
+    "sent_entries",
+]
 
 WORDS = [
     "alpha", "beta", "gamma", "delta", "Straße", "ﬁne", "Ünïcode", "東京", "пять", "café",
     "naïve", "½", "ﷺ", "🫨", "e\u0301",
 ]  # fmt: skip
 FULL_DIM = 24
+#: Dimensions of the codes of stores that processes are killed in.
+DIM = 64
+#: Documents of a batch; 13 batches go to the code file together.
+BATCH = 320
 
 
 def binding_of(packing: Packing, dim: int, *, full: bool = False) -> Binding:
@@ -53,6 +67,14 @@ def entries(seed: int, count: int, dim: int, *, most: int = 3, full: bool = Fals
         document = Document(f"d{number}", text, metadata, None if number % 7 else f"f/{number}")
         made.append(Entry(document, spans, codes, vectors))
     return made
+
+
+def batch(number: int, dim: int) -> list[Entry]:
+    """Documents of one put, ``bNUMBER-0`` and following."""
+    return [
+        replace(one, document=replace(one.document, id=f"b{number}-{place}"))
+        for place, one in enumerate(entries(number % 5, BATCH, dim, most=1))
+    ]
 
 
 def python_store(path: Path, binding: Binding, keep_full: str | None = None) -> Store:

@@ -143,15 +143,25 @@ internal object StoreFile {
         val target = file.canonicalFile
         val before = target.exists()
         try {
-            Durable.createPrivate(target)
-            // Whoever makes the store holds a lock on the empty file in its place.
-            RandomAccessFile(target, "rw").use { place ->
-                lock(place, deadline, file).use { if (place.length() == 0L && target.length() == 0L) makeWhole(target, timeoutMs, fill) }
+            var placed = false
+            while (!placed) {
+                Durable.createPrivate(target)
+                // Whoever makes the store holds a lock on the empty file in its place; it may be gone by the time we have it.
+                placed = RandomAccessFile(target, "rw").use { place -> lock(place, deadline, file).use { makeAt(place, target, timeoutMs, fill) } }
             }
         } catch (e: IOException) {
             if (!before && target.length() == 0L) target.delete()
             throw StoreException("$file cannot be made: ${e.message}", e)
         }
+    }
+
+    /** Makes the store unless it is there; false if the locked file is not at the path any more. */
+    private fun makeAt(place: RandomAccessFile, target: File, timeoutMs: Int, fill: (Database) -> Unit): Boolean {
+        if (target.length() == 0L) {
+            if (!target.exists()) return false
+            if (place.length() == 0L) makeWhole(target, timeoutMs, fill)
+        }
+        return true
     }
 
     private fun lock(place: RandomAccessFile, deadline: Long, file: File): FileLock {
