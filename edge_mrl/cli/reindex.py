@@ -63,6 +63,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--offline", action="store_true", help="do not ask the store's server for codes"
     )
+    parser.add_argument(
+        "--no-space-check",
+        action="store_true",
+        help="begin even where the disk seems too full: if it is, the change stops, and nothing is lost",
+    )
     add_threads(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--quiet", action="store_true", help="print no progress or summary")
@@ -129,6 +134,7 @@ def _reindex(index: Index, args: argparse.Namespace, tally: Tally) -> None:
                 tally=tally,
                 again=args.again,
                 offline=args.offline,
+                check_space=not args.no_space_check,
             )
         except KeyboardInterrupt:
             bar.write(

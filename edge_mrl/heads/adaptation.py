@@ -40,7 +40,7 @@ from edge_mrl.heads.selection import (
     spread,
 )
 from edge_mrl.index import Index
-from edge_mrl.ingest import full_vectors, recode
+from edge_mrl.ingest import full_vectors, recode, require_space
 from edge_mrl.store import binding_of, find_bundle, reindex
 
 if TYPE_CHECKING:
@@ -345,6 +345,7 @@ def _recode(index: Index, vectors: _Vectors, folder: Path, stage: Stage) -> tupl
     with closing(index.open_bundle(folder)) as encoder:
         binding = binding_of(encoder.manifest, folder)
         wanted = reindex.Reindexing(binding, store.rule, store.keep_full)
+        require_space(store, wanted)
         done = reindex.begin(store, wanted)
         advance = stage("code documents", max(reindex.progress(store)[1] - done, 0))
         seen = done

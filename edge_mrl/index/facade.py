@@ -403,7 +403,8 @@ class Index:
                 eighth); ``progress``, called with the number of documents done and of all documents;
                 ``refused``, a list to which documents are added whose texts the bundle cannot take (they
                 stay in the store, where only their words can be searched); ``tally``, which counts where
-                codes came from; ``again``, to embed all texts; ``offline``, to ask no server.
+                codes came from; ``again``, to embed all texts; ``offline``, to ask no server;
+                ``check_space`` (default: True), to begin only where the disk has room.
 
         Returns:
             The number of documents that this call embedded, refused ones among them.

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         recode,
         reindex_store,
         require_rule,
+        require_space,
         rule_for,
     )
     from edge_mrl.ingest.embedding import Refused, embed, full_vectors
@@ -38,6 +39,7 @@ __all__ = [
     "recode",
     "reindex_store",
     "require_rule",
+    "require_space",
     "rule_for",
 ]
 
@@ -50,6 +52,7 @@ __getattr__ = lazily(
             "recode",
             "reindex_store",
             "require_rule",
+            "require_space",
             "rule_for",
         ),
         "embedding": ("Refused", "embed", "full_vectors"),

@@ -38,6 +38,7 @@ __all__ = [
     "recode",
     "reindex_store",
     "require_rule",
+    "require_space",
     "rule_for",
 ]
 
@@ -81,6 +82,7 @@ class ReindexOptions(TypedDict, total=False):
     tally: Tally | None
     again: bool
     offline: bool
+    check_space: bool
 
 
 class Supply(Protocol):
@@ -178,6 +180,8 @@ def reindex_store(
         wanted = reindex.Reindexing(binding_of(encoder.manifest, folder), rule, store.keep_full)
         if not again and reindex.is_done(store, wanted):
             return 0
+        if options.get("check_space", True):
+            require_space(store, wanted)
         here = again or options.get("offline", False) or supply is None
         recode(
             store,
@@ -203,6 +207,7 @@ def _check_options(options: ReindexOptions) -> None:
     check_call("progress", options.get("progress"))
     check_flag("again", options.get("again", False))
     check_flag("offline", options.get("offline", False))
+    check_flag("check_space", options.get("check_space", True))
     for name, value, kind in (
         ("refused", options.get("refused"), list),
         ("tally", options.get("tally"), Tally),
@@ -211,11 +216,8 @@ def _check_options(options: ReindexOptions) -> None:
             raise UsageError(f"{name} is {shorten(value)}, expected a {kind.__name__}")
 
 
-def _require_space(store: Store, wanted: reindex.Reindexing) -> int:
+def require_space(store: Store, wanted: reindex.Reindexing) -> None:
     """Check that there is room on the disk for a change.
-
-    Returns:
-        About how many bytes it takes while it runs.
 
     Raises:
         StoreError: There is less. Nothing was changed.
@@ -224,14 +226,13 @@ def _require_space(store: Store, wanted: reindex.Reindexing) -> int:
     try:
         free = facts.file_system(store.path).free_bytes
     except OSError:
-        return needed  # then SQLite says so when the disk is full, and nothing is lost
+        return  # then SQLite says so when the disk is full, and nothing is lost
     if free < needed:
         raise StoreError(
             f"changing {store.path} takes about {needed / 1e6:,.1f} MB of disk beside the store until "
             f"it is done, and {free / 1e6:,.1f} MB are free: free some space, and run the same command "
-            "again"
+            "again; or, if you know better, with --no-space-check (check_space=False)"
         )
-    return needed
 
 
 def recode(
@@ -267,7 +268,7 @@ def recode(
     """
     tally = Tally() if tally is None else tally
     reindex.begin(store, wanted)
-    tally.needed_bytes = _require_space(store, wanted)
+    tally.needed_bytes = reindex.space_needed(store, wanted)
     making = _Making(store, encoder, wanted, tally, known)
 
     def told() -> None:

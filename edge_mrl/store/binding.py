@@ -12,6 +12,7 @@ from edge_mrl.errors import DamagedError, UsageError
 from edge_mrl.store.codefile.file import GENERATION_BYTES
 from edge_mrl.store.codefile.state import State, write_state
 from edge_mrl.store.engine.cipher import database_errors
+from edge_mrl.store.engine.explaining import LostBindingError
 from edge_mrl.store.file import Fill
 from edge_mrl.store.records import KEEP_FULL, Binding, checksum, decode_packing, encode_packing
 from edge_mrl.store.schema.tables import mend_definitions_of
@@ -77,7 +78,7 @@ def read_bound(connection: sqlite3.Connection, *, mend: bool = False) -> Bound:
         mend: Define the table again where that is damaged.
 
     Raises:
-        DamagedError: The row is missing, or not what was written.
+        LostBindingError: The row is missing, or not what was written.
     """
     query = f"SELECT {', '.join(_COLUMNS)} FROM binding"  # noqa: S608 - own names
     try:
@@ -87,10 +88,10 @@ def read_bound(connection: sqlite3.Connection, *, mend: bool = False) -> Bound:
             raise
         row = connection.execute(query).fetchone()
     if row is None:
-        raise DamagedError("its binding is missing")
+        raise LostBindingError("its binding is missing")
     value = dict(zip(_COLUMNS, row, strict=True))
     if checksum(*(value[name] for name in BOUND_COLUMNS)) != value["crc"]:
-        raise DamagedError("its binding cannot be trusted")
+        raise LostBindingError("its binding cannot be trusted")
     binding = Binding(
         space_id=value["space_id"],
         code_id=value["code_id"],

@@ -361,3 +361,14 @@ def test_sabotaged_checksums_are_noticed(
     monkeypatch.setattr("edge_mrl.store.view.sound_document", lambda *_: True)
     with Store.open(path) as store, pytest.raises(AssertionError):
         require_right(store, right)
+
+
+@pytest.mark.parametrize("query", ["DELETE FROM binding", "UPDATE binding SET dim = dim + 1"])
+def test_lost_binding_is_not_said_to_be_repaired(query: str, whole: Path, tmp_path: Path) -> None:
+    """What to do where no repair helps."""
+    path = Path(shutil.copy(whole, tmp_path / "s.db"))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(query)
+    with pytest.raises(DamagedError, match="restore a copy; without one, move the file") as found:
+        Store.open(path)
+    assert "check --repair" not in str(found.value)

@@ -218,7 +218,8 @@ def test_repair_of_damaged_pages_is_refused_and_changes_nothing(path: Path) -> N
     path.write_bytes(data)
     with Store.open(path, key=KEY) as store:
         assert not check(store).sound
-        with pytest.raises(StoreError, match="is damaged, and is encrypted: restore a copy"):
+        said = "is damaged, and is encrypted: restore a copy. Without one, `edge-mrl get`"
+        with pytest.raises(StoreError, match=said):
             check(store, repair=True)
     assert path.read_bytes() == bytes(data)
 

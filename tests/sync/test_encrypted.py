@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from edge_mrl.documents import Document
-from edge_mrl.errors import NetworkError
+from edge_mrl.errors import NetworkError, StoreKeyError
 from edge_mrl.index import Index
 from edge_mrl.store import convert
 from edge_mrl.sync.client import SyncClient
@@ -16,6 +17,7 @@ from edge_mrl.sync.enrollment import enroll
 from edge_mrl.sync.pulls.part_file import PartFile
 from tests.support.bundles import TINY
 from tests.support.keys import KEY, OTHER
+from tests.support.processes import wait_until
 from tests.support.serving import Serving
 from tests.sync.conftest import NewCode, NewDevice
 
@@ -60,6 +62,39 @@ def test_encrypted_store_is_synced_with_nothing_beside_it(
     assert [file.name for file in folder.iterdir()] == [path.name]
     with SyncClient.open(path, key=KEY) as client:
         assert client.sync_once().waiting is None
+
+
+@pytest.mark.test
+def test_encrypted_store_is_synced_in_the_background(
+    server: Serving, new_code: NewCode, new_device: NewDevice, tmp_path: Path
+) -> None:
+    other = new_device("other")
+    path = folder_of(tmp_path) / "notes.db"
+    with Index.open(path, TINY, key=KEY) as index:
+        enroll(index.store, server.url, new_code())
+        with SyncClient.open(index) as client:
+            client.start(interval_s=0.05)
+            index.put([Document("mine", "a quixotic note")])
+            wait_until(lambda: client.status().queue.items == 0, 30)
+            other.here().index.put([Document("theirs", "another note")])
+            assert other.client.sync_once().done
+            wait_until(lambda: "theirs" in index.get(["theirs"]), 30)
+        assert index.check().sound
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_copy_of_an_encrypted_store_is_one_with_the_same_key(tmp_path: Path) -> None:
+    """A backup as the manual has it: the file, while no program has the store open."""
+    path = folder_of(tmp_path) / "notes.db"
+    with Index.open(path, TINY, key=KEY) as index:
+        index.put([Document(str(n), f"a cat and a dog {n}") for n in range(9)])
+    copy = Path(shutil.copy(path, tmp_path / "copy.db"))
+    with Index.open(copy, key=KEY) as index:
+        assert index.check().sound
+        assert index.count().documents == 9
+        assert index.search("a cat", k=1)[0].id in map(str, range(9))
+    with pytest.raises(StoreKeyError):
+        Index.open(copy, key=OTHER)
 
 
 def test_partial_snapshot_is_continued_from_the_database(tmp_path: Path) -> None:

@@ -26,12 +26,13 @@ import pytest
 
 from edge_mrl.documents import Document
 from edge_mrl.index import Index
+from edge_mrl.store import replica
 from edge_mrl.sync.client import SyncClient
 from edge_mrl.sync.enrollment import enroll
 from edge_mrl.sync.link import Link
 from edge_mrl.wire import clock, decode_message, digest, encode_message
 from tests.support.bundles import TINY
-from tests.support.serving import Serving
+from tests.support.serving import Serving, admin
 from tests.sync.conftest import NewCode
 
 pytestmark = pytest.mark.test
@@ -246,6 +247,58 @@ def test_peers_of_which_one_does_not_know_a_field_hold_the_same(
         b.forget("a")
         b.sync()
         assert proxy.taken, "nothing was taken out"
+
+
+def test_device_whose_claims_no_server_hears_takes_the_servers_state(
+    server: Serving, new_code: NewCode, tmp_path: Path
+) -> None:
+    """Of the field "lost": what is named in vain is given up, until its writer comes."""
+    with between(server, Field(asked=("lost",))) as proxy, ExitStack() as stack:
+        a = stack.enter_context(closing(Device(tmp_path / "a.db", server.url, new_code())))
+        b = stack.enter_context(closing(Device(tmp_path / "b.db", proxy.url, new_code())))
+        a.put(a="one", b="two")
+        for device in (a, b):
+            device.sync()
+        found = replica.enrollment_of(a.index.store)
+        assert found is not None
+        with closing(sqlite3.connect(server.database)) as connection, connection:
+            for table in ("vectors", "documents"):
+                query = f"DELETE FROM {table} WHERE tenant = ? AND id = 'a'"
+                connection.execute(query, (found.tenant,))
+            connection.execute("DELETE FROM sums WHERE tenant = ?", (found.tenant,))
+        b.put(c="three")  # with which the server sums up what it has
+        for _ in range(2):
+            outcome = b.client.sync_once()
+        assert proxy.taken["lost"] == 1, (outcome, b.client.dead_letters())
+        for device in (a, b, a, b):
+            assert device.client.sync_once().done
+        assert b.texts() == a.texts() == {"a": "one", "b": "two", "c": "three"}
+        assert not b.client.dead_letters()
+
+
+def test_device_that_does_not_know_of_stamps_brought_back_waits_for_the_time(
+    server: Serving, new_code: NewCode, tmp_path: Path
+) -> None:
+    """Of the field "restamped": the server's documents arrive, and nothing is lost."""
+    with between(server, Field(said=("restamped",))) as proxy, ExitStack() as stack:
+        a = stack.enter_context(closing(Device(tmp_path / "a.db", server.url, new_code())))
+        b = stack.enter_context(closing(Device(tmp_path / "b.db", proxy.url, new_code())))
+        a.put(a="one", b="two")
+        a.sync()
+        found = replica.enrollment_of(a.index.store)
+        assert found is not None
+        with closing(sqlite3.connect(server.database)) as connection, connection:
+            query = "UPDATE documents SET stamp = stamp + ? WHERE tenant = ? AND id = 'a'"
+            ahead = 30 * 86_400_000 << 16
+            connection.execute(query, (ahead, found.tenant))
+            query = "UPDATE tenants SET newest = newest + ? WHERE tenant = ?"
+            connection.execute(query, (ahead, found.tenant))
+            connection.execute("DELETE FROM sums WHERE tenant = ?", (found.tenant,))
+        assert admin(server.database, "restamp", found.tenant)["documents"] == 1
+        for device in (b, a, b):
+            assert device.client.sync_once().done
+        assert proxy.taken["restamped"]
+        assert b.texts() == a.texts() == {"a": "one", "b": "two"}
 
 
 def test_missing_cursor_is_noticed(server: Serving, new_code: NewCode, tmp_path: Path) -> None:

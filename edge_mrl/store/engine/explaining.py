@@ -12,7 +12,12 @@ from edge_mrl.errors import DamagedError, StoreBusyError, StoreError
 from edge_mrl.machine import reporting_memory
 from edge_mrl.store.engine.cipher import database_errors
 
-__all__ = ["error_code", "explained", "named_damage", "reporting"]
+__all__ = ["LostBindingError", "error_code", "explained", "named_damage", "reporting"]
+
+
+class LostBindingError(DamagedError):
+    """What a store is bound to cannot be read; nothing else in it says that."""
+
 
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -61,6 +66,13 @@ def named_damage(path: Path, error: DamagedError) -> DamagedError:
     text = str(error)
     if text.startswith(str(path)):
         return error
+    if isinstance(error, LostBindingError):
+        return DamagedError(
+            f"{path} is damaged ({text}): which bundle its codes are of is lost, and no repair can make "
+            "that again: restore a copy; without one, move the file away and run `edge-mrl index` anew, "
+            "which embeds the files again (what a server has comes back with `edge-mrl enroll` and "
+            "`edge-mrl sync`)"
+        )
     return DamagedError(
         f"{path} is damaged ({text}): `edge-mrl check --repair --store {path}` repairs what can be, and "
         "names the documents that have to be put again or deleted"

@@ -76,7 +76,9 @@ def rewrite(store: Store, repair: Callable[[sqlite3.Connection], None]) -> Rescu
         # Of an encrypted page with a wrong bit nothing can be read, and SQLCipher lets a connection that
         # has seen one read and write no more.
         raise StoreError(
-            f"{store.path} is damaged, and is encrypted: restore a copy, or make it again"
+            f"{store.path} is damaged, and is encrypted: restore a copy. Without one, `edge-mrl get` and "
+            "`search` still give what they can; copy that out, then make the store again from your "
+            "files, or enroll a new one with the server"
         )
     target = _unfinished(store)
     with store.locked() as (connection, cache):
