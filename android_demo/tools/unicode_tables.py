@@ -11,6 +11,9 @@ end of the one before.
 
 from __future__ import annotations
 
+import base64
+import json
+import struct
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -42,8 +45,20 @@ CLASSES = {
     "w": r"\w",
     "d": r"\d",
 }
+#: How a character joins its neighbours to one that users see as one (UAX 29).
+JOINING = ("extends", "prepends", "control")
 #: Bits of a code point, in order; Unicode.kt has the same names.
-FLAGS = ("removed", "blank", "ideograph", "space", "punctuation", "mark", "combining", *CLASSES)
+FLAGS = (
+    "removed",
+    "blank",
+    "ideograph",
+    "space",
+    "punctuation",
+    "mark",
+    "combining",
+    *CLASSES,
+    *JOINING,
+)
 
 
 def make() -> bytes:
@@ -114,7 +129,47 @@ def _flags() -> dict[int, int]:
         for _, (start, end) in [*rest, ("", (len(text), len(text)))]:
             add(name, POINTS[last:start])
             last = end
+    for name, points in _joining().items():
+        add(name, points)
     return found
+
+
+def _joining() -> dict[str, list[int]]:
+    """How characters join: seen from what a map of characters makes of an "a" or of U+0301 among them.
+
+    The map is asked for a whole grapheme first: what it knows of its beginning takes the place of all.
+    """
+    units = [0] * 1024
+    units[0] = 0x100 << 10
+    units[0x100 ^ 0x61] = 0x200 << 10 | 1 << 8 | 0x61
+    units[0x100 ^ 0x61 ^ 0x200] = 0
+    units[0x100 ^ 0xCC] = 0x300 << 10 | 0xCC
+    units[0x100 ^ 0xCC ^ 0x300 ^ 0x81] = 0x200 << 10 | 1 << 8 | 0x81
+    units[0x100 ^ 0xCC ^ 0x300 ^ 0x81 ^ 0x200] = 2
+    data = struct.pack("<I1024I", 4096, *units) + b"X\0Y\0"
+    normalize = _precompiled(data).normalize_str
+    points = [point for point in POINTS if point not in (ord("a"), 0x301, 0x302, ord("\n"))]
+    forms: dict[str, tuple[str, Callable[[str], str]]] = {
+        "extends": ("a*", lambda _: "X"),
+        "prepends": ("*a\u0302", lambda char: f"{char}X\u0302"),
+        "control": ("*\u0301\u0302", lambda char: f"{char}Y"),
+    }
+    found = {}
+    for name, (form, joined) in forms.items():
+        parts = normalize("".join(form.replace("*", chr(p)) + "\n" for p in points)).split("\n")
+        found[name] = [p for p, part in zip(points, parts, strict=False) if part == joined(chr(p))]
+    found["extends"] += [0x301, 0x302]
+    found["control"] += [ord("\n")]
+    return found
+
+
+def _precompiled(data: bytes) -> Any:
+    """The normalizer of a map of characters, which is made only as a part of a tokenizer's file."""
+    from tokenizers import Tokenizer
+
+    part = {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(data).decode()}
+    model = {"type": "WordLevel", "vocab": {"x": 0}, "unk_token": "x"}
+    return Tokenizer.from_str(json.dumps({"normalizer": part, "model": model})).normalizer
 
 
 def _classes(decomposed: dict[int, str]) -> dict[int, int]:

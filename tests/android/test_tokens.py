@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 from android_demo.tools.unicode_tables import TABLES, make
 from tests.android.probe import KotlinError, Probe
@@ -207,6 +217,158 @@ def test_texts_are_truncated_as_in_python(kotlin: Probe) -> None:
     expected = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)]
     assert kotlin("tokens.ids", path=str(path), max_tokens=12, texts=texts) == expected
     assert max(map(len, expected)) == 12
+
+
+GPT4 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
+    r"\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def byte_level(**options: Any) -> Tokenizer:
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(**options)
+    trainer = trainers.BpeTrainer(
+        vocab_size=1500,
+        special_tokens=["<s>", "</s>", "<unk>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    made.train_from_iterator(real_texts()[:400], trainer)
+    return made
+
+
+def roberta() -> Tokenizer:
+    made = byte_level(add_prefix_space=False)
+    made.post_processor = processors.RobertaProcessing(("</s>", 1), ("<s>", 0))
+    made.add_special_tokens([AddedToken("<mask>", lstrip=True)])
+    return made
+
+
+def modern() -> Tokenizer:
+    made = byte_level(add_prefix_space=True)
+    made.normalizer = normalizers.NFC()
+    made.post_processor = processors.ByteLevel(trim_offsets=True)
+    return made
+
+
+def qwen() -> Tokenizer:
+    made = byte_level(add_prefix_space=False)
+    made.normalizer = normalizers.NFC()
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(GPT4), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    made.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    return made
+
+
+def gemma() -> Tokenizer:
+    """Characters and bytes, without words: the whole text is one."""
+    made = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    made.normalizer = normalizers.Replace(" ", "▁")
+    made.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    trainer = trainers.BpeTrainer(
+        vocab_size=900,
+        special_tokens=["<unk>", "<bos>", *(f"<0x{byte:02X}>" for byte in range(256))],
+        show_progress=False,
+    )
+    made.train_from_iterator(real_texts()[:60], trainer)
+    return made
+
+
+def sentencepiece(scheme: str = "always", *, fallback: bool = False) -> Tokenizer:
+    made = Tokenizer(models.Unigram())
+    made.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip()]
+    )
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    trainer = trainers.UnigramTrainer(
+        vocab_size=1200,
+        special_tokens=["<s>", "</s>", "<unk>", *(f"<0x{b:02X}>" for b in range(256 * fallback))],
+        unk_token="<unk>",
+        show_progress=False,
+    )
+    made.train_from_iterator(real_texts()[:300], trainer)
+    data = json.loads(made.to_str())
+    data["model"]["byte_fallback"] = fallback
+    return Tokenizer.from_str(json.dumps(data))
+
+
+def multilingual() -> Tokenizer:
+    """A map of characters as XLM-R's tokenizer has it; this one has a few entries."""
+    data = json.loads(sentencepiece("first").to_str())
+    entries = {"ﬁ": "fi", "é": "e", "e\u0301": "E", "\u200b": "", "ａ": "a", "Ω": "ohm"}
+    entries["\t"] = " "
+    precompiled = {"type": "Precompiled", "precompiled_charsmap": charsmap(entries)}
+    more = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
+    data["normalizer"] = {"type": "Sequence", "normalizers": [precompiled, more]}
+    return Tokenizer.from_str(json.dumps(data))
+
+
+def charsmap(entries: dict[str, str]) -> str:
+    """A double array (Darts): units with a label and the offset of their children."""
+    texts, tree = b"", {}
+    for key, text in entries.items():
+        node: Any = tree
+        for byte in key.encode():
+            node = node.setdefault(byte, {})
+        node[-1] = len(texts)
+        texts += text.encode() + b"\0"
+    units, used = [0] * (1 << 16), {0}
+
+    def place(node: Any, at: int) -> None:
+        labels = [max(label, 0) for label in node]
+        base = next(
+            base
+            for base in range(256, 1 << 16, 256)
+            if not any((at ^ base ^ label) in used for label in labels)
+        )
+        used.update(at ^ base ^ label for label in labels)
+        units[at] |= base << 10 | (256 if -1 in node else 0)
+        for label, child in node.items():
+            if label < 0:
+                units[at ^ base] = child
+            else:
+                units[at ^ base ^ label] |= label
+                place(child, at ^ base ^ label)
+
+    place(tree, 0)
+    size = (max(used) | 255) + 1
+    packed = struct.pack(f"<I{size}I", 4 * size, *units[:size])
+    return base64.b64encode(packed + texts).decode()
+
+
+@pytest.mark.parametrize(
+    "make_one",
+    [
+        *(roberta, modern, qwen, gemma, sentencepiece, multilingual),
+        lambda: sentencepiece("never", fallback=True),
+    ],
+    ids=["roberta", "modern", "qwen", "gemma", "sentencepiece", "multilingual", "fallback"],
+)
+def test_tokenizers_of_other_kinds(
+    kotlin: Probe, tmp_path: Path, make_one: Callable[[], Tokenizer]
+) -> None:
+    path = tmp_path / "tokenizer.json"
+    make_one().save(str(path))
+    rng = random.Random(7)
+    special = [token.content for token in in_python(path).get_added_tokens_decoder().values()]
+    real = real_texts()[:500]
+    compare_texts(kotlin, path, [*real, *(mixed(rng, special=special[:8]) for _ in range(1500))])
+    compare_texts(
+        kotlin,
+        path,
+        ["e\u0301\u0302 ﬁ\u0301 é\u0301 \u200b\u0301 \t\u0301", "\u200bx\u200b", " a  b"],
+    )
+    compare_texts(
+        kotlin, path, ["\n", "don'ſ", "  ", "x<mask> <mask>y", "가\u11a8\u0301 ᄀ\u1161\u0301"]
+    )
+    compare_places(kotlin, path, real[:150])
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,11 @@ internal class Tokens(capacity: Int = 64) {
         words[size++] = word
     }
 
+    /** Moves a token's start. */
+    fun move(token: Int, start: Int) {
+        starts[token] = start
+    }
+
     /** Takes tokens back, so that so many are left. */
     fun shorten(count: Int) {
         size = minOf(size, count)
@@ -43,6 +48,9 @@ internal interface Model {
     /** The id of a token of its vocabulary. */
     fun id(token: String): Int?
 
+    /** All tokens of its vocabulary, with their ids. */
+    fun tokens(): List<Pair<String, Int>>
+
     fun tokenize(word: Normalized, number: Int, into: Tokens)
 }
 
@@ -51,6 +59,8 @@ internal fun modelOf(file: Part): Model {
     val model = file.part("model")
     return when (val kind = model.text("type")) {
         "WordPiece" -> WordPiece(model)
+        "BPE" -> Bpe(model)
+        "Unigram" -> Unigram(model)
         else -> unsupported("the model $kind")
     }
 }
@@ -79,6 +89,8 @@ internal class WordPiece(model: Part) : Model {
     override val size: Int get() = first.size
 
     override fun id(token: String): Int? = first[token]
+
+    override fun tokens(): List<Pair<String, Int>> = first.toList()
 
     override fun tokenize(word: Normalized, number: Int, into: Tokens) {
         val kept = into.size

@@ -6,8 +6,9 @@ package org.edgemrl.tokenize
  * @property points code points, [size] of them.
  * @property starts where each one's original begins, in code points of the original text.
  * @property ends where it ends.
+ * @property origin where the part of the original text begins that this is made of.
  */
-internal class Normalized(var points: IntArray, var starts: IntArray, var ends: IntArray, var size: Int) {
+internal class Normalized(val points: IntArray, val starts: IntArray, val ends: IntArray, val size: Int, val origin: Int) {
     /** A builder of the next form of this text. */
     internal class Builder(capacity: Int) {
         private var points = IntArray(capacity + 8)
@@ -26,7 +27,7 @@ internal class Normalized(var points: IntArray, var starts: IntArray, var ends: 
             ends[size++] = end
         }
 
-        fun build(): Normalized = Normalized(points, starts, ends, size)
+        fun build(origin: Int): Normalized = Normalized(points, starts, ends, size, origin)
     }
 
     fun slice(from: Int, to: Int): Normalized = Normalized(
@@ -34,6 +35,7 @@ internal class Normalized(var points: IntArray, var starts: IntArray, var ends: 
         starts.copyOfRange(from, to),
         ends.copyOfRange(from, to),
         to - from,
+        if (from == 0) origin else if (from < size) starts[from] else ends[size - 1],
     )
 
     fun text(from: Int = 0, to: Int = size): String = String(points, from, to - from)
@@ -42,7 +44,7 @@ internal class Normalized(var points: IntArray, var starts: IntArray, var ends: 
     inline fun each(step: Builder.(Int) -> Unit): Normalized {
         val out = Builder(size)
         for (i in 0 until size) out.step(i)
-        return out.build()
+        return out.build(origin)
     }
 
     companion object {
@@ -56,7 +58,7 @@ internal class Normalized(var points: IntArray, var starts: IntArray, var ends: 
                 at += Character.charCount(point)
                 points[i] = if (point in 0xD800..0xDFFF) 0xFFFD else point
             }
-            return Normalized(points, IntArray(count) { it }, IntArray(count) { it + 1 }, count)
+            return Normalized(points, IntArray(count) { it }, IntArray(count) { it + 1 }, count, 0)
         }
     }
 }

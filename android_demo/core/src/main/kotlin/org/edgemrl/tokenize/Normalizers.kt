@@ -14,6 +14,14 @@ internal fun normalizersOf(file: Part): List<Normalizer> = normalizerParts(file)
         "NFC" -> Normalizer { compose(decompose(it, false)) }
         "NFKC" -> Normalizer { compose(decompose(it, true)) }
         "StripAccents" -> Normalizer { without(it, Unicode.COMBINING) }
+        "Replace" -> replacing(part)
+        "Precompiled" -> CharacterMap(part)
+        "Prepend" -> Normalized.of(part.text("prepend")).let { before -> Normalizer { prepended(it, before) } }
+        "Strip" -> {
+            val left = part.flag("strip_left", true)
+            val right = part.flag("strip_right", true)
+            Normalizer { stripped(it, left, right) }
+        }
         else -> unsupported("the normalizer $kind")
     }
 }

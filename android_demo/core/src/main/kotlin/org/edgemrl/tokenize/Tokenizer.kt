@@ -26,6 +26,7 @@ public class Tokenizer internal constructor(parsed: Any?, private val maxTokens:
     private val before = ArrayList<Int>()
     private val after = ArrayList<Int>()
     private val room: Int
+    private val trims = ArrayList<Trim>()
 
     init {
         val file = Part(parsed, "it")
@@ -34,7 +35,7 @@ public class Tokenizer internal constructor(parsed: Any?, private val maxTokens:
         model = modelOf(file)
         added = AddedTokens(file, normalizers, model)
         for (part in postProcessorParts(file)) around(part)
-        room = maxTokens - before.size - after.size
+        this.room = maxTokens - before.size - after.size
         if (room < 0) refuseTokenizer("it puts more than $maxTokens tokens around a text")
     }
 
@@ -57,6 +58,7 @@ public class Tokenizer internal constructor(parsed: Any?, private val maxTokens:
     /** The tokens of a text of any length, without special tokens, and where they are. */
     public fun places(text: String): Places {
         val tokens = tokens(text)
+        for (trim in trims) trim.apply(tokens)
         return Places(tokens.ids.copyOf(tokens.size), tokens.starts.copyOf(tokens.size), tokens.words.copyOf(tokens.size))
     }
 
@@ -65,7 +67,7 @@ public class Tokenizer internal constructor(parsed: Any?, private val maxTokens:
         var word = 0
         for (piece in added.split(Normalized.of(text), normalizers)) {
             if (piece.id >= 0) {
-                found.add(piece.id, piece.text.starts[0], piece.text.ends[piece.text.size - 1], word++)
+                found.add(piece.id, start(piece.text), piece.text.ends[piece.text.size - 1], word++)
                 continue
             }
             for (one in preTokenizers.fold(listOf(piece.text)) { words, step -> step.apply(words) }) {
@@ -73,6 +75,14 @@ public class Tokenizer internal constructor(parsed: Any?, private val maxTokens:
             }
         }
         return found
+    }
+
+    /** Where an added token begins: behind the spaces that it took along, where the library takes them off. */
+    private fun start(text: Normalized): Int {
+        if (trims.isEmpty()) return text.starts[0]
+        var count = 0
+        while (count < text.size && Unicode.has(text.points[count], Unicode.SPACE)) count++
+        return minOf(text.starts[0] + count, text.ends[text.size - 1])
     }
 
     /** Reads what a post-processor puts around a text. */
@@ -90,12 +100,18 @@ public class Tokenizer internal constructor(parsed: Any?, private val maxTokens:
                     }
                 }
             }
-            "BertProcessing" -> {
+            "BertProcessing", "RobertaProcessing" -> {
                 before.add(idOf(part.list("cls")))
                 after.add(idOf(part.list("sep")))
+                if (kind == "RobertaProcessing") trim(part)
             }
+            "ByteLevel" -> trim(part)
             else -> unsupported("the post-processor $kind")
         }
+    }
+
+    private fun trim(part: Part) {
+        if (part.flag("trim_offsets", true)) trims.add(Trim(model, part.flag("add_prefix_space", true)))
     }
 
     private fun idOf(pair: List<*>): Int = (pair.getOrNull(1) as? Long ?: refuseTokenizer("a special token has no id")).toInt()
@@ -109,5 +125,22 @@ public class Tokenizer internal constructor(parsed: Any?, private val maxTokens:
          */
         @JvmStatic
         public fun of(bundle: Bundle): Tokenizer = Tokenizer(bundle.tokenizer, bundle.manifest.maxTokens)
+    }
+}
+
+/** Moves the starts of tokens behind the spaces that they begin with, as the library's part for bytes does. */
+private class Trim(model: Model, private val prefix: Boolean) {
+    private val spaces: Map<Int, Int> = model.tokens().mapNotNull { (token, id) ->
+        val count = token.takeWhile { it.code == BYTE_SPACE || Unicode.has(it.code, Unicode.SPACE) }.length
+        if (count == 0) null else Pair(id, count)
+    }.toMap()
+
+    fun apply(tokens: Tokens) {
+        for (i in 0 until tokens.size) {
+            var count = spaces[tokens.ids[i]] ?: continue
+            // What was put before the text has no place in it.
+            if (prefix && (i == 0 || tokens.starts[i] == 0)) count--
+            tokens.move(i, minOf(tokens.starts[i] + count, tokens.ends[i]))
+        }
     }
 }

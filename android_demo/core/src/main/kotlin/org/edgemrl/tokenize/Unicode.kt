@@ -26,6 +26,9 @@ internal object Unicode {
     const val REGEX_SPACE = 1 shl 16
     const val REGEX_WORD = 1 shl 17
     const val REGEX_DIGIT = 1 shl 18
+    const val EXTENDS = 1 shl 19
+    const val PREPENDS = 1 shl 20
+    const val CONTROL = 1 shl 21
     const val L = LU or LL or LT or LM or LO
 
     private const val PAGE_BITS = 8
