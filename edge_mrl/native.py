@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from edge_mrl.errors import UsageError, reason
@@ -15,10 +18,11 @@ from edge_mrl.errors import UsageError, reason
 if TYPE_CHECKING:
     from edge_mrl_kernels import Kernels
 
-__all__ = ["KERNEL_VARIABLE", "kernel_version", "kernels"]
+__all__ = ["KERNEL_VARIABLE", "kernel_version", "kernels", "reference_engine"]
 
 KERNEL_VARIABLE = "EDGE_MRL_KERNEL"
 OFF = "off"
+_REFERENCE: ContextVar[bool] = ContextVar("reference", default=False)
 
 
 def kernels() -> Kernels | None:
@@ -27,8 +31,18 @@ def kernels() -> Kernels | None:
     Raises:
         UsageError: EDGE_MRL_KERNEL names kernels that this processor does not have.
     """
-    wanted = os.environ.get(KERNEL_VARIABLE, "")
+    wanted = OFF if _REFERENCE.get() else os.environ.get(KERNEL_VARIABLE, "")
     return None if wanted == OFF else _load(wanted)
+
+
+@contextmanager
+def reference_engine() -> Iterator[None]:
+    """Open bundles in ONNX Runtime within a block: what is made of their vectors is for all machines."""
+    before = _REFERENCE.set(True)
+    try:
+        yield
+    finally:
+        _REFERENCE.reset(before)
 
 
 def kernel_version() -> str | None:

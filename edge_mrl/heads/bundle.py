@@ -47,6 +47,7 @@ from edge_mrl.codes import Packing
 from edge_mrl.encode import Encoder, encode_vector, verify
 from edge_mrl.errors import BundleError, UsageError
 from edge_mrl.machine import sync_path
+from edge_mrl.native import reference_engine
 
 __all__ = ["NewHead", "place_for_head", "with_head"]
 
@@ -208,7 +209,7 @@ def _write_manifest(folder: Path, manifest: Manifest) -> Manifest:
 def _write_golden(folder: Path, matrix: Float) -> None:
     """Give the golden texts the codes that this machine computes, after comparing them with the head."""
     golden = json.loads((folder / GOLDEN).read_bytes())
-    with Encoder.open(folder, untried=True) as encoder:
+    with reference_engine(), Encoder.open(folder, untried=True) as encoder:
         manifest = encoder.manifest
         for entry in golden["texts"]:
             encoding = encoder.encode([entry["text"]], kind=entry["kind"])

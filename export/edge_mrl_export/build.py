@@ -44,6 +44,7 @@ from edge_mrl.bundle import (
 from edge_mrl.codes import Packing
 from edge_mrl.encode import Encoder, Verification, verify
 from edge_mrl.errors import GateError
+from edge_mrl.native import reference_engine
 from edge_mrl_export.bundle import (
     GATES,
     GOLDEN_TEXTS,
@@ -364,7 +365,7 @@ def _measure(plan: _Plan, folder: Path, manifest: Manifest, clock: _Clock) -> _M
     clock.stage("run source model")
     reference = plan.source.encode(sample, kind="document", max_tokens=manifest.max_tokens)
     clock.stage("measure bundle", len(sample))
-    with Encoder.open(folder, untried=True) as encoder:
+    with reference_engine(), Encoder.open(folder, untried=True) as encoder:
         _check_ids(encoder, plan.source, plan.vocabulary, sample)
         head = read_head(folder, encoder.manifest)
         fidelity = measure(encoder, sample, reference, head=head, advance=clock.advance)
@@ -403,7 +404,7 @@ def _complete(
     """Write golden vectors, report and final manifest; then verify the bundle as a device does."""
     vocabulary, head, fidelity = plan.vocabulary, plan.head, measured.fidelity
     clock.stage("golden vectors and report")
-    with Encoder.open(folder, untried=True) as encoder:
+    with reference_engine(), Encoder.open(folder, untried=True) as encoder:
         same = set(vocabulary.unchanged([text for _, text in GOLDEN_TEXTS]))
         texts = tuple(pair for pair in GOLDEN_TEXTS if pair[1] in same)
         write_json(golden_vectors(encoder, plan.source, texts), folder / GOLDEN)

@@ -46,7 +46,7 @@ def test_store_page(folder: Path) -> None:
         instead={"python -m pip install": "it is installed"},
         given={"read_key": lambda: bytes.fromhex((folder / "home/.edge-mrl-key").read_text())},
     )
-    assert page.run() == 9
+    assert page.run() == 10
 
 
 def watch() -> None:

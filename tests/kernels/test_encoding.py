@@ -9,15 +9,18 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edge_mrl import native
+from edge_mrl.bundle import read_head
 from edge_mrl.encode import Encoder, verify
 from edge_mrl.encode.verification import cosines
 from edge_mrl.errors import EncoderError, UsageError
-from tests.support.bundles import TINY, TINY_COARSE, TINY_STATIC
+from edge_mrl.heads.bundle import _write_golden
+from tests.support.bundles import TINY, TINY_COARSE, TINY_STATIC, copy_bundle
 
 pytestmark = pytest.mark.test
 
@@ -194,3 +197,31 @@ def test_wrong_weights_are_noticed(installed: Path, monkeypatch: pytest.MonkeyPa
         kernels.open(graph, {"model.onnx.data": wrong}).encode(rows)[1], np.float32
     )
     assert cosines(sound.reshape(30, -1), other.reshape(30, -1)).min() < SAME_GRAPH
+
+
+@pytest.mark.usefixtures("installed")
+def test_vectors_for_all_machines_are_those_of_onnx_runtime() -> None:
+    with Encoder.open(TINY) as encoder:
+        assert encoder.engine.startswith("kernels ")
+    with native.reference_engine(), Encoder.open(TINY) as encoder:
+        assert encoder.engine == "onnxruntime"
+    with Encoder.open(TINY) as encoder:
+        assert encoder.engine.startswith("kernels ")
+
+
+@pytest.mark.usefixtures("installed")
+def test_golden_vectors_of_an_adapted_bundle_are_those_of_onnx_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    plain = Encoder.open.__func__
+
+    def noting(kind: type[Encoder], *args: Any, **options: Any) -> Encoder:
+        encoder: Encoder = plain(kind, *args, **options)
+        opened.append(encoder.engine)
+        return encoder
+
+    monkeypatch.setattr(Encoder, "open", classmethod(noting))
+    bundle = copy_bundle(tmp_path / "bundle")
+    _write_golden(bundle, read_head(bundle))
+    assert opened == ["onnxruntime"]
