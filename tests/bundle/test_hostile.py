@@ -91,7 +91,7 @@ def test_graph_without_the_check_reads_what_it_names(
 ) -> None:
     """The files above are worth refusing: such a graph gives its weights away as vectors."""
     give_graph(bundle, leaking(GOOD), SECRET.tobytes())
-    monkeypatch.setattr("edge_mrl.encode.graph_session._check_outputs", lambda _: None)
+    monkeypatch.setattr("edge_mrl.encode.graph_session.check_outputs", lambda _: None)
     with Encoder.open(bundle, untried=True) as encoder:
         full = encoder.encode(["a"]).full
     assert full is not None

@@ -462,7 +462,7 @@ def as_nobody(code: str) -> subprocess.CompletedProcess[str]:
 
     # Everything is imported as root, and the rest is done as a user who may only read.
     script = (
-        "import os, numpy, edge_mrl.cli, edge_mrl.index, onnxruntime, tokenizers\n"
+        "import os, numpy, edge_mrl.cli, edge_mrl.index.facade, onnxruntime, tokenizers\n"
         "import edge_mrl.encode.encoder\n"
         f"import edge_mrl.cli.search, urllib.parse\nos.setgid(65534); os.setuid(65534)\n{code}"
     )

@@ -39,6 +39,7 @@ TESTS = (
     "encode/test_encoder",
     "encode/test_passages",
     "encode/test_static",
+    "index/test_index",
     "ingest/test_ingest",
     "machine/test_facts",
     "search/test_answers",
@@ -52,7 +53,6 @@ TESTS = (
     "store/test_keywords",
     "store/test_store",
     "test_documents",
-    "test_index",
     "test_metadata",
 )
 #: As they are, but minutes long: they kill commands and start them again.
