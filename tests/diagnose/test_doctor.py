@@ -205,6 +205,7 @@ VERIFIED = {
     "files": 4,
     "texts": 30,
     "source_cosine_mean": 0.9991,
+    "engine": "onnxruntime",
 }
 HEALTH: dict[str, Any] = {"problems": [], "documents": 1234, "bundle_problem": None}
 GOOD: dict[str, Any] = {
@@ -244,6 +245,15 @@ def test_figures_are_medians_of_rounds_in_turn(
     assert said[0] == "machine"
     assert said[-1] == "comparing vectors"
     assert "embedding took 50 MB" in only(f for f in found.findings if f.subject == "memory").text
+
+
+def test_native_kernels_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    Steps(monkeypatch, **{**GOOD, "verify": {**VERIFIED, "engine": "kernels avx2"}})
+    found = diagnose(Subjects(bundle=TINY))
+    assert (
+        "run by the native kernels avx2"
+        in only(f for f in found.findings if f.subject == "bundle" and f.level == "good").text
+    )
 
 
 def test_bundle_that_fails_its_check_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
