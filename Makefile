@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := true
 
-.PHONY: help demo check test nightly lint types quick arm android pythons faults docs bench clean \
+.PHONY: help demo check parts test nightly lint types quick arm android pythons faults docs bench clean \
 	bench-quality bench-encoder bench-store bench-codes bench-search bench-sync bench-arm
 
 help: ## Show this help
@@ -38,7 +38,10 @@ demo: $(INSTALLED) ## Real weights to a verified bundle, a real corpus to offlin
 
 check: $(INSTALLED) lint types quick ## On each save: lint, types and quick tests, under two minutes
 
-test: $(INSTALLED) lint types ## Before each merge, as CI does: lint, types, quick tests and tests of a second or more
+parts: $(INSTALLED)  # of the Android build, which its tests need: 400 MB, once; without, they are skipped
+	$(BIN)/python -m android_demo.tools.toolchain
+
+test: $(INSTALLED) parts lint types ## Before each merge, as CI does: lint, types, quick tests and tests of a second or more
 	$(PYTEST) $(PARALLEL) -m "not nightly"
 
 nightly: $(INSTALLED) lint types ## Where there is time: all tests, with 200 kills, 200 schedules of faults and every Python

@@ -18,7 +18,7 @@ import pdoc.render
 import edge_mrl
 
 #: No part of what a program imports: the command line, and the helpers of the faces.
-INNER = {"__main__", "_version", "cli", "lazy"}
+INNER = {"__main__", "_version", "cli", "lazy", "native"}
 
 
 def faces() -> list[ModuleType]:

@@ -1,4 +1,9 @@
-"""The parts of the build, fetched once, each compared with its hash in pins.toml."""
+"""The parts of the build, fetched once, each compared with its hash in pins.toml.
+
+    python -m android_demo.tools.toolchain    # fetches what the tests before each merge need
+
+Tests fetch what they lack, too. But there the time counts as a test's.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +11,16 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from filelock import FileLock
 
-__all__ = ["COMPILER", "LIBRARIES", "UnavailableError", "cache", "part", "parts", "pinned"]
+__all__ = ["COMPILER", "LIBRARIES", "UnavailableError", "cache", "fetch", "part", "parts", "pinned"]
 
 #: What the Kotlin compiler runs with.
 COMPILER = (
@@ -28,6 +35,10 @@ COMPILER = (
 #: What the core runs with on a desktop.
 LIBRARIES = ("stdlib", "onnxruntime", "sqlite", "slf4j")
 FETCH_TIMEOUT_S = 300
+#: Parts that are fetched at the same time.
+FETCHERS = 4
+#: What only the tests of the screens need, by night: 400 MB.
+NIGHTLY = ("screens-", "framework")
 PINS = Path(__file__).with_name("pins.toml")
 
 
@@ -66,6 +77,18 @@ def part(name: str) -> Path:
                     fetched = _fetch(f"{pin['artifact']}:{kind}", Path(folder))
                 _check(fetched, pin["sha256"]).replace(target)
     return target
+
+
+def fetch() -> int:
+    """Fetch all parts that the tests before each merge need; returns how many there are.
+
+    Raises:
+        UnavailableError: A part cannot be fetched.
+    """
+    names = [name for name in pinned("") if not name.startswith(NIGHTLY)]
+    part(names[0])  # with Maven's own plugin, which then is there for the others
+    with ThreadPoolExecutor(FETCHERS) as threads:
+        return len(list(threads.map(part, names)))
 
 
 def _fetch(artifact: str, folder: Path) -> Path:
@@ -127,3 +150,10 @@ def cache() -> Path:
     folder = Path(base) / "edge-mrl" / "android"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+if __name__ == "__main__":
+    try:
+        print(f"{fetch()} parts of the Android build in {cache()}")
+    except UnavailableError as error:
+        print(f"no Android build here: {error}", file=sys.stderr)
