@@ -234,13 +234,14 @@ def test_version_that_changes_its_name_is_noticed(
 
 @pytest.mark.test
 @pytest.mark.parametrize("first", ["A", "B"])
-def test_what_a_former_name_wrote_comes_back_where_no_offers_are_taken(
+def test_what_a_former_name_wrote_is_claimed_where_the_server_takes_no_offers_yet(
     fleet: Fleet, first: str
 ) -> None:
-    """The server has no new epoch: it goes under the present name, and all agree on that."""
+    """Who has it under the former name would keep that, if it came back under the present one."""
     before = lose_what_a_former_name_wrote(fleet, "removed")
     fleet.sync(first, first)
     assert_nothing_is_lost(fleet, before)
+    assert fleet.held() == before
 
 
 def spoil(fleet: Fleet, statement: str) -> None:

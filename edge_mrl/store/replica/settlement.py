@@ -255,6 +255,15 @@ class Rules:
         offered = self.offers is not None and version.stamp <= self.offers
         return version.device if offered or version.device not in self.own else self.device
 
+    def would_rename(self, version: Version) -> bool:
+        """Whether this version would go under another name than its own, which a claim may prevent.
+
+        A device that has it under the former name may keep that for ever.
+        """
+        return (
+            not self.claimed and self.offers is not None and self.writer(version) != version.device
+        )
+
 
 def lose_or_offer(
     connection: sqlite3.Connection,
@@ -273,14 +282,14 @@ def lose_or_offer(
     Returns:
         How many were queued, ids of those that were given up, and versions to be claimed.
     """
-    mine = {name for name, one in lost.items() if one.version.device in rules.own}
-    others = [name for name in lost if name not in mine]
-    if rules.offers is None:
-        others = []
-    sendable = _sendable(connection, others, rules.keep_full)
-    sendable |= {name for name in others if lost[name].deleted}
+    own = {name for name, one in lost.items() if one.version.device in rules.own}
+    former = {name for name in own if rules.would_rename(lost[name].version)}
+    others = [] if rules.offers is None else [name for name in lost if name not in own]
+    sendable = _sendable(connection, [*others, *former], rules.keep_full)
+    sendable |= {name for name in (*others, *former) if lost[name].deleted}
     limit = rules.offers or 0
-    queued = mine | {name for name in sendable if lost[name].version.stamp <= limit}
+    queued = own - (former & sendable)
+    queued |= {name for name in sendable if lost[name].version.stamp <= limit}
     claims = [] if rules.claimed else sorted(sendable - queued)
     given_up = [name for name in others if name not in queued and name not in claims]
     versions, rows = {}, []
