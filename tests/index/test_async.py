@@ -12,6 +12,8 @@ from edge_mrl import AsyncIndex, Document, NoStoreError, UsageError
 from tests.index.test_index import make_documents
 from tests.support.bundles import TINY
 
+pytestmark = pytest.mark.test
+
 
 def test_everything_can_be_awaited(tmp_path: Path) -> None:
     async def run() -> None:

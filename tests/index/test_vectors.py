@@ -13,6 +13,8 @@ from tests.index.test_index import make_documents
 from tests.support.bundles import TINY, TINY_COARSE, copy_bundle, keep_codes_as
 from tests.support.stores import PACKINGS, levels, packing
 
+pytestmark = pytest.mark.test
+
 
 @pytest.fixture
 def index(tmp_path: Path) -> Index:
