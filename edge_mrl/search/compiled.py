@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from edge_mrl.codes import Packing
     from edge_mrl.store import CodeTable
 
-__all__ = ["closest", "fill_distances", "scorer_of"]
+__all__ = ["TIES", "closest", "fill_distances", "scorer_of"]
 
 #: Bits that a kernel multiplies as they are, by kind of code.
 _BITS = {"int8": 8, "int4": 4}
-#: Rows that are passed on at most, in widths.
+#: Candidates are at most this many times the width, however many rows have the same distance: if all
+#: codes are equal, not every row may become a candidate.
 TIES = 3
 
 

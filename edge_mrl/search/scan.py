@@ -15,6 +15,7 @@ from edge_mrl.codes import INT8
 from edge_mrl.errors import UsageError
 from edge_mrl.machine import require_room_for_products
 from edge_mrl.search import compiled
+from edge_mrl.search.compiled import TIES
 from edge_mrl.search.funnel import DEFAULT_WIDTH, WORD_DIMS, Funnel
 
 if TYPE_CHECKING:
@@ -36,9 +37,6 @@ CHUNK_VALUES = 2**21
 #: of them may count where their sum could be larger.
 MOST_BYTE, MOST_BYTE_WORDS = 254, 4
 MOST_BEFORE_LAST = MOST_BYTE - WORD_DIMS
-#: Candidates are at most this many times the width, however many rows have the same distance: if all
-#: codes are equal, not every row may become a candidate.
-TIES = 3
 
 
 @dataclass(frozen=True, slots=True)

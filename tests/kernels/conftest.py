@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from edge_mrl import native
+from edge_mrl.errors import UsageError
 from tests.kernels.support import build_package
+
+KERNELS = ("plain", "avx2", "avx512vnni")
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +30,15 @@ def installed(package: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     native._load.cache_clear()
     for name in [name for name in sys.modules if name.split(".")[0] == "edge_mrl_kernels"]:
         del sys.modules[name]
+
+
+@pytest.fixture(params=KERNELS)
+def kernel(request: pytest.FixtureRequest, installed: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The kernels of each name that this processor can run."""
+    name: str = request.param
+    monkeypatch.setenv(native.KERNEL_VARIABLE, name)
+    try:
+        assert native.kernels() is not None
+    except UsageError as error:
+        pytest.skip(str(error))
+    return name

@@ -29,7 +29,6 @@ pytestmark = pytest.mark.test
 SAME_GRAPH = 0.99999
 #: Share of equal codes: a value in the middle between two codes may become either.
 SAME_CODES = 0.98
-KERNELS = ("plain", "avx2", "avx512vnni")
 TEXTS = [
     "",
     "the cat",
@@ -39,18 +38,6 @@ TEXTS = [
     "a",
     *(" ".join(["water", "trees", "sleeps", "12"][: n % 5] * (n % 7)) for n in range(30)),
 ]
-
-
-@pytest.fixture(params=KERNELS)
-def kernel(request: pytest.FixtureRequest, installed: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The kernels of each name that this processor can run."""
-    name: str = request.param
-    monkeypatch.setenv(native.KERNEL_VARIABLE, name)
-    try:
-        assert native.kernels() is not None
-    except UsageError as error:
-        pytest.skip(str(error))
-    return name
 
 
 def encoded(bundle: Path, texts: list[str] = TEXTS) -> tuple[bytes, bytes]:

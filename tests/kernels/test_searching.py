@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from edge_mrl import native
 from edge_mrl.codes import INT8, Scorer
-from edge_mrl.errors import UsageError
 from edge_mrl.search import compiled, scan
 from edge_mrl.search.funnel import Funnel
 from edge_mrl.search.scan import Match, nearest
@@ -21,21 +20,9 @@ from tests.support.stores import packing
 
 pytestmark = pytest.mark.test
 
-KERNELS = ("plain", "avx2", "avx512vnni")
 DIMS = (3, 63, 64, 65, 128, 200, 255, 256, 257, 384)
 KINDS = ("int8", "int4", "2bit", "1bit")
 ROWS = 700
-
-
-@pytest.fixture(params=KERNELS)
-def kernel(request: pytest.FixtureRequest, installed: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    name: str = request.param
-    monkeypatch.setenv(native.KERNEL_VARIABLE, name)
-    try:
-        assert native.kernels() is not None
-    except UsageError as error:
-        pytest.skip(str(error))
-    return name
 
 
 def both_ways(monkeypatch: pytest.MonkeyPatch, kernel: str, **search: Any) -> list[list[Match]]:
