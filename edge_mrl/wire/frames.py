@@ -261,7 +261,7 @@ def digest(data: bytes) -> str:
     return f"sha-256=:{base64.b64encode(hashlib.sha256(data).digest()).decode()}:"
 
 
-def matches_digest(data: bytes, value: str | None) -> bool:
+def matches_digest(data: bytes | bytearray, value: str | None) -> bool:
     """Whether a digest header belongs to these bytes; digests of other algorithms are ignored."""
     for part in (value or "").split(","):
         name, _, rest = part.strip().partition("=")

@@ -257,14 +257,14 @@ class Service:
             raise Refusal(400, "malformed", f"content type {kind[:80]!r}: expected {CONTENT_TYPE}")
         who = of(request.state.principal)
         add = held(request).enter_context(self.in_flight.hold(who.group))
-        body = await Reading(self.settings.body_timeout_s, add).read(request, most)
+        body = await Reading(self.settings.body_timeout_s, add).read(request, most, most_header)
         given = request.headers.get("content-digest")
-        add((copies - 1) * len(body) + cost_of_json(json_of_frame(body, most_header)))
+        add((copies - 1) * len(body) + cost_of_json(json_of_frame(body)))
 
         def decode() -> T:
             check_digest(body, given)
             try:
-                return read(decode_message(body))
+                return read(decode_message(memoryview(body)))
             except WireError as error:
                 raise Refusal(400, "malformed", str(error)) from error
 
@@ -282,7 +282,7 @@ class Service:
             Refusal: The body is too large, too slow, or not what its digest says.
         """
         add = held(request).enter_context(self.in_flight.hold(STRANGERS))
-        data = await Reading(self.settings.body_timeout_s, add).read(request, most)
+        data = bytes(await Reading(self.settings.body_timeout_s, add).read(request, most))
         if data or not optional:
             check_digest(data, request.headers.get("content-digest"))
         return data

@@ -35,12 +35,14 @@ class Reading:
         self._silence_s = silence_s
         self._add = add
 
-    async def read(self, request: Request, most: int) -> bytes:
+    async def read(self, request: Request, most: int, most_json: int | None = None) -> bytearray:
         """The whole body.
 
         Args:
             request: The request.
             most: Bytes that it may have.
+            most_json: Bytes that the JSON of a frame may have: one that says that it has more is not
+                kept in memory. None for bodies that are no frames.
 
         Raises:
             Refusal: The body is too large or too slow, or too much is in memory already.
@@ -49,7 +51,7 @@ class Reading:
         if size > most:
             raise _too_large(size, most)
         self._add(size)
-        data = bytearray()
+        data, count, refused = bytearray(), 0, None
         loop, chunks = asyncio.get_running_loop(), request.stream().__aiter__()
         deadline = loop.time() + _PATIENCE * self._silence_s
         try:
@@ -57,17 +59,24 @@ class Reading:
                 async with asyncio.timeout(min(self._silence_s, deadline - loop.time())):
                     chunk = await anext(chunks, None)
                 if chunk is None:
-                    return bytes(data)
-                if len(data) + len(chunk) > most:
-                    raise _too_large(len(data) + len(chunk), most)
-                data += chunk
-                if len(data) > size:
-                    self._add(len(data) - size)
-                    size = len(data)
+                    break
+                count += len(chunk)
+                if count > most:
+                    raise _too_large(count, most)
+                if count > size:
+                    self._add(count - size)
+                    size = count
+                # Of what is refused, the rest is read, so that the answer arrives, and thrown away.
+                if refused is None:
+                    data += chunk
+                    refused = _too_much_json(data, size, most_json)
         except TimeoutError as error:
             raise Refusal(408, "timeout", "the body came too slowly") from error
         except ClientDisconnect as error:
             raise Refusal(400, "malformed", "the body ended early") from error
+        if refused is not None:
+            raise refused
+        return data
 
 
 async def discard(request: Request) -> bool:
@@ -88,27 +97,33 @@ async def discard(request: Request) -> bool:
     return True
 
 
-def json_of_frame(body: bytes, most: int) -> memoryview:
-    """The JSON of a frame, not parsed; empty where the frame is none.
-
-    Args:
-        body: A frame, whether it is valid or not.
-        most: Bytes that the JSON may have.
-
-    Raises:
-        Refusal: It has more.
-    """
+def json_of_frame(body: bytearray) -> memoryview:
+    """The JSON of a frame, not parsed; empty where the frame is none."""
     if len(body) < _LENGTH.size:
         return memoryview(b"")
     (size,) = _LENGTH.unpack_from(body)
-    if most < size <= len(body) - _LENGTH.size:
-        raise Refusal(
-            413, "too_large", f"a frame's header of {size} bytes, expected at most {most}"
-        )
     return memoryview(body)[_LENGTH.size : _LENGTH.size + size]
 
 
-def check_digest(body: bytes, given: str | None) -> None:
+def _too_much_json(data: bytearray, size: int, most: int | None) -> Refusal | None:
+    """The refusal of a frame's beginning that says that its JSON is too long; the beginning is dropped.
+
+    Args:
+        data: What has come of the body.
+        size: Bytes that the body is said to have, or has.
+        most: Bytes that the JSON may have; None for bodies that are no frames.
+    """
+    if most is None or len(data) < _LENGTH.size:
+        return None
+    (length,) = _LENGTH.unpack_from(data)
+    room = _LENGTH.size + most
+    if length <= most or (length > size - _LENGTH.size and len(data) <= room):
+        return None
+    data.clear()
+    return Refusal(413, "too_large", f"a frame's header of {length} bytes, expected at most {most}")
+
+
+def check_digest(body: bytes | bytearray, given: str | None) -> None:
     """Compare a body with its digest.
 
     Raises:
