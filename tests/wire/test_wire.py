@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from typing import Any
 
@@ -23,19 +22,21 @@ from edge_mrl.wire.frames import (
     encode_message,
     matches_digest,
 )
+from tests.wire.cases import (
+    STAMP,
+    UNSTORABLE,
+    WRONG_FRAMES,
+    WRONG_ITEMS,
+    frame,
+    frame_of,
+    unstorable_frame,
+)
 
 NONE = np.empty((0, 3), np.float16)
-STAMP = "0192f3a4b5c60001"
-
-
-def frame(header: Any, payload: bytes = b"") -> bytes:
-    data = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return struct.pack("<I", len(data)) + data + payload
 
 
 def items(*rows: dict[str, Any], vectors: int = 0) -> list[Item]:
-    header = {"dtype": "float16", "dim": 3, "items": list(rows)}
-    return decode_items(decode_message(frame(header, bytes(6 * vectors))))
+    return decode_items(decode_message(frame_of(*rows, vectors=vectors)))
 
 
 def test_frame_bytes_are_as_specified() -> None:
@@ -116,76 +117,24 @@ def test_any_json_is_items_or_an_error(value: Any) -> None:
             continue
 
 
-@pytest.mark.parametrize(
-    ("row", "said"),
-    [
-        ({"v": STAMP}, "id"),
-        ({"id": "", "v": STAMP}, "id"),
-        ({"id": "a\0", "v": STAMP}, "id"),
-        ({"id": "\ud800", "v": STAMP}, "lone surrogate"),
-        ({"id": "é" * 257, "v": STAMP}, "514 bytes"),
-        ({"id": "a"}, "stamp"),
-        ({"id": "a", "v": "0192F3A4B5C60001"}, "stamp"),
-        ({"id": "a", "v": "0" * 16}, "out of range"),
-        ({"id": "a", "v": "f" * 16}, "out of range"),
-        ({"id": "a", "v": STAMP, "n": -1}, "n:"),
-        ({"id": "a", "v": STAMP, "n": True}, "n:"),
-        ({"id": "a", "v": STAMP, "n": 2}, "2 vectors"),
-        ({"id": "a", "v": STAMP, "del": True, "n": 1}, "deletion"),
-        ({"id": "a", "v": STAMP, "del": 1}, "del"),
-        ({"id": "a", "v": STAMP, "n": 1, "text": "x"}, "spans"),
-        ({"id": "a", "v": STAMP, "n": 1, "text": "x", "spans": [0, 2]}, "spans"),
-        ({"id": "a", "v": STAMP, "n": 1, "spans": [0, 0]}, "no spans without text"),
-        ({"id": "a", "v": STAMP, "n": 1, "meta": []}, "meta"),
-        ({"id": "a", "v": STAMP, "n": 1, "extra": 1}, "unknown key 'extra'"),
-        ({"id": "a", "v": STAMP, "n": 0}, "frame 1"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("row", "said"), WRONG_ITEMS)
 def test_wrong_item_says_what(row: dict[str, Any], said: str) -> None:
     with pytest.raises(WireError, match=said):
         items(row, vectors=1)
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ('"text": "\\ud800", "spans": [0, 1]', "lone surrogate"),
-        ('"meta": {"x": 1e999}', "finite"),
-        ('"meta": {"x": 1' + "0" * 309 + "}", "64 bits"),
-        ('"meta": {"x": "a\\u0000"}', "NUL"),
-        ('"meta": {"x": "\\ud800"}', "lone surrogate"),
-        ('"meta": {"x": ' + "[" * 20 + "]" * 20 + "}", "16 levels"),
-        ('"meta": {"' + "K" * 100_000 + '": 0}', "512 bytes"),
-    ],
-)
+@pytest.mark.parametrize(("content", "said"), UNSTORABLE)
 def test_what_cannot_be_stored_is_named_in_its_item_and_the_others_are_read(
     content: str, said: str
 ) -> None:
-    rows = f'{{"id": "a", "v": "{STAMP}", "n": 1, {content}}}, {{"id": "b", "v": "{STAMP}"}}'
-    header = f'{{"dtype": "float16", "dim": 2, "items": [{rows}]}}'.encode()
-    wrong, right = decode_items(decode_message(frame(header) + b"\0" * 4))
+    wrong, right = decode_items(decode_message(unstorable_frame(content)))
     assert (wrong.id, right.id, len(wrong.vectors)) == ("a", "b", 1)
     assert (wrong.text, wrong.metadata, list(wrong.spans)) == (None, None, [])
     assert said in str(wrong.problem)
     assert right.problem is None
 
 
-@pytest.mark.parametrize(
-    ("data", "said"),
-    [
-        (b"\1\0", "at least 4"),
-        (struct.pack("<I", 2**32 - 1) + b"{}", "only 2"),
-        (frame(b"[]"), "object"),
-        (frame(b"{"), "is not JSON"),
-        (frame(b'{"x": NaN}'), "is not JSON"),
-        (frame(b"[" * 100_000), "is not JSON"),
-        (frame({"dim": 3}), "dtype"),
-        (frame({"dtype": "float64", "dim": 3}), "dtype"),
-        (frame({"dtype": "int8", "dim": 0}), "dim"),
-        (frame({"dtype": "int8", "dim": 3.0}), "dim"),
-        (frame({"dtype": "int8", "dim": 3}, b"1234"), "multiple of 3"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("data", "said"), WRONG_FRAMES)
 def test_wrong_frame_says_what(data: bytes, said: str) -> None:
     with pytest.raises(WireError, match=said):
         decode_message(data)

@@ -15,8 +15,17 @@ public class JsonException(message: String) : IllegalArgumentException(message)
 public object Json {
     private const val DEEPEST = 200
 
+    /** About what Python's own limit of recursion lets through. */
+    private const val DEEPEST_MESSAGE = 950
+
     /** Parses one value. @throws JsonException if the text is not JSON, or nested too deeply. */
-    public fun parse(text: String): Any? = Reader(text).document()
+    public fun parse(text: String): Any? = Reader(text, DEEPEST, repeated = false).document()
+
+    /**
+     * Parses one value as Python's `json` does: of a name that an object has twice the last value counts. For
+     * messages, of which two programs must read the same.
+     */
+    internal fun parseMessage(text: String): Any? = Reader(text, DEEPEST_MESSAGE, repeated = true).document()
 
     /** Writes a value with `,` and `:` alone between its parts; text stays as it is, but for `"`, `\` and controls. */
     public fun write(value: Any?): String = StringBuilder().also { put(it, value) }.toString()
@@ -60,7 +69,7 @@ public object Json {
         out.append('"')
     }
 
-    private class Reader(private val text: String) {
+    private class Reader(private val text: String, private val deepest: Int, private val repeated: Boolean) {
         private var at = 0
 
         fun document(): Any? {
@@ -82,7 +91,7 @@ public object Json {
         }
 
         private fun value(depth: Int): Any? {
-            if (depth > DEEPEST) fail("nested more than $DEEPEST times")
+            if (depth > deepest) fail("nested more than $deepest times")
             blank()
             if (at >= text.length) fail("the text ends too early")
             return when (text[at]) {
@@ -110,7 +119,7 @@ public object Json {
             while (true) {
                 blank()
                 val name = string()
-                if (name in found) fail("an object has a name twice")
+                if (!repeated && name in found) fail("an object has a name twice")
                 blank()
                 take(':')
                 found[name] = value(depth + 1)

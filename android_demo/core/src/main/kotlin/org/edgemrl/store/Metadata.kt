@@ -10,6 +10,8 @@ import org.edgemrl.json.Json
 import org.edgemrl.json.JsonException
 import org.edgemrl.shorten
 import org.edgemrl.textProblem
+import org.edgemrl.wire.messageJson
+import org.edgemrl.wire.quote
 
 private const val MAX_METADATA_BYTES = 1 shl 18
 private const val MAX_LEVELS = 16
@@ -32,7 +34,7 @@ internal fun metadataProblem(metadata: Map<*, *>): String? {
     val walk = MetadataWalk()
     val problem = walk.visit(metadata, "", 0, 2)
     if (problem != null) return problem.takeIf { it.isNotEmpty() } ?: tooLarge()
-    if (walk.values > 0 && Json.write(metadata).toByteArray(Charsets.UTF_8).size > MAX_METADATA_BYTES) return tooLarge()
+    if (walk.values > 0 && messageJson(metadata).toByteArray(Charsets.UTF_8).size > MAX_METADATA_BYTES) return tooLarge()
     return null
 }
 
@@ -141,22 +143,6 @@ internal fun pythonJson(out: StringBuilder, value: Any?) {
         }
         else -> out.append(value)
     }
-}
-
-private fun quote(out: StringBuilder, text: String) {
-    out.append('"')
-    for (c in text) {
-        when (c) {
-            '"', '\\' -> out.append('\\').append(c)
-            '\n' -> out.append("\\n")
-            '\r' -> out.append("\\r")
-            '\t' -> out.append("\\t")
-            '\b' -> out.append("\\b")
-            '\u000c' -> out.append("\\f")
-            else -> if (c < ' ') out.append("\\u").append(c.code.toString(16).padStart(4, '0')) else out.append(c)
-        }
-    }
-    out.append('"')
 }
 
 /** A float as Python's `repr` writes it: the fewest digits that give it back. */

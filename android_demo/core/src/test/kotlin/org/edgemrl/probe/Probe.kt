@@ -9,7 +9,7 @@ internal typealias Command = (Map<String, Any?>) -> Any?
 /** Every command, by name. Each area of the core has a file of its own with a map like this one. */
 private val commands: Map<String, Command> = mapOf<String, Command>(
     "echo" to { arguments -> arguments["value"] },
-) + bundleCommands + encodeCommands + tokenCommands + codeCommands + storeCommands + searchCommands + indexCommands
+) + bundleCommands + encodeCommands + tokenCommands + codeCommands + storeCommands + searchCommands + indexCommands + wireCommands
 
 /**
  * The program that the tests in Python talk to: a line of JSON in, a line of JSON out.
