@@ -71,7 +71,7 @@ def _search(
         code=None if code is None else base64.b64encode(code.tobytes()).decode(),
         full=None if full is None else [float(x) for x in full],
         k=options.k, filter=options.filter, mode=options.mode, exact=options.exact,
-        width=options.width, stages=options.stages and str(options.stages),
+        width=options.width, stages=options.stages and str(options.stages), diversity=options.diversity,
     )  # fmt: skip
 
 
@@ -118,6 +118,38 @@ def _named(entry: Any, name: str) -> Any:
     from dataclasses import replace
 
     return replace(entry, document=replace(entry.document, id=name))
+
+
+@pytest.mark.parametrize("packing", PACKINGS, ids=lambda packing: packing.kind)
+def test_answers_that_differ(tmp_path: Path, kotlin: Probe, packing: Packing) -> None:
+    path = tmp_path / "s.db"
+    with python_store(path, binding_of(packing, DIM)) as python:
+        python.put(entries(29, 600, DIM, most=3))
+        theirs = KotlinStore(kotlin, path)
+        theirs("open")
+        code = _queries(2, DIM)[1]
+        plain = _compare(python, theirs, SearchOptions(), code)
+        orders = set()
+        for diversity in (0.05, 0.3, 0.7, 1.0):
+            for k in (1, 10, 80):
+                options = SearchOptions(k=k, diversity=diversity)
+                orders.add(tuple(_compare(python, theirs, options, code)[:10]))
+            filtered = SearchOptions(diversity=diversity, filter={"n": {"$lt": 9}}, exact=True)
+            _compare(python, theirs, filtered, code)
+        assert len(orders - {tuple(plain)}) >= 4
+        theirs("close")
+
+
+@pytest.mark.parametrize(
+    "options", [{"diversity": 1.5}, {"diversity": -0.1}, {"diversity": 0.5, "mode": "hybrid"}]
+)
+def test_diversity_is_refused_where_it_makes_no_sense(
+    kotlin: Probe, options: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError, match="diversity"):
+        SearchOptions(**options)
+    with pytest.raises(KotlinError, match="UsageException: diversity"):
+        kotlin("search.options", **options)
 
 
 @pytest.mark.parametrize("dim", [64, 255, 256, 320])

@@ -2,12 +2,19 @@ package org.edgemrl
 
 import java.io.Closeable
 import java.io.File
+import org.edgemrl.encode.BundleEncoder
+import org.edgemrl.encode.bindingOf
+import org.edgemrl.encode.manifestOf
+import org.edgemrl.encode.passageRule
 import org.edgemrl.search.Funnel
 import org.edgemrl.search.Mode
 import org.edgemrl.search.QueryVectors
 import org.edgemrl.search.Results
 import org.edgemrl.search.SearchOptions
+import org.edgemrl.search.queryOf
+import org.edgemrl.search.requireVectorMode
 import org.edgemrl.search.search
+import org.edgemrl.search.similar
 import org.edgemrl.search.tune
 import org.edgemrl.search.tuned
 import org.edgemrl.store.Binding
@@ -23,6 +30,9 @@ import org.edgemrl.store.textHash
 private const val BATCH_DOCUMENTS = 256
 private const val BATCH_CHARS = 100_000
 
+/** Damaged documents that an error names. */
+private const val MOST_NAMED = 5
+
 /** What an index needs of a bundle: texts to vectors. */
 public interface TextEncoder {
     /** The embedding space and the code of the vectors, how stores pack them, and the bundle's folder. */
@@ -30,6 +40,13 @@ public interface TextEncoder {
 
     /** A query's vectors; the bundle's prompt for queries is added. @throws EncoderException if it cannot be encoded. */
     public fun encodeQuery(text: String): QueryVectors
+
+    /**
+     * The code of a full vector of unit length: int8, `dim` elements.
+     *
+     * @throws UsageException if this encoder makes none.
+     */
+    public fun codeOf(full: FloatArray): ByteArray = throw UsageException("this encoder makes no codes of full vectors: search with a code")
 
     /**
      * Cuts documents into passages and embeds them.
@@ -75,7 +92,7 @@ public data class Stored(
  *
  * @property store the store itself, to put vectors that were computed elsewhere.
  */
-public class Index private constructor(public val store: Store, private val encoder: TextEncoder?) : Closeable {
+public class Index private constructor(public val store: Store, private val model: Model) : Closeable {
     /** The store's file. */
     public val path: File get() = store.path
 
@@ -114,20 +131,67 @@ public class Index private constructor(public val store: Store, private val enco
     /** The documents with these ids, by id; ids without a document are left out. */
     public fun get(ids: Iterable<String>): Map<String, Document> = store.get(ids)
 
+    /**
+     * Gives each document, with its text and metadata, in the order in which they were first put: one state of the
+     * store, one document at a time. Nothing may be written within [action].
+     *
+     * @param filter that of [SearchOptions]; an empty one gives all.
+     * @throws DamagedException if documents are not what was put; all others were given before.
+     */
+    public fun documents(filter: Map<String, Any?> = emptyMap(), action: (Document) -> Unit) {
+        val bad = ArrayList<String>()
+        store.reading { it.each(filter, { id -> bad.add(id) }, action) }
+        if (bad.isEmpty()) return
+        val named = bad.take(MOST_NAMED).joinToString { shorten(it) }
+        throw DamagedException("${bad.size} documents of $path are not what was stored, such as $named: put them again, or delete them")
+    }
+
     /** Counts documents and passages. */
     public fun count(): Counts = store.count()
 
     /**
      * Finds the documents that answer a query best. A document of several passages counts by its best one.
      *
-     * @param query in the user's words.
-     * @throws UsageException if the store cannot be searched that way.
+     * @param query in the user's words; the bundle's prompt for queries is added.
+     * @param words what is looked for among words, where that differs from the query, such as `ferr*` while
+     *   somebody types it.
+     * @throws UsageException if the store cannot be searched that way, or its bundle is not where it was.
+     * @throws BundleException if the bundle cannot be trusted or opened.
      */
-    public fun search(query: String, options: SearchOptions = SearchOptions()): Results {
-        if (options.mode == Mode.KEYWORD) return search(store, query, null, options)
-        val encoder = needEncoder()
-        return search(store, query, encoder.encodeQuery(query), options, encoder.binding.code)
+    public fun search(query: String, options: SearchOptions = SearchOptions(), words: String = query): Results {
+        if (options.mode == Mode.KEYWORD) return search(store, words, null, options)
+        val (vectors, code) = model.lend { it.encodeQuery(query) to it.binding.code }
+        return search(store, words, vectors, options, code)
     }
+
+    /**
+     * Finds the documents that are nearest to a vector. No model is loaded.
+     *
+     * @param vector a full vector of the store's embedding space: `fullDim` elements, of any length.
+     * @param options the mode is [Mode.VECTOR].
+     * @throws UsageException if it is no such vector.
+     */
+    public fun searchVector(vector: FloatArray, options: SearchOptions = SearchOptions()): Results {
+        requireVectorMode(options)
+        val binding = store.binding
+        return search(store, "", queryOf(vector, binding) { model.codeOf(it) }, options, binding.code)
+    }
+
+    /** Finds the documents that are nearest to a code, int8 with `dim` elements, see the other `searchVector`. */
+    public fun searchVector(code: ByteArray, options: SearchOptions = SearchOptions()): Results {
+        requireVectorMode(options)
+        return search(store, "", queryOf(code, store.binding), options)
+    }
+
+    /**
+     * Finds the documents that are most like one that is stored, which is left out. It is compared by the mean of
+     * its passages' vectors. No model is loaded.
+     *
+     * @param options the mode is [Mode.VECTOR].
+     * @throws UsageException if there is no such document, or it has no passages.
+     * @throws DamagedException if it is not what was stored.
+     */
+    public fun similar(id: String, options: SearchOptions = SearchOptions()): Results = similar(store, id, options)
 
     /** Ids of the documents that match a filter, sorted. */
     public fun select(filter: Map<String, Any?>): List<String> = store.reading { it.idsWhere(filter) }
@@ -143,10 +207,22 @@ public class Index private constructor(public val store: Store, private val enco
     /** Frees the space of deleted documents. */
     public fun compact(): Compaction = store.compact()
 
-    override fun close(): Unit = store.close()
+    /**
+     * Closes the bundle's encoder once no other thread uses it, and gives caches of codes back; what needs them next
+     * opens them again. For a phone that is low on memory.
+     */
+    public fun release() {
+        model.release()
+        releaseCaches()
+    }
 
-    private fun needEncoder(): TextEncoder =
-        encoder ?: throw UsageException("the index of $path was opened without its bundle: only words can be searched, and nothing put")
+    /** Gives caches of codes and of the database back; the next search reads them again. */
+    public fun releaseCaches(): Unit = store.releaseCaches()
+
+    override fun close() {
+        model.release()
+        store.close()
+    }
 
     private fun batches(documents: Iterable<Document>, put: (List<Document>) -> Unit) {
         val batch = LinkedHashMap<String, Document>()
@@ -199,7 +275,7 @@ public class Index private constructor(public val store: Store, private val enco
     private fun embed(documents: List<Document>, refused: MutableList<Refused>): List<Entry> {
         if (documents.isEmpty()) return emptyList()
         try {
-            return needEncoder().embed(documents, store.rule, store.keepFull != null)
+            return model.lend { it.embed(documents, store.rule, store.keepFull != null) }
         } catch (e: EncoderException) {
             if (documents.size == 1) {
                 refused.add(Refused(documents[0].id, e.message ?: "no reason"))
@@ -212,30 +288,70 @@ public class Index private constructor(public val store: Store, private val enco
 
     public companion object {
         /**
-         * Opens a store with its bundle; without one, only its words can be searched.
+         * Opens a store; if there is none and a bundle is given, makes it. The bundle's encoder is opened when it is
+         * first needed.
          *
-         * @throws NoStoreException if there is no store at this path.
+         * @param bundle the bundle's folder. Needed to make a store and, later, only if the bundle has moved: a
+         *   store remembers the absolute path and the path from the store's folder.
+         * @throws NoStoreException if there is no store, and no bundle is given.
+         * @throws UsageException if the store was made with other options.
+         * @throws BundleException if the bundle cannot be trusted or opened.
          * @throws BindingException if the store was made with another embedding space or code.
          */
-        public fun open(path: File, encoder: TextEncoder? = null): Index {
-            val store = Store.open(path)
-            var done = false
-            try {
-                if (encoder != null) store.require(encoder.binding)
-                done = true
-                return Index(store, encoder)
-            } finally {
-                if (!done) store.close()
+        public fun open(path: File, bundle: File? = null, opening: Opening = Opening()): Index {
+            if (bundle == null) return keeping(Store.open(path)) { store -> Index(store, Model(store, null, opening)).also { opening.check(store) } }
+            if (!bundle.isDirectory) throw UsageException("no bundle at $bundle: expected a folder made by `edge-mrl export`")
+            val binding = bindingOf(manifestOf(bundle), bundle)
+            val store = try {
+                Store.open(path)
+            } catch (_: NoStoreException) {
+                return make(path, opening, opening.encoder(bundle))
+            }
+            return keeping(store) {
+                store.require(binding)
+                opening.check(store)
+                Index(store, Model(store, null, opening))
             }
         }
 
         /**
-         * Opens a store; makes it if there is none.
+         * Opens a store with an encoder of one's own, which is not closed with the index.
+         *
+         * @throws NoStoreException if there is no store at this path.
+         * @throws BindingException if the store was made with another embedding space or code.
+         */
+        public fun open(path: File, encoder: TextEncoder): Index = keeping(Store.open(path)) { store ->
+            store.require(encoder.binding)
+            Index(store, Model(store, encoder, Opening()))
+        }
+
+        /**
+         * Opens a store with an encoder of one's own; makes it if there is none.
          *
          * @param rule how documents are split into passages, if the store is made now.
-         * @param keepFull how full vectors are kept, to rescore the best hits: `fp16`, `int8`, `until-synced`, or null.
+         * @param keepFull how full vectors are kept, see [Opening].
          */
-        public fun openOrCreate(path: File, encoder: TextEncoder, rule: PassageRule, keepFull: String? = null): Index =
-            Index(Store.create(path, encoder.binding, rule, keepFull), encoder)
+        public fun openOrCreate(path: File, encoder: TextEncoder, rule: PassageRule, keepFull: String? = null): Index {
+            val store = Store.create(path, encoder.binding, rule, keepFull)
+            return Index(store, Model(store, encoder, Opening()))
+        }
+
+        private fun make(path: File, opening: Opening, encoder: BundleEncoder): Index = keeping(encoder) {
+            val rule = passageRule(encoder.encoder, opening.maxTokens, opening.overlap)
+            keeping(Store.create(path, encoder.binding, rule, opening.keepFull)) { store ->
+                opening.check(store) // another process may have been first
+                Index(store, Model(store, null, opening).also { it.adopt(encoder) })
+            }
+        }
+
+        /** Runs a block with what was opened; closes it if the block throws. */
+        private inline fun <C : Closeable, T> keeping(opened: C, block: (C) -> T): T {
+            var done = false
+            try {
+                return block(opened).also { done = true }
+            } finally {
+                if (!done) opened.close()
+            }
+        }
     }
 }

@@ -34,7 +34,7 @@ internal class External(val name: String, val location: String, val offset: Long
  */
 internal fun readGraph(data: ByteArray, sizes: Map<String, Long>): List<External> {
     val reader = GraphReader(data, sizes)
-    reader.model(Span(0, data.size))
+    reader.model(Extent(0, data.size))
     val total = reader.externals.fold(0.0) { sum, one -> sum + one.length }
     val there = sizes.values.fold(0.0) { sum, size -> sum + size }
     if (total > MOST_READS * there) refuse("it reads ${total.toLong()} bytes of files that have ${there.toLong()}")
@@ -43,10 +43,10 @@ internal fun readGraph(data: ByteArray, sizes: Map<String, Long>): List<External
 
 private fun refuse(what: String): Nothing = throw GraphException("model.onnx cannot be opened: $what; export the model again")
 
-private class Span(val start: Int, val end: Int)
+private class Extent(val start: Int, val end: Int)
 
 /** A field's value: a number, or the span of its bytes. */
-private class Field(val number: Int, val value: Long, val span: Span?)
+private class Field(val number: Int, val value: Long, val span: Extent?)
 
 /** What a message may have: types of its fields by number, and those that are given once. */
 private class Shape(what: String, known: String, once: String = "") {
@@ -80,7 +80,7 @@ private class GraphReader(private val data: ByteArray, private val sizes: Map<St
     private var at = 0
 
     /** ModelProto. Training (20) and functions (25) are refused. */
-    fun model(span: Span) {
+    fun model(span: Extent) {
         var graphs = 0
         fields(span, MODEL) { field ->
             if (field.number == 7) {
@@ -92,11 +92,11 @@ private class GraphReader(private val data: ByteArray, private val sizes: Map<St
     }
 
     /** GraphProto. Sparse initializers (15) are refused. */
-    private fun graph(span: Span) = fields(span, GRAPHS) { field ->
+    private fun graph(span: Extent) = fields(span, GRAPHS) { field ->
         if (field.number == 1) node(field.span!!) else if (field.number == 5) tensor(field.span!!, depth == 0)
     }
 
-    private fun node(span: Span) {
+    private fun node(span: Extent) {
         if (++nodes > MOST_NODES) refuse("it has more than $MOST_NODES nodes")
         var kind = ""
         var domain = ""
@@ -114,7 +114,7 @@ private class GraphReader(private val data: ByteArray, private val sizes: Map<St
     }
 
     /** AttributeProto. Lists of graphs (11), sparse tensors (22, 23) and references (21) are refused. */
-    private fun attribute(span: Span) = fields(span, ATTRIBUTE) { field ->
+    private fun attribute(span: Extent) = fields(span, ATTRIBUTE) { field ->
         when (field.number) {
             5, 10 -> tensor(field.span!!, false)
             6 -> { // a branch of If; its weights are inside it
@@ -126,7 +126,7 @@ private class GraphReader(private val data: ByteArray, private val sizes: Map<St
     }
 
     /** TensorProto. Only a weight of the graph itself may lie in another file. */
-    private fun tensor(span: Span, weight: Boolean) {
+    private fun tensor(span: Extent, weight: Boolean) {
         var name = ""
         var type = 0L
         var external = false
@@ -147,7 +147,7 @@ private class GraphReader(private val data: ByteArray, private val sizes: Map<St
     }
 
     /** StringStringEntryProto of a tensor's external data. */
-    private fun entry(span: Span, entries: MutableMap<String, String>) {
+    private fun entry(span: Extent, entries: MutableMap<String, String>) {
         var key = ""
         var text = ""
         fields(span, ENTRY) { field -> if (field.number == 1) key = text(field) else text = text(field) }
@@ -182,7 +182,7 @@ private class GraphReader(private val data: ByteArray, private val sizes: Map<St
     }
 
     /** Gives each field of a message to a step; refuses what the message may not have. */
-    private inline fun fields(span: Span, shape: Shape, step: (Field) -> Unit) {
+    private inline fun fields(span: Extent, shape: Shape, step: (Field) -> Unit) {
         var seen = 0L
         var place = span.start
         while (place < span.end) {
@@ -203,7 +203,7 @@ private class GraphReader(private val data: ByteArray, private val sizes: Map<St
     private fun bytes(number: Int, wire: Int, end: Int, shape: Shape): Field {
         val size = if (wire == FIXED64) 8L else if (wire == FIXED32) 4L else varint(end)
         if (size < 0 || size > end - at) refuse("${shape.name} is cut short")
-        val span = Span(at, at + size.toInt())
+        val span = Extent(at, at + size.toInt())
         at = span.end
         return Field(number, 0, span)
     }

@@ -130,6 +130,12 @@ private fun isSpace(point: Int): Boolean = when (point) {
     else -> false
 }
 
+/** The texts of passages, whose places are in code points. */
+internal fun partsOf(text: String, spans: List<Span>): List<String> {
+    val points = pointsOf(text)
+    return spans.map { String(points, it.start, it.end - it.start) }
+}
+
 private fun pointsOf(text: String): IntArray {
     val found = IntArray(text.codePointCount(0, text.length))
     var at = 0

@@ -7,7 +7,6 @@ import org.edgemrl.codes.Scorer
 import org.edgemrl.codes.WORD_BITS
 import org.edgemrl.store.CodeTable
 import org.edgemrl.store.Gathered
-import org.edgemrl.store.Layout
 
 /** Up to this many times the width, all rows are scored. */
 private const val EXACT_BELOW = 4L
@@ -149,23 +148,9 @@ private fun highest(rows: IntArray, scores: DoubleArray, width: Long): IntArray 
 /** Cosines over the first dimensions of the levels of rows. */
 private fun prefixScores(query: ByteArray, table: CodeTable, rows: IntArray, dims: Int): DoubleArray {
     val scorer = Scorer(query.copyOf(dims), Packing())
-    val layout = table.layout
     val scores = DoubleArray(rows.size)
-    each(table, rows) { gathered, i, at ->
-        val stored = if (layout.stride > 0) gathered.bytes else planeBytes(gathered, layout, i)
-        val levels = layout.packing.unpack(stored, layout.dim, if (layout.stride > 0) i * layout.stride else 0)
-        scores[at] = scorer.cosine(levels)
-    }
+    each(table, rows) { gathered, i, at -> scores[at] = scorer.cosine(table.levels(gathered, i)) }
     return scores
-}
-
-/** The bytes of a code that is kept as planes, as the database holds them. */
-private fun planeBytes(gathered: Gathered, layout: Layout, row: Int): ByteArray {
-    val size = (layout.dim + 7) / 8
-    return ByteArray(layout.planes * size) {
-        val word = gathered.words[(it / size * layout.words + it % size / 8) * gathered.keys.size + row]
-        (word ushr 8 * (it % size % 8)).toByte()
-    }
 }
 
 private inline fun each(table: CodeTable, rows: IntArray, action: (Gathered, Int, Int) -> Unit) {

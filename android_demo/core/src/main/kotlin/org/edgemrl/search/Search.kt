@@ -36,6 +36,8 @@ public enum class Mode { VECTOR, KEYWORD, HYBRID }
  * @property exact score every code; by default only the rows that the 1-bit stage passes on.
  * @property width rows that the 1-bit stage passes on; null takes the store's own stages, or 5,000.
  * @property stages which codes are compared, and for how many rows; null takes the store's own.
+ * @property diversity from 0, the best documents, to 1: how much more a document counts that differs from those
+ *   above it (maximal marginal relevance). Needs mode [Mode.VECTOR].
  * @throws UsageException if a value is out of its range, or [width] and [stages] are both given.
  */
 public data class SearchOptions(
@@ -45,11 +47,14 @@ public data class SearchOptions(
     public val exact: Boolean = false,
     public val width: Int? = null,
     public val stages: Funnel? = null,
+    public val diversity: Double = 0.0,
 ) {
     init {
         if (k < 1) throw UsageException("k is $k, expected at least 1")
         if (width != null && width < 1) throw UsageException("width is $width, expected at least 1")
         if (width != null && stages != null) throw UsageException("width and stages are both given: stages have widths of their own")
+        if (!(diversity >= 0 && diversity <= 1)) throw UsageException("diversity is $diversity, expected a number from 0 to 1")
+        if (diversity != 0.0 && mode != Mode.VECTOR) throw UsageException("diversity needs mode VECTOR, not $mode")
     }
 }
 
@@ -130,7 +135,8 @@ public fun tune(store: Store, stages: Funnel?) {
 
 private fun tunedFunnel(view: View): Funnel? = view.setting(SEARCH_STAGES)?.let { Funnel.of(it) }
 
-private fun answer(view: View, query: String, vectors: QueryVectors?, options: SearchOptions): List<Hit> {
+/** The hits of one search in a state of a store. */
+internal fun answer(view: View, query: String, vectors: QueryVectors?, options: SearchOptions): List<Hit> {
     while (true) {
         // Those that were found to be damaged are left out, and others take their places.
         val before = view.damaged.toSet()
@@ -181,14 +187,16 @@ private fun rank(view: View, query: String, vectors: QueryVectors?, options: Sea
 private fun byKeyword(view: View, query: String, k: Int, options: SearchOptions): List<Ranked> =
     view.keywordMatches(query, k, options.filter).map { (key, score) -> Ranked(key, null, score) }
 
-private fun byVector(view: View, vectors: QueryVectors, k: Int, options: SearchOptions): List<Ranked> {
+private fun byVector(view: View, vectors: QueryVectors, wanted: Int, options: SearchOptions): List<Ranked> {
+    val k = if (options.diversity > 0) candidates(wanted) else wanted
     val keys = options.filter?.let { view.select(it) }
     val funnel = funnelOf(view, options)
     val rescore = view.keepsFull && vectors.full != null
     val deep = if (rescore) maxOf(k, funnel.rescored ?: RESCORE_DEPTH) else k
     var matches = nearest(vectors.coarse, view.codes, deep, options.exact, keys, funnel)
     if (rescore) matches = rescored(view, vectors, matches)
-    return matches.take(k).map { Ranked(it.key, it.row, it.score) }
+    if (options.diversity > 0) matches = diversify(matches.take(k), view.codes, wanted, options.diversity)
+    return matches.take(wanted).map { Ranked(it.key, it.row, it.score) }
 }
 
 /** The stages that were asked for; else those that the store is tuned to; else the default ones. */

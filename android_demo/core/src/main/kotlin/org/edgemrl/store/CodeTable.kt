@@ -64,6 +64,27 @@ internal class CodeTable(val layout: Layout, val blocks: List<CodeBlock>, val de
         return found
     }
 
+    /** The levels that the codes of rows stand for, int8[dim] each (`Packing.unpack`); rows in ascending order. */
+    fun levels(rows: IntArray): List<ByteArray> {
+        val gathered = gather(rows)
+        return rows.indices.map { levels(gathered, it) }
+    }
+
+    /** The levels of one of the gathered codes. */
+    fun levels(gathered: Gathered, row: Int): ByteArray {
+        if (layout.stride > 0) return layout.packing.unpack(gathered.bytes, layout.dim, row * layout.stride)
+        return layout.packing.unpack(planeBytes(gathered, row), layout.dim)
+    }
+
+    /** The bytes of a code that is kept as planes, as the database holds them. */
+    private fun planeBytes(gathered: Gathered, row: Int): ByteArray {
+        val size = (layout.dim + 7) / 8
+        return ByteArray(layout.planes * size) {
+            val word = gathered.words[(it / size * layout.words + it % size / 8) * gathered.keys.size + row]
+            (word ushr 8 * (it % size % 8)).toByte()
+        }
+    }
+
     private fun gatherBlock(block: CodeBlock, local: IntArray, found: Gathered, offset: Int) {
         val sound = try {
             copy(block, local, found, offset)

@@ -9,8 +9,11 @@ import org.edgemrl.textProblem
 private const val MAX_CONDITIONS = 200
 private const val MAX_DEPTH = 8
 private const val LEAF = "SELECT document FROM fields WHERE name = ?"
-private const val HELP = "expected {\"name\": value}, with \$eq \$ne \$in \$nin \$gt \$gte \$lt \$lte \$exists \$not for a name, " +
-    "and \$and \$or \$not around whole filters"
+private const val HELP = "expected {\"name\": value}, with \$eq \$ne \$in \$nin \$gt \$gte \$lt \$lte \$contains \$exists \$not for a " +
+    "name, \$and \$or \$not around whole filters, and {\"\$match\": words} for the text"
+
+/** The kind of a field that is a text. */
+private const val TEXT = 3
 private val COMPARE = mapOf("\$gt" to ">", "\$gte" to ">=", "\$lt" to "<", "\$lte" to "<=")
 
 /** SQL that selects documents' keys, and its parameters. */
@@ -22,6 +25,9 @@ private val EVERYTHING = Query("SELECT key AS document FROM documents", emptyLis
  * A filter on metadata as a statement: `{"lang": "en", "year": {"$gte": 2020}}`, as MongoDB has them.
  *
  * All conditions hold. `$ne`, `$nin` and `$not` also match documents without the name; `{}` matches all.
+ * `{"title": {"$contains": "ferry"}}` matches texts that have this text in them, in the same letter case.
+ * `{"$match": "ferry times"}` matches documents whose text has all these words, found as a keyword search
+ * finds them, with `"phrases"` and `prefix*`.
  *
  * @throws UsageException if [where] is no such filter.
  */
@@ -53,6 +59,7 @@ private class FilterCompiler {
             return if (name == "\$and") allOf(parts) else compound(parts, "UNION")
         }
         if (name == "\$not") return noneOf(filter(value, depth + 1))
+        if (name == "\$match") return hasWords(value)
         if (name.startsWith("$")) throw UsageException("filter '$name' is not an operator: $HELP")
         return if (value is Map<*, *>) operators(name, value, depth) else equal(name, value)
     }
@@ -70,6 +77,7 @@ private class FilterCompiler {
 
     private fun operator(name: String, operator: Any?, value: Any?, depth: Int): Query = when (operator) {
         "\$eq" -> equal(name, value)
+        "\$contains" -> contains(name, value)
         "\$in" -> anyOf(name, value)
         "\$exists" -> exists(name, value)
         "\$ne" -> noneOf(equal(name, value))
@@ -90,6 +98,19 @@ private class FilterCompiler {
     private fun equal(name: String, value: Any?): Query {
         val field = scalar(name, value)
         return Query("$LEAF AND kind = ? AND value = ?", listOf(name, field.kind, field.value))
+    }
+
+    private fun contains(name: String, value: Any?): Query {
+        if (value !is String || value.isEmpty() || textProblem(value) != null) {
+            throw UsageException("filter '$name' \$contains: expected a text, got ${shorten(value)}")
+        }
+        return Query("$LEAF AND kind = ? AND instr(value, ?) > 0", listOf(name, TEXT, value))
+    }
+
+    private fun hasWords(value: Any?): Query {
+        val expression = if (value is String) matchExpression(value, every = true) else ""
+        if (expression.isEmpty()) throw UsageException("filter \$match: expected words, got ${shorten(value)}")
+        return Query("SELECT rowid AS document FROM keywords WHERE keywords MATCH ?", listOf(expression))
     }
 
     private fun anyOf(name: String, values: Any?): Query {
@@ -139,12 +160,23 @@ private class FilterCompiler {
     }
 }
 
-/** Whether a document's metadata match a filter that [compileFilter] takes: what a damaged index says is no answer. */
-internal fun matches(where: Map<*, *>, fields: List<Field>): Boolean = where.all { (name, value) ->
+/**
+ * Whether a document's metadata match a filter that [compileFilter] takes: what a damaged index says is no answer.
+ * A filter with `$match` asks for words of the text, of which metadata say nothing: all metadata match it.
+ */
+internal fun matches(where: Map<*, *>, fields: List<Field>): Boolean = asksForWords(where) || all(where, fields)
+
+private fun asksForWords(where: Map<*, *>): Boolean {
+    if ("\$match" in where) return true
+    val parts = listOf("\$and", "\$or").flatMap { where[it] as? List<*> ?: emptyList<Any?>() } + listOfNotNull(where["\$not"])
+    return parts.any { asksForWords(it as Map<*, *>) }
+}
+
+private fun all(where: Map<*, *>, fields: List<Field>): Boolean = where.all { (name, value) ->
     when (name) {
-        "\$and" -> (value as List<*>).all { matches(it as Map<*, *>, fields) }
-        "\$or" -> (value as List<*>).any { matches(it as Map<*, *>, fields) }
-        "\$not" -> !matches(value as Map<*, *>, fields)
+        "\$and" -> (value as List<*>).all { all(it as Map<*, *>, fields) }
+        "\$or" -> (value as List<*>).any { all(it as Map<*, *>, fields) }
+        "\$not" -> !all(value as Map<*, *>, fields)
         else -> holds(value as? Map<*, *> ?: mapOf("\$eq" to value), fields.filter { it.name == name })
     }
 }
@@ -155,6 +187,7 @@ private fun holds(operators: Map<*, *>, there: List<Field>): Boolean = operators
         "\$not" -> !holds(value as Map<*, *>, there)
         "\$in", "\$nin" -> (value as List<*>).any { has(there, it) } == (sign == "\$in")
         "\$eq", "\$ne" -> has(there, value) == (sign == "\$eq")
+        "\$contains" -> there.any { it.kind == TEXT && value as String in it.value as String }
         else -> there.any { field ->
             val bound = fieldOf(field.name, value)
             field.kind == bound.kind && ordered(sign as String, compare(field, bound))
@@ -168,7 +201,7 @@ private fun has(there: List<Field>, value: Any?): Boolean = there.any { field ->
 }
 
 private fun compare(a: Field, b: Field): Int =
-    if (a.kind == 3) ByCodePoint.compare(a.value as String, b.value as String) else compareNumbers(a.value, b.value)
+    if (a.kind == TEXT) ByCodePoint.compare(a.value as String, b.value as String) else compareNumbers(a.value, b.value)
 
 private fun ordered(sign: String, order: Int): Boolean = when (sign) {
     "\$gt" -> order > 0

@@ -11,12 +11,12 @@ private val TERM = Regex("\"([^\"]*)\"|([^\\s\"]+)")
 internal fun keywordText(text: String): String = if (isAscii(text)) text else WordTables.compose(text)
 
 /**
- * The words of a query as an expression of FTS5 that matches any of them, or "" if it has none.
+ * The words of a query as an expression of FTS5 that matches any of them, or every one; "" if it has none.
  *
  * `"several words"` in quotes are matched as a phrase, `word*` as a prefix. Every term is quoted, so that no
  * character of the query acts as an operator.
  */
-internal fun matchExpression(query: String): String {
+internal fun matchExpression(query: String, every: Boolean = false): String {
     val terms = LinkedHashSet<String>()
     for (found in split(clean(query).replace('\u0000', ' '))) {
         val text = keywordText(found.text).replace('"', ' ')
@@ -24,7 +24,7 @@ internal fun matchExpression(query: String): String {
         val star = if (!found.phrase && found.text.endsWith("*")) "*" else ""
         terms.add("\"${text.trimEnd('*')}\"$star")
     }
-    return terms.joinToString(" OR ")
+    return terms.joinToString(if (every) " AND " else " OR ")
 }
 
 private class Term(val text: String, val phrase: Boolean)

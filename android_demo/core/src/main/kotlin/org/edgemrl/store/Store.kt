@@ -162,6 +162,12 @@ public class Store private constructor(public val path: File, opened: Opened) : 
     /** Drops the rows of deleted passages, and gives free space back. A kill at any moment loses nothing. */
     public fun compact(): Compaction = compact(this)
 
+    /** Gives memory of codes and of the database back; the next search reads them again. */
+    internal fun releaseCaches(): Unit = guarded {
+        cache.close()
+        database.run("PRAGMA shrink_memory")
+    }
+
     override fun close() {
         lock.withLock {
             cache.close()

@@ -51,6 +51,29 @@ internal class View(
         return found
     }
 
+    /** The key of a document, or null if there is none of that id. */
+    fun key(id: String): Long? = database.select("key", "id", listOf(id)).firstOrNull()?.let { it[0] as Long }
+
+    /** @throws DamagedException if a document was found to be damaged. */
+    fun requireSound(key: Long, id: String) {
+        if (key in damaged) throw damagedDocument(id)
+    }
+
+    /** Documents that a filter selects, in the order in which they were first put; the ids of damaged ones to [bad]. */
+    fun each(where: Map<String, Any?>, bad: (String) -> Unit, action: (Document) -> Unit) {
+        val query = compileFilter(where)
+        database.each("SELECT $DOCUMENT_COLUMNS FROM documents WHERE key IN (${query.sql}) ORDER BY key", query.values) { row ->
+            val document = try {
+                readDocument(row)
+            } catch (_: DamagedException) {
+                null
+            }
+            if (document == null) return@each bad(row[1].toString())
+            requireMatch(where, document.metadata)
+            action(document)
+        }
+    }
+
     /** Ids of those of the documents that are there, damaged ones included, sorted. */
     fun names(keys: Collection<Long>): List<String> =
         database.select("id", "key", keys).map { org.edgemrl.clean(it[0].toString()) }.sortedWith(ByCodePoint)
@@ -125,5 +148,7 @@ internal fun readDocument(row: Row): Document {
         } catch (_: EdgeMrlException) {
         }
     }
-    throw DamagedException("document ${shorten(row[1].toString())} is not what was stored: put it again, or delete it")
+    throw damagedDocument(row[1].toString())
 }
+
+private fun damagedDocument(id: String) = DamagedException("document ${shorten(id)} is not what was stored: put it again, or delete it")
