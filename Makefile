@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := true
 
-.PHONY: help demo check parts test nightly lint types quick arm android pythons faults docs bench clean \
+.PHONY: help demo check parts test nightly lint types quick arm android pythons faults docs dist bench clean \
 	bench-quality bench-encoder bench-store bench-codes bench-search bench-sync bench-arm
 
 help: ## Show this help
@@ -78,6 +78,13 @@ docs: $(INSTALLED) ## The API reference, from the docstrings, into build/docs
 
 $(BUNDLE)/edge_mrl.json: $(INSTALLED) $(shell find export edge_mrl -name '*.py')
 	$(BIN)/edge-mrl export --force -o $(BUNDLE)
+
+dist: $(BUNDLE)/edge_mrl.json ## Every distribution into dist/: the package, the kernels for this machine, the default model
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m build --wheel --outdir dist kernels
+	$(BIN)/python -m build --wheel --outdir dist models/minilm
+	$(BIN)/python -m twine check --strict dist/*
 
 # What make bench measures: each name stands for programs of bench/ and how long they take.
 WHAT ?= quality

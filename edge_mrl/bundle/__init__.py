@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         is_head,
         read_head,
     )
+    from edge_mrl.bundle.installed import installed_bundle, installed_names, locate_bundle
     from edge_mrl.bundle.jsontext import parse_json
     from edge_mrl.bundle.known import Made, recall, remember, remember_made
     from edge_mrl.bundle.manifest import (
@@ -87,7 +88,10 @@ __all__ = [
     "expected_outputs",
     "head_id",
     "head_inputs",
+    "installed_bundle",
+    "installed_names",
     "is_head",
+    "locate_bundle",
     "lowest_version",
     "make_code",
     "make_key",
@@ -128,6 +132,7 @@ __getattr__ = lazily(
             "is_head",
             "read_head",
         ),
+        "installed": ("installed_bundle", "installed_names", "locate_bundle"),
         "jsontext": ("parse_json",),
         "known": (
             "Made",

@@ -89,9 +89,8 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 PIPE_CLOSED = 141  # 128 + SIGPIPE
 
 _FOOT = """\
-a first run:
-  edge-mrl export -o minilm
-  edge-mrl index notes/ --bundle minilm --store notes.db
+a first run, where edge-mrl-minilm is installed:
+  edge-mrl index notes/ --store notes.db
   edge-mrl search "what was that about?" --store notes.db
 
 exit codes: 0 done, 1 a check failed, 2 wrong usage or input, 3 a package is missing,
@@ -161,6 +160,10 @@ def _dispatch(arguments: list[str]) -> int:
     )
     command.add_arguments(parser)
     args = parser.parse_args(arguments[1:])
+    if hasattr(args, "fills_store") or hasattr(args, "fills_bundle"):
+        from edge_mrl.cli.common.defaults import fill_defaults
+
+        fill_defaults(args)
     _prepare(name, args)
     try:
         with _trusting(getattr(args, "trust", None)), _showing_migrations(args):

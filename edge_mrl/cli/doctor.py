@@ -81,15 +81,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _subjects(args: argparse.Namespace) -> Subjects:
+    from edge_mrl.bundle import locate_bundle
     from edge_mrl.diagnose import Subjects
 
-    def path(value: str | None) -> Path | None:
-        return None if value is None else Path(value)
+    def folder(value: str | None) -> Path | None:
+        return None if value is None else locate_bundle(Path(value))
 
     return Subjects(
-        bundle=path(args.bundle),
-        against=path(args.against),
-        store=path(args.store),
+        bundle=folder(args.bundle),
+        against=folder(args.against),
+        store=None if args.store is None else Path(args.store),
         key=None if args.store is None else key_of(args),
         threads=args.threads,
         low_memory=args.low_memory,

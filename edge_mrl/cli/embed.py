@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from edge_mrl.cli.common.output import count, duration, print_json, size
 from edge_mrl.cli.common.progress import Progress
-from edge_mrl.cli.common.stores import add_threads
+from edge_mrl.cli.common.stores import add_bundle, add_threads
 from edge_mrl.cli.common.vectors import JsonLines, Npy, replacing
 from edge_mrl.errors import EncoderError, UsageError
 
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "files", nargs="*", metavar="FILE", help="text files (default: -, standard input)"
     )
-    parser.add_argument("--bundle", required=True, metavar="DIR", help="the bundle's folder")
+    add_bundle(parser, option=True)
     parser.add_argument(
         "--kind",
         choices=("document", "query"),

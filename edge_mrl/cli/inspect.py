@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
-from edge_mrl.bundle import Manifest, Precision, check_files, read_manifest, signers
-from edge_mrl.cli.common.stores import add_trust
+from edge_mrl.bundle import Manifest, Precision, check_files, locate_bundle, read_manifest, signers
+from edge_mrl.cli.common.stores import add_bundle, add_trust
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -17,16 +18,17 @@ HELP = "show what a bundle contains"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the sub-command's arguments."""
-    parser.add_argument("bundle", metavar="DIR", help="the bundle's folder")
+    add_bundle(parser)
     add_trust(parser)
     parser.add_argument("--json", action="store_true", help="print the manifest as one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the manifest. The files' presence and sizes are checked, not their hashes (see verify)."""
-    manifest = read_manifest(args.bundle)
-    check_files(args.bundle, manifest, hashes=False)
-    keys = signers(args.bundle)
+    folder = locate_bundle(Path(args.bundle))
+    manifest = read_manifest(folder)
+    check_files(folder, manifest, hashes=False)
+    keys = signers(folder)
     if args.json:
         print(json.dumps({**_data(manifest), "signed_by": keys}, ensure_ascii=False))
     else:

@@ -6,9 +6,10 @@ import argparse
 import dataclasses
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_mrl.cli.common.stores import add_trust
+from edge_mrl.cli.common.stores import add_bundle, add_trust
 
 if TYPE_CHECKING:
     from edge_mrl.encode import Verification
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "exit codes: 0 all checks passed, 1 vectors differ on this machine, 2 the bundle is damaged"
     )
-    parser.add_argument("bundle", metavar="DIR", help="the bundle's folder")
+    add_bundle(parser)
     add_trust(parser)
     parser.add_argument(
         "--threads", type=int, metavar="N", help="use at most N threads (default: one per core)"
@@ -34,11 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Verify the bundle and print the result; damage is raised as a BundleError."""
-    from edge_mrl.bundle import signers
+    from edge_mrl.bundle import locate_bundle, signers
     from edge_mrl.encode import verify
 
-    result = verify(args.bundle, threads=args.threads)
-    keys = signers(args.bundle)
+    folder = locate_bundle(Path(args.bundle))
+    result = verify(folder, threads=args.threads)
+    keys = signers(folder)
     if args.json:
         print(json.dumps({**dataclasses.asdict(result), "signed_by": keys}))
     else:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl.arguments import MOST, check_call, check_flag, check_text, check_whole, path_of
-from edge_mrl.bundle import bundle_codes, read_head
+from edge_mrl.bundle import bundle_codes, locate_bundle, read_head
 from edge_mrl.documents import shorten
 from edge_mrl.encode import Encoder, passage_rule
 from edge_mrl.errors import EdgeMrlError, NetworkError, ServerError, StoreError, UsageError
@@ -171,7 +171,7 @@ def reindex_store(
         supply: Gives a supply of a bundle's codes; None if there is none.
         **options: As for ``Index.reindex``.
     """
-    folder = path_of("bundle", bundle).resolve()
+    folder = locate_bundle(path_of("bundle", bundle))
     _check_options(options)
     tally = options.get("tally") or Tally()
     again = options.get("again", False)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_mrl.bundle import read_manifest
+from edge_mrl.bundle import installed_bundle, installed_names, read_manifest
 from edge_mrl.errors import BindingError, BundleError, SignatureError, UsageError
 from edge_mrl.store.records import Binding
 
@@ -18,24 +20,24 @@ __all__ = ["binding_of", "find_bundle"]
 
 
 def find_bundle(store: Store, *, trust: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of a store's bundle: beside the store as it was, or at its former absolute path.
+    """The folder of a store's bundle: beside the store as it was, at its former path, or installed.
 
     Args:
         store: The open store.
         trust: A file of keys, one of which must have signed it; None for the one of EDGE_MRL_TRUST.
 
     Raises:
-        UsageError: There is no bundle at either place.
+        UsageError: There is no bundle at these places.
         BindingError: The bundle that is there now has another embedding space or code.
         SignatureError: No trusted key has signed the bundle that is there now.
     """
     wrong: BindingError | SignatureError | None = None
-    for folder in store.bundle_candidates():
+    for folder, own in _candidates(store):
         try:
             binding = binding_of(read_manifest(folder, trust=trust), folder.resolve())
             store.require(binding)
         except (BindingError, SignatureError) as error:
-            wrong = error
+            wrong = error if own else wrong
         except (UsageError, BundleError):
             continue
         else:
@@ -46,6 +48,15 @@ def find_bundle(store: Store, *, trust: str | os.PathLike[str] | None = None) ->
         f"the bundle of {store.path} is not at {store.binding.bundle} any more: "
         "say where it is with --bundle DIR"
     )
+
+
+def _candidates(store: Store) -> Iterator[tuple[Path, bool]]:
+    """Where the bundle may be, and whether the store was told so; installed ones take time to find."""
+    for place in store.bundle_candidates():
+        yield place, True
+    for name in installed_names():
+        with suppress(BundleError):  # of a package that is not complete
+            yield installed_bundle(name), False
 
 
 def binding_of(manifest: Manifest, folder: Path) -> Binding:

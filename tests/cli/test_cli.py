@@ -121,7 +121,7 @@ def test_no_command_shows_help_as_an_error() -> None:
         (["serch"], "did you mean search?"),
         (["zzz"], "--help"),
         (["--nope"], "unrecognized arguments: --nope"),
-        (["search", "cat"], "--store (see `edge-mrl search --help`)"),
+        (["search", "cat"], "no store was named: name its file with --store FILE"),
         (["search", "cat", "--store", "x.db", "-k", "many"], "invalid int value: 'many'"),
         (["search", "cat", "--store", "x.db", "-k", "0"], "no store at x.db"),
         (["search", " ", "--store", "x.db"], "question is empty"),

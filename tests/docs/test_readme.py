@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -12,34 +13,44 @@ import pytest
 
 from tests.docs.pages import ROOT, blocks
 from tests.docs.running import compare_page, steps
+from tests.support.bundles import install_bundle
+from tests.support.models import build_model, unpack
+from tests.support.processes import good
 
 README = (ROOT / "README.md").read_text("utf-8")
 RESULTS = ROOT / "bench" / "results"
 SETS = ("scifact", "cranfield", "nl2bash", "squad2-dev")
 
 
-EXPORT = "edge-mrl export -o minilm"
-
-
 @pytest.mark.test
-def test_readme_commands_and_code_run(tmp_path: Path, minilm_bundle: Path) -> None:
-    """Its bundle is the one that the same command made for all tests."""
+def test_readme_commands_and_code_run(
+    tmp_path: Path, minilm_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model is installed, as the wheel installs it, from the bundle that all tests share."""
     shown = steps(README)
-    assert [EXPORT in step.code for step in shown] == [True, False, False]
-    shutil.copytree(minilm_bundle, tmp_path / "minilm")
-    compare_page(README, tmp_path, lambda code: code.replace(EXPORT, "true"))
+    assert [step.language for step in shown] == ["bash", "python"]
+    assert all(step.printed for step in shown)
+    use_installed(
+        install_bundle(tmp_path / "site", "minilm", repr(str(minilm_bundle))), monkeypatch
+    )
+    compare_page(README, tmp_path)
 
 
 @pytest.mark.nightly
-def test_readme_commands_run_with_an_export_of_their_own(
-    tmp_path: Path, minilm_model: Path
+def test_readme_commands_run_with_the_wheel_of_an_export_of_their_own(
+    tmp_path: Path, minilm_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown = steps(README)
-    assert [step.language for step in shown] == ["bash", "bash", "python"]
-    assert all(step.printed for step in shown[1:]), (
-        "the export says what it made, the others answer"
-    )
+    good("export", "-o", tmp_path / "exported", "--quiet")
+    built = build_model(tmp_path / "dist", tmp_path / "exported")
+    assert built.returncode == 0, built.stderr
+    use_installed(unpack(tmp_path / "dist", tmp_path / "site"), monkeypatch)
     compare_page(README, tmp_path)
+
+
+def use_installed(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the packages of a folder installed, and nothing else set, in processes that are started."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(site)]))
+    monkeypatch.setenv("EDGE_MRL_CONFIG", os.devnull)
 
 
 def test_readme_opens_with_a_picture_that_is_there() -> None:

@@ -122,3 +122,22 @@ def with_dim(bundle: Path, dim: int) -> Path:
     (bundle / VECTORS).write_bytes(text.encode("utf-8", "surrogatepass"))
     refresh_file(bundle, VECTORS)
     return bundle
+
+
+def install_bundle(site: Path, name: str, value: str, *, package: str = "") -> Path:
+    """A package with a bundle, as it is installed: a folder for sys.path.
+
+    Args:
+        site: The folder, which may hold others.
+        name: The bundle's name.
+        value: What the package gives as its bundle, in Python.
+        package: The package's name (default: made of the bundle's).
+    """
+    package = package or f"bundle_{name}"
+    (site / package).mkdir(parents=True)
+    (site / package / "__init__.py").write_text(f"BUNDLE = {value}\n", "utf-8")
+    about = site / f"{package}-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(f"[edge_mrl.bundles]\n{name} = {package}:BUNDLE\n")
+    return site

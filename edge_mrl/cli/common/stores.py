@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FILTER_HELP",
+    "add_bundle",
     "add_filter",
     "add_key",
+    "add_new_store",
     "add_store",
     "add_threads",
     "add_trust",
@@ -39,10 +41,45 @@ _OPERATORS = {"!=": "$ne", "<": "$lt", "<=": "$lte", ">": "$gt", ">=": "$gte"}
 
 def add_store(parser: argparse.ArgumentParser, *, bundle: bool = False) -> None:
     """Add --store and, if asked for, --bundle for a bundle that has moved."""
-    parser.add_argument("--store", required=True, metavar="FILE", help="the store")
+    parser.add_argument(
+        "--store",
+        metavar="FILE",
+        help="the store (default: that of EDGE_MRL_STORE or the settings)",
+    )
+    parser.set_defaults(fills_store=True)
     add_key(parser)
     if bundle:
         parser.add_argument("--bundle", metavar="DIR", help="the bundle's folder, if it has moved")
+
+
+def add_new_store(parser: argparse.ArgumentParser) -> None:
+    """Add --store and --bundle, for commands that make a store where there is none."""
+    parser.add_argument(
+        "--store",
+        metavar="FILE",
+        help="the store, created if it does not exist (default: that of EDGE_MRL_STORE or the settings)",
+    )
+    add_key(parser)
+    parser.add_argument(
+        "--bundle",
+        metavar="DIR",
+        help="the bundle of a new store: a folder, or the name of an installed one (default: that of "
+        "EDGE_MRL_BUNDLE or the settings, or the only one that is installed)",
+    )
+    parser.set_defaults(fills_store=True)
+
+
+def add_bundle(parser: argparse.ArgumentParser, *, option: bool = False) -> None:
+    """Add a bundle, as an argument or as --bundle, for commands that need one and no store."""
+    shown = (
+        "a bundle's folder, or the name of an installed one (default: that of EDGE_MRL_BUNDLE or the "
+        "settings, or the only one that is installed)"
+    )
+    if option:
+        parser.add_argument("--bundle", metavar="DIR", help=shown)
+    else:
+        parser.add_argument("bundle", nargs="?", metavar="DIR", help=shown)
+    parser.set_defaults(fills_bundle=True)
 
 
 def add_key(parser: argparse.ArgumentParser, *, new: bool = False) -> None:

@@ -11,9 +11,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_mrl.cli.common.defaults import bundle_of_new
 from edge_mrl.cli.common.output import count, duration, print_json
 from edge_mrl.cli.common.progress import Progress
-from edge_mrl.cli.common.stores import add_key, add_threads, key_of
+from edge_mrl.cli.common.stores import add_new_store, add_threads, key_of
 from edge_mrl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,13 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the sub-command's arguments."""
     parser.epilog = _EPILOG
     parser.add_argument("file", metavar="FILE", help="the lines; - for standard input")
-    parser.add_argument(
-        "--store", required=True, metavar="FILE", help="the store; created if it does not exist"
-    )
-    add_key(parser)
-    parser.add_argument(
-        "--bundle", metavar="DIR", help="the bundle's folder; needed to create a store"
-    )
+    add_new_store(parser)
     parser.add_argument(
         "--keep-full",
         choices=("until-synced", "fp16", "int8"),
@@ -69,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         index = stack.enter_context(
             Index.open(
                 args.store,
-                args.bundle,
+                bundle_of_new(args),
                 keep_full=args.keep_full,
                 key=key_of(args),
                 threads=args.threads,

@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_mrl.cli.common.defaults import bundle_of_new
 from edge_mrl.cli.common.output import count
 from edge_mrl.cli.common.progress import Progress
-from edge_mrl.cli.common.stores import add_key, add_threads, key_of
+from edge_mrl.cli.common.stores import add_new_store, add_threads, key_of
 from edge_mrl.errors import GateError, NoStoreError, UsageError
 
 if TYPE_CHECKING:
@@ -42,11 +43,12 @@ same command again to bring a store up to date. With --prune it also deletes doc
 read from PATHS and whose files are gone now. What is only out of reach (a drive that is not mounted, a
 folder without permission) is kept and named, and large deletions have to be confirmed with --yes.
 --dry-run shows what would happen. Documents are saved in batches: you can interrupt the command at any
-time and run it again to go on. A store remembers its bundle: --bundle is only needed to create a store,
-or if the bundle has moved.
+time and run it again to go on. A store remembers its bundle: --bundle is only needed to create a store
+(without one, the bundle that is installed is taken), or if the bundle has moved.
 
 examples:
-  edge-mrl index notes/ --bundle minilm --store notes.db
+  edge-mrl index notes/ --store notes.db
+  edge-mrl index notes/ --store notes.db --bundle my-model/
   edge-mrl index notes/ --store notes.db --prune
   edge-mrl index shared=/mnt/team/notes --store notes.db
   grep -v '"draft"' all.jsonl | edge-mrl index - --store notes.db --json
@@ -63,13 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "paths", nargs="+", metavar="PATHS", help="files, folders, patterns, or -; or NAME=PATH"
     )
-    parser.add_argument(
-        "--store", required=True, metavar="FILE", help="the store; created if it does not exist"
-    )
-    add_key(parser)
-    parser.add_argument(
-        "--bundle", metavar="DIR", help="the bundle's folder; needed to create a store"
-    )
+    add_new_store(parser)
     parser.add_argument(
         "--max-tokens",
         type=int,
@@ -196,7 +192,7 @@ def _open(args: argparse.Namespace) -> Index:
 
     return Index.open(
         args.store,
-        args.bundle,
+        bundle_of_new(args),
         max_tokens=args.max_tokens,
         overlap=args.overlap,
         keep_full=args.keep_full,

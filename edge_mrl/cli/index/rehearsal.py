@@ -6,6 +6,7 @@ import argparse
 import itertools
 from typing import TYPE_CHECKING, Any
 
+from edge_mrl.cli.common.defaults import bundle_of_new
 from edge_mrl.cli.common.output import count, print_json
 from edge_mrl.cli.common.progress import Progress
 from edge_mrl.cli.common.stores import key_of
@@ -33,17 +34,16 @@ def rehearse(args: argparse.Namespace) -> int:
     from edge_mrl.sources import Places, Search, find_in_roots, what_is_gone
     from edge_mrl.store import Store
 
-    missing: NoStoreError | None = None
     try:
         store: Store | None = Store.open(args.store, key=key_of(args))
-    except NoStoreError as error:
-        store, missing = None, error
+    except NoStoreError:
+        store = None
     try:
         places = Places(store, move_ids=args.move_ids)
         places.resolve(args.paths)
         scan = find_in_roots(places, Search(include=args.include, as_text=args.as_text))
-        if missing is not None and args.bundle is None:
-            raise missing
+        if store is None:
+            bundle_of_new(args)  # or there would be no run
         run = Run(places, scan, skip_bad=args.skip_bad, encoding=args.encoding)
         with Progress("reading", run.total_bytes, quiet=args.quiet) as bar:
             run.watch(bar)

@@ -1,0 +1,108 @@
+"""Bundles that are installed as packages, such as edge-mrl-minilm: found by their entry points.
+
+Each entry point of the group names a bundle, and gives the path of its folder, as in
+``minilm = "edge_mrl_minilm:BUNDLE"``. They are read only where no path leads to a bundle.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge_mrl.errors import BundleError, UsageError, reason
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+__all__ = ["installed_bundle", "installed_names", "locate_bundle"]
+
+#: The group of entry points.
+GROUP = "edge_mrl.bundles"
+
+
+def installed_names() -> list[str]:
+    """Names of the bundles that are installed, sorted."""
+    return sorted(_entries())
+
+
+def installed_bundle(name: str | None = None) -> Path:
+    """The folder of an installed bundle.
+
+    Args:
+        name: Its name; None for the only one.
+
+    Raises:
+        UsageError: There is none, or none of that name; or there are several and ``name`` is None.
+        BundleError: Its package cannot be loaded, or gives no folder.
+    """
+    entries = _entries()
+    known = ", ".join(sorted(entries))
+    if name is None:
+        if len(entries) == 1:
+            return _folder(next(iter(entries.values())))
+        if entries:
+            raise UsageError(
+                f"several bundles are installed ({known}): name one of them with --bundle NAME or "
+                "EDGE_MRL_BUNDLE"
+            )
+        raise UsageError(
+            "no bundle was named, and none is installed: install edge-mrl-minilm, or make one with "
+            "`edge-mrl export -o DIR` and name it with --bundle DIR"
+        )
+    if name not in entries:
+        raise UsageError(
+            f"no bundle {name!r} is installed: "
+            + (f"expected one of {known}" if entries else "there is none at all")
+        )
+    return _folder(entries[name])
+
+
+def locate_bundle(given: Path) -> Path:
+    """Where the bundle is that a path, or the name of an installed bundle, stands for.
+
+    Returns:
+        The absolute path. If nothing is there, so is what was given, and reading it says so.
+
+    Raises:
+        BundleError: It is the name of an installed bundle whose package gives none.
+    """
+    named = str(given)
+    if given.name == named and not _exists(given):
+        entries = _entries()
+        if named in entries:
+            return _folder(entries[named])
+    return given.resolve()
+
+
+def _exists(path: Path) -> bool:
+    with suppress(OSError):  # a name that is too long, say
+        return path.exists()
+    return False
+
+
+def _entries() -> Mapping[str, EntryPoint]:
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def _folder(entry: EntryPoint) -> Path:
+    """The folder that an entry point gives.
+
+    Raises:
+        BundleError: It gives none.
+    """
+    try:
+        found = entry.load()
+    except Exception as error:  # it may do anything
+        raise BundleError(
+            f"the installed bundle {entry.name} cannot be loaded: {reason(error)}: install it again"
+        ) from error
+    if not isinstance(found, str | os.PathLike) or not Path(found).is_dir():
+        raise BundleError(
+            f"the installed bundle {entry.name} gives {found!r}, expected its folder: install it again"
+        )
+    return Path(found).resolve()
