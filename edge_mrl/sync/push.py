@@ -270,8 +270,8 @@ class Pusher:
         """Write into the store what became of documents; returns the same verdicts."""
         if offset_ms is None:
             offset_ms = self._enrollment.offset_ms
-        replica.acknowledge(self._store, verdicts, offset_ms=offset_ms, number=number)
-        self._tally.pushed([verdict.status for verdict in verdicts])
+        again = replica.acknowledge(self._store, verdicts, offset_ms=offset_ms, number=number)
+        self._tally.pushed([one.status for one in verdicts if one.id not in again])
         return verdicts
 
     def _items(

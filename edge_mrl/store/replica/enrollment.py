@@ -101,10 +101,15 @@ def enroll(store: Store, wanted: Enrollment, *, full_dim: int | None) -> None:
 def _rename(connection: sqlite3.Connection, device: str, name: str) -> None:
     """Give what this device wrote under its former name, and no server has yet, the new name.
 
-    What waits keeps its stamp: it was written then, and wins over nothing that was written since. The
-    server keeps what it has under the former name: with another one here, the two would never agree.
+    What waits keeps its stamp: it was written then, and wins over nothing that was written since. So does
+    what was pulled while it waited, as the answer to a push was lost: under the former name, no server
+    would take it from this device again. The server keeps what else it has under the former name: with
+    another one here, the two would never agree.
     """
-    query = "SELECT id FROM versions WHERE device = ? AND acknowledged < stamp"
+    query = (
+        "SELECT id FROM versions WHERE device = ? "
+        "AND (acknowledged < stamp OR id IN (SELECT id FROM outbox))"
+    )
     known = known_versions(connection, [name for (name,) in connection.execute(query, (device,))])
     renamed = {
         key: replace(one.settled(arrived=True), version=Version(one.version.stamp, name))

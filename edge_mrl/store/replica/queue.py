@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from edge_mrl.store.engine.explaining import named_damage
 from edge_mrl.store.replica.dead_letters import move_to_dead_letters
 from edge_mrl.store.replica.enrollment import require
 from edge_mrl.store.replica.mending import mend_queue
+from edge_mrl.store.replica.names import own_names
 from edge_mrl.store.replica.outbox import (
     NEVER,
     Known,
@@ -28,6 +29,7 @@ from edge_mrl.store.replica.outbox import (
 )
 from edge_mrl.store.replica.settlement import give_up
 from edge_mrl.store.statements import select_rows
+from edge_mrl.wire import Version
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -258,7 +260,7 @@ def settle_push(store: Store, number: int, *, refused: Collection[str] | None) -
 
 def acknowledge(
     store: Store, verdicts: Sequence[Verdict], *, offset_ms: int, number: int = 0
-) -> None:
+) -> Collection[str]:
     """Take over what a server said of versions that were sent, in one transaction.
 
     A document leaves the queue only if its version is still the one that was sent. Then the full vectors
@@ -269,51 +271,93 @@ def acknowledge(
         verdicts: What the server said.
         offset_ms: The server's clock less this machine's, in milliseconds.
         number: The number of the push; 0 if it had none.
+
+    Returns:
+        Documents that wait again: the server does not take them under a former name of this device, so
+        they go under the present one.
     """
     with store.writing(), store.locked() as (connection, _):
         now = require(connection, store)
-        known = known_versions(connection, [verdict.id for verdict in verdicts])
-        versions = {name: one.settled(arrived=False) for name, one in known.items()}
         now = replace(now, offset_ms=offset_ms, answered=max(now.answered, number))
-        done, letters, stamps = [], [], []
-        ahead: dict[str, int] = {}
-        for verdict in verdicts:
-            if verdict.status in ("applied", "stale"):
-                done.append(verdict)
-                stamps += [verdict.newer, verdict.stamp]
-                if verdict.id in known:
-                    before = known[verdict.id]
-                    # A version that lost was never accepted, though the server knows the document.
-                    got = verdict.stamp - (verdict.status == "stale")
-                    stamp = max(before.acknowledged, got)
-                    versions[verdict.id] = replace(before, acknowledged=stamp)
-            elif verdict.status == "clock_ahead":
-                # What the server has of the document may be ahead of the time too: a write of this device
-                # whose answer was lost, or of a copy of this store. The next stamp has to be above that.
-                ahead[verdict.id] = verdict.newer
-                stamps.append(verdict.newer)
-            else:
-                letters.append(verdict)
+        known = known_versions(connection, [verdict.id for verdict in verdicts])
+        judged = _judge(verdicts, known)
+        versions, letters, ahead = judged.versions, judged.letters, judged.ahead
+        own = own_names(connection, now)
+        former = {one.id for one in letters if _is_former(known.get(one.id), now.device, own)}
+        # The server takes it as no offer (any more): it goes under the present name, in the next push.
+        versions |= {name: _renamed(known[name], now.device) for name in former}
         write_versions(connection, versions)
-        offered = {one.id for one in letters if _is_other(known.get(one.id), now.device)}
-        letters = [one for one in letters if one.id not in offered]
+        offered = {one.id for one in letters if _is_other(known.get(one.id), own)}
+        letters = [one for one in letters if one.id not in offered | former]
         _dequeue(connection, store, [one for one in verdicts if one.id in offered])
         give_up(connection, {name: known[name] for name in offered})
         move_to_dead_letters(
             connection, [(one.id, one.stamp, one.status, one.detail) for one in letters]
         )
-        _dequeue(connection, store, done)
-        after = seen(now, stamps)
+        _dequeue(connection, store, judged.done)
+        after = seen(now, judged.stamps)
         if ahead:
             # These alone: others that wait may be ahead for good reason, above what the server has.
             # Down to what a server has already: below that a version would lose against itself.
             restamp(connection, replace(after, last=after.floor), list(ahead), above=ahead)
         else:
             write_enrollment(connection, after)
+        return former
 
 
-def _is_other(known: Known | None, device: str) -> bool:
-    return known is not None and known.version.device != device
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What follows from a server's verdicts.
+
+    Attributes:
+        versions: What is known now of the versions that were sent, by id.
+        done: Verdicts on documents that leave the queue.
+        letters: Verdicts that refuse.
+        stamps: Stamps that the server has, or has seen.
+        ahead: Stamps that the server has of documents whose own stamp is ahead of its time, by id.
+    """
+
+    versions: dict[str, Known]
+    done: list[Verdict]
+    letters: list[Verdict]
+    stamps: list[int]
+    ahead: dict[str, int]
+
+
+def _judge(verdicts: Sequence[Verdict], known: Mapping[str, Known]) -> _Judged:
+    versions = {name: one.settled(arrived=False) for name, one in known.items()}
+    judged = _Judged(versions, [], [], [], {})
+    for verdict in verdicts:
+        if verdict.status in ("applied", "stale"):
+            judged.done.append(verdict)
+            judged.stamps.extend([verdict.newer, verdict.stamp])
+            if verdict.id in known:
+                before = known[verdict.id]
+                # A version that lost was never accepted, though the server knows the document.
+                got = verdict.stamp - (verdict.status == "stale")
+                stamp = max(before.acknowledged, got)
+                versions[verdict.id] = replace(before, acknowledged=stamp)
+        elif verdict.status == "clock_ahead":
+            # What the server has of the document may be ahead of the time too: a write of this device
+            # whose answer was lost, or of a copy of this store. The next stamp has to be above that.
+            judged.ahead[verdict.id] = verdict.newer
+            judged.stamps.append(verdict.newer)
+        else:
+            judged.letters.append(verdict)
+    return judged
+
+
+def _is_other(known: Known | None, own: Collection[str]) -> bool:
+    return known is not None and known.version.device not in own
+
+
+def _is_former(known: Known | None, device: str, own: Collection[str]) -> bool:
+    return known is not None and known.version.device in own and known.version.device != device
+
+
+def _renamed(known: Known, device: str) -> Known:
+    settled = known.settled(arrived=False)
+    return replace(settled, version=Version(known.version.stamp, device))
 
 
 def _dequeue(connection: sqlite3.Connection, store: Store, done: Sequence[Verdict]) -> None:
