@@ -36,6 +36,8 @@ __all__ = ["Answer", "Content", "Copy", "Made", "compare_levels", "make_vectors"
 VECTOR_TOLERANCE = 1e-3
 #: A code made from a float16 vector may be rounded to the other side.
 CODE_TOLERANCE = 1
+#: What stands in a store for a version that it gave up, until the server's is pulled.
+GIVEN_UP = 1, ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,18 +157,23 @@ class Answer:
     Attributes:
         with_text: Whether text and metadata are sent.
         purged: Whether the server forgot tombstones.
+        restored: Whether the server's database was replaced by an older copy.
         gone: Documents that nobody wrote any more after they were deleted.
     """
 
     with_text: bool
     purged: bool = False
+    restored: bool = False
     gone: set[str] = field(default_factory=set)
     _ops: dict[str, dict[int, list[tuple[Op, bool]]]] = field(default_factory=dict)
     #: By the number of a copy: how many writes of each document it has from its original.
     _had: dict[int, dict[str, int]] = field(default_factory=dict)
+    #: By the number of a copy: that of its original.
+    _original: dict[int, int] = field(default_factory=dict)
 
     def fork(self, original: int, copy: int) -> None:
         """A device's store was copied: what that had acknowledged, the copy has too."""
+        self._original[copy] = original
         had = self._had.setdefault(copy, {})
         for name, by_device in self._ops.items():
             if original in by_device:
@@ -220,14 +227,23 @@ class Answer:
             version = _last_own(copies[device], name)
             if version is not None and last:
                 versions[version] = _content(last[-1], device)
-            elif [op for op, mine in ops[had:] if mine and op.kind != "delete"] and (
-                last[-1].kind != "delete"
-            ):
+            elif self._new(device, by_device, ops[had:]) and last[-1].kind != "delete":
                 problems.append(f"{name}: no version for what device {device} wrote")
         winner = versions[max(versions)] if versions else None
         if winner is not None and self.purged and _letter(copies[winner.writer], name):
             return None, problems  # written while its deletion was forgotten: kept as a letter
         return winner, problems
+
+    def _new(
+        self,
+        device: int,
+        by_device: Mapping[int, list[tuple[Op, bool]]],
+        ops: list[tuple[Op, bool]],
+    ) -> bool:
+        """Whether some of the writes make a version: a copy repeats a step that may be in its store."""
+        repeated = [op for op, _ in by_device.get(self._original.get(device, device), ())]
+        mine = [op for op, mine in ops if mine and op.kind != "delete"]
+        return bool(mine) and not (device in self._original and all(op in repeated for op in mine))
 
     def compare_server(
         self, held: Held, contents: Mapping[str, Content | None], made: Mapping[str, Made]
@@ -278,8 +294,10 @@ class Answer:
             content = contents[name]
             assert content is not None
             problems += self._compare_document(copy, name, content, made[content.text], number)
+        # What an older copy of the database lacks, and a device has codes of alone, it gives up.
+        gives_up = self.restored and not self.with_text and copy.kept != "fp16"
         for name, versions in copy.history.items():
-            problems += _backwards(copy, name, versions)
+            problems += _backwards(copy, name, versions, gives_up=gives_up)
         return problems
 
     def _compare_document(
@@ -380,14 +398,17 @@ def compare_levels(
     return _compare(where, got, np.clip(got, low, high), 0)
 
 
-def _backwards(copy: Copy, name: str, versions: Sequence[Seen]) -> list[str]:
+def _backwards(copy: Copy, name: str, versions: Sequence[Seen], *, gives_up: bool) -> list[str]:
     """Versions never run backwards, but for one's own that no server had yet (a wrong clock).
 
-    A device that was enrolled anew has another name, and so have its versions.
+    A device that was enrolled anew has another name, and so have its versions. What it may give up is
+    never its own; behind that stands whatever the server has.
     """
     for before, after in itertools.pairwise(versions):
         own = before.device in copy.names and after.device in copy.names
         free = own and (before.acknowledged < before.stamp or before.stamp == after.stamp)
+        if gives_up and before.device not in copy.names:
+            free = free or GIVEN_UP in (before.version, after.version)
         if after.version < before.version and not free:
             return [f"{copy.name}: {name}: version {after.version} replaced {before.version}"]
     return []

@@ -224,6 +224,7 @@ class World:
             return False
         if not self.served.copy(blow):
             return False
+        self.answer.restored |= blow.what != "copy"
         if not self.served.running:
             self._due.append((now, "serve", None))
         return True
