@@ -64,7 +64,7 @@ class Store:
         self.path = path
         self.database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         version = self.one("PRAGMA user_version")[0]
-        require(version == 9, f"{path} has version {version}, this reader knows 9")
+        require(version == 10, f"{path} has version {version}, this reader knows 10")
         self.rows, self.filed, self.generation = self.one(
             "SELECT next_row, filed, generation FROM state"
         )

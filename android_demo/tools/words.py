@@ -26,19 +26,20 @@ _HANGUL = range(0xAC00, 0xD7A4)
 def tables() -> str:
     """All tables, a line for each entry. Code points are hexadecimal.
 
-    ``d``: a character and its decomposition (NFKD of Unicode 3.2). ``p``: two characters and the one that
-    they compose. ``c``: a combining class and its ranges. ``w``: ranges of characters of words. ``f``: a
-    character and what it is without case.
+    ``d``: a character and its decomposition. ``p``: two characters and the one that they compose. ``c``:
+    a combining class and its ranges. These have the characters of Unicode 3.2, all others stay as they
+    are. ``w``: ranges of characters of words. ``f``: a character and what it is without case.
     """
     return "".join(f"{' '.join(line)}\n" for line in _lines())
 
 
 def _lines() -> Iterator[Sequence[str]]:
     points = [point for point in range(sys.maxunicode + 1) if point not in _SURROGATES]
-    yield from _decompositions(points)
-    yield from _compositions(points)
+    old = [point for point in points if _OLD.category(chr(point)) != "Cn"]
+    yield from _decompositions(old)
+    yield from _compositions(old)
     classes: dict[int, list[int]] = {}
-    for point in points:
+    for point in old:
         if (found := unicodedata.combining(chr(point))) != 0:
             classes.setdefault(found, []).append(point)
     for found, some in sorted(classes.items()):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edge_mrl.store.engine.private import PrivateData, PrivateStream, private_data
     from edge_mrl.store.health.check import Health, check
     from edge_mrl.store.health.statistics import Stats, stats
-    from edge_mrl.store.keywords import full_text_problem
+    from edge_mrl.store.keywords.expression import full_text_problem
     from edge_mrl.store.listing import list_documents, list_entries, list_ids
     from edge_mrl.store.records import Binding, Counts, Entry, text_hash
     from edge_mrl.store.replica.dead_letters import DeadLetter
@@ -108,7 +108,7 @@ __getattr__ = lazily(
         "engine.keys": ("key_from_descriptor", "key_from_environment", "key_from_file"),
         "engine.private": ("PrivateData", "PrivateStream", "private_data"),
         "health.check": ("Health", "check"),
-        "keywords": ("full_text_problem",),
+        "keywords.expression": ("full_text_problem",),
         "listing": ("list_documents", "list_entries", "list_ids"),
         "records": ("Binding", "Counts", "Entry", "text_hash"),
         "replica.reconciling": ("Agreed",),

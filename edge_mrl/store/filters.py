@@ -11,7 +11,7 @@ from typing import Any
 
 from edge_mrl.documents import metadata_problem, shorten, text_problem, value_problem
 from edge_mrl.errors import UsageError
-from edge_mrl.store.keywords import match_expression
+from edge_mrl.store.keywords.expression import match_expression
 
 __all__ = ["TEXT", "Field", "compile_filter", "field_rows", "kind_of"]
 

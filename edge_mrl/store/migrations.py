@@ -13,6 +13,7 @@ from edge_mrl.store.records import encode_spans
 from edge_mrl.store.schema.former import checksum, matches, passage_check
 from edge_mrl.store.schema.ninth import fill_ninth
 from edge_mrl.store.schema.report import Report
+from edge_mrl.store.schema.tenth import fill_tenth
 
 __all__ = ["KEYWORD_COLUMNS", "MIGRATIONS", "MIGRATIONS_TABLE", "apply"]
 
@@ -371,6 +372,7 @@ MIGRATIONS: tuple[tuple[str, tuple[Step, ...]], ...] = (
     ("0007-roots", _ROOTS),
     ("0008-agreement", _AGREEMENT),
     ("0009-checksums-by-type", (*_NINTH_TABLES, fill_ninth)),
+    ("0010-words-of-one-unicode", (fill_tenth,)),
 )
 
 

@@ -16,7 +16,7 @@ from edge_mrl.store.binding import read_setting
 from edge_mrl.store.codefile.cache import CodeCache
 from edge_mrl.store.codefile.state import read_state
 from edge_mrl.store.filters import compile_filter
-from edge_mrl.store.keywords import match_expression
+from edge_mrl.store.keywords.expression import match_expression
 from edge_mrl.store.matching import matches
 from edge_mrl.store.records import (
     DOCUMENT_COLUMNS,

@@ -9,7 +9,8 @@ import pytest
 from android_demo.tools.tables import DEFINITIONS, definitions
 from android_demo.tools.words import TABLES, UNICODE, tables
 from edge_mrl.search.fusion import _words
-from edge_mrl.store.keywords import keyword_text, match_expression
+from edge_mrl.store.keywords.expression import match_expression
+from edge_mrl.store.keywords.form import keyword_text
 from tests.android.probe import Probe
 
 same_unicode = pytest.mark.skipif(

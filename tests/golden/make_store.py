@@ -1,11 +1,11 @@
-"""Make ``store-5.db`` anew: ``python -m tests.golden.make_store`` from the repository.
+"""Make ``store-6.db`` anew: ``python -m tests.golden.make_store`` from the repository.
 
 ``store-1.db`` and ``store-2.db`` hold the same documents and were written by the first two versions
 of the store, ``store-3.db`` by the one with the migrations to 0004: they cannot be made any more.
-``store-4.db`` has the migrations to 0005, ``store-5.db`` those to 0009, with its checksums listed in
-``store-5.json`` for readers in other languages; from ``store-3.db`` on they are enrolled, and have a
-queue. All are committed so that later versions are tested against them: once released, a store is
-never made again, only joined by the next version's.
+``store-4.db`` has the migrations to 0005, ``store-5.db`` those to 0009, ``store-6.db`` those to 0010,
+with its checksums listed in ``store-6.json`` for readers in other languages; from ``store-3.db`` on they
+are enrolled, and have a queue. All are committed so that later versions are tested against them: once
+released, a store is never made again, only joined by the next version's.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from edge_mrl.store import Binding, Entry, Store, replica
 from edge_mrl.store.replica.outbox import Enrollment
 from edge_mrl.store.replica.queue import Verdict
 
-STORES = [Path(__file__).parent / f"store-{version}.db" for version in (1, 2, 3, 4, 5)]
+STORES = [Path(__file__).parent / f"store-{version}.db" for version in (1, 2, 3, 4, 5, 6)]
 ENROLLED = STORES[2:]
 NEWEST = STORES[-1]
 BINDING = Binding("5" * 64, "c" * 64, 4, 1.0, "/bundles/tiny")

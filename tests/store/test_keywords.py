@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_mrl.store.keywords import match_expression
+from edge_mrl.store.keywords.expression import match_expression
 from tests.support.stores import entry, open_store
 
 if TYPE_CHECKING:
@@ -82,8 +82,26 @@ def test_any_text_is_a_query(query: str, store: Store) -> None:
         view.keyword_matches(query, k=3)
 
 
+@pytest.mark.parametrize(
+    "query",
+    ["ferry boat", "ferry _ boat", "\u2014 ferry \u2014 boat ?!", "\uff46\uff45rry* \u20b9 bo*"],
+)
+def test_terms_without_a_word_do_not_count(query: str, store: Store) -> None:
+    with store.reading() as view:
+        keys = [int(key) for key in view.select({"$match": query})]
+        assert [one.id for one in view.documents(keys).values()] == ["boat"]
+        assert view.keyword_matches("?! _ \u2014", k=3) == []
+
+
+def test_characters_that_no_python_here_calls_letters_are_found(store: Store) -> None:
+    store.put([entry("new", "well \U0001fae8 \u1b05\u1b35 done \u0378")])
+    for query in ("\U0001fae8", "\u1b05\u1b35", "\u0378"):
+        assert found(store, query) == ["new"]
+
+
 def test_operators_of_fts5_are_words() -> None:
     assert match_expression("cats NOT (dogs) text:x -y") == (
         '"cats" OR "NOT" OR "(dogs)" OR "text:x" OR "-y"'
     )
     assert match_expression('say "two words" pre*') == '"say" OR "two words" OR "pre"*'
+    assert match_expression('say "two words" pre*', every=True) == '"say" "two words" "pre"*'

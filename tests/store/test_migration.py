@@ -6,10 +6,7 @@ import io
 import json
 import logging
 import shutil
-import signal
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from edge_mrl.store.migrations import MIGRATIONS
 from edge_mrl.store.records import encode_spans, text_hash
 from edge_mrl.store.schema import former, ninth, report
 from tests.golden import make_store
+from tests.support.migrating import kill_at
 
 FIFTH = make_store.STORES[3]
 SHAKING = "mood \U0001fae8"  # Unicode 15.0: Python 3.12 prints it, 3.11 escapes it
@@ -136,7 +134,7 @@ def test_long_migration_says_how_far_it_is(
     path = Path(shutil.copy(old, tmp_path / "s.db"))
     with caplog.at_level(logging.INFO, "edge_mrl.store"):
         Store.open(path).close()
-    assert "bringing the store to version 9" in caplog.text
+    assert "bringing the store to version 10" in caplog.text
     said = [one.__dict__ for one in caplog.records]
     assert {one["path"] for one in said} == {str(path)}
     for version in {one["version"] for one in said}:
@@ -185,38 +183,6 @@ def swell(path: Path, count: int) -> None:
     connection.close()
 
 
-#: Opens a store with the command line, and ends itself at some record of a migration's progress.
-KILLED = """
-import logging, os, signal, sys
-from edge_mrl.cli import main
-from edge_mrl.store.schema import report
-
-class Killer(logging.Handler):
-    def emit(self, record):
-        self.left = getattr(self, "left", int(sys.argv[2])) - 1
-        if not self.left:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-def commits(self, rows, add=report.Report.add):
-    add(self, rows)
-    self._connection.execute("COMMIT")
-    self._connection.execute("BEGIN IMMEDIATE")
-
-report._REPORT_S = -1
-if sys.argv[3:]:
-    report.Report.add = commits
-logging.getLogger("edge_mrl.store").addHandler(Killer())
-sys.exit(main(["stats", "--store", sys.argv[1]]))
-"""
-
-
-def kill_at(path: Path, record: int, *broken: str) -> None:
-    command = [sys.executable, "-c", KILLED, str(path), str(record), *broken]
-    done = subprocess.run(command, capture_output=True, check=False, text=True)
-    assert done.returncode == -signal.SIGKILL, done
-    assert "s.db was written by an earlier edge-mrl" in done.stderr
-
-
 def is_whole(path: Path) -> bool:
     with Store.open(path) as store:
         found = store.get([f"more {key}" for key in (100, 399)])
@@ -263,7 +229,7 @@ def test_commands_show_migrations(
     assert main(["check", "--store", str(third)]) == 0
     bars = terminal.getvalue().split("\r")
     last = next(bar for bar in reversed(bars) if bar.startswith("bringing"))
-    assert last.startswith("bringing 3.db to version 9  [########################] 100%")
+    assert last.startswith("bringing 3.db to version 10  [########################] 100%")
     assert not logging.getLogger("edge_mrl.store").handlers
 
 

@@ -50,6 +50,7 @@ TESTS = (
     "store/test_codefile",
     "store/test_files",
     "store/test_filters",
+    "store/test_keyword_form",
     "store/test_keywords",
     "store/test_store",
     "test_documents",

@@ -8,7 +8,7 @@ from itertools import zip_longest
 from typing import Any
 
 from edge_mrl.store.engine.cipher import database_errors
-from edge_mrl.store.keywords import keyword_text
+from edge_mrl.store.keywords.form import keyword_text
 from edge_mrl.store.migrations import KEYWORD_COLUMNS
 from edge_mrl.store.records import DOCUMENT_COLUMNS, sound_document
 

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import sqlite3
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from edge_mrl.documents import metadata_problem
-from edge_mrl.store.keywords import keyword_text
+from edge_mrl.store.keywords.form import keyword_text
 from edge_mrl.store.records import checksum, decode_metadata, passage_check, text_hash
 from edge_mrl.store.replica.withheld import WITHHELD_COLUMNS
 from edge_mrl.store.schema import former
+from edge_mrl.store.schema.paging import bound, pages, raw
 from edge_mrl.store.schema.report import Report
 
 __all__ = ["fill_ninth"]
 
-#: Rows that are read and written together.
-_ROWS = 64
 _FORGET = "INSERT INTO keywords (keywords, rowid, text) VALUES ('delete', ?, ?)"
 #: Tables, their keys, and the columns that their checksums cover.
 _TABLES = (
@@ -59,12 +58,12 @@ def fill_ninth(connection: sqlite3.Connection, report: Report) -> None:
     """Give every row the checksum of its values, and index again what has other words now."""
     report.expect(*(table for table, _, _ in _TABLES), "passages", "documents")
     for table, key, columns in _TABLES:
-        for name, crc, *values in _pages(connection, table, key, f"crc, {columns}", report):
+        for name, crc, *values in pages(connection, table, key, f"crc, {columns}", report):
             right = former.matches(values, crc)
             carried = _carried(crc, partial(checksum, *values), right=right)
             _write(connection, table, key, name, carried)
     columns = "crc, document, rows, spans, codes"
-    for first, crc, *values in _pages(connection, "passages", "first_row", columns, report):
+    for first, crc, *values in pages(connection, "passages", "first_row", columns, report):
         key, _, spans, codes = values
         blobs = isinstance(spans, bytes) and isinstance(codes, bytes)
         right = blobs and former.passage_check(key, spans, codes) == crc
@@ -86,14 +85,14 @@ def _carried(crc: Any, make: Callable[[], int], *, right: bool) -> Any:
 
 
 def _write(connection: sqlite3.Connection, table: str, key: str, name: Any, crc: Any) -> None:
-    query = f"UPDATE {table} SET crc = ? WHERE {key} = {_bound(name)}"  # noqa: S608 - own names
-    connection.execute(query, (crc, _raw(name)))
+    query = f"UPDATE {table} SET crc = ? WHERE {key} = {bound(name)}"  # noqa: S608 - own names
+    connection.execute(query, (crc, raw(name)))
 
 
 def _index_again(connection: sqlite3.Connection, report: Report) -> None:
     """Give documents their words as they are indexed now, and no fields to those beyond the limits."""
     connection.execute("CREATE TEMP TABLE beyond (key INTEGER PRIMARY KEY)")
-    for key, metadata, digest, text in _pages(
+    for key, metadata, digest, text in pages(
         connection, "documents", "key", "metadata, hash, text", report
     ):
         words = keyword_text(text) if isinstance(text, str) else text
@@ -111,26 +110,3 @@ def _beyond(metadata: Any) -> bool:
         return metadata_problem(decode_metadata(metadata)) is not None
     except (TypeError, ValueError, RecursionError):
         return False  # a damaged document, which is named when it is read
-
-
-def _pages(
-    connection: sqlite3.Connection, table: str, key: str, columns: str, report: Report
-) -> Iterator[tuple[Any, ...]]:
-    """A table's rows in the order of its key, the key first; they may be changed meanwhile."""
-    select = f"SELECT {key}, {columns} FROM {table}"  # noqa: S608 - own names
-    rows = connection.execute(f"{select} ORDER BY {key} LIMIT {_ROWS}").fetchall()
-    while rows:
-        yield from rows
-        report.add(len(rows))
-        last = rows[-1][0]
-        query = f"{select} WHERE {key} > {_bound(last)} ORDER BY {key} LIMIT {_ROWS}"
-        rows = connection.execute(query, (_raw(last),)).fetchall()
-
-
-def _bound(value: Any) -> str:
-    """A parameter's place; text goes in as its bytes, since damaged text is no UTF-8."""
-    return "CAST(? AS TEXT)" if isinstance(value, str) else "?"
-
-
-def _raw(value: Any) -> Any:
-    return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value

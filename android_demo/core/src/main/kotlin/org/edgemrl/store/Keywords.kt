@@ -5,8 +5,8 @@ import org.edgemrl.clean
 private val TERM = Regex("\"([^\"]*)\"|([^\\s\"]+)")
 
 /**
- * The text as its words are indexed and looked for: in the compatibility form NFKC of Unicode 3.2
- * (FORMAT.md, "Store"), so that every program makes the same words.
+ * The text as its words are indexed and looked for: in the compatibility form NFKC of Unicode 3.2, with
+ * characters that it lacks as they are (FORMAT.md, "Store"), so that every program makes the same words.
  */
 internal fun keywordText(text: String): String = if (isAscii(text)) text else WordTables.compose(text)
 
@@ -20,7 +20,7 @@ internal fun matchExpression(query: String, every: Boolean = false): String {
     val terms = LinkedHashSet<String>()
     for (found in split(clean(query).replace('\u0000', ' '))) {
         val text = keywordText(found.text).replace('"', ' ')
-        if (words(text).isEmpty()) continue
+        if (text.all { it < '\u0080' && !it.isLetterOrDigit() }) continue
         val star = if (!found.phrase && found.text.endsWith("*")) "*" else ""
         terms.add("\"${text.trimEnd('*')}\"$star")
     }

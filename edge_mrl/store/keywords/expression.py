@@ -1,16 +1,17 @@
-"""Full-text search by SQLite's FTS5: a user's words as a query, and whether FTS5 is there."""
+"""A user's words as a query of FTS5, and whether FTS5 is there."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
 
 from edge_mrl.documents import clean
+from edge_mrl.store.keywords.form import keyword_text
 
-__all__ = ["full_text_problem", "keyword_text", "match_expression"]
+__all__ = ["full_text_problem", "match_expression"]
 
 _TERM = re.compile(r'"([^"]*)"|([^\s"]+)')
-_WORD = re.compile(r"\w+")
+#: What is no word anywhere. Of other characters FTS5 decides, which is the same in every Python.
+_NO_WORD = re.compile(r"[\x00-/:-@\[-`{-\x7f]*")
 
 
 def full_text_problem() -> str | None:
@@ -27,16 +28,6 @@ def full_text_problem() -> str | None:
     return None
 
 
-def keyword_text(text: str) -> str:
-    """The text as its words are indexed and looked for: in the compatibility form NFKC.
-
-    So ligatures, letters of full width and numbers in circles are found as what they stand for. The form
-    is that of Unicode 3.2, which is the same in every version of Python: what was indexed by one can be
-    deleted by another.
-    """
-    return text if text.isascii() else unicodedata.ucd_3_2_0.normalize("NFKC", text)
-
-
 def match_expression(query: str, *, every: bool = False) -> str:
     """Turn the words of a query into an FTS5 expression that matches any of them, or every one.
 
@@ -49,7 +40,8 @@ def match_expression(query: str, *, every: bool = False) -> str:
     terms = []
     for phrase, word in _TERM.findall(clean(query).replace("\x00", " ")):
         text = keyword_text(phrase or word).replace('"', " ")
-        if _WORD.search(text):
+        if not _NO_WORD.fullmatch(text):
             star = "*" if word.endswith("*") else ""
             terms.append(f'"{text.rstrip("*")}"{star}')
-    return (" AND " if every else " OR ").join(dict.fromkeys(terms))
+    # Of terms side by side all must be found, but for those in which FTS5 sees no word.
+    return (" " if every else " OR ").join(dict.fromkeys(terms))
