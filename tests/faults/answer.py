@@ -285,7 +285,7 @@ class Answer:
         if copy.waiting:
             problems.append(f"{copy.name}: {copy.waiting} documents still wait")
         for letter in copy.letters:
-            shared = len(self._ops.get(letter.id, {})) > 1
+            shared = self._is_shared(letter.id, number)
             if letter.reason not in (DELETED_ELSEWHERE, REPLACED_ELSEWHERE) or not shared:
                 problems.append(f"{copy.name}: a dead letter, {letter.id}: {letter.reason}")
         if copy.kept == "until-synced" and copy.fulls:
@@ -299,6 +299,17 @@ class Answer:
         for name, versions in copy.history.items():
             problems += _backwards(copy, name, versions, gives_up=gives_up)
         return problems
+
+    def _is_shared(self, name: str, number: int | None) -> bool:
+        """Whether several devices wrote a document, as far as this one can tell.
+
+        What its copy wrote before the two were told apart has this device's name.
+        """
+        by_device = self._ops.get(name, {})
+        twins = {(one, other) for one, other in self._original.items()}
+        return len(by_device) > 1 or any(
+            (one, number) in twins or (number, one) in twins for one in by_device
+        )
 
     def _compare_document(
         self, copy: Copy, name: str, content: Content, made: Made, number: int | None
