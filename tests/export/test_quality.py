@@ -12,8 +12,10 @@ import pytest
 
 from bench.quality.metrics import evaluate as second_opinion
 from edge_mrl.codes.packing import Packing, normalize, quantize, similarity
+from edge_mrl.documents import Document
 from edge_mrl.encode.encoder import Encoder
 from edge_mrl.errors import UsageError
+from edge_mrl.index import Index
 from edge_mrl_export.quality.advice import Advice, Question, advise, decide
 from edge_mrl_export.quality.cache import Cache
 from edge_mrl_export.quality.coding import levels
@@ -24,9 +26,10 @@ from edge_mrl_export.quality.similarity import evaluate_pairs
 from edge_mrl_export.quality.subject import Encoded, FullModel, Subject, open_bundle
 from edge_mrl_export.quality.tuning import tune, tuned_funnel
 from edge_mrl_export.texts.datasets import Retrieval, Similarity, read_data, read_passages
-from tests.support.bundles import TINY, TINY_COARSE
+from tests.support.bundles import TINY, TINY_COARSE, copy_bundle, keep_codes_as
 from tests.support.pages import look
 from tests.support.processes import good, run
+from tests.support.stores import packing
 
 pytestmark = pytest.mark.test
 #: SetVectors with a few strong directions at the end: a cut keeps little, a rotation nearly all.
@@ -254,6 +257,45 @@ def test_bundles_own_codes_are_those_of_its_graph(encoder: Encoder) -> None:
     assert expected.full is not None
     np.testing.assert_array_equal(found.codes, expected.coarse)
     np.testing.assert_array_equal(found.full, expected.full)
+
+
+@pytest.mark.parametrize("name", ["int8", "int4", "2bit", "2bit around a centre", "1bit"])
+def test_figures_of_a_bundles_own_code_are_what_its_store_finds(tmp_path: Path, name: str) -> None:
+    chance = np.random.default_rng(3)
+    words = [
+        "a",
+        "cat",
+        "dog",
+        "end",
+        "of",
+        "the",
+        "day",
+        "one",
+        "two",
+        "red",
+        "sat",
+        "on",
+        "mat",
+        "10",
+    ]
+    texts = sorted({" ".join(chance.choice(words, 5)) for _ in range(120)})
+    asked = [text.rsplit(" ", 1)[0] for text in texts[:40]]
+    bundle = keep_codes_as(copy_bundle(tmp_path / "bundle"), packing(name, 16))
+    data = Retrieval("own", texts, asked, [{row: 1.0} for row in range(40)], None, "made")
+    with Encoder.open(bundle) as encoder:
+        subject = open_bundle(encoder, None)
+        found = evaluate(
+            subject, data, SetVectors.of(subject, data, Cache(None, quiet=True)), (16,)
+        )
+    kind = packing(name, 16).kind
+    (row,) = [one for one in found.rows if (one.kind, one.stage) == (kind, "alone")]
+    with Index.open(tmp_path / "s.db", bundle) as index:
+        index.put([Document(f"{n:03}", text) for n, text in enumerate(texts)])
+        best = [[int(hit.id) for hit in index.search(text, k=100, exact=True)] for text in asked]
+    expected = judge(np.array([(ids + [-1] * 200)[:200] for ids in best]), data.relevance or [])
+    assert row.mrr_at_10 == pytest.approx(expected.mrr_at_10.mean(), abs=1e-3)
+    assert row.ndcg_at_10 == pytest.approx(expected.ndcg_at_10.mean(), abs=1e-3)
+    assert row.code_bytes == packing(name, 16).bytes(16)
 
 
 def test_vectors_are_kept_by_model_and_text(tmp_path: Path) -> None:
