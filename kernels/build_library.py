@@ -9,12 +9,15 @@ import argparse
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
-__all__ = ["SOURCES", "compile_library"]
+__all__ = ["CHECKS", "SANITIZED", "SOURCES", "compile_library", "compile_programs"]
 
+#: Programs that check the library.
+CHECKS = Path(__file__).resolve().parent / "check"
 SOURCES = Path(__file__).resolve().parent / "src"
 #: No -ffast-math: it would optimise the roundings away, and vectors would differ from processor to
 #: processor. Products and sums are fused where the source says so, and nowhere else.
@@ -25,8 +28,20 @@ FLAGS = (
 )
 _AVX2 = ("-mavx2", "-mfma", "-mpopcnt")
 _AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni")
+#: Flags with which AddressSanitizer and UBSan watch the library, and end a program at the first fault.
+SANITIZED = (
+    *("-O1", "-g1", "-DEMRL_CALLS", "-Wno-unused-function"),
+    *("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+)
 #: Files that need an instruction set, and the processors that have it.
-OWN = {"kern_avx2": ("x86_64", _AVX2), "kern_avx512vnni": ("x86_64", _AVX512)}
+OWN = {
+    "kern_avx2": ("x86_64", _AVX2),
+    "kern_avxvnni": ("x86_64", (*_AVX2, "-mavxvnni")),
+    "kern_avx512vnni": ("x86_64", _AVX512),
+    "kern_neon": ("aarch64", ("-fno-schedule-insns",)),
+    "kern_dotprod": ("aarch64", ("-march=armv8.2-a+dotprod",)),
+    "kern_i8mm": ("aarch64", ("-march=armv8.2-a+dotprod+i8mm",)),
+}
 
 
 def compile_library(target: Path, *, compiler: str = "cc", more: Sequence[str] = ()) -> Path:
@@ -40,23 +55,55 @@ def compile_library(target: Path, *, compiler: str = "cc", more: Sequence[str] =
     Raises:
         subprocess.CalledProcessError: The compiler refuses; it has said why.
     """
-    command = shlex.split(compiler)
+    _build({target: ()}, shlex.split(compiler), ("-shared", *more), more)
+    return target
+
+
+def compile_programs(
+    targets: Mapping[Path, Sequence[Path]], *, compiler: str = "cc", more: Sequence[str] = ()
+) -> None:
+    """Compile programs that have the library within.
+
+    Args:
+        targets: Each program, and its own sources.
+        compiler: The compiler, GCC or Clang, perhaps with options.
+        more: Further flags, of linking too.
+
+    Raises:
+        subprocess.CalledProcessError: The compiler refuses; it has said why.
+    """
+    _build(targets, shlex.split(compiler), more, more)
+
+
+def _build(
+    targets: Mapping[Path, Sequence[Path]],
+    command: Sequence[str],
+    linking: Sequence[str],
+    more: Sequence[str],
+) -> None:
     machine = subprocess.run(  # noqa: S603 - the user's own compiler
         [*command, "-dumpmachine"], check=True, capture_output=True, text=True
     ).stdout.split("-")[0]
+    # A fuzzer's own main is linked once, and its counters are in every file.
+    flags = [*FLAGS, *(flag.replace("=fuzzer", "=fuzzer-no-link") for flag in more)]
     with tempfile.TemporaryDirectory() as scratch:
         jobs = []
-        for source in sorted(SOURCES.glob("*.c")):
+        library = sorted(SOURCES.glob("*.c"))
+        for source in dict.fromkeys((*library, *chain.from_iterable(targets.values()))):
             kind, own = OWN.get(source.stem, (machine, ()))
-            if kind != machine:
-                continue
-            made = Path(scratch) / f"{source.stem}.o"
-            jobs.append([*command, *FLAGS, *own, *more, "-c", str(source), "-o", str(made)])
+            if kind == machine:
+                made = Path(scratch) / f"{source.stem}.o"
+                jobs.append([*command, *flags, *own, "-c", str(source), "-o", str(made)])
         with ThreadPoolExecutor() as pool:
             list(pool.map(_run, jobs))
-        objects = [job[-1] for job in jobs]
-        _run([*command, "-shared", *more, "-o", str(target), *objects, "-lm"])
-    return target
+        objects = {Path(job[-1]).stem: job[-1] for job in jobs}
+        for target, programs in targets.items():
+            used = [made for stem, made in objects.items() if stem in _stems((*library, *programs))]
+            _run([*command, *linking, "-o", str(target), *used, "-lm"])
+
+
+def _stems(paths: Sequence[Path]) -> set[str]:
+    return {path.stem for path in paths}
 
 
 def _run(command: Sequence[str]) -> None:

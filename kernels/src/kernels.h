@@ -35,12 +35,14 @@ typedef struct {
     const float *scale, *bias; /* of each column */
     int depth;   /* values of a row of codes, a multiple of EMRL_LANES */
     int columns; /* a multiple of EMRL_PANEL */
+    bool least;  /* whether a weight is -128 */
 } emrl_packed;
 
 typedef struct {
     const char *name;
     int group;      /* values of a column that lie together: a divisor of EMRL_LANES */
     int code_bytes; /* bytes of a code in a row of codes */
+    int code_bias;  /* what is taken from a code before it is stored, modulo 256 */
 
     /* Code `count` rows of `width` floats into rows of `depth` codes, zeros behind them. `peaks` get what
      * products of the rows are multiplied with: 1 where the step is fixed. */
@@ -89,5 +91,6 @@ size_t emrl_attention_floats(size_t tokens, size_t width);
 const emrl_kernels *emrl_choose(const char *name);
 
 extern const emrl_kernels emrl_plain, emrl_avx2, emrl_avxvnni, emrl_avx512vnni;
+extern const emrl_kernels emrl_neon, emrl_dotprod, emrl_i8mm;
 
 #endif

@@ -46,6 +46,7 @@ static bool pack(emrl_model *model, emrl_product *product)
     float *bias = emrl_take(&model->arena, columns, sizeof *bias);
     if (weights == NULL || sums == NULL || scale == NULL || bias == NULL)
         return false;
+    bool least = false;
     for (size_t part = 0; part < parts; part++) {
         const onnx_tensor *from = product->weight[part];
         for (size_t n = 0; n < out; n++) {
@@ -59,9 +60,10 @@ static bool pack(emrl_model *model, emrl_product *product)
                 int weight = weight_at(from, k * out + n);
                 weights[place] = (int8_t)weight;
                 sums[column] += weight;
+                least |= weight == -128;
             }
     }
-    product->packed = (emrl_packed){weights, sums, scale, bias, (int)depth, (int)columns};
+    product->packed = (emrl_packed){weights, sums, scale, bias, (int)depth, (int)columns, least};
     return true;
 }
 

@@ -2,12 +2,17 @@
  * includes it behind vec.h, and defines first
  *   CODE_TYPE     what a code is stored as, uint8_t or uint16_t
  *   STORE_CODES   stores 16 codes of a vi at a CODE_TYPE *
+ *   CODE_BIAS     what is taken from a code before it is stored modulo 256; 0 where it is not defined
  *   ATTEND_KEYS   vectors of keys that are compared at a time: what the registers hold
  */
 #ifndef EMRL_ROWS_H
 #define EMRL_ROWS_H
 
 #include "vec.h"
+
+#if !defined(CODE_BIAS)
+#define CODE_BIAS 0
+#endif
 
 #define ATTEND_ROWS 6
 /* Keys of a text behind its end: less than any score. */
@@ -62,7 +67,7 @@ static void code(const float *rows, size_t stride, int count, int width, const e
         peaks[i] = coding->fixed ? 1.0f : peak_of(row, width, coding);
         code_row(row, width, coding, coding->levels / peaks[i], out);
         for (int at = width; at < depth; at++) /* weights there are zeros; this keeps rows the same */
-            out[at] = 0;
+            out[at] = CODE_BIAS;
     }
 }
 
@@ -277,7 +282,7 @@ static float exponential(float x)
 }
 
 #define ROW_KERNELS                                                                                            \
-    .code = code, .multiply = multiply, .norm = norm, .activate = activate, .attend = attend,                  \
+    .code_bias = CODE_BIAS, .code = code, .multiply = multiply, .norm = norm, .activate = activate, .attend = attend,                  \
     .transform = transform, .dot = dot, .exponential = exponential, .within8 = within8, .within16 = within16,  \
     .hamming8 = hamming8, .hamming16 = hamming16, .dot8 = dot8, .dot4 = dot4, .common = common
 

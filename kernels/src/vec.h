@@ -10,7 +10,12 @@
 #include <math.h>
 #include <string.h>
 
+/* A sanitizer's checks, inlined sixteen times over, take compilers minutes. */
+#if defined(EMRL_CALLS)
+#define INLINE static
+#else
 #define INLINE static inline __attribute__((always_inline))
+#endif
 
 /* M(0) M(1) ... : sums of a tile are variables of their own, because arrays do not stay in registers. */
 #define REPEAT_1(M) M(0)
@@ -103,6 +108,80 @@ INLINE void vi_store_u8(uint8_t *at, vi x)
                      _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
 }
 
+#elif defined(EMRL_NEON)
+#include <arm_neon.h>
+
+typedef struct { float32x4_t a, b, c, d; } vf;
+typedef struct { int32x4_t a, b, c, d; } vi;
+#define FOUR(type, call) ((type){call(x.a, y.a), call(x.b, y.b), call(x.c, y.c), call(x.d, y.d)})
+#define EACH(type, call) ((type){call(x.a), call(x.b), call(x.c), call(x.d)})
+/* Of zeros of both signs and of what is no number, the second, as x86 has it. */
+#define GREATER(p, q) vbslq_f32(vcgtq_f32(p, q), p, q)
+#define LESS(p, q) vbslq_f32(vcltq_f32(p, q), p, q)
+
+INLINE vf vf_load(const float *at) { return (vf){vld1q_f32(at), vld1q_f32(at + 4), vld1q_f32(at + 8), vld1q_f32(at + 12)}; }
+INLINE void vf_store(float *at, vf x)
+{
+    vst1q_f32(at, x.a);
+    vst1q_f32(at + 4, x.b);
+    vst1q_f32(at + 8, x.c);
+    vst1q_f32(at + 12, x.d);
+}
+INLINE vf vf_set(float x) { float32x4_t a = vdupq_n_f32(x); return (vf){a, a, a, a}; }
+INLINE vf vf_add(vf x, vf y) { return FOUR(vf, vaddq_f32); }
+INLINE vf vf_sub(vf x, vf y) { return FOUR(vf, vsubq_f32); }
+INLINE vf vf_mul(vf x, vf y) { return FOUR(vf, vmulq_f32); }
+INLINE vf vf_div(vf x, vf y) { return FOUR(vf, vdivq_f32); }
+INLINE vf vf_max(vf x, vf y) { return FOUR(vf, GREATER); }
+INLINE vf vf_min(vf x, vf y) { return FOUR(vf, LESS); }
+INLINE vf vf_fma(vf x, vf y, vf z)
+{
+    return (vf){vfmaq_f32(z.a, x.a, y.a), vfmaq_f32(z.b, x.b, y.b), vfmaq_f32(z.c, x.c, y.c), vfmaq_f32(z.d, x.d, y.d)};
+}
+INLINE vf vf_abs(vf x) { return EACH(vf, vabsq_f32); }
+INLINE vi vf_round(vf x) { return EACH(vi, vcvtnq_s32_f32); }
+INLINE vf vf_of(vi x) { return EACH(vf, vcvtq_f32_s32); }
+INLINE vi vi_set(int32_t x) { int32x4_t a = vdupq_n_s32(x); return (vi){a, a, a, a}; }
+INLINE vi vi_add(vi x, vi y) { return FOUR(vi, vaddq_s32); }
+#define POWER(p) vreinterpretq_f32_s32(vshlq_n_s32(p, 23))
+INLINE vf vf_power(vi x)
+{
+    x = vi_add(x, vi_set(127));
+    return EACH(vf, POWER);
+}
+INLINE vf vf_first(vf x, int count, vf others)
+{
+    float lane[2 * EMRL_LANES];
+    vf_store(lane, x);
+    vf_store(lane + EMRL_LANES, others);
+    for (int i = count; i < EMRL_LANES; i++)
+        lane[i] = lane[EMRL_LANES + i];
+    return vf_load(lane);
+}
+INLINE uint8x16_t vi_u8(vi x)
+{
+    int16x8_t low = vcombine_s16(vqmovn_s32(x.a), vqmovn_s32(x.b)), high = vcombine_s16(vqmovn_s32(x.c), vqmovn_s32(x.d));
+    return vcombine_u8(vqmovun_s16(low), vqmovun_s16(high));
+}
+INLINE void vi_store_u8(uint8_t *at, vi x) { vst1q_u8(at, vi_u8(x)); }
+
+/* By halves, as below. */
+INLINE float vf_sum(vf x)
+{
+    float32x4_t four = vaddq_f32(vaddq_f32(x.a, x.c), vaddq_f32(x.b, x.d));
+    float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
+    return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
+}
+INLINE float vf_largest(vf x)
+{
+    float32x4_t four = GREATER(GREATER(x.a, x.c), GREATER(x.b, x.d));
+    float lane[4];
+    vst1q_f32(lane, four);
+    lane[0] = lane[0] > lane[2] ? lane[0] : lane[2];
+    lane[1] = lane[1] > lane[3] ? lane[1] : lane[3];
+    return lane[0] > lane[1] ? lane[0] : lane[1];
+}
+
 #else /* plain C */
 
 typedef struct { float at[EMRL_LANES]; } vf;
@@ -148,6 +227,7 @@ INLINE void vi_store_u8(uint8_t *at, vi x)
 }
 #endif
 
+#if !defined(EMRL_NEON)
 /* The sum of all lanes, by halves. */
 INLINE float vf_sum(vf a)
 {
@@ -168,6 +248,7 @@ INLINE float vf_largest(vf a)
             lane[i] = lane[i] > lane[i + half] ? lane[i] : lane[i + half];
     return lane[0];
 }
+#endif
 
 /* e^a for -87.3 <= a <= 88, and for others as if they were there: the Cephes library's expf, whose error is
  * below 2e-7 of the result. */

@@ -1,0 +1,68 @@
+/* Kernels for ARM with products of 2x8 and 8x2 codes (FEAT_I8MM): rows go through in pairs. */
+#define EMRL_NEON
+#define CODE_TYPE uint8_t
+#define STORE_CODES vi_store_u8
+#define ATTEND_KEYS 1
+#include "rows.h"
+#include "neon.h"
+
+/* Pairs of rows of a tile; its columns are eight. */
+#define TILE_PAIRS 5
+
+/* sums: [row, column], [row, column + 1], [next row, column], [next row, column + 1] */
+#define DECLARE(r) int32x4_t a##r = vdupq_n_s32(0), b##r = a##r, c##r = a##r, d##r = a##r;
+#define STEP(r)                                                                                                \
+    {                                                                                                          \
+        const uint8_t *at = codes + 2 * r * depth + k;                                                         \
+        uint8x16_t code = vcombine_u8(vld1_u8(at), vld1_u8(2 * r + 1 < rows ? at + depth : at));               \
+        a##r = vusmmlaq_s32(a##r, code, w0);                                                                   \
+        b##r = vusmmlaq_s32(b##r, code, w1);                                                                   \
+        c##r = vusmmlaq_s32(c##r, code, w2);                                                                   \
+        d##r = vusmmlaq_s32(d##r, code, w3);                                                                   \
+    }
+#define PART(x, y, half) vcombine_s32(vget_##half##_s32(x), vget_##half##_s32(y))
+#define FINISH(r)                                                                                              \
+    finish(PART(a##r, b##r, low), weights, zero, column, peaks[2 * r], out + 2 * r * stride);                  \
+    finish(PART(c##r, d##r, low), weights, zero, column + 4, peaks[2 * r], out + 2 * r * stride);              \
+    if (2 * r + 1 < rows) {                                                                                    \
+        finish(PART(a##r, b##r, high), weights, zero, column, peaks[2 * r + 1], out + (2 * r + 1) * stride);   \
+        finish(PART(c##r, d##r, high), weights, zero, column + 4, peaks[2 * r + 1], out + (2 * r + 1) * stride); \
+    }
+#define DEFINE_TILE(n)                                                                                         \
+    static void tile_##n(const uint8_t *codes, size_t rows, const emrl_packed *weights, int column, int zero,  \
+                         const float *peaks, float *out, size_t stride)                                        \
+    {                                                                                                          \
+        size_t depth = (size_t)weights->depth;                                                                 \
+        const int8_t *packed = half_panel(weights, column, 8);                                                 \
+        REPEAT_##n(DECLARE)                                                                                    \
+        for (size_t k = 0; k < depth; k += 8, packed += 8 * EMRL_PANEL) {                                      \
+            int8x16_t w0 = vld1q_s8(packed), w1 = vld1q_s8(packed + 16);                                       \
+            int8x16_t w2 = vld1q_s8(packed + 32), w3 = vld1q_s8(packed + 48);                                  \
+            REPEAT_##n(STEP)                                                                                   \
+        }                                                                                                      \
+        REPEAT_##n(FINISH)                                                                                     \
+    }
+
+DEFINE_TILE(1)
+DEFINE_TILE(2)
+DEFINE_TILE(3)
+DEFINE_TILE(4)
+DEFINE_TILE(5)
+
+typedef void pairs_of(const uint8_t *codes, size_t rows, const emrl_packed *weights, int column, int zero,
+                      const float *peaks, float *out, size_t stride);
+
+static void multiply(const void *codes, const float *peaks, int count, int zero, const emrl_packed *weights,
+                     float *out, size_t stride)
+{
+    static pairs_of *const tiles[] = {tile_1, tile_2, tile_3, tile_4, tile_5};
+    size_t depth = (size_t)weights->depth;
+    for (int column = 0; column < weights->columns; column += 8)
+        for (int row = 0; row < count; row += 2 * TILE_PAIRS) {
+            int rows = count - row < 2 * TILE_PAIRS ? count - row : 2 * TILE_PAIRS;
+            tiles[(rows - 1) / 2]((const uint8_t *)codes + (size_t)row * depth, (size_t)rows, weights, column, zero,
+                                  peaks + row, out + (size_t)row * stride, stride);
+        }
+}
+
+const emrl_kernels emrl_i8mm = {.name = "i8mm", .group = 8, .code_bytes = 1, ROW_KERNELS};
