@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,15 +10,17 @@ import pytest
 
 from edge_mrl import native
 from edge_mrl.errors import UsageError
-from tests.kernels.support import build_package
+from tests.kernels.support import PREBUILT, build_package
 
-KERNELS = ("plain", "avx2", "avx512vnni")
+OTHERS = {"x86_64": ("avx2", "avxvnni", "avx512vnni"), "aarch64": ("neon", "dotprod", "i8mm")}
+KERNELS = ("plain", *OTHERS.get(platform.machine(), ()))
 
 
 @pytest.fixture(scope="session")
 def package() -> Path:
-    """A folder for sys.path that has the kernels."""
-    return build_package()
+    """A folder for sys.path that has the kernels: new ones, or those that PREBUILT names."""
+    prebuilt = os.environ.get(PREBUILT)
+    return Path(prebuilt) if prebuilt else build_package()
 
 
 @pytest.fixture

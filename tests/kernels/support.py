@@ -7,7 +7,7 @@ import importlib.util
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -15,9 +15,19 @@ from filelock import FileLock
 
 from tests.support.bundles import ROOT
 
-__all__ = ["BUILT", "KERNELS", "build_library", "build_package", "sources_digest"]
+__all__ = [
+    "BUILT",
+    "KERNELS",
+    "PREBUILT",
+    "build_library",
+    "build_package",
+    "build_programs",
+    "sources_digest",
+]
 
 KERNELS = ROOT / "kernels"
+#: Names a folder with kernels that were built otherwise, for a run of the tests within a test.
+PREBUILT = "EDGE_MRL_TEST_KERNELS"
 BUILT = ROOT / "build" / "kernels"
 
 
@@ -58,6 +68,30 @@ def build_package(*, compiler: str = "cc", more: Sequence[str] = (), name: str =
             build_library().compile_library(made, compiler=compiler, more=more)
             made.rename(library)
     return folder
+
+
+def build_programs(
+    programs: Mapping[str, Sequence[str]],
+    *,
+    compiler: str = "cc",
+    more: Sequence[str] = (),
+    name: str,
+) -> dict[str, Path]:
+    """Programs out of kernels/check, with the library; made once for each state of the sources."""
+    folder = BUILT / f"{name}-{sources_digest()[:16]}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            builder, made = build_library(), folder.with_suffix(".new")
+            shutil.rmtree(made, ignore_errors=True)
+            made.mkdir()
+            targets = {
+                made / program: [builder.CHECKS / f"{source}.c" for source in sources]
+                for program, sources in programs.items()
+            }
+            builder.compile_programs(targets, compiler=compiler, more=more)
+            made.rename(folder)
+    return {program: folder / program for program in programs}
 
 
 if __name__ == "__main__":
