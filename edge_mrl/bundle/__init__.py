@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
+    from edge_mrl.bundle.archive import has_own_place, pack_bundle
     from edge_mrl.bundle.files import Identity, check_files, map_file, read_bounded, read_file
     from edge_mrl.bundle.graph import read_graph
     from edge_mrl.bundle.head import (
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
         is_head,
         read_head,
     )
-    from edge_mrl.bundle.installed import installed_bundle, installed_names, locate_bundle
+    from edge_mrl.bundle.installed import (
+        bundle_folder,
+        installed_bundle,
+        installed_names,
+        locate_bundle,
+    )
     from edge_mrl.bundle.jsontext import parse_json
     from edge_mrl.bundle.known import Made, recall, remember, remember_made
     from edge_mrl.bundle.manifest import (
@@ -81,11 +87,13 @@ __all__ = [
     "TrustedKeys",
     "bundle_codes",
     "bundle_error",
+    "bundle_folder",
     "check_files",
     "check_tokenizer",
     "derive_codes",
     "dump_manifest",
     "expected_outputs",
+    "has_own_place",
     "head_id",
     "head_inputs",
     "installed_bundle",
@@ -96,6 +104,7 @@ __all__ = [
     "make_code",
     "make_key",
     "map_file",
+    "pack_bundle",
     "parse_json",
     "parse_manifest",
     "read_bounded",
@@ -115,6 +124,7 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
+        "archive": ("has_own_place", "pack_bundle"),
         "files": (
             "Identity",
             "check_files",
@@ -132,7 +142,7 @@ __getattr__ = lazily(
             "is_head",
             "read_head",
         ),
-        "installed": ("installed_bundle", "installed_names", "locate_bundle"),
+        "installed": ("bundle_folder", "installed_bundle", "installed_names", "locate_bundle"),
         "jsontext": ("parse_json",),
         "known": (
             "Made",

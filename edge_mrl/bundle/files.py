@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from edge_mrl.bundle.manifest import FileEntry, Manifest
 
 __all__ = [
+    "MOST_BYTES",
+    "MOST_FILES",
     "Identity",
     "check_files",
     "map_file",

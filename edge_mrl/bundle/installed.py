@@ -1,7 +1,8 @@
-"""Bundles that are installed as packages, such as edge-mrl-minilm: found by their entry points.
+"""Where a bundle is: in a folder, in a .zip, or in a package such as edge-mrl-minilm.
 
-Each entry point of the group names a bundle, and gives the path of its folder, as in
-``minilm = "edge_mrl_minilm:BUNDLE"``. They are read only where no path leads to a bundle.
+Packages are found by their entry points. Each entry point of the group names a bundle, and gives the path
+of its folder, as in ``minilm = "edge_mrl_minilm:BUNDLE"``. They are read only where no path leads to a
+bundle.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from edge_mrl.errors import BundleError, UsageError, reason
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["installed_bundle", "installed_names", "locate_bundle"]
+__all__ = ["bundle_folder", "installed_bundle", "installed_names", "locate_bundle"]
 
 #: The group of entry points.
 GROUP = "edge_mrl.bundles"
@@ -75,6 +76,33 @@ def locate_bundle(given: Path) -> Path:
         if named in entries:
             return _folder(entries[named])
     return given.resolve()
+
+
+def bundle_folder(given: Path) -> Path:
+    """The folder of the bundle that a path, or the name of an installed bundle, stands for.
+
+    Args:
+        given: A folder, a .zip, or a name. A .zip is unpacked into the user's cache, once.
+
+    Returns:
+        The absolute path. If nothing is there, so is what was given, and reading it says so.
+
+    Raises:
+        FormatError: The file is no zip of a bundle, or has entries that none has.
+        BundleError: It cannot be read or unpacked; or see ``locate_bundle``.
+    """
+    place = locate_bundle(given)
+    if not _is_file(place):
+        return place
+    from edge_mrl.bundle.archive import unpacked
+
+    return unpacked(place)
+
+
+def _is_file(path: Path) -> bool:
+    with suppress(OSError):
+        return path.is_file()
+    return False
 
 
 def _exists(path: Path) -> bool:

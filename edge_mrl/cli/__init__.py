@@ -36,6 +36,7 @@ __getattr__ = lazily(
 COMMANDS = {
     "inspect": "show what a bundle contains",
     "verify": "check a bundle's files and its vectors on this machine",
+    "pack": "write a bundle as one .zip file",
     "embed": "encode lines of text as vectors",
     "index": "add documents to a store",
     "search": "find the documents that answer a question",
@@ -62,6 +63,7 @@ FOLDERS = {
     "dump": "exchange.",
     "encrypt": "keys.",
     "load": "exchange.",
+    "pack": "exchange.",
     "rekey": "keys.",
 }
 #: Sub-commands that load a bundle in this process.

@@ -42,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="DIR",
-        help="folder of the new bundle (default: beside the store's own bundle)",
+        help="folder of the new bundle (default: beside the store's own bundle; beside the store, if "
+        "that is a .zip or installed)",
     )
     parser.add_argument(
         "--no-excerpts",

@@ -160,7 +160,7 @@ def _check_output(output: str | None) -> None:
 
 
 def _setup(args: argparse.Namespace) -> Setup:
-    from edge_mrl.bundle import locate_bundle
+    from edge_mrl.bundle import bundle_folder
     from edge_mrl.diagnose import Setup
 
     if args.store is None and args.bundle is None:
@@ -170,7 +170,7 @@ def _setup(args: argparse.Namespace) -> Setup:
     if args.store is not None and args.rows is not None:
         raise UsageError("--rows is the size of the temporary store: omit it with --store")
     return Setup(
-        bundle=_bundle_of(args) if args.bundle is None else locate_bundle(Path(args.bundle)),
+        bundle=_bundle_of(args) if args.bundle is None else bundle_folder(Path(args.bundle)),
         store=None if args.store is None else Path(existing(args.store, key_of(args))),
         key=None if args.store is None else key_of(args),
         rows=ROWS if args.rows is None else args.rows,

@@ -81,11 +81,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _subjects(args: argparse.Namespace) -> Subjects:
-    from edge_mrl.bundle import locate_bundle
+    from edge_mrl.bundle import bundle_folder
     from edge_mrl.diagnose import Subjects
 
     def folder(value: str | None) -> Path | None:
-        return None if value is None else locate_bundle(Path(value))
+        return None if value is None else bundle_folder(Path(value))
 
     return Subjects(
         bundle=folder(args.bundle),

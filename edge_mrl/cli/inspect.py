@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from edge_mrl.bundle import Manifest, Precision, check_files, locate_bundle, read_manifest, signers
+from edge_mrl.bundle import Manifest, Precision, bundle_folder, check_files, read_manifest, signers
 from edge_mrl.cli.common.stores import add_bundle, add_trust
 
 __all__ = ["HELP", "add_arguments", "run"]
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the manifest. The files' presence and sizes are checked, not their hashes (see verify)."""
-    folder = locate_bundle(Path(args.bundle))
+    folder = bundle_folder(Path(args.bundle))
     manifest = read_manifest(folder)
     check_files(folder, manifest, hashes=False)
     keys = signers(folder)

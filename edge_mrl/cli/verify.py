@@ -35,10 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Verify the bundle and print the result; damage is raised as a BundleError."""
-    from edge_mrl.bundle import locate_bundle, signers
+    from edge_mrl.bundle import bundle_folder, signers
     from edge_mrl.encode import verify
 
-    folder = locate_bundle(Path(args.bundle))
+    folder = bundle_folder(Path(args.bundle))
     result = verify(folder, threads=args.threads)
     keys = signers(folder)
     if args.json:

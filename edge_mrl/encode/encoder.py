@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mrl.arguments import check_flag, check_whole, path_of
-from edge_mrl.bundle import KINDS, Manifest, locate_bundle
+from edge_mrl.bundle import KINDS, Manifest, bundle_folder
 from edge_mrl.codes import normalize
 from edge_mrl.encode.kernel_session import Session, open_session
 from edge_mrl.encode.tokenizer import (
@@ -117,8 +117,8 @@ class Encoder:
         time and memory. What was found out is kept in the user's folder for state.
 
         Args:
-            path: The bundle's folder, or the name of a bundle that is installed (edge-mrl-minilm has
-                "minilm").
+            path: The bundle's folder; or a .zip of one, which is unpacked into the user's cache; or the
+                name of a bundle that is installed (edge-mrl-minilm has "minilm").
             threads: Use at most so many threads (default: one per core).
             low_memory: Use smaller batches and no memory arena: slower, with the smallest RSS.
             verify_hashes: Compare every file's SHA-256 again, even if the files have not changed.
@@ -134,7 +134,7 @@ class Encoder:
             OutOfMemoryError: There is not enough memory. The methods that encode may raise it too.
         """
         check_opening({"threads": threads, "low_memory": low_memory, "trust": trust})
-        folder = locate_bundle(path_of("bundle", path))
+        folder = bundle_folder(path_of("bundle", path))
         trust = "" if untried else trust
         with reporting_memory():
             memory.load_unwinder()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.bundle import GOLDEN, KINDS, Manifest, locate_bundle, parse_json, read_file
+from edge_mrl.bundle import GOLDEN, KINDS, Manifest, bundle_folder, parse_json, read_file
 from edge_mrl.encode.encoder import Encoder
 from edge_mrl.encode.trial import admit, run_apart
 from edge_mrl.errors import FormatError, GraphError, TokenizerError, brief
@@ -111,7 +111,7 @@ def verify(
     """Verify a bundle on this machine, in a process of its own, with limits of time and memory.
 
     Args:
-        bundle: The bundle's folder, or the name of an installed one.
+        bundle: The bundle's folder, a .zip of one, or the name of an installed one.
         threads: Use at most so many threads (default: one per core).
         trust: A file of public keys, one of which must have signed it (default: EDGE_MRL_TRUST's).
         untried: Verify it in this process: for a bundle that it has just made.
@@ -120,7 +120,7 @@ def verify(
         UsageError: The folder does not exist.
         BundleError: The bundle is damaged; the class and the message say how.
     """
-    folder = locate_bundle(Path(bundle))
+    folder = bundle_folder(Path(bundle))
     trust = "" if untried else trust
     admitted = admit(folder, trust=trust, verify_hashes=True, untried=True)
     found = None

@@ -13,6 +13,7 @@ A kill at any moment leaves the store with its old bundle and codes, or with the
 
 from __future__ import annotations
 
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mrl.bundle import derive_codes, head_id, read_head, read_manifest
+from edge_mrl.bundle import derive_codes, has_own_place, head_id, read_head, read_manifest
 from edge_mrl.codes import INT8, PLANES
 from edge_mrl.encode import Encoder
 from edge_mrl.errors import GateError, UsageError
@@ -121,7 +122,8 @@ def adapt(
 
     Args:
         index: The open store.
-        output: The new bundle's folder (default: beside the old bundle, named after it and the head).
+        output: The new bundle's folder (default: named after the old bundle and the head, and beside it;
+            beside the store, if the old one is a .zip or installed).
         excerpts: Fit on excerpts of the passages too. They are embedded for it, which is slower and gives
             a better head. Without them, nothing is embedded if the store keeps full vectors.
         stage: Told of each stage of the work.
@@ -155,7 +157,8 @@ def adapt(
     head = _coded(trial.full, whole.fit(kind, advance), kind, manifest)
     stage("write and verify the bundle", None)
     named = head_id(head.matrix, layer_norm=manifest.head.layer_norm)
-    folder = output or bundle.with_name(f"{_stem(bundle, manifest)}-{named[:8]}")
+    parent = bundle.parent if has_own_place(bundle) else index.path.absolute().parent
+    folder = output or parent / f"{_stem(bundle, manifest)}-{named[:8]}"
     changed = with_head(bundle, folder.absolute(), head, trust=trust)
     documents, embedded = _recode(index, vectors, folder.resolve(), stage)
     return Adaptation(
@@ -361,8 +364,12 @@ def _recode(index: Index, vectors: _Vectors, folder: Path, stage: Stage) -> tupl
 
 
 def _stem(bundle: Path, manifest: Manifest) -> str:
-    """The bundle's name without the head that an earlier adaptation gave it."""
-    return bundle.name.removesuffix(f"-{manifest.head.id[:8]}")
+    """The bundle's name without the head that an earlier adaptation gave it.
+
+    A folder in a package or in the cache has a name that says nothing.
+    """
+    name = bundle.name if has_own_place(bundle) else re.sub(r"[^\w.-]", "_", manifest.name)
+    return name.removesuffix(f"-{manifest.head.id[:8]}")
 
 
 def _silent(_name: str, _count: int | None) -> Callable[[], None]:

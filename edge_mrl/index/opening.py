@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from edge_mrl.arguments import path_of
-from edge_mrl.bundle import locate_bundle, read_manifest
+from edge_mrl.bundle import bundle_folder, locate_bundle, read_manifest
 from edge_mrl.encode import Encoder, check_opening, passage_rule
 from edge_mrl.errors import NoStoreError
 from edge_mrl.ingest import require_rule
@@ -40,8 +40,9 @@ def open_or_create(
         if bundle is None:
             store = opened.enter_context(Store.open(path, key=key))
         else:
-            folder = locate_bundle(path_of("bundle", bundle))
-            binding = binding_of(read_manifest(folder, trust=trust), folder)
+            place = locate_bundle(path_of("bundle", bundle))
+            folder = bundle_folder(place)
+            binding = binding_of(read_manifest(folder, trust=trust), place)
             try:
                 store = opened.enter_context(Store.open(path, key=key))
                 store.require(binding)

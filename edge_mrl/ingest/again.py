@@ -171,13 +171,13 @@ def reindex_store(
         supply: Gives a supply of a bundle's codes; None if there is none.
         **options: As for ``Index.reindex``.
     """
-    folder = locate_bundle(path_of("bundle", bundle))
+    place = locate_bundle(path_of("bundle", bundle))
     _check_options(options)
     tally = options.get("tally") or Tally()
     again = options.get("again", False)
-    with closing(Encoder.open(folder, **opening)) as encoder:
+    with closing(Encoder.open(place, **opening)) as encoder:
         rule = rule_for(encoder, store.rule, options.get("max_tokens"), options.get("overlap"))
-        wanted = reindex.Reindexing(binding_of(encoder.manifest, folder), rule, store.keep_full)
+        wanted = reindex.Reindexing(binding_of(encoder.manifest, place), rule, store.keep_full)
         if not again and reindex.is_done(store, wanted):
             return 0
         if options.get("check_space", True):
@@ -190,7 +190,7 @@ def reindex_store(
             progress=options.get("progress"),
             tally=tally,
             known=None if again else {},
-            supply=None if here or supply is None else supply(folder),
+            supply=None if here or supply is None else supply(encoder.path),
         )
     refused = options.get("refused")
     if refused is not None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_mrl.bundle import installed_bundle, installed_names, read_manifest
+from edge_mrl.bundle import bundle_folder, installed_bundle, installed_names, read_manifest
 from edge_mrl.errors import BindingError, BundleError, SignatureError, UsageError
 from edge_mrl.store.records import Binding
 
@@ -32,9 +32,10 @@ def find_bundle(store: Store, *, trust: str | os.PathLike[str] | None = None) ->
         SignatureError: No trusted key has signed the bundle that is there now.
     """
     wrong: BindingError | SignatureError | None = None
-    for folder, own in _candidates(store):
+    for place, own in _candidates(store):
         try:
-            binding = binding_of(read_manifest(folder, trust=trust), folder.resolve())
+            folder = bundle_folder(place)
+            binding = binding_of(read_manifest(folder, trust=trust), place.resolve())
             store.require(binding)
         except (BindingError, SignatureError) as error:
             wrong = error if own else wrong
