@@ -24,13 +24,15 @@ Fits heads to the full vectors of the store's passages (they are embedded again 
 them) and of excerpts of these passages. Chooses the head with which held-out excerpts best find the
 passages that they were taken from. Writes a bundle with it beside the store's own bundle, then codes all
 documents again. Meanwhile the store answers, and takes documents, with the old codes. It changes over in
-one transaction. No text leaves this machine.
+one transaction. No text leaves this machine. A store that is enrolled sends its server the head, which
+codes the documents of other devices that are here without their texts.
 
 example:
   edge-mrl adapt --store notes.db
 
 exit codes: 0 done; 1 no head is better than the present one, nothing was changed; 2 wrong usage, too
-            little text, or a bundle or store that cannot be used; 130 interrupted
+            little text, or a bundle or store that cannot be used; 4 the server alone can give some
+            codes, and did not; 130 interrupted
 """
 
 
@@ -51,6 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fit without excerpts of the text, which have to be embedded: faster, but not as good",
     )
     parser.add_argument("--no-pieces", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--offline", action="store_true", help="do not ask the store's server for codes"
+    )
     add_threads(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--quiet", action="store_true", help="print neither progress nor a summary")
@@ -72,7 +77,9 @@ def run(args: argparse.Namespace) -> int:
         _Bars(quiet=args.quiet) as bars,
     ):
         excerpts = not (args.no_excerpts or args.no_pieces)
-        done = adapt(index, output=output, excerpts=excerpts, stage=bars.stage)
+        done = adapt(
+            index, output=output, excerpts=excerpts, offline=args.offline, stage=bars.stage
+        )
     if args.json:
         # "pieces" is the former name of "excerpts"; it goes with the next minor version.
         print_json({**dataclasses.asdict(done), "pieces": done.excerpts})
@@ -83,6 +90,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _text(done: Adaptation) -> str:
     embedded = f", {count(done.embedded, 'document')} embedded again" if done.embedded else ""
+    embedded += f", {done.fetched:,} coded by the server" if done.fetched else ""
+    if done.lacking:
+        embedded += f", {done.lacking:,} of other devices without codes until the next sync"
     return (
         f"{done.kind} head fitted on {count(done.passages, 'passage')} and "
         f"{count(done.excerpts, 'excerpt')} of them\n"

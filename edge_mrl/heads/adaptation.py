@@ -6,7 +6,8 @@
    the bundle's own.
 3. Write a new bundle beside the old one (``edge_mrl.heads.bundle``).
 4. Code all documents again beside the old codes, from full vectors where they are kept, and swap the new
-   codes in, in one transaction (``edge_mrl.store.reindex``).
+   codes in, in one transaction (``edge_mrl.store.reindex``). A server is asked for the codes of documents
+   whose full vectors it alone has; it gets the head for it.
 
 A kill at any moment leaves the store with its old bundle and codes, or with the new ones.
 """
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 from edge_mrl.bundle import derive_codes, has_own_place, head_id, read_head, read_manifest
 from edge_mrl.codes import INT8, PLANES
 from edge_mrl.encode import Encoder
-from edge_mrl.errors import GateError, UsageError
+from edge_mrl.errors import GateError, NetworkError, UsageError
 from edge_mrl.heads.bundle import NewHead, place_for_head, with_head
 from edge_mrl.heads.excerpts import count_excerpts, take_excerpts
 from edge_mrl.heads.rotation import centred_packing, rotate_for_bits
@@ -40,8 +41,8 @@ from edge_mrl.heads.selection import (
     nested_sizes,
     spread,
 )
-from edge_mrl.index import Index
-from edge_mrl.ingest import full_vectors, recode, require_space
+from edge_mrl.index import Index, codes_of_server
+from edge_mrl.ingest import Tally, full_vectors, recode, require_space
 from edge_mrl.store import binding_of, find_bundle, reindex
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ class Adaptation:
         agreement_after: The same share for the new kind of head.
         documents: Number of documents coded again.
         embedded: Number of these that were embedded because the store did not keep their full vectors.
+        fetched: Number of these that the server coded.
+        lacking: Number of these, of other devices, that have no codes until the next sync.
         seconds: Wall time.
     """
 
@@ -107,6 +110,8 @@ class Adaptation:
     agreement_after: float
     documents: int
     embedded: int
+    fetched: int
+    lacking: int
     seconds: float
 
 
@@ -115,6 +120,7 @@ def adapt(
     *,
     output: Path | None = None,
     excerpts: bool = True,
+    offline: bool = False,
     stage: Stage | None = None,
     **old: bool,
 ) -> Adaptation:
@@ -126,6 +132,8 @@ def adapt(
             beside the store, if the old one is a .zip or installed).
         excerpts: Fit on excerpts of the passages too. They are embedded for it, which is slower and gives
             a better head. Without them, nothing is embedded if the store keeps full vectors.
+        offline: Do not ask the store's server for codes of documents of other devices that came without
+            their texts. They are without codes until the next sync.
         stage: Told of each stage of the work.
         old: ``pieces``, the former name of ``excerpts`` (deprecated).
 
@@ -133,6 +141,8 @@ def adapt(
         GateError: No head is better than the bundle's own; nothing was changed.
         UsageError: The store has too few passages, or the bundle has no place for a head.
         BundleError: The bundle is damaged.
+        NetworkError: The server does not give codes that only it can give. The new bundle is there, and
+            ``Index.reindex`` with it goes on.
     """
     if "pieces" in old:
         warnings.warn(
@@ -160,7 +170,7 @@ def adapt(
     parent = bundle.parent if has_own_place(bundle) else index.path.absolute().parent
     folder = output or parent / f"{_stem(bundle, manifest)}-{named[:8]}"
     changed = with_head(bundle, folder.absolute(), head, trust=trust)
-    documents, embedded = _recode(index, vectors, folder.resolve(), stage)
+    tally = _recode(index, vectors, folder.resolve(), stage, offline=offline)
     return Adaptation(
         store=str(index.path),
         before=str(bundle),
@@ -176,8 +186,10 @@ def adapt(
         tried=tried,
         agreement_before=agreements[OWN],
         agreement_after=agreements[kind],
-        documents=documents,
-        embedded=embedded,
+        documents=index.count().documents,
+        embedded=tally.embedded + len(vectors.again),
+        fetched=tally.fetched,
+        lacking=tally.lacking,
         seconds=round(time.monotonic() - started, 3),
     )
 
@@ -338,13 +350,10 @@ def _coded(full: Float, matrix: Float, kind: str, manifest: Manifest) -> NewHead
     return NewHead(rotated, kind, centred_packing(codes, packing.kind))
 
 
-def _recode(index: Index, vectors: _Vectors, folder: Path, stage: Stage) -> tuple[int, int]:
-    """Code all documents with the new head, and swap the codes in.
-
-    Returns:
-        The number of documents, and of those that were embedded, now or before.
-    """
+def _recode(index: Index, vectors: _Vectors, folder: Path, stage: Stage, *, offline: bool) -> Tally:
+    """Code all documents with the new head, and swap the codes in; says where codes came from."""
     store = index.store
+    server = None if offline else codes_of_server(store)
     with closing(index.open_bundle(folder)) as encoder:
         binding = binding_of(encoder.manifest, folder)
         wanted = reindex.Reindexing(binding, store.rule, store.keep_full)
@@ -359,8 +368,20 @@ def _recode(index: Index, vectors: _Vectors, folder: Path, stage: Stage) -> tupl
                 advance()
             seen = now
 
-        tally = recode(store, encoder, wanted, progress=follow, known=vectors.again)
-    return index.count().documents, tally.embedded + len(vectors.again)
+        try:
+            return recode(
+                store,
+                encoder,
+                wanted,
+                progress=follow,
+                known=vectors.again,
+                supply=None if server is None else server(folder),
+            )
+        except NetworkError as error:
+            raise NetworkError(
+                f"the new bundle is {folder}, and the store is not changed to it yet: {error}. That is "
+                f"`edge-mrl reindex --bundle {folder} --store {store.path}` here"
+            ) from error
 
 
 def _stem(bundle: Path, manifest: Manifest) -> str:

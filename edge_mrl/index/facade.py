@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
@@ -13,6 +12,7 @@ from edge_mrl.encode import Encoder
 from edge_mrl.errors import UsageError
 from edge_mrl.index.asking import ask, ask_and_rerank, code_of_encoder
 from edge_mrl.index.opening import open_or_create
+from edge_mrl.index.supplying import codes_of_server
 from edge_mrl.index.vectors import ask_by_vector, ask_for_similar
 from edge_mrl.ingest import put_documents, reindex_store
 from edge_mrl.search import Funnel, Results, SearchOptions, check_rerank, tune, tuned_funnel
@@ -25,7 +25,6 @@ from edge_mrl.store import (
     find_bundle,
     list_documents,
     list_ids,
-    replica,
     stats,
 )
 
@@ -415,12 +414,7 @@ class Index:
             StoreError: The store cannot be written, or the disk is too full.
             NetworkError: The server does not give codes that only it can give; call it again later.
         """
-        enrolled = replica.enrollment_of(self._store) is not None
-        supply = None
-        if enrolled:
-            from edge_mrl.sync import ServerCodes
-
-            supply = partial(ServerCodes, self._store)
+        supply = codes_of_server(self._store)
         return reindex_store(self._store, bundle, self.opening, supply, **options)
 
     def scorer(self, rerank: Scorer | str) -> Scorer:
