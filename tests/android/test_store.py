@@ -145,7 +145,7 @@ def test_other_files_are_refused_by_name(tmp_path: Path, kotlin: Probe) -> None:
     path.unlink()
     python_store(path, binding_of(Packing(), DIM)).close()
     with closing(sqlite3.connect(path, isolation_level=None)) as newer:
-        newer.execute("PRAGMA user_version = 10")
+        newer.execute("PRAGMA user_version = 1000")
         newer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     kind, text = refusal()
     assert kind == "StoreVersionException"
