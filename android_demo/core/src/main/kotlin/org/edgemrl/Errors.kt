@@ -9,6 +9,9 @@ public open class EdgeMrlException(message: String, cause: Throwable? = null) : 
 /** Wrong usage or input: the message says what was expected and what was given. */
 public open class UsageException(message: String) : EdgeMrlException(message)
 
+/** A store that is not enrolled with a server. */
+public class NotEnrolledException(store: java.io.File) : UsageException("$store is not enrolled: call `enroll` with a server's address and an invitation first")
+
 /** There is no store at this path; the message says how to make one. */
 public class NoStoreException(message: String) : UsageException(message)
 
@@ -83,3 +86,28 @@ public open class NetworkException(
     cause: Throwable? = null,
     public val retryAfterS: Double? = null,
 ) : EdgeMrlException(message, cause)
+
+/**
+ * A server was reached and refused the request.
+ *
+ * @property status the HTTP status.
+ * @property code the kind of refusal, as FORMAT.md, "Wire", lists them.
+ * @property details everything the server said about it, by name.
+ */
+public class ServerException(
+    message: String,
+    public val status: Int,
+    public val code: String = "unknown",
+    public val details: Map<String, Any?> = emptyMap(),
+    retryAfterS: Double? = null,
+) : NetworkException(message, null, retryAfterS)
+
+/**
+ * What stands between this device and a server answered in its place: a proxy, a login page.
+ *
+ * @property status the HTTP status.
+ */
+public class IntermediaryException(message: String, public val status: Int, retryAfterS: Double? = null) : NetworkException(message, null, retryAfterS)
+
+/** An answer of more bytes than any right one of its kind has; it was not read to its end. */
+public class OversizedAnswerException(message: String, retryAfterS: Double? = null) : NetworkException(message, null, retryAfterS)

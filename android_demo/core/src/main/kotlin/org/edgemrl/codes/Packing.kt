@@ -44,6 +44,8 @@ public data class Packing(
 ) {
     private val nibbles: ByteArray? by lazy { if (kind == CodeKind.INT4) nibbles(needStep()) else null }
 
+    private val middles: ByteArray? by lazy { nibbles?.let { middlesOf(it) } }
+
     /** Whether codes of [dim] dimensions can be packed with these parameters. */
     public fun fits(dim: Int): Boolean {
         val step = step
@@ -105,6 +107,15 @@ public data class Packing(
         return levels
     }
 
+    /** The int8 code, [dim] elements, that is packed like a packed code: [pack] gives [packed] again. */
+    internal fun representative(packed: ByteArray, dim: Int): ByteArray {
+        val levels = unpack(packed, dim)
+        val middles = middles
+        if (kind == CodeKind.INT4 && middles != null) return ByteArray(dim) { middles[(levels[it] + 15) / 2] }
+        val step = step?.toInt() ?: 1
+        return if (kind == CodeKind.TWO_BIT && centre == null) ByteArray(dim) { (levels[it] * step).toByte() } else levels
+    }
+
     private fun packInt4(code: ByteArray): ByteArray {
         val halves = nibbles!!
         val packed = ByteArray((code.size + 1) / 2)
@@ -144,6 +155,12 @@ public data class Packing(
         }
 
         fun sign(packed: ByteArray, start: Int, i: Int): Int = if (packed[start + i / 8].toInt() and (128 shr i % 8) != 0) 1 else -1
+
+        /** Of the int8 codes with an int4 code, the middle one; 0 where there are none. */
+        fun middlesOf(nibbles: ByteArray): ByteArray = ByteArray(16) { nibble ->
+            val some = (-CODE_MAX..CODE_MAX).filter { nibbles[it and 255].toInt() == nibble }
+            if (some.isEmpty()) 0 else some[some.size / 2].toByte()
+        }
 
         /** The int4 code of each int8 code, by its bits as a number from 0 to 255. */
         fun nibbles(step: Double): ByteArray = ByteArray(256) { bits ->

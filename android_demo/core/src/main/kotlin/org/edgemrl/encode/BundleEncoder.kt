@@ -70,7 +70,8 @@ internal fun manifestOf(folder: File): Manifest = parseManifest(readBounded(fold
 /** Makes a code of a full vector of unit length as a bundle's graph does; no model is loaded. */
 internal fun codeOf(full: FloatArray, folder: File): ByteArray = manifestOf(folder).let { codeOf(full, readHead(folder, it), it) }
 
-private fun codeOf(full: FloatArray, head: Matrix?, manifest: Manifest): ByteArray {
+/** The same, with a head that was read before. */
+internal fun codeOf(full: FloatArray, head: Matrix?, manifest: Manifest): ByteArray {
     val mean = if (manifest.head.layerNorm) (full.sumOf { it.toDouble() } / full.size).toFloat() else 0f
     val made = FloatArray(manifest.dim) { column ->
         if (head == null) return@FloatArray full[column] - mean

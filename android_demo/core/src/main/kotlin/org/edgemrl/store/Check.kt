@@ -5,6 +5,8 @@ import org.edgemrl.clean
 import org.edgemrl.idProblem
 import org.edgemrl.json.JsonException
 import org.edgemrl.shorten
+import org.edgemrl.store.replica.WITHHELD_COLUMNS
+import org.edgemrl.store.replica.readEnrollment
 
 /** How many problems of one kind are listed one by one. */
 private const val MOST_NAMED = 20

@@ -153,3 +153,30 @@ private fun removeFields(database: Database, key: Long, metadata: String) {
     val query = "DELETE FROM fields WHERE name = ? AND kind = ? AND value = ? AND document = ?"
     database.many(query, rows.map { listOf(it.name, it.kind, it.value, key) })
 }
+
+/**
+ * A transaction that writes what other devices wrote; see `Store.taking`.
+ *
+ * @property database for what else belongs to this transaction.
+ * @property state the store's state after what was written so far.
+ * @property changed whether any document was put or deleted.
+ */
+internal class Taking(val database: Database, private val path: String, private val binding: Binding, private val keepFull: String?, state: State) {
+    var state = state
+        private set
+    var changed = false
+        private set
+
+    /** Stores documents, each in place of the one of its id. @throws UsageException for codes of the wrong size. */
+    fun put(entries: List<Entry>) {
+        state = putRows(database, path, entries.map { EntryRows(it, binding, keepFull) }, state)
+        changed = changed || entries.isNotEmpty()
+    }
+
+    /** Deletes those of the documents that are there. */
+    fun delete(ids: Collection<String>) {
+        val keys = database.select("key", "id", ids).map { it[0] as Long }
+        removeDocuments(database, keys)
+        changed = changed || keys.isNotEmpty()
+    }
+}

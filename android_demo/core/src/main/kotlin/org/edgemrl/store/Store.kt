@@ -14,6 +14,11 @@ import org.edgemrl.UsageException
 import org.edgemrl.clean
 import org.edgemrl.codes.CodeKind
 import org.edgemrl.codes.Packing
+import org.edgemrl.store.replica.Change
+import org.edgemrl.store.replica.note
+import org.edgemrl.store.replica.notePut
+import org.edgemrl.store.replica.roomInQueue
+import org.edgemrl.store.replica.writeSetting
 
 /** How long a write waits for another process's, in milliseconds. */
 private const val BUSY_TIMEOUT_MS = 10_000
@@ -21,7 +26,7 @@ private const val BUSY_TIMEOUT_MS = 10_000
 private const val BOUND_COLUMNS = "space_id, code_id, dim, scale, full_dim, keep_full, passage_tokens, passage_overlap, stored, step, centre"
 
 /** The setting that stays when a store is bound anew: names under which it was enrolled before. */
-private const val FORMER_NAMES = "former"
+internal const val FORMER_NAMES = "former"
 
 /**
  * Documents, passages and codes in one SQLite file, bound to one embedding space and code: the same file as
@@ -151,8 +156,7 @@ public class Store private constructor(public val path: File, opened: Opened) : 
     public fun setSetting(name: String, value: String?) {
         writing {
             requireUnchanged()
-            database.execute("DELETE FROM settings WHERE name = ?", name)
-            if (value != null) database.execute(insertInto("settings", "name, value, crc"), name, value, checksum(name, value))
+            writeSetting(database, name, value)
         }
     }
 
@@ -195,6 +199,35 @@ public class Store private constructor(public val path: File, opened: Opened) : 
         // IMMEDIATE takes the write lock first: a transaction that starts by reading could not wait.
         return guarded { database.transaction("IMMEDIATE") { block(readState(database)) } }
     }
+
+    /** Runs a block in one transaction that writes what only sync has to do with. */
+    internal fun <T> changing(block: (Database) -> T): T = writing { block(database) }
+
+    /**
+     * Runs a block in one transaction that stores what other devices wrote; nothing is queued.
+     *
+     * @throws BindingException if another process has changed the store's bundle.
+     */
+    internal fun <T> taking(block: (Taking) -> T): T {
+        var after: State? = null
+        val result = writing { state ->
+            requireUnchanged()
+            // A server has the full vectors of other devices' documents.
+            val taking = Taking(database, path.path, binding, keepFull.takeIf { it != "until-synced" }, state)
+            block(taking).also {
+                if (taking.changed) writeState(database, taking.state.with(changes = state.changes + 1))
+                after = taking.state
+            }
+        }
+        guarded { cache.keepUp(after!!) }
+        return result
+    }
+
+    /** Takes over what another process has bound the store to. */
+    internal fun refresh(): Unit = guarded { followBinding() }
+
+    /** Writes what the store is bound to, in a transaction of [changing]; [refresh] takes it over. */
+    internal fun writeBound(database: Database, binding: Binding, keepFull: String?): Unit = writeBound(database, path, binding, rule, keepFull)
 
     /** Lends the connection and the code file to other parts of this package. */
     internal fun <T> lending(block: (Database, CodeCache) -> T): T = guarded { block(database, cache) }

@@ -52,10 +52,13 @@ internal fun parseStamp(text: Any?): Long {
     if (text !is String || text.length != DIGITS || !isHex(text)) {
         throw WireException("stamp ${shorten(text)}: expected 16 lower-case hex digits")
     }
-    val stamp = java.lang.Long.parseUnsignedLong(text, 16)
+    val stamp = parseHex(text)
     if (stamp <= 0) throw WireException("stamp $text: out of range")
     return stamp
 }
+
+/** The 64 bits of 16 hexadecimal digits. Android has `parseUnsignedLong` from API 26 on only. */
+internal fun parseHex(text: String): Long = java.math.BigInteger(text, 16).toLong()
 
 /** Whether a text has lower-case hexadecimal digits alone. */
 internal fun isHex(text: String): Boolean = text.all { it in '0'..'9' || it in 'a'..'f' }

@@ -9,7 +9,7 @@ internal typealias Command = (Map<String, Any?>) -> Any?
 /** Every command, by name. Each area of the core has a file of its own with a map like this one. */
 private val commands: Map<String, Command> = mapOf<String, Command>(
     "echo" to { arguments -> arguments["value"] },
-) + bundleCommands + encodeCommands + tokenCommands + codeCommands + storeCommands + searchCommands + indexCommands + wireCommands
+) + bundleCommands + encodeCommands + tokenCommands + codeCommands + storeCommands + searchCommands + indexCommands + wireCommands + syncCommands
 
 /**
  * The program that the tests in Python talk to: a line of JSON in, a line of JSON out.
@@ -24,7 +24,7 @@ public fun main() {
         val request = Json.parse(line) as Map<String, Any?>
         val answer = try {
             val command = commands[request["do"]] ?: error("no command ${request["do"]}")
-            mapOf("value" to command(request))
+            mapOf("value" to command(request).takeUnless { it is Unit })
         } catch (e: EdgeMrlException) {
             mapOf("error" to e.javaClass.simpleName, "message" to e.message)
         } catch (e: Exception) {

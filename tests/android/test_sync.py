@@ -1,0 +1,314 @@
+"""Sync in Kotlin: a device in Kotlin, one in Python and a real server hold the same documents."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_mrl import Document, Encoder, Index, SyncClient
+from edge_mrl.store import Store, check
+from edge_mrl.sync.credentials import Credentials
+from edge_mrl.sync.enrollment import enroll
+from edge_mrl_server.storage import accounts, open_database
+from tests.android.devices import PASSAGE, KotlinDevice
+from tests.android.probe import KotlinError, Probe
+from tests.support.bundles import TINY, TINY_STATIC
+from tests.support.serving import Serving, serving
+
+pytestmark = [pytest.mark.test, pytest.mark.timeout(300)]
+
+_NUMBERS = itertools.count(1)
+NewInvitation = Callable[[], str]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    with serving(tmp_path_factory.mktemp("server") / "server.db") as running:
+        yield running
+
+
+@pytest.fixture
+def new_invitation(server: Serving) -> Iterator[NewInvitation]:
+    """Makes invitations of one tenant."""
+    with open_database(server.database) as database:
+        tenant = f"k{next(_NUMBERS)}"
+        with database.write() as transaction:
+            accounts.create_tenant(transaction, tenant)
+
+        def make() -> str:
+            with database.write() as transaction:
+                return accounts.create_invitation(transaction, tenant)
+
+        yield make
+
+
+class PythonDevice:
+    """A store that Python has open, and its client."""
+
+    def __init__(
+        self,
+        path: Path,
+        url: str,
+        invitation: str,
+        *,
+        with_text: bool = False,
+        keep_full: str | None = None,
+    ) -> None:
+        self.index = Index.open(path, TINY, threads=1, keep_full=keep_full, **PASSAGE)
+        enroll(self.index.store, url, invitation, with_text=with_text)
+        self.client = SyncClient.open(self.index)
+
+    def close(self) -> None:
+        self.client.close()
+        self.index.close()
+
+
+@pytest.fixture
+def python(server: Serving, new_invitation: NewInvitation, tmp_path: Path) -> Iterator[Any]:
+    made: list[PythonDevice] = []
+
+    def make(name: str = "python", **options: Any) -> PythonDevice:
+        made.append(PythonDevice(tmp_path / f"{name}.db", server.url, new_invitation(), **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def device(
+    kotlin: Probe, server: Serving, new_invitation: NewInvitation, tmp_path: Path
+) -> Iterator[Any]:
+    made: list[KotlinDevice] = []
+
+    def make(name: str = "kotlin", *, keep_full: str | None = None, **options: Any) -> KotlinDevice:
+        made.append(KotlinDevice(kotlin, tmp_path / f"{name}.db", keep_full=keep_full))
+        made[-1].enroll(server.url, new_invitation(), **options)
+        return made[-1]
+
+    yield make
+    for one in made:
+        one("close")
+    kotlin("sync.clock", ahead_ms=0)
+
+
+def assert_done(outcome: Any) -> None:
+    assert outcome["waiting"] is None, outcome
+
+
+def rows(path: Path) -> Any:
+    """Documents and codes of a store, its live versions, and their sums."""
+    with Store.open(path) as store:
+        assert check(store).sound, check(store)
+        with store.locked() as (connection, _):
+            documents = connection.execute(
+                "SELECT id, text, metadata, codes FROM documents LEFT JOIN passages ON key = document"
+            ).fetchall()
+            versions = connection.execute(
+                "SELECT id, stamp, device FROM versions WHERE NOT deleted"
+            ).fetchall()
+            sums = connection.execute("SELECT sums FROM agreement").fetchone()
+    return sorted(documents), sorted(versions), sums
+
+
+def stamp_of(path: Path, name: str) -> int:
+    """The stamp of a document's version in a store."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        query = "SELECT stamp FROM versions WHERE id = ?"
+        return int(connection.execute(query, (name,)).fetchone()[0])
+
+
+def documents(*names: str) -> list[Document]:
+    return [
+        Document(name, f"the {name} text of a small harbour, and lanterns {n}", {"n": n, "é": name})
+        for n, name in enumerate(names)
+    ]
+
+
+@pytest.mark.parametrize("with_text", [False, True])
+@pytest.mark.parametrize("keep_full", [None, "fp16"])
+def test_kotlin_and_python_hold_the_same(
+    device: Any, python: Any, with_text: bool, keep_full: str | None
+) -> None:
+    one = device(with_text=with_text, keep_full=keep_full)
+    other = python(with_text=with_text, keep_full=keep_full)
+    one.put(documents("a", "b", "é/🙂", "gone"))
+    outcome = one.sync()
+    assert_done(outcome)
+    assert outcome["pushed"] == 4
+    assert other.client.sync_once().pulled == 4
+    one.delete(["gone"])
+    other.index.put(documents("a", "mine"))
+    other.index.put([Document("b", "another text of b")])
+    assert other.client.sync_once().done
+    outcome = one.sync()
+    assert_done(outcome)
+    assert (outcome["pushed"], outcome["pulled"]) == (1, 2)
+    assert other.client.sync_once().done
+    assert_done(one.sync())
+    one("close")
+    here, there = rows(one.path), rows(other.index.store.path)
+    assert here[1:] == there[1:]
+    if with_text:
+        assert [row[:3] for row in here[0]] == [row[:3] for row in there[0]]
+    assert {row[0]: row[3] for row in here[0]}.keys() == {"a", "b", "é/🙂", "mine"}
+
+
+def test_python_goes_on_where_kotlin_was_and_back(
+    kotlin: Probe, server: Serving, new_invitation: NewInvitation, tmp_path: Path, python: Any
+) -> None:
+    """One store, in turn: what one language has left open, the other one sends."""
+    path = tmp_path / "shared.db"
+    one = KotlinDevice(kotlin, path)
+    one.put(documents("a", "b"))
+    one.enroll(server.url, new_invitation(), with_text=True)
+    name = one("status")["device"]
+    assert_done(one.sync())
+    one.put(documents("c"))
+    one.delete(["a"])
+    one("close")
+    with Index.open(path, TINY, threads=1) as index, SyncClient.open(index) as client:
+        assert client.status().device == name
+        assert client.status().queue.items == 2
+        outcome = client.sync_once()
+        assert (outcome.pushed, outcome.done) == (2, True)
+        index.put([Document("d", "what Python wrote behind Kotlin")])
+    one = KotlinDevice(kotlin, path)
+    one("client")
+    assert one("status")["queue"] == 1
+    outcome = one.sync()
+    assert (outcome["pushed"], outcome["waiting"]) == (1, None)
+    one("close")
+    fresh = python("fresh", with_text=True)
+    assert fresh.client.sync_once().pulled == 3
+    assert set(fresh.index.get(["a", "b", "c", "d"])) == {"b", "c", "d"}
+    assert rows(path)[1:] == rows(fresh.index.store.path)[1:]
+
+
+def test_letters_are_kept_and_sent_again(device: Any, python: Any, tmp_path: Path) -> None:
+    one, other = device(with_text=True), python(with_text=True)
+    one.put(documents("a", "b"))
+    assert_done(one.sync())
+    assert other.client.sync_once().done
+    # Written here, and deleted there by a version that is newer.
+    one.put([Document("a", "an edit that nobody has seen")])
+    other.index.delete(["a"])
+    while stamp_of(other.index.store.path, "a") < stamp_of(one.path, "a"):  # their clocks differ
+        other.index.put([Document("a", "again")])
+        other.index.delete(["a"])
+    assert other.client.sync_once().done
+    outcome = one.sync()
+    assert_done(outcome)
+    letters = one("dead")
+    assert [letter[:4] for letter in letters] == [
+        ["a", "deleted_elsewhere", False, "an edit that nobody has seen"]
+    ]
+    assert one.get(["a"]) == {}
+    assert one("retry") == 1
+    assert_done(one.sync())
+    assert one("dead") == []
+    assert other.client.sync_once().done
+    assert other.index.get(["a"])["a"].text == "an edit that nobody has seen"
+
+
+def test_document_that_is_too_large_costs_no_other(device: Any, python: Any) -> None:
+    one = device(with_text=True)
+    large = "a" * (1 << 20)
+    one.put([*documents("a"), Document("large", large), *documents("b")])
+    outcome = one.sync()
+    assert_done(outcome)
+    assert (outcome["pushed"], outcome["dead"]) == (2, 1)
+    assert [letter[:2] for letter in one("dead")] == [["large", "too_large"]]
+    assert one("drop") == 1
+    assert one("status")["dead"] == 0
+    other = python()
+    assert other.client.sync_once().pulled == 2
+
+
+def test_token_is_renewed_and_a_lost_answer_changes_nothing(device: Any, server: Serving) -> None:
+    one = device()
+    before = Credentials.read(one.path)
+    assert before is not None
+    one("expire", left_ms=86_400_000)
+    assert_done(one.sync())
+    after = Credentials.read(one.path)
+    assert after is not None
+    assert (after.token != before.token, after.previous) == (True, before.token)
+    # The server has never seen the new token in use before the next request; the old one has ended.
+    one.put(documents("a"))
+    assert one.sync()["pushed"] == 1
+
+
+def test_enrolling_again_with_the_same_invitation_is_harmless(
+    kotlin: Probe, server: Serving, new_invitation: NewInvitation, tmp_path: Path
+) -> None:
+    one = KotlinDevice(kotlin, tmp_path / "again.db")
+    one.put(documents("a", "b"))
+    invitation = new_invitation()
+    first = one("enroll", server=server.url, invitation=invitation)
+    # As if it had been killed before the answer was written down.
+    file = one.path.with_name("again.db-sync.json")
+    kept = file.read_text()
+    again = one("enroll", server=server.url, invitation=invitation)
+    assert (again["device"], again["queue"]) == (first["device"], 2)
+    file.write_text(kept)
+    one("client")
+    assert one.sync()["pushed"] == 2
+    one("close")
+    copy = tmp_path / "copy.db"
+    copy.write_bytes(one.path.read_bytes())
+    other = KotlinDevice(kotlin, copy)
+    with pytest.raises(KotlinError, match="is a copy"):
+        other("client")
+    other("close")
+
+
+def test_conditions_and_budget_hold(device: Any) -> None:
+    one = device()
+    one.put(documents(*(f"d{n}" for n in range(40))))
+    one("client", metered=True)
+    assert one.sync()["waiting"] == "the connection is metered"
+    assert one.sync(now=True)["pushed"] == 40
+    one.put(documents(*(f"e{n}" for n in range(40))))
+    one("client", max_bytes=3_000)
+    outcome = one.sync()
+    assert outcome["cause"] == "policy"
+    assert 0 < outcome["pushed"] < 40
+    while outcome["cause"] == "policy":
+        outcome = one.sync()
+    assert_done(outcome)
+    assert one("status")["queue"] == 0
+
+
+def test_scores_come_from_the_server_or_not_at_all(device: Any, server: Serving) -> None:
+    one = device()
+    one.put([Document("a", "a lantern"), Document("b", "harbours")])
+    assert_done(one.sync())
+    with Encoder.open(TINY, threads=1) as encoder:
+        full = encoder.encode(["a lantern"], kind="document").full
+    assert full is not None
+    query = [float(value) for value in full[0]]
+    scores = one("rerank", ids=["a", "nowhere", "b"], query=query, deadline_s=5.0)
+    assert scores.keys() == {"a", "b"}
+    assert scores["a"] == pytest.approx(1.0, abs=2e-3)  # float16 at both ends
+    with pytest.raises(KotlinError, match="within 0 ms"):
+        one("rerank", ids=["a"], query=query, deadline_s=0.0)
+
+
+def test_another_space_is_refused_before_anything_is_stored(
+    kotlin: Probe, server: Serving, new_invitation: NewInvitation, python: Any, tmp_path: Path
+) -> None:
+    other = python()
+    other.index.put(documents("a"))
+    assert other.client.sync_once().pushed == 1
+    one = KotlinDevice(kotlin, tmp_path / "foreign.db", bundle=TINY_STATIC)
+    with pytest.raises(KotlinError, match="space"):
+        one("enroll", server=server.url, invitation=new_invitation())
+    one("close")
