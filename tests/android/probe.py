@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -29,14 +29,20 @@ class Probe:
 
     Args:
         options: Further options for Java.
+        wrapped: Makes the command that is run of Java's.
     """
 
-    def __init__(self, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        options: Sequence[str] = (),
+        *,
+        wrapped: Callable[[Sequence[str]], Sequence[str]] = lambda command: command,
+    ) -> None:
         files = classpath(core_jar(), probe_jar(), *parts(LIBRARIES))
         memory = () if any(option.startswith("-Xmx") for option in options) else ("-Xmx512m",)
         command = [java(), "-XX:+UseSerialGC", *memory, *options, "-cp", files]
         self.process = subprocess.Popen(
-            [*command, "org.edgemrl.probe.ProbeKt"],
+            wrapped([*command, "org.edgemrl.probe.ProbeKt"]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

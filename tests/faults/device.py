@@ -91,6 +91,9 @@ def live(pipe: Connection, task: Task) -> None:
     _set_clock(task.clock_ns)
     sabotage.break_device(task.broken)
     try:
+        if task.plan.kotlin:
+            _live_in_kotlin(pipe, task)
+            return
         with _open(task) as index:
             _Device(pipe, task, index).run()
     except Exception:  # noqa: BLE001 - the harness is told
@@ -118,18 +121,33 @@ def bundle_of(code: str, folder: Path) -> Path:
 def _open(task: Task) -> Index:
     bundle = bundle_of(task.plan.code, task.store.parent)
     index = Index.open(task.store, bundle, threads=1, keep_full=task.plan.keep_full, **PASSAGE)
-    connection = sqlite3.connect(task.store, timeout=10)
-    connection.executescript(HISTORY)
-    connection.close()
+    _watch(task.store, task.plan.trigger)
     return index
 
 
+def _watch(store: Path, trigger: str) -> None:
+    connection = sqlite3.connect(store, timeout=10)
+    connection.executescript(HISTORY + trigger)
+    connection.close()
+
+
+def _live_in_kotlin(pipe: Connection, task: Task) -> None:
+    from tests.faults.kotlin import KotlinIndex
+
+    bundle = bundle_of(task.plan.code, task.store.parent)
+    ahead_ms = task.clock_ns // 1_000_000
+    with KotlinIndex(task.store, bundle, task.plan.keep_full, ahead_ms=ahead_ms) as index:
+        pipe.send(("java", index.pid))
+        _watch(task.store, task.plan.trigger)
+        _KotlinDevice(pipe, task, index).run()
+
+
 class _Device:
-    def __init__(self, pipe: Connection, task: Task, index: Index) -> None:
+    def __init__(self, pipe: Connection, task: Task, index: Any) -> None:
         self._pipe = pipe
         self._task = task
         self._index = index
-        self._client: SyncClient | None = None
+        self._client: Any = None
         self._enrolled = task.enrolled
         self._refused = ""
         self._ran = threading.Condition()
@@ -192,9 +210,9 @@ class _Device:
         task, store = self._task, self._index.store
         if not _enrolled(store.path):
             self._ask(task.invitations[0])
-        move(store, server=task.proxy)
+        self._move(task.proxy)
         _let_token_expire_soon(store.path)
-        self._client = SyncClient.open(self._index, timeouts=TIMEOUTS)
+        self._client = self._open_client()
         self._enrolled = max(self._enrolled, 1)
         if task.plan.runner:
             self._client.start(interval_s=0.3, max_wait_s=0.5, notify=self._note)
@@ -202,20 +220,29 @@ class _Device:
 
     def _ask(self, invitation: str) -> None:
         """Through the network that fails, with one invitation, however often it takes."""
-        task, store = self._task, self._index.store
         started = time.monotonic()
         while True:
             try:
-                enroll(
-                    store, task.proxy, invitation, name=f"device {store.path.stem}",
-                    with_text=task.with_text, max_queue=task.plan.max_queue,
-                )  # fmt: skip
+                self._ask_once(invitation)
             except NetworkError:
                 if time.monotonic() - started > ENROLL_S:
                     raise
                 time.sleep(0.1)
             else:
                 return
+
+    def _ask_once(self, invitation: str) -> None:
+        task, store = self._task, self._index.store
+        enroll(
+            store, task.proxy, invitation, name=f"device {store.path.stem}",
+            with_text=task.with_text, max_queue=task.plan.max_queue,
+        )  # fmt: skip
+
+    def _move(self, server: str) -> None:
+        move(self._index.store, server=server)
+
+    def _open_client(self) -> Any:
+        return SyncClient.open(self._index, timeouts=TIMEOUTS)
 
     def _enroll_anew(self) -> None:
         """Do what the server's refusal asks for; the operator gives another invitation."""
@@ -279,6 +306,23 @@ class _Device:
                 self._client.sync_now()
                 self._ran.wait_for(lambda n=before: len(self._outcomes) > n, 30)
             return self._outcomes[-1]
+
+
+class _KotlinDevice(_Device):
+    def _ask_once(self, invitation: str) -> None:
+        task = self._task
+        self._index(
+            "enroll", server=task.proxy, invitation=invitation, with_text=task.with_text,
+            max_queue=task.plan.max_queue,
+        )  # fmt: skip
+
+    def _move(self, server: str) -> None:
+        self._index("move", server=server)
+
+    def _open_client(self) -> Any:
+        from tests.faults.kotlin import KotlinClient
+
+        return KotlinClient(self._index, (TIMEOUTS.connect_s, TIMEOUTS.read_s, TIMEOUTS.total_s))
 
 
 def _let_token_expire_soon(path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import shutil
+import signal
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +39,7 @@ class Machine:
         done: Steps that it has reported.
         names: Under which it was enrolled, the present one last.
         synced: What it said last about its syncs.
+        java: The process id of its Java, if it has one.
     """
 
     number: int
@@ -54,6 +57,7 @@ class Machine:
     finished: bool = False
     synced: tuple[Any, ...] = ()
     bye: bool = False
+    java: int = 0
 
     def __post_init__(self) -> None:
         """The steps are the plan's, if no others are given."""
@@ -115,6 +119,10 @@ class Machine:
 
     def kill(self) -> None:
         """SIGKILL; what it has said can still be heard."""
+        if self.java:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.java, signal.SIGKILL)
+            self.java = 0
         self.process.kill()
         self.process.join()
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-__all__ = ["CODES", "Blow", "DevicePlan", "Op", "Plan", "Step", "make_plan"]
+__all__ = ["CODES", "Blow", "DevicePlan", "Op", "Plan", "Step", "in_kotlin", "make_plan"]
 
 WORDS = tuple(
     """
@@ -69,6 +69,8 @@ class DevicePlan:
         max_queue: Bytes of vectors that may wait; beyond, they are made again.
         joins_s: When it starts.
         code: How its store keeps codes, one of CODES.
+        kotlin: Whether it is one in Kotlin.
+        trigger: SQL that breaks its store on purpose.
     """
 
     steps: tuple[Step, ...]
@@ -79,6 +81,8 @@ class DevicePlan:
     max_queue: int
     joins_s: float
     code: str = "int8"
+    kotlin: bool = False
+    trigger: str = ""
 
 
 #: How stores keep codes: int8 most often, of which damage shows best.
@@ -177,6 +181,23 @@ def make_plan(seed: int, *, database_dies: bool) -> Plan:
         (0,) if lonely else _server_clocks(seed),
         clones,
     )
+
+
+def in_kotlin(plan: Plan, numbers: Collection[int], *, trigger: str = "") -> Plan:
+    """The same schedule with some devices in Kotlin, whose client syncs when it is told to.
+
+    Copies of their stores stay in Python: then two languages go on from one store.
+
+    Args:
+        plan: The schedule.
+        numbers: Which devices.
+        trigger: SQL that breaks their stores on purpose.
+    """
+    devices = [
+        replace(one, kotlin=True, runner=False, trigger=trigger) if number in numbers else one
+        for number, one in enumerate(plan.devices)
+    ]
+    return replace(plan, devices=tuple(devices))
 
 
 def _clones(

@@ -13,12 +13,13 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Collection
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from tests.faults.databases import Database
 from tests.faults.places import databases, scratch
-from tests.faults.plan import make_plan
+from tests.faults.plan import in_kotlin, make_plan
 from tests.faults.proxy import FAULTS
 from tests.faults.report import Report
 from tests.faults.sabotage import SABOTAGES
@@ -27,7 +28,9 @@ from tests.faults.world import World
 __all__ = ["run_seed"]
 
 
-def run_seed(seed: int, database: Database, *, broken: str = "") -> Report:
+def run_seed(
+    seed: int, database: Database, *, broken: str = "", kotlin: Collection[int] = ()
+) -> Report:
     """Run a seed in a folder of its own, which is kept where it fails and EDGE_MRL_KEEP is set.
 
     Args:
@@ -35,9 +38,10 @@ def run_seed(seed: int, database: Database, *, broken: str = "") -> Report:
         database: Where the server's database is.
         broken: How the product is broken on purpose (``sabotage``); empty for not at all. What then
             happens to exchanges is what does harm.
+        kotlin: Numbers of the devices that are in Kotlin.
     """
     folder = Path(tempfile.mkdtemp(prefix=f"emrl-seed{seed}-", dir=scratch()))
-    plan, faults = make_plan(seed, database_dies=database.dies), FAULTS
+    plan, faults = in_kotlin(make_plan(seed, database_dies=database.dies), kotlin), FAULTS
     if broken:
         wanted = SABOTAGES[broken]
         plan = replace(plan, rate=wanted.rate or plan.rate)
@@ -64,13 +68,16 @@ def main() -> int:
     parser.add_argument(
         "--broken", default="", choices=SABOTAGES, metavar="NAME", help="break the product"
     )
+    parser.add_argument(
+        "--kotlin", type=_numbers, default=(), metavar="N[-M]", help="devices that are in Kotlin"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object for each seed")
     args = parser.parse_args()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     failed = 0
     with databases(args.database) as database:
         for seed in args.seed[:: args.step]:
-            report = run_seed(seed, database, broken=args.broken)
+            report = run_seed(seed, database, broken=args.broken, kotlin=args.kotlin)
             failed += bool(report.problems)
             print(json.dumps(asdict(report)) if args.json else report, flush=True)
     return 1 if failed else 0

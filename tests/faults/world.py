@@ -135,6 +135,8 @@ class World:
         elif word[0] == "enrolled":
             if one.name != word[1]:
                 one.names.append(word[1])
+        elif word[0] == "java":
+            one.java = word[1]
         elif word[0] == "refused":
             self._allow(one, *word[1:])
         elif word[0] == "finished":
