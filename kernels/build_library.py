@@ -39,8 +39,8 @@ OWN = {
     "kern_avxvnni": ("x86_64", (*_AVX2, "-mavxvnni")),
     "kern_avx512vnni": ("x86_64", _AVX512),
     "kern_neon": ("aarch64", ("-fno-schedule-insns",)),
-    "kern_dotprod": ("aarch64", ("-march=armv8.2-a+dotprod",)),
-    "kern_i8mm": ("aarch64", ("-march=armv8.2-a+dotprod+i8mm",)),
+    "kern_dotprod": ("aarch64", ("-march=armv8.2-a+dotprod", "-fno-schedule-insns")),
+    "kern_i8mm": ("aarch64", ("-march=armv8.2-a+dotprod+i8mm", "-fno-schedule-insns")),
 }
 
 
@@ -84,6 +84,7 @@ def _build(
     machine = subprocess.run(  # noqa: S603 - the user's own compiler
         [*command, "-dumpmachine"], check=True, capture_output=True, text=True
     ).stdout.split("-")[0]
+    machine = {"arm64": "aarch64"}.get(machine, machine)  # as macOS says it
     # A fuzzer's own main is linked once, and its counters are in every file.
     flags = [*FLAGS, *(flag.replace("=fuzzer", "=fuzzer-no-link") for flag in more)]
     with tempfile.TemporaryDirectory() as scratch:

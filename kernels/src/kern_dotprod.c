@@ -17,18 +17,31 @@ INLINE void store_codes(uint8_t *at, vi x)
 #define TILE_ROWS 5
 #define DECLARE(r) int32x4_t a##r = vdupq_n_s32(0), b##r = a##r, c##r = a##r, d##r = a##r;
 #define CODES(r) int8x16_t code##r = vld1q_s8(codes + r * depth + k);
-#define STEP(r, lane)                                                                                          \
-    a##r = vdotq_laneq_s32(a##r, w0, code##r, lane);                                                           \
-    b##r = vdotq_laneq_s32(b##r, w1, code##r, lane);                                                           \
-    c##r = vdotq_laneq_s32(c##r, w2, code##r, lane);                                                           \
-    d##r = vdotq_laneq_s32(d##r, w3, code##r, lane);
-#define STEP_0(r) STEP(r, 0)
-#define STEP_1(r) STEP(r, 1)
-#define STEP_2(r) STEP(r, 2)
-#define STEP_3(r) STEP(r, 3)
-#define WEIGHTS                                                                                                \
-    w0 = vld1q_s8(packed), w1 = vld1q_s8(packed + 16), w2 = vld1q_s8(packed + 32), w3 = vld1q_s8(packed + 48), \
-    packed += 4 * EMRL_PANEL
+/* Two vectors of weights at a time, so that all sums stay in registers. */
+#define STEP_A0(r) a##r = vdotq_laneq_s32(a##r, weight, code##r, 0);
+#define STEP_B0(r) b##r = vdotq_laneq_s32(b##r, other, code##r, 0);
+#define STEP_C0(r) c##r = vdotq_laneq_s32(c##r, weight, code##r, 0);
+#define STEP_D0(r) d##r = vdotq_laneq_s32(d##r, other, code##r, 0);
+#define STEP_A1(r) a##r = vdotq_laneq_s32(a##r, weight, code##r, 1);
+#define STEP_B1(r) b##r = vdotq_laneq_s32(b##r, other, code##r, 1);
+#define STEP_C1(r) c##r = vdotq_laneq_s32(c##r, weight, code##r, 1);
+#define STEP_D1(r) d##r = vdotq_laneq_s32(d##r, other, code##r, 1);
+#define STEP_A2(r) a##r = vdotq_laneq_s32(a##r, weight, code##r, 2);
+#define STEP_B2(r) b##r = vdotq_laneq_s32(b##r, other, code##r, 2);
+#define STEP_C2(r) c##r = vdotq_laneq_s32(c##r, weight, code##r, 2);
+#define STEP_D2(r) d##r = vdotq_laneq_s32(d##r, other, code##r, 2);
+#define STEP_A3(r) a##r = vdotq_laneq_s32(a##r, weight, code##r, 3);
+#define STEP_B3(r) b##r = vdotq_laneq_s32(b##r, other, code##r, 3);
+#define STEP_C3(r) c##r = vdotq_laneq_s32(c##r, weight, code##r, 3);
+#define STEP_D3(r) d##r = vdotq_laneq_s32(d##r, other, code##r, 3);
+#define ADD_FOUR(n, lane)                                                                                      \
+    weight = vld1q_s8(packed), other = vld1q_s8(packed + 16);                                                  \
+    REPEAT_##n(STEP_A##lane)                                                                                   \
+    REPEAT_##n(STEP_B##lane)                                                                                   \
+    weight = vld1q_s8(packed + 32), other = vld1q_s8(packed + 48);                                             \
+    REPEAT_##n(STEP_C##lane)                                                                                   \
+    REPEAT_##n(STEP_D##lane)                                                                                   \
+    packed += 4 * EMRL_PANEL;
 #define FINISH(r)                                                                                              \
     finish(a##r, weights, zero, column, peaks[r], out + r * stride);                                           \
     finish(b##r, weights, zero, column + 4, peaks[r], out + r * stride);                                       \
@@ -42,16 +55,12 @@ INLINE void store_codes(uint8_t *at, vi x)
         const int8_t *packed = half_panel(weights, column, 4);                                                 \
         REPEAT_##n(DECLARE)                                                                                    \
         for (size_t k = 0; k < depth; k += 16) {                                                               \
-            int8x16_t w0, w1, w2, w3;                                                                          \
+            int8x16_t weight, other;                                                                           \
             REPEAT_##n(CODES)                                                                                  \
-            WEIGHTS;                                                                                           \
-            REPEAT_##n(STEP_0)                                                                                 \
-            WEIGHTS;                                                                                           \
-            REPEAT_##n(STEP_1)                                                                                 \
-            WEIGHTS;                                                                                           \
-            REPEAT_##n(STEP_2)                                                                                 \
-            WEIGHTS;                                                                                           \
-            REPEAT_##n(STEP_3)                                                                                 \
+            ADD_FOUR(n, 0)                                                                                     \
+            ADD_FOUR(n, 1)                                                                                     \
+            ADD_FOUR(n, 2)                                                                                     \
+            ADD_FOUR(n, 3)                                                                                     \
         }                                                                                                      \
         REPEAT_##n(FINISH)                                                                                     \
     }

@@ -11,14 +11,20 @@
 
 /* sums: [row, column], [row, column + 1], [next row, column], [next row, column + 1] */
 #define DECLARE(r) int32x4_t a##r = vdupq_n_s32(0), b##r = a##r, c##r = a##r, d##r = a##r;
+/* Behind an odd last row is that row again. */
+#define ROW(r) const uint8_t *at##r = codes + 2 * r * depth, *next##r = at##r + (2 * r + 1 < rows ? depth : 0);
+#define ADD(r, w0, w1, w2, w3)                                                                                 \
+    a##r = vusmmlaq_s32(a##r, code, w0);                                                                       \
+    b##r = vusmmlaq_s32(b##r, code, w1);                                                                       \
+    c##r = vusmmlaq_s32(c##r, code, w2);                                                                       \
+    d##r = vusmmlaq_s32(d##r, code, w3);
+#define ZIPPED(which, x, y) vreinterpretq_u8_u64(vzip##which##q_u64(vreinterpretq_u64_u8(x), vreinterpretq_u64_u8(y)))
 #define STEP(r)                                                                                                \
     {                                                                                                          \
-        const uint8_t *at = codes + 2 * r * depth + k;                                                         \
-        uint8x16_t code = vcombine_u8(vld1_u8(at), vld1_u8(2 * r + 1 < rows ? at + depth : at));               \
-        a##r = vusmmlaq_s32(a##r, code, w0);                                                                   \
-        b##r = vusmmlaq_s32(b##r, code, w1);                                                                   \
-        c##r = vusmmlaq_s32(c##r, code, w2);                                                                   \
-        d##r = vusmmlaq_s32(d##r, code, w3);                                                                   \
+        uint8x16_t one = vld1q_u8(at##r + k), two = vld1q_u8(next##r + k), code = ZIPPED(1, one, two);         \
+        ADD(r, w0, w1, w2, w3)                                                                                 \
+        code = ZIPPED(2, one, two);                                                                            \
+        ADD(r, w4, w5, w6, w7)                                                                                 \
     }
 #define PART(x, y, half) vcombine_s32(vget_##half##_s32(x), vget_##half##_s32(y))
 #define FINISH(r)                                                                                              \
@@ -34,10 +40,14 @@
     {                                                                                                          \
         size_t depth = (size_t)weights->depth;                                                                 \
         const int8_t *packed = half_panel(weights, column, 8);                                                 \
+        REPEAT_##n(ROW)                                                                                        \
         REPEAT_##n(DECLARE)                                                                                    \
-        for (size_t k = 0; k < depth; k += 8, packed += 8 * EMRL_PANEL) {                                      \
+        for (size_t k = 0; k < depth; k += 16, packed += 16 * EMRL_PANEL) {                                    \
+            const int8_t *more = packed + 8 * EMRL_PANEL;                                                      \
             int8x16_t w0 = vld1q_s8(packed), w1 = vld1q_s8(packed + 16);                                       \
             int8x16_t w2 = vld1q_s8(packed + 32), w3 = vld1q_s8(packed + 48);                                  \
+            int8x16_t w4 = vld1q_s8(more), w5 = vld1q_s8(more + 16);                                           \
+            int8x16_t w6 = vld1q_s8(more + 32), w7 = vld1q_s8(more + 48);                                      \
             REPEAT_##n(STEP)                                                                                   \
         }                                                                                                      \
         REPEAT_##n(FINISH)                                                                                     \

@@ -15,34 +15,32 @@ INLINE void store_codes(uint8_t *at, vi x)
 #include "rows.h"
 #include "neon.h"
 
-/* sums[r] of four columns: two products of sixteen bits are added before they are widened, since
- * 2 * 128 * 127 fits. Three instructions as one, or GCC 12 moves them apart and spills registers. */
-#define PAIRS(sum, low, first, high, second, HALF)                                                             \
-    do {                                                                                                       \
-        int16x8_t both;                                                                                        \
-        __asm__("smull" HALF "\t%1.8h, %2.8b, %3.8b\n\tsmlal" HALF "\t%1.8h, %4.8b, %5.8b\n\t"                  \
-                "sadalp\t%0.4s, %1.8h"                                                                         \
-                : "+w"(sum), "=&w"(both)                                                                       \
-                : "w"(low), "w"(first), "w"(high), "w"(second));                                               \
-    } while (0)
-#define PAIRS_2(sum, low, first, high, second)                                                                 \
-    do {                                                                                                       \
-        int16x8_t both;                                                                                        \
-        __asm__("smull2\t%1.8h, %2.16b, %3.16b\n\tsmlal2\t%1.8h, %4.16b, %5.16b\n\tsadalp\t%0.4s, %1.8h"        \
-                : "+w"(sum), "=&w"(both)                                                                       \
-                : "w"(low), "w"(first), "w"(high), "w"(second));                                               \
-    } while (0)
+/* Four sums of four columns: two products of sixteen bits are added before they are widened, since
+ * 2 * 128 * 127 fits. As one block, or GCC 12 moves the instructions apart and copies registers. */
+#define PAIR(sum, half, size, first, second)                                                                   \
+    "smull" half "\t%[x].8h, %[one]." size ", %[" first "]." size "\n\t"                                       \
+    "smlal" half "\t%[x].8h, %[two]." size ", %[" second "]." size "\n\t"                                      \
+    "sadalp\t%[" sum "].4s, %[x].8h\n\t"
+#define ADD_PAIRS(sum0, sum1, sum2, sum3)                                                                      \
+    __asm__(PAIR("a", "", "8b", "w0", "w2") PAIR("b", "2", "16b", "w0", "w2")                                  \
+                PAIR("c", "", "8b", "w1", "w3") PAIR("d", "2", "16b", "w1", "w3")                              \
+            : [a] "+w"(sum0), [b] "+w"(sum1), [c] "+w"(sum2), [d] "+w"(sum3), [x] "=&w"(both)                  \
+            : [one] "w"(one), [two] "w"(two), [w0] "w"(w0), [w1] "w"(w1), [w2] "w"(w2), [w3] "w"(w3))
+
+/* Two codes in all lanes; `at` moves on. */
+#define NEXT_TWO(made, at) __asm__("ld1r\t{%0.8h}, [%1], #2" : "=w"(made), "+r"(at) : : "memory")
 
 #define TILE_ROWS 4
 #define DECLARE(r) int32x4_t a##r = vdupq_n_s32(0), b##r = a##r, c##r = a##r, d##r = a##r;
 #define STEP(r)                                                                                                \
     {                                                                                                          \
-        int8x16_t one = two_codes(codes + r * depth + k), two = two_codes(codes + r * depth + k + 2);          \
-        PAIRS(a##r, one, w0, two, w2, "");                                                                     \
-        PAIRS_2(b##r, one, w0, two, w2);                                                                       \
-        PAIRS(c##r, one, w1, two, w3, "");                                                                     \
-        PAIRS_2(d##r, one, w1, two, w3);                                                                       \
+        int16x8_t both;                                                                                        \
+        int8x16_t one, two;                                                                                    \
+        NEXT_TWO(one, at##r);                                                                                  \
+        NEXT_TWO(two, at##r);                                                                                  \
+        ADD_PAIRS(a##r, b##r, c##r, d##r);                                                                     \
     }
+#define ROW(r) const int8_t *at##r = codes + r * depth;
 #define FINISH(r)                                                                                              \
     finish(a##r, weights, zero, column, peaks[r], out + r * stride);                                           \
     finish(b##r, weights, zero, column + 4, peaks[r], out + r * stride);                                       \
@@ -55,6 +53,7 @@ INLINE void store_codes(uint8_t *at, vi x)
     {                                                                                                          \
         size_t depth = (size_t)weights->depth;                                                                 \
         const int8_t *packed = half_panel(weights, column, 2);                                                 \
+        REPEAT_##n(ROW)                                                                                        \
         REPEAT_##n(DECLARE)                                                                                    \
         for (size_t k = 0; k < depth; k += 4, packed += 4 * EMRL_PANEL) {                                      \
             int8x16_t w0 = vld1q_s8(packed), w1 = vld1q_s8(packed + 16);                                       \
@@ -63,13 +62,6 @@ INLINE void store_codes(uint8_t *at, vi x)
         }                                                                                                      \
         REPEAT_##n(FINISH)                                                                                     \
     }
-
-INLINE int8x16_t two_codes(const int8_t *at)
-{
-    int16_t two;
-    memcpy(&two, at, 2);
-    return vreinterpretq_s8_s16(vdupq_n_s16(two));
-}
 
 DEFINE_TILE(1)
 DEFINE_TILE(2)
@@ -81,13 +73,14 @@ static void tile_wide(const int8_t *codes, const emrl_packed *weights, int colum
                       float *out, size_t stride)
 {
     (void)stride;
-    const int8_t *packed = half_panel(weights, column, 2);
+    const int8_t *packed = half_panel(weights, column, 2), *at = codes;
     int32x4_t sum[4] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
-    for (size_t k = 0; k < (size_t)weights->depth; k += 2, packed += 2 * EMRL_PANEL)
-        for (int i = 0; i < 4; i++) {
-            int8x8_t weight = vld1_s8(packed + 8 * i);
-            sum[i] = vpadalq_s16(sum[i], vmull_s8(weight, vget_low_s8(two_codes(codes + k))));
-        }
+    for (size_t k = 0; k < (size_t)weights->depth; k += 2, packed += 2 * EMRL_PANEL) {
+        int8x16_t code;
+        NEXT_TWO(code, at);
+        for (int i = 0; i < 4; i++)
+            sum[i] = vpadalq_s16(sum[i], vmull_s8(vld1_s8(packed + 8 * i), vget_low_s8(code)));
+    }
     for (int i = 0; i < 4; i++)
         finish(sum[i], weights, zero, column + 4 * i, peaks[0], out);
 }

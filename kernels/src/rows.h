@@ -14,7 +14,6 @@
 #define CODE_BIAS 0
 #endif
 
-#define ATTEND_ROWS 6
 /* Keys of a text behind its end: less than any score. */
 #define NO_SCORE (-3.0e38f)
 
@@ -137,6 +136,11 @@ static void activate(float *rows, size_t stride, int count, int width, int activ
 
 /* --- attention --- */
 
+#if defined(EMRL_NEON)
+#include "attend_neon.h"
+#else
+
+#define ATTEND_ROWS 6
 #define TO_ZERO(r) vf sum##r = vf_set(0.0f);
 #define SCORE(r) sum##r = vf_fma(vf_set(q[r][j]), key, sum##r);
 #define KEEP(r) vf_store(scores + r * padded, sum##r);
@@ -151,6 +155,23 @@ static void score_one(const float *const *q, const float *keys, size_t padded, i
     }
     REPEAT_6(KEEP)
 }
+
+#define MIX(r) sum##r = vf_fma(vf_set(weights[r * padded + (size_t)t]), value, sum##r);
+#define KEEP_MIXED(r) vf_store(out + r * EMRL_LANES, vf_mul(sum##r, vf_set(factors[r])));
+
+/* One vector of columns of ATTEND_ROWS outputs: weights @ values. */
+static void mix_tile(const float *weights, size_t padded, const float *values, size_t columns, int tokens,
+                     const float *factors, float *out)
+{
+    REPEAT_6(TO_ZERO)
+    for (int t = 0; t < tokens; t++) {
+        vf value = vf_load(values + (size_t)t * columns);
+        REPEAT_6(MIX)
+    }
+    REPEAT_6(KEEP_MIXED)
+}
+
+#endif
 
 #if ATTEND_KEYS == 4
 #define TO_ZERO_4(r) vf a##r = vf_set(0.0f), b##r = a##r, c##r = a##r, d##r = a##r;
@@ -197,21 +218,6 @@ static float soften(float *scores, int tokens, float scale)
         sum = vf_add(sum, x);
     }
     return vf_sum(sum);
-}
-
-#define MIX(r) sum##r = vf_fma(vf_set(weights[r * padded + (size_t)t]), value, sum##r);
-#define KEEP_MIXED(r) vf_store(out + r * EMRL_LANES, vf_mul(sum##r, vf_set(factors[r])));
-
-/* One vector of columns of ATTEND_ROWS outputs: weights @ values. */
-static void mix_tile(const float *weights, size_t padded, const float *values, size_t columns, int tokens,
-                     const float *factors, float *out)
-{
-    REPEAT_6(TO_ZERO)
-    for (int t = 0; t < tokens; t++) {
-        vf value = vf_load(values + (size_t)t * columns);
-        REPEAT_6(MIX)
-    }
-    REPEAT_6(KEEP_MIXED)
 }
 
 static void attend(const float *q, const float *k, const float *v, size_t stride, int tokens, int width,

@@ -115,9 +115,10 @@ typedef struct { float32x4_t a, b, c, d; } vf;
 typedef struct { int32x4_t a, b, c, d; } vi;
 #define FOUR(type, call) ((type){call(x.a, y.a), call(x.b, y.b), call(x.c, y.c), call(x.d, y.d)})
 #define EACH(type, call) ((type){call(x.a), call(x.b), call(x.c), call(x.d)})
-/* Of zeros of both signs and of what is no number, the second, as x86 has it. */
-#define GREATER(p, q) vbslq_f32(vcgtq_f32(p, q), p, q)
-#define LESS(p, q) vbslq_f32(vcltq_f32(p, q), p, q)
+/* Of a number and what is none, the number. Of zeros of both signs others take the second, which nothing here
+ * can tell apart: what is made of the result is the same. */
+#define GREATER(p, q) vmaxnmq_f32(p, q)
+#define LESS(p, q) vminnmq_f32(p, q)
 
 INLINE vf vf_load(const float *at) { return (vf){vld1q_f32(at), vld1q_f32(at + 4), vld1q_f32(at + 8), vld1q_f32(at + 12)}; }
 INLINE void vf_store(float *at, vf x)
@@ -174,12 +175,7 @@ INLINE float vf_sum(vf x)
 }
 INLINE float vf_largest(vf x)
 {
-    float32x4_t four = GREATER(GREATER(x.a, x.c), GREATER(x.b, x.d));
-    float lane[4];
-    vst1q_f32(lane, four);
-    lane[0] = lane[0] > lane[2] ? lane[0] : lane[2];
-    lane[1] = lane[1] > lane[3] ? lane[1] : lane[3];
-    return lane[0] > lane[1] ? lane[0] : lane[1];
+    return vmaxnmvq_f32(GREATER(GREATER(x.a, x.c), GREATER(x.b, x.d)));
 }
 
 #else /* plain C */
