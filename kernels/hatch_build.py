@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 import sysconfig
 import tempfile
 from pathlib import Path
@@ -13,6 +14,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 __all__ = ["LibraryHook"]
 
+#: What the library is called, as edge_mrl_kernels/library.py has it.
+LIBRARY = {"darwin": "libemrl.dylib", "win32": "emrl.dll"}
 #: The compiler, perhaps with options, and the platform that it compiles for, as wheels name it.
 COMPILER, PLATFORM = "EDGE_MRL_KERNELS_CC", "EDGE_MRL_KERNELS_PLATFORM"
 
@@ -30,7 +33,7 @@ class LibraryHook(BuildHookInterface[Any]):
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         self._scratch = tempfile.TemporaryDirectory()
-        made = Path(self._scratch.name) / "libemrl.so"
+        made = Path(self._scratch.name) / LIBRARY.get(sys.platform, "libemrl.so")
         module.compile_library(made, compiler=os.environ.get(COMPILER, "cc"), more=["-s"])
         platform = os.environ.get(PLATFORM) or sysconfig.get_platform()
         build_data["tag"] = f"py3-none-{platform.replace('-', '_').replace('.', '_')}"
