@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from edge_mrl.cli.common.output import count, print_json, size, table
 from edge_mrl.cli.common.stores import add_store, open_existing
+from edge_mrl.native import kernel_version
 
 if TYPE_CHECKING:
     from edge_mrl.store import Stats
@@ -31,9 +32,9 @@ def run(args: argparse.Namespace) -> int:
     with open_existing(args) as index:
         facts = index.stats()
     if args.json:
-        print_json(facts.as_dict())
+        print_json({**facts.as_dict(), "kernels": kernel_version()})
     else:
-        print(table(_rows(facts)))
+        print(table([*_rows(facts), ("engine", _engine())]))
     return 0
 
 
@@ -41,6 +42,12 @@ def _kind(facts: Stats) -> str:
     kinds = ["encrypted"] if facts.encrypted else []
     kinds += [] if facts.writable else ["read-only"]
     return f" ({', '.join(kinds)})" if kinds else ""
+
+
+def _engine() -> str:
+    """What searches codes on this machine."""
+    found = kernel_version()
+    return "numpy" if found is None else f"kernels {found}"
 
 
 def _rows(facts: Stats) -> list[tuple[str, str]]:

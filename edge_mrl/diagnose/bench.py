@@ -21,6 +21,7 @@ from edge_mrl.diagnose import probe
 from edge_mrl.diagnose.samples import Sample
 from edge_mrl.errors import FormatError, UsageError
 from edge_mrl.machine import facts
+from edge_mrl.native import kernel_version
 
 if TYPE_CHECKING:
     from edge_mrl.store import Key
@@ -162,7 +163,7 @@ def measure(
     folder = setup.bundle.resolve()
     manifest = read_manifest(folder)
     check_files(folder, manifest, hashes=False)
-    machine = {**facts.describe(), "load": facts.load()}
+    machine = _machine()
     with ExitStack() as stack:
         store = setup.store
         if store is None:
@@ -196,6 +197,13 @@ def measure(
         },
         figures={name: _figure(name, values) for name, values in rounds.items() if values},
     )
+
+
+def _machine() -> dict[str, Any]:
+    machine = {**facts.describe(), "load": facts.load()}
+    if (kernels := kernel_version()) is not None:
+        machine["versions"] = {**machine["versions"], "kernels": kernels}
+    return machine
 
 
 def _run_rounds(
