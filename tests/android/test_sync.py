@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import socket
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from edge_mrl_server.storage import accounts, open_database
 from tests.android.devices import PASSAGE, KotlinDevice
 from tests.android.probe import KotlinError, Probe
 from tests.support.bundles import TINY, TINY_STATIC
+from tests.support.relays import Relay, make_certificates
 from tests.support.serving import Serving, serving
 
 pytestmark = [pytest.mark.test, pytest.mark.timeout(300)]
@@ -132,8 +134,16 @@ def documents(*names: str) -> list[Document]:
     ]
 
 
-@pytest.mark.parametrize("with_text", [False, True])
-@pytest.mark.parametrize("keep_full", [None, "fp16"])
+@pytest.mark.parametrize(
+    ("with_text", "keep_full"),
+    [
+        (True, None),
+        (False, "fp16"),
+        pytest.param(False, None, marks=pytest.mark.nightly),
+        pytest.param(True, "fp16", marks=pytest.mark.nightly),
+        pytest.param(True, "int8", marks=pytest.mark.nightly),
+    ],
+)
 def test_kotlin_and_python_hold_the_same(
     device: Any, python: Any, with_text: bool, keep_full: str | None
 ) -> None:
@@ -312,3 +322,124 @@ def test_another_space_is_refused_before_anything_is_stored(
     with pytest.raises(KotlinError, match="space"):
         one("enroll", server=server.url, invitation=new_invitation())
     one("close")
+
+
+def test_tls_trusts_the_named_authority_and_no_other(
+    kotlin: Probe, server: Serving, new_invitation: NewInvitation, tmp_path: Path
+) -> None:
+    certificates = make_certificates(tmp_path, "localhost")
+    one = KotlinDevice(kotlin, tmp_path / "tls.db")
+    one.put(documents("a"))
+    invitation, own = new_invitation(), str(certificates.authority)
+    with Relay(server.port, tls=certificates.server) as relay:
+        url = f"https://127.0.0.1:{relay.port}"
+        with pytest.raises(KotlinError, match="NetworkException"):
+            one("enroll", server=url, invitation=invitation)
+        with pytest.raises(KotlinError, match="no certificates"):
+            one("enroll", server=url, invitation=invitation, ca=str(one.path))
+        with pytest.raises(KotlinError, match="anybody on the network"):
+            one("enroll", server="http://sync.example.org", invitation=invitation)
+        one("enroll", server=url, invitation=invitation, ca=own)
+        one("client")
+        assert one.sync()["pushed"] == 1
+    one("close")
+
+
+@pytest.mark.parametrize(
+    "changed", ["token", *(pytest.param(n, marks=pytest.mark.nightly) for n in ("copy", "space"))]
+)
+def test_header_that_changes_on_its_way_locks_no_device_out(
+    device: Any, server: Serving, changed: str
+) -> None:
+    one = device()
+    one.put(documents("a"))
+    headers = {"token": b"Bearer ", "copy": b"Edge-MRL-Copy: ", "space": b"Edge-MRL-Space: "}
+    with Relay(server.port) as relay:
+        one("move", server=f"http://127.0.0.1:{relay.port}")
+        one("client")
+        name = headers[changed]
+        relay.damage = (name, name + b"0")
+        outcome = one.sync()
+        assert relay.damage is None
+        assert_done(outcome)
+    assert outcome["pushed"] == 1
+
+
+def test_interrupted_run_ends_soon_and_keeps_what_waits(device: Any) -> None:
+    one = device()
+    one.put(documents("a"))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        one("move", server=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        one("client")
+        outcome = one("interrupted", after_ms=300, wait_ms=20_000)
+    assert outcome is not None, "the run went on"
+    assert (outcome["cause"], "interrupted" in outcome["waiting"]) == ("network", True)
+    assert one("status")["queue"] == 1
+
+
+#: Metadata that a server may hold and a device cannot store; the last one no reader of JSON takes either.
+SPOILED = {
+    "integer": b'{"n": 1' + b"0" * 309 + b"}",
+    "surrogate": b'{"n": "\\ud800"}',
+    "infinite": b'{"n": 1e999}',
+    "deep": b'{"n": ' + b"[" * 5_000 + b"]" * 5_000 + b"}",
+}
+
+
+def spoil(server: Serving, tenant: str, name: str, metadata: bytes) -> None:
+    """Have a server hold what an older one took."""
+    with contextlib.closing(sqlite3.connect(server.database)) as connection, connection:
+        query = "UPDATE documents SET metadata = ? WHERE tenant = ? AND id = ?"
+        assert connection.execute(query, (metadata, tenant, name)).rowcount == 1
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(n, marks=() if n == "deep" else pytest.mark.nightly) for n in SPOILED]
+)
+def test_document_that_cannot_be_read_is_a_letter_and_the_rest_arrives(
+    kind: str, device: Any, python: Any, server: Serving
+) -> None:
+    one, other = device(with_text=True), python(with_text=True)
+    one.put(documents("first"))
+    assert_done(one.sync())
+    other.index.put(documents("a", "evil", "b"))
+    assert other.client.sync_once().done
+    spoil(server, one("status")["tenant"], "evil", SPOILED[kind])
+    outcome = one.sync()
+    assert_done(outcome)
+    assert (outcome["pulled"], outcome["unreadable"], outcome["differs"]) == (2, 1, 0)
+    ((name, reason, _, _, writer, detail),) = one("dead")
+    assert (name, reason, writer) == ("evil", "unreadable", other.client.status().device)
+    assert detail
+    again = one.sync()
+    assert (again["waiting"], again["pulled"], again["dead"]) == (None, 0, 0)
+    assert one("retry") == 1
+    assert one.sync()["unreadable"] == 1  # still so
+    other.index.put([Document("evil", "a newer version heals")])
+    assert other.client.sync_once().done
+    assert one.sync()["pulled"] == 1
+    assert one("dead") == []
+    assert one.get(["evil"])["evil"]["text"] == "a newer version heals"
+
+
+@pytest.mark.nightly
+def test_what_the_store_refuses_is_found_in_halves(device: Any, python: Any) -> None:
+    one, other = device(), python()
+    one.put(documents("mine"))
+    assert_done(one.sync())
+    other.index.put(documents(*(str(number) for number in range(20))))
+    assert other.client.sync_once().done
+    trigger = (
+        "CREATE TRIGGER t BEFORE INSERT ON documents WHEN new.id IN ('7', '11') "
+        "BEGIN SELECT RAISE(ABORT, 'no'); END"
+    )
+    with contextlib.closing(sqlite3.connect(one.path)) as connection:
+        connection.execute(trigger)
+    outcome = one.sync()
+    assert (outcome["waiting"], outcome["pulled"], outcome["unreadable"]) == (None, 18, 2)
+    assert [letter[:2] for letter in one("dead")] == [["11", "unreadable"], ["7", "unreadable"]]
+    with contextlib.closing(sqlite3.connect(one.path)) as connection:
+        connection.execute("DROP TRIGGER t")
+    assert one("retry") == 2
+    assert one.sync()["pulled"] == 2
+    assert one("dead") == []

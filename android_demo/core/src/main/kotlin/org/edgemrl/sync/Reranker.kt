@@ -51,7 +51,7 @@ internal class Reranker(private val store: Store) : Closeable {
     }
 
     private fun work(ids: List<String>, query: FloatArray): Map<String, Double> {
-        var waitS: Double? = backoffAfter(null)
+        var waitS: Double? = null
         try {
             val found = Credentials.read(store) ?: throw NotEnrolledException(store.path)
             if (remote == null || found != known) {
@@ -60,18 +60,15 @@ internal class Reranker(private val store: Store) : Closeable {
             }
             val scores = remote!!.rerank(ids, query, PATIENCE_S)
             backoff.succeeded()
-            waitS = null
             return scores
         } catch (e: NetworkException) {
-            waitS = backoffAfter(e)
+            waitS = backoff.failed(e.retryAfterS)
             throw e
         } finally {
             silentUntilNs = waitS?.let { System.nanoTime() + (it * 1e9).toLong() }
             busy.set(false)
         }
     }
-
-    private fun backoffAfter(error: NetworkException?): Double? = error?.let { backoff.failed(it.retryAfterS) }
 
     override fun close(): Unit = thread.shutdown()
 }

@@ -2,7 +2,7 @@ package org.edgemrl.sync
 
 import org.edgemrl.NotEnrolledException
 import org.edgemrl.store.Store
-import org.edgemrl.store.replica.Queue
+import org.edgemrl.store.Queue
 import org.edgemrl.store.replica.agreementOf
 import org.edgemrl.store.replica.countDeadLetters
 import org.edgemrl.store.replica.enrollmentOf

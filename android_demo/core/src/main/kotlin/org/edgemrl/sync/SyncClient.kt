@@ -11,7 +11,7 @@ import org.edgemrl.encode.BundleEncoder
 import org.edgemrl.encode.Encoder
 import org.edgemrl.findBundle
 import org.edgemrl.store.Store
-import org.edgemrl.store.replica.DeadLetter
+import org.edgemrl.store.DeadLetter
 import org.edgemrl.store.replica.changeEnrollment
 import org.edgemrl.store.replica.dropDeadLetters
 import org.edgemrl.store.replica.listDeadLetters

@@ -28,6 +28,10 @@ internal val codeCommands: Map<String, Command> = mapOf(
             else stored.map { scorer.cosine(planesOf(it, dim, packing.kind.planes)) }
         }
     },
+    "codes.representatives" to { arguments ->
+        val packing = packingOf(arguments)
+        arguments.codes("packed").map { encode(packing.representative(it, (arguments["dim"] as Long).toInt())) }
+    },
     "codes.fits" to { arguments -> packingOf(arguments).fits((arguments["dim"] as Long).toInt()) },
     "codes.quantize" to { arguments ->
         val vector = FloatArray((arguments["vector"] as List<*>).size) { ((arguments["vector"] as List<*>)[it] as Double).toFloat() }

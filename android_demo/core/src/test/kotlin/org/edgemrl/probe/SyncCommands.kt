@@ -47,7 +47,7 @@ internal val syncCommands: Map<String, Command> = mapOf(
     },
     "sync.enroll" to { arguments ->
         val options = EnrollmentOptions(
-            name = "kotlin", withText = arguments["with_text"] == true, maxQueue = arguments["max_queue"] as Long? ?: (256L shl 20),
+            name = "kotlin", ca = (arguments["ca"] as String?)?.let { File(it) }, withText = arguments["with_text"] == true, maxQueue = arguments["max_queue"] as Long? ?: (256L shl 20),
         )
         describe(enroll(storeOf(arguments), arguments["server"] as String, arguments["invitation"] as String, options))
     },
@@ -69,6 +69,15 @@ internal val syncCommands: Map<String, Command> = mapOf(
     },
     "sync.once" to { arguments ->
         describe(clientOf(arguments).syncOnce(now = arguments["now"] == true, attempts = (arguments["attempts"] as Long? ?: 4L).toInt()))
+    },
+    "sync.interrupted" to { arguments ->
+        val outcomes = ArrayList<Outcome>()
+        val thread = Thread { outcomes.add(clientOf(arguments).syncOnce(now = true)) }
+        thread.start()
+        Thread.sleep(arguments["after_ms"] as Long)
+        thread.interrupt()
+        thread.join(arguments["wait_ms"] as Long)
+        outcomes.map { describe(it) }.firstOrNull()
     },
     "sync.status" to { arguments -> describe(clients[arguments["path"] as String]?.status() ?: statusOf(storeOf(arguments))) },
     "sync.dead" to { arguments ->

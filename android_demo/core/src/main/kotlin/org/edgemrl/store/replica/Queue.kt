@@ -4,6 +4,7 @@ import org.edgemrl.DamagedException
 import org.edgemrl.Document
 import org.edgemrl.Span
 import org.edgemrl.store.Database
+import org.edgemrl.store.Queue
 import org.edgemrl.store.Store
 import org.edgemrl.store.checksum
 import org.edgemrl.store.keyedCheck
@@ -43,15 +44,6 @@ internal class Outgoing(
  * @property detail what was said beside the status, for people.
  */
 internal class Verdict(val id: String, val stamp: Long, val status: String, val newer: Long = 0, val detail: String = "")
-
-/**
- * What waits to be sent.
- *
- * @property items number of documents and deletions.
- * @property sizeBytes bytes of the full vectors that are kept for them.
- * @property oldestMs since when the oldest one waits, in milliseconds since 1970; null if nothing waits.
- */
-public data class Queue(public val items: Long, public val sizeBytes: Long, public val oldestMs: Long?)
 
 internal fun queueOf(store: Store): Queue = store.lending { database, _ ->
     val row = database.row("SELECT count(*), ifnull(sum(bytes), 0), min(queued_ms) FROM outbox")!!
