@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
-    from edge_mrl.sources.files import Scan, Search, SourceFile, find_sources
+    from edge_mrl.sources.files import Scan, Search, SourceFile, as_name, find_sources
+    from edge_mrl.sources.formats import Part, Reader, Unreadable, extra_reads
     from edge_mrl.sources.found import find_in_roots, move_ids, note_roots
     from edge_mrl.sources.gone import Pruning, RunFacts, what_is_gone
     from edge_mrl.sources.kinds import LINES_SUFFIXES, kind_of
@@ -19,13 +20,18 @@ if TYPE_CHECKING:
 __all__ = [
     "LINES_SUFFIXES",
     "BadLineError",
+    "Part",
     "Places",
     "Pruning",
+    "Reader",
     "RunFacts",
     "Scan",
     "Search",
     "SourceFile",
+    "Unreadable",
+    "as_name",
     "check_encoding",
+    "extra_reads",
     "find_in_roots",
     "find_sources",
     "ids_of_paths",
@@ -41,7 +47,8 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "files": ("Scan", "Search", "SourceFile", "find_sources"),
+        "files": ("as_name", "Scan", "Search", "SourceFile", "find_sources"),
+        "formats": ("Part", "Reader", "Unreadable", "extra_reads"),
         "found": ("find_in_roots", "move_ids", "note_roots"),
         "gone": ("Pruning", "RunFacts", "what_is_gone"),
         "kinds": ("LINES_SUFFIXES", "kind_of"),

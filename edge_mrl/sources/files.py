@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from edge_mrl.errors import UsageError, reason
-from edge_mrl.sources.kinds import STDIN, left_out_as, markup_of, suffix_of
+from edge_mrl.sources.formats import extra_reads
+from edge_mrl.sources.kinds import STDIN, is_parsed, left_out_as, markup_of, suffix_of
 
 __all__ = [
     "Problem",
@@ -33,12 +34,14 @@ class SourceFile:
         name: Begins the ids of its documents, and is their source; "" for the path as it is given.
         numbered: Whether documents in JSON Lines without an id have NAME:LINE as id, as in stores of
             earlier versions. Else the id is made of their content.
+        parsed: Whether it is read by the reader of its suffix, and not as text.
     """
 
     path: str
     size_bytes: int
     name: str = ""
     numbered: bool = False
+    parsed: bool = False
 
     @property
     def source(self) -> str:
@@ -94,19 +97,26 @@ class Search:
         Raises:
             UsageError: Its markup would be read as if it were text.
         """
-        markup = None if self._as_text else markup_of(path)
+        markup = None if self._as_text or is_parsed(path) else markup_of(path)
         if markup is not None:
+            extra = (
+                'pip install "edge-mrl[files]" reads it; ' if extra_reads(suffix_of(path)) else ""
+            )
             raise UsageError(
-                f"{path} is {markup}, and would be indexed with its markup: convert it to text, or "
-                "index it as it is with --as-text"
+                f"{path} is {markup}, and would be indexed with its markup: {extra}convert it to text, "
+                "or index it as it is with --as-text"
             )
         return path
+
+    def parses(self, path: str) -> bool:
+        """Whether a file is read by the reader of its suffix."""
+        return not self._as_text and is_parsed(path)
 
     def matched(self, path: str, scan: Scan) -> list[str]:
         """Files that a pattern matches. Those with markup are counted as left out."""
         found = []
         for match in sorted(matches(path)):
-            if self._as_text or markup_of(match) is None:
+            if self._as_text or markup_of(match) is None or is_parsed(match):
                 found.append(os.path.normpath(match))
             else:
                 scan.left_out[suffix_of(match)] += 1

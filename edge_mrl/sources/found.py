@@ -48,7 +48,13 @@ def find_in_roots(places: Places, search: Search) -> Scan:
             real = _real(place, shown)
             if real not in files:
                 root = places.covering_of(real, place.root)
-                files[real] = SourceFile(shown, size_of(shown), _source(root, real), root.numbered)
+                files[real] = SourceFile(
+                    shown,
+                    size_of(shown),
+                    _source(root, real),
+                    root.numbered,
+                    search.parses(shown),
+                )
         listed = {_real(place, shown): device for shown, device in own.folders.items()}
         scan.folders |= listed
         if place.kind == "folder":

@@ -1,6 +1,6 @@
 """What is read from which files, told by their names.
 
-A reader of another format is added here, by its suffixes, and in ``reading.READERS``, by its kind.
+Readers of other formats are in ``formats``.
 """
 
 from __future__ import annotations
@@ -9,14 +9,25 @@ import os
 from fnmatch import fnmatchcase
 from typing import Literal
 
-__all__ = ["LINES_SUFFIXES", "STDIN", "Kind", "kind_of", "left_out_as", "markup_of", "suffix_of"]
+from edge_mrl.sources.formats import ONLY_INCLUDED, reader_of
+
+__all__ = [
+    "LINES_SUFFIXES",
+    "STDIN",
+    "Kind",
+    "is_parsed",
+    "kind_of",
+    "left_out_as",
+    "markup_of",
+    "suffix_of",
+]
 
 STDIN = "-"
 Kind = Literal["text", "lines"]
 #: What marks a JSON Lines file.
 LINES_SUFFIXES = frozenset({".jsonl", ".ndjson"})
 #: What is read from a folder, beside JSON Lines, if no patterns are given.
-TEXT_SUFFIXES = frozenset({".txt", ".text", ".md", ".markdown"})
+TEXT_SUFFIXES = frozenset({".txt", ".text", ".md", ".markdown", ".rst", ".org"})
 #: Files whose bytes are not the text that a person reads in them.
 MARKUP = {
     **dict.fromkeys((".html", ".htm", ".xhtml", ".mhtml"), "HTML"),
@@ -71,4 +82,11 @@ def left_out_as(name: str, include: tuple[str, ...], *, as_text: bool) -> str | 
     if suffix in LINES_SUFFIXES or suffix in TEXT_SUFFIXES:
         return None
     wanted = any(fnmatchcase(name.lower(), pattern.lower()) for pattern in include)
+    if not as_text and is_parsed(name) and (wanted or suffix not in ONLY_INCLUDED):
+        return None
     return None if wanted and (as_text or suffix not in MARKUP) else suffix
+
+
+def is_parsed(path: str) -> bool:
+    """Whether a file has a reader of its own."""
+    return path != STDIN and kind_of(path) != "lines" and reader_of(suffix_of(path)) is not None

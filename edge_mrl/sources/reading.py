@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from edge_mrl.documents import Document
+from edge_mrl.documents import Document, id_problem, metadata_problem
 from edge_mrl.errors import reason
+from edge_mrl.machine import ran_out
 from edge_mrl.sources.files import SourceFile, as_name
-from edge_mrl.sources.kinds import kind_of
+from edge_mrl.sources.formats import Part, Reader, Unreadable, reader_of
+from edge_mrl.sources.kinds import kind_of, suffix_of
 from edge_mrl.sources.lines import BadLineError, read_lines
 from edge_mrl.sources.text import NotText, check_encoding, decode
 
@@ -33,6 +35,9 @@ def read_documents(
     (default: the file's name, "#", and a hash of the content); ``title``, which is put before the text;
     and ``metadata``. Other keys are added to the metadata.
 
+    A file that is ``parsed`` is read by the reader of its suffix. If it gives several documents, their
+    ids are the file's name, "#", and what tells them apart.
+
     Args:
         sources: As found by ``find_sources`` or ``find_in_roots``.
         skipped: Called with the path and the reason for each file that cannot be read or is not text.
@@ -48,6 +53,11 @@ def read_documents(
     check_encoding(encoding)
     for source in sources:
         try:
+            if source.parsed:
+                yield from _parsed(source, encoding, skipped)
+                if advance is not None:
+                    advance(source.size_bytes)
+                continue
             if kind_of(source.path) == "lines":
                 yield from read_lines(source, encoding=encoding, bad=bad_line, advance=advance)
                 continue
@@ -62,3 +72,41 @@ def read_documents(
             advance(source.size_bytes)
         if text is not None:
             yield Document(source.source, text, source=source.source)
+
+
+def _parts(reader: Reader, path: str, encoding: str | None) -> Iterator[Part]:
+    yield from reader(
+        path, encoding
+    )  # in a generator: what it raises as it is called comes later too
+
+
+def _parsed(
+    source: SourceFile, encoding: str | None, skipped: Callable[[str, str], None]
+) -> Iterator[Document]:
+    """The documents of a file that has a reader of its own; whatever that raises, the file is skipped."""
+    reader = reader_of(suffix_of(source.path))
+    if reader is None:
+        raise NotText("there is no reader of such files")
+    parts = _parts(reader, source.path, encoding)
+    while True:
+        try:
+            part = next(parts, None)
+        except (Unreadable, OSError) as error:
+            skipped(as_name(source.path), reason(error))
+            return
+        except Exception as error:
+            if ran_out(error):
+                raise
+            skipped(as_name(source.path), f"its reader failed: {reason(error)}")
+            return
+        if part is None:
+            return
+        name = f"{source.source}#{part.key}" if part.key else source.source
+        text = part.text.replace("\0", "")
+        problem = id_problem(name) or metadata_problem(part.metadata)
+        if problem is not None:
+            skipped(
+                as_name(source.path), f"its reader gives a document that cannot be kept: {problem}"
+            )
+            return
+        yield Document(name, text, part.metadata, source=source.source)

@@ -16,8 +16,10 @@ import pytest
 from edge_mrl.cli import main
 from edge_mrl.errors import StoreError, UsageError
 from edge_mrl.index import Index
+from edge_mrl.sources.formats import registry
 from tests.ingest.test_refused import BEYOND, with_token_beyond
 from tests.support.bundles import TINY, copy_bundle
+from tests.support.files import make_docx, make_pdf
 
 pytestmark = pytest.mark.test
 
@@ -124,28 +126,41 @@ def test_text_that_the_bundle_refuses_is_named(index: Run, tmp_path: Path) -> No
 
 
 def test_what_is_not_read_is_said_by_suffix(index: Run) -> None:
-    for name in ("a.gz", "b.gz", "README", "c.rst", "d.html", ".hidden"):
+    for name in ("a.gz", "b.gz", "README", "c.tex", "d.odt", ".hidden"):
         write(f"n/{name}")
     Path("n/away").symlink_to("nowhere")
     Path("n/folder").symlink_to(".")
     code, facts, said = index("n")
     assert (code, facts["added"]) == (0, 0)
-    assert facts["not_read"] == {"files": 5, "by_suffix": {".gz": 2, "": 1, ".rst": 1, ".html": 1}}
-    assert "5 files not read: 2 .gz, 1 without suffix, 1 .rst, 1 .html" in said
+    by_suffix = {".gz": 2, "": 1, ".tex": 1, ".odt": 1}
+    assert facts["not_read"] == {"files": 5, "by_suffix": by_suffix, "extra": []}
+    assert "5 files not read: 2 .gz, 1 without suffix, 1 .tex, 1 .odt" in said
     assert sorted(one["path"] for one in facts["problems"]) == ["n/away", "n/folder"]
-    _, facts, _ = index("n", "--include", "*.rst", "--include", "readme", "--include", "*.html")
+    _, facts, _ = index("n", "--include", "*.tex", "--include", "readme", "--include", "*.odt")
     assert (facts["added"], facts["not_read"]["files"]) == (2, 3)
-    _, facts, _ = index("n", "--include", "*.html", "--as-text")
+    _, facts, _ = index("n", "--include", "*.odt", "--as-text")
     assert facts["added"] == 1
 
 
-@pytest.mark.parametrize("name", ["a.html", "b.PDF", "c.csv", "d.docx"])
+@pytest.mark.parametrize("name", ["a.xml", "b.ODT", "c.tar.gz", "d.pptx"])
 def test_markup_that_is_named_is_refused(name: str, index: Run) -> None:
     write(name)
     code, facts, _ = index(name)
     assert code == 2
     assert "--as-text" in facts["error"]["message"]
     assert index(name, "--as-text")[1]["added"] == 1
+
+
+@pytest.mark.parametrize("name", ["a.PDF", "b.docx", "c.epub", "d.txt"])
+def test_a_file_that_is_named_and_cannot_be_read_is_an_error(name: str, index: Run) -> None:
+    """Everything else is stored; the same file in a folder is a warning."""
+    write(f"n/{name}", b"\x00\xff")
+    write("n/good.txt")
+    code, facts, said = index(f"n/{name}", "n/good.txt")
+    assert (code, facts["added"], facts["skipped_files"]) == (5, 1, 1)
+    assert f"n/{name}: skipped, " in said
+    code, facts, said = index("n")
+    assert (code, facts["unchanged"], facts["skipped_files"]) == (0, 1, 1)
 
 
 def test_other_encodings(index: Run) -> None:
@@ -293,3 +308,51 @@ def test_enrolling_with_a_bundle_makes_an_empty_store(
     capsys.readouterr()
     with Index.open(store) as index:
         assert index.count().documents == 0
+
+
+def test_a_mixed_folder_is_read_and_the_rest_is_named(index: Run) -> None:
+    Path("n").mkdir()
+    write("n/page.html", "<title>T</title><p>The <b>cat</b></p>")
+    write("n/a.rst", "a dog")
+    make_pdf(Path("n/leaflet.pdf"), "A bird")
+    make_docx(Path("n/letter.docx"), "A fish")
+    write("n/bad.pdf", "%PDF nonsense")
+    write("n/t.csv", "id,text\n1,one\n2,two\n")
+    write("n/pic.png", "x")
+    code, facts, said = index("n")
+    assert (code, facts["added"], facts["skipped_files"]) == (0, 4, 1)
+    assert facts["not_read"] == {"files": 2, "by_suffix": {".csv": 1, ".png": 1}, "extra": []}
+    assert "n/bad.pdf: skipped, cannot be read as PDF" in said
+    code, facts, said = index("n", "--include", "*.csv")
+    assert (facts["added"], facts["unchanged"]) == (2, 4)
+    # A row that is gone goes, and so does a file; what cannot be read any more is kept.
+    write("n/t.csv", "id,text\n2,two\n")
+    write("n/letter.docx", "nonsense")
+    Path("n/leaflet.pdf").unlink()
+    code, facts, said = index("n", "--include", "*.csv", "--prune")
+    assert (code, facts["pruned"], facts["store"]["documents"]) == (0, 2, 4)
+    assert "letter.docx could not be read completely: 1 document kept" in said
+    # With the markup, where that is asked for.
+    code, facts, said = index("n/page.html", "--as-text")
+    assert (code, facts["updated"]) == (0, 1)
+
+
+def test_what_the_extra_would_read_is_said(index: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        registry, "_OWN", {**registry._OWN, ".pdf": ("not_installed", registry._pdf)}
+    )
+    registry.reader_of.cache_clear()
+    try:
+        write("n/a.md", "the cat")
+        write("n/b.pdf", "%PDF")
+        code, facts, said = index("n")
+        assert (code, facts["not_read"]["extra"]) == (0, [".pdf"])
+        assert '1 .pdf; pip install "edge-mrl[files]" reads .pdf' in said
+        code, facts, _ = index("n/b.pdf")
+        assert code == 2
+        assert (
+            'is PDF, and would be indexed with its markup: pip install "edge-mrl[files]"'
+            in (facts["error"]["message"])
+        )
+    finally:
+        registry.reader_of.cache_clear()

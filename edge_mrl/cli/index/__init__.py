@@ -28,9 +28,11 @@ HELP = "add documents to a store"
 #: Some input was left out; everything else was stored.
 LEFT_OUT = 5
 _EPILOG = """\
-PATHS are files, folders (read recursively: .txt, .md, .jsonl), patterns in quotes ("notes/**/*.md"),
-or - for JSON Lines on standard input. A text file is one document. A JSON Lines file has one object a
-line, with the keys "text" and, optionally, "id" or "_id", "title", and "metadata".
+PATHS are files, folders (read recursively), patterns in quotes ("notes/**/*.md"), or - for JSON Lines on
+standard input. Folders are searched for text (.txt, .md, .rst, .org), JSON Lines (.jsonl) and mail
+(.mbox, .eml), and with the extra "files" for .html, .pdf, .docx and .epub. A text file is one document.
+A JSON Lines file has one object a line, with the keys "text" and, optionally, "id" or "_id", "title", and
+"metadata"; a .csv or .tsv, which is read if you name or include it, has one a row.
 
 The id of a text file's document is the name of its folder, an @ and letters that only this store has, and
 the path inside the folder: notes@k3v9q2xw/garden.md. It stays the same however you name the folder, and
@@ -54,8 +56,8 @@ examples:
   grep -v '"draft"' all.jsonl | edge-mrl index - --store notes.db --json
 
 exit codes: 0 done; 1 --prune would delete much, which needs --yes (all documents were indexed); 2 wrong
-usage or input, or the bundle or store cannot be used; 5 done, but lines (--skip-bad) or texts were left
-out, which are named; 130 interrupted
+usage or input, or the bundle or store cannot be used; 5 done, but lines (--skip-bad), texts, or files
+that you named were left out, which is said; 130 interrupted
 """
 
 
@@ -176,7 +178,8 @@ def run(args: argparse.Namespace) -> int:
     print_report(args, facts)
     if pruning is not None and pruning.is_large and not args.yes:
         raise GateError(_refusal(pruning))
-    return LEFT_OUT if run_.bad_lines or stored.refused else 0
+    left_out = run_.bad_lines or stored.refused or run_.named_and_skipped()
+    return LEFT_OUT if left_out else 0
 
 
 def _require_no_pattern(paths: list[str]) -> None:
@@ -268,7 +271,9 @@ def _put(index: Index, run_: Run, args: argparse.Namespace) -> Stored:
         run_.watch(bar)
         if not run_.scan.files:
             given = ", ".join(args.paths)
-            bar.write(f"edge-mrl: note: nothing to read in {given}: expected .txt, .md or .jsonl")
+            bar.write(
+                f"edge-mrl: note: nothing to read in {given}: expected .txt, .md, .jsonl or the like"
+            )
         try:
             return index.put(
                 run_.documents(),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from array import array
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from edge_mrl.cli.common.output import count
-from edge_mrl.sources import BadLineError, RunFacts, kind_of, read_documents
+from edge_mrl.sources import BadLineError, RunFacts, as_name, kind_of, read_documents
 
 if TYPE_CHECKING:
     from edge_mrl.cli.common.progress import Progress
@@ -62,7 +63,7 @@ class Run:
     def documents(self) -> Iterator[Document]:
         """Read all files."""
         for file in self.scan.files:
-            lines = kind_of(file.path) == "lines"
+            several = file.parsed or kind_of(file.path) == "lines"
 
             def skip(path: str, why: str, source: str = file.source) -> None:
                 self.skipped[path] = why
@@ -84,7 +85,7 @@ class Run:
             )
             for document in read:
                 self._ids.append(_hash(document.id))
-                if lines:
+                if several:
                     self._filled.add(file.source)
                 yield document
 
@@ -97,6 +98,11 @@ class Run:
     def embedded(self, passages: int, total: int) -> None:
         """Show how far the present batch is."""
         self._show(self._done + (self._read - self._done) * passages // max(total, 1))
+
+    def named_and_skipped(self) -> bool:
+        """Whether a file could not be read that was named itself, and not found in a folder."""
+        named = (place.given for place in self.places.places if place.kind == "file")
+        return any(as_name(os.path.normpath(path)) in self.skipped for path in named)
 
     @property
     def repeated(self) -> int:

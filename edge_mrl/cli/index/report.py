@@ -68,7 +68,10 @@ def pruning_facts(pruning: Pruning | None, *, deleted: bool = True) -> dict[str,
 
 def left_out(suffixes: Counter[str]) -> dict[str, Any]:
     """Files that were left out, for --json."""
-    return {"files": suffixes.total(), "by_suffix": dict(suffixes.most_common())}
+    from edge_mrl.sources import extra_reads
+
+    extra = [suffix for suffix, _ in suffixes.most_common() if extra_reads(suffix)]
+    return {"files": suffixes.total(), "by_suffix": dict(suffixes.most_common()), "extra": extra}
 
 
 def print_report(args: argparse.Namespace, facts: Mapping[str, Any]) -> None:
@@ -137,6 +140,8 @@ def _suffixes(not_read: Mapping[str, Any]) -> str:
     rest = sum(number for _, number in kinds[MOST_NAMED:])
     if rest:
         named.append(f"{rest:,} others")
+    if not_read["extra"]:
+        named[-1] += f'; pip install "edge-mrl[files]" reads {", ".join(not_read["extra"])}'
     first = next((suffix for suffix, _ in kinds if suffix), "")
     example = f'"*{first}"' if first else '"README*"'
     return (
