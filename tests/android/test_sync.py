@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from edge_mrl import Document, Encoder, Index, SyncClient
+from edge_mrl import Document, Encoder, Index, SyncClient, __version__
 from edge_mrl.store import Store, check
 from edge_mrl.sync.credentials import Credentials
 from edge_mrl.sync.enrollment import enroll
@@ -132,6 +132,11 @@ def documents(*names: str) -> list[Document]:
         Document(name, f"the {name} text of a small harbour, and lanterns {n}", {"n": n, "é": name})
         for n, name in enumerate(names)
     ]
+
+
+def test_version_is_that_of_the_distribution(kotlin: Probe) -> None:
+    # Letters about what could not be stored name it, and another one tries again.
+    assert kotlin("sync.version") == __version__
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ package org.edgemrl.probe
 import java.io.File
 import org.edgemrl.Document
 import org.edgemrl.PassageRule
+import org.edgemrl.VERSION
 import org.edgemrl.encode.BundleEncoder
 import org.edgemrl.encode.Encoder
 import org.edgemrl.store.Entry
@@ -31,6 +32,7 @@ private fun names(value: Any?): List<String>? = (value as List<*>?)?.map { it as
 
 /** A device: a store with its bundle, and its client. */
 internal val syncCommands: Map<String, Command> = mapOf(
+    "sync.version" to { _ -> VERSION },
     "sync.clock" to { arguments -> Wall.offsetMs = arguments["ahead_ms"] as Long },
     "sync.open" to { arguments ->
         val path = arguments["path"] as String
