@@ -347,7 +347,9 @@ def test_what_the_extra_would_read_is_said(index: Run, monkeypatch: pytest.Monke
         write("n/b.pdf", "%PDF")
         code, facts, said = index("n")
         assert (code, facts["not_read"]["extra"]) == (0, [".pdf"])
-        assert '1 .pdf; pip install "edge-mrl[files]" reads .pdf' in said
+        assert '1 .pdf; pip install "edge-mrl[files]" reads .pdf\n' in said
+        write("n/c.tex")
+        assert 'reads .pdf (--include "*.tex" reads such files)' in index("n")[2]
         code, facts, _ = index("n/b.pdf")
         assert code == 2
         assert (

@@ -142,7 +142,10 @@ def _suffixes(not_read: Mapping[str, Any]) -> str:
         named.append(f"{rest:,} others")
     if not_read["extra"]:
         named[-1] += f'; pip install "edge-mrl[files]" reads {", ".join(not_read["extra"])}'
-    first = next((suffix for suffix, _ in kinds if suffix), "")
+    others = [suffix for suffix, _ in kinds if suffix not in not_read["extra"]]
+    if not others:  # no pattern would read them
+        return f"{count(not_read['files'], 'file')} not read: {', '.join(named)}"
+    first = next((suffix for suffix in others if suffix), "")
     example = f'"*{first}"' if first else '"README*"'
     return (
         f"{count(not_read['files'], 'file')} not read: {', '.join(named)} "
