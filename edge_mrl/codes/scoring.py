@@ -17,12 +17,14 @@ import numpy as np
 from edge_mrl.codes.kinds import PLANES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from numpy.typing import NDArray
 
     from edge_mrl.codes.packing import Packing
+
+    Weigh = Callable[[NDArray[np.uint64], NDArray[np.uint64], int], NDArray[np.int64]]
 
 __all__ = ["Scorer", "planes_of"]
 
@@ -66,10 +68,15 @@ class Scorer:
     Args:
         queries: int8[q, dim].
         packing: How the stored codes are packed.
+        weigh: What sums the products of a query's bits, uint64[8, w], and of codes that lie in planes,
+            uint64[planes * w, n], as int64[n]; None for numpy.
     """
 
-    def __init__(self, queries: NDArray[np.int8], packing: Packing) -> None:
+    def __init__(
+        self, queries: NDArray[np.int8], packing: Packing, weigh: Weigh | None = None
+    ) -> None:
         self._queries = queries
+        self._weigh = weigh or _weighed
         self._packing = packing
         dim = queries.shape[1]
         own = np.square(queries.astype(np.int64)).sum(axis=1)
@@ -176,7 +183,7 @@ class Scorer:
         if self._centre is None or self._centre_planes is None:
             return inner, squares
         middle = self._queries.astype(np.int64) @ self._centre
-        around = 2 * _weighed(self._centre_planes[0], words, planes) - most * self._centre.sum()
+        around = 2 * self._weigh(self._centre_planes[0], words, planes) - most * self._centre.sum()
         dots = step * inner + middle[:, None]
         return dots, step**2 * squares + 2 * step * around + np.square(self._centre).sum()
 
@@ -189,7 +196,7 @@ class Scorer:
             np.copyto(sums, self._floats @ codes.T, casting="unsafe")
             return sums
         for place, query in zip(sums, self._query_planes, strict=True):
-            place[:] = _weighed(query, words, planes)
+            place[:] = self._weigh(query, words, planes)
         return sums
 
 

@@ -71,9 +71,22 @@ def closest(distances: NDArray[Any], most: int, width: int) -> NDArray[np.int64]
 def scorer_of(queries: NDArray[np.int8], packing: Packing) -> Scorer | CompiledScorer:
     """What compares queries with codes of a packing: in the kernels where they can, else in numpy."""
     found = kernels()
-    if found is None or packing.kind not in _BITS:
+    if found is None:
         return Scorer(queries, packing)
+    if packing.kind not in _BITS:
+        return Scorer(queries, packing, _weigh)
     return CompiledScorer(queries, packing)
+
+
+def _weigh(query: NDArray[np.uint64], words: NDArray[np.uint64], planes: int) -> NDArray[np.int64]:
+    """Sums of products of a query and codes in planes of bits; see ``codes.Scorer``."""
+    found = kernels()
+    assert found is not None  # or numpy did it
+    query, words = np.ascontiguousarray(query), np.ascontiguousarray(words)
+    sums = np.empty(words.shape[1], np.int64)
+    bits = (_address(words), planes, words.shape[1])
+    found.weigh(_address(query), query.shape[1], bits, _address(sums))
+    return sums
 
 
 class CompiledScorer:

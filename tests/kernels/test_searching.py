@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edge_mrl import native
 from edge_mrl.codes import INT8, Scorer
+from edge_mrl.codes.scoring import planes_of
 from edge_mrl.search import compiled, scan
 from edge_mrl.search.funnel import Funnel
 from edge_mrl.search.scan import Match, nearest
@@ -129,6 +130,27 @@ def test_cosines_are_those_of_numpy_at_any_address(kernel: str) -> None:
             assert scorer.cosines(wide).tobytes() == expected.tobytes()
             shifted = np.frombuffer(b"x" + wide.tobytes(), np.uint8)[1:].reshape(wide.shape)
             assert scorer.cosines(shifted).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("kind", ["2bit", "1bit"])
+def test_codes_in_planes_of_bits_are_weighed_in_the_kernels(
+    kind: str, kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = compiled._weigh, []
+
+    def counted(*arguments: Any) -> NDArray[np.int64]:
+        calls.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(compiled, "_weigh", counted)
+    for dim in (1, 63, 64, 65, 256):
+        codes = some_codes(dim, few=False, rows=40)
+        kept = packing(kind, dim)
+        planes = {"2bit": 2, "1bit": 1}[kind]
+        words = planes_of(kept.pack(codes), dim, planes)
+        expected = Scorer(codes[:5], kept).cosines(words)
+        assert compiled.scorer_of(codes[:5], kept).cosines(words).tobytes() == expected.tobytes()
+    assert len(calls) >= 25
 
 
 def test_the_comparison_can_fail(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
