@@ -116,6 +116,7 @@ bench-sync: $(BUNDLE)/edge_mrl.json  # 100,000 documents with a server, on SQLit
 
 bench-arm: $(BUNDLE)/edge_mrl.json  # instructions for a query and a document on emulated ARM CPUs
 	$(BIN)/python -m bench.arm.instructions --bundle $(BUNDLE) --record
+	$(BIN)/python -m bench.arm.kernels --bundle $(BUNDLE) --record
 
 clean: ## Remove what was built (not the virtual environment)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
