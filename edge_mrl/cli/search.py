@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import math
 import os
 import shutil
 import sys
@@ -72,6 +73,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-k", type=int, default=10, metavar="N", help="return at most N documents (default: 10)"
     )
     parser.add_argument(
+        "--min-score",
+        type=float,
+        metavar="X",
+        help="leave out documents with a score below X; scores of different modes do not compare "
+        "(default: none are left out)",
+    )
+    parser.add_argument(
         "--mode",
         choices=MODES,
         default="vector",
@@ -133,6 +141,8 @@ def _add_ranking(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Search and print the hits."""
     started = time.monotonic()
+    if args.min_score is not None and not math.isfinite(args.min_score):
+        raise UsageError(f"--min-score {args.min_score}: expected a finite number")
     if args.query is not None:
         _require_words(args.query)
     with open_existing(args, threads=args.threads, low_memory=args.low_memory) as index:
@@ -181,6 +191,9 @@ def _answer(index: Index, args: argparse.Namespace, query: str, started: float) 
         diversity=args.diversity,
     )
     seconds = time.monotonic() - started
+    if args.min_score is not None:
+        kept = tuple(hit for hit in hits if hit.score >= args.min_score)
+        hits = dataclasses.replace(hits, hits=kept)
     if hits.damaged:
         _warn(hits.damaged)
     if args.json:

@@ -96,6 +96,26 @@ def test_stats_says_what_is_held(store: Path) -> None:
     assert str(TINY.resolve()) in text
 
 
+def test_search_leaves_out_what_scores_lower(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def search(*options: str) -> tuple[list[float], str]:
+        command = ["search", "testing the cat", "--store", str(store), "--json", *options]
+        assert main(command) == 0
+        said = capsys.readouterr()
+        return [hit["score"] for hit in json.loads(said.out)["hits"]], said.err
+
+    scores, _ = search()
+    assert len(scores) == 5
+    least = repr(scores[2])
+    assert search("--min-score", least)[0] == [score for score in scores if score >= scores[2]]
+    assert search("--min-score", "-2")[0] == scores
+    found, said = search("--min-score", "2")
+    assert (found, "nothing found" in said) == ([], True)
+    assert main(["search", "cat", "--store", str(store), "--min-score", "nan"]) == 2
+    assert "--min-score nan: expected a finite number" in capsys.readouterr().err
+
+
 def test_search_warns_about_damaged_documents_and_names_them(
     store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
