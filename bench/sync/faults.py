@@ -1,4 +1,4 @@
-"""Sync under faults: a hundred schedules on each database, and a primary that dies again and again.
+"""Sync under faults: schedules of faults on each database, and a primary that dies again and again.
 
 Everything is done by ``tests.faults`` (docs/faults.md); this runs it at length and adds it up.
 """
