@@ -12,9 +12,10 @@ from android_demo.tools import build, kotlin
 from android_demo.tools.project import ANDROID, APP
 from android_demo.tools.toolchain import LIBRARIES, UnavailableError, part, parts
 from tests.android.conftest import REASON, REQUIRED
+from tests.support.bundles import GOLDEN
 
 JUNIT_TIMEOUT_S = 300
-LEAST_TESTS = 25
+LEAST_TESTS = 32
 
 
 @pytest.mark.test
@@ -30,7 +31,8 @@ def test_junit(request: pytest.FixtureRequest) -> None:
         pytest.skip(f"no app here: {error}")
     # Android's own classes come last: what the screens' state uses must be on any Java.
     files = kotlin.classpath(checks, *jars, *parts(LIBRARIES), part("android"))
-    console = [kotlin.java(), *kotlin.QUICKLY, "-jar", str(part("junit")), "execute"]
+    options = [*kotlin.QUICKLY, f"-Dedge.bundles={GOLDEN}"]
+    console = [kotlin.java(), *options, "-jar", str(part("junit")), "execute"]
     done = subprocess.run(
         [*console, "--class-path", files, "--scan-classpath", str(checks), "--disable-banner"],
         capture_output=True,

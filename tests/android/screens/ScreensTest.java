@@ -144,8 +144,9 @@ public class ScreensTest {
             if (view instanceof android.widget.Button && view.isEnabled() && view.getHeight() > 0) view.performClick();
         }
         settle();
-        assertTrue("the files were not verified", all(verify.getWindow().getDecorView()).stream()
-            .anyMatch(view -> view instanceof TextView && ((TextView) view).getText().toString().startsWith("passed: ")));
+        long passed = all(verify.getWindow().getDecorView()).stream()
+            .filter(view -> view instanceof TextView && ((TextView) view).getText().toString().startsWith("passed: ")).count();
+        assertEquals("files, golden vectors and speed", 3, passed);
         each(verify, "verify", look);
         each(open(SettingsActivity.class, null), "settings", look);
     }

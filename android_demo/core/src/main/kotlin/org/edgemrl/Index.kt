@@ -207,6 +207,9 @@ public class Index private constructor(public val store: Store, private val mode
     /** Frees the space of deleted documents. */
     public fun compact(): Compaction = store.compact()
 
+    /** Runs a block with the bundle's encoder, which stays open meanwhile; opened if it is not. */
+    public fun <T> withEncoder(block: (TextEncoder) -> T): T = model.lend(block)
+
     /**
      * Closes the bundle's encoder once no other thread uses it, and gives caches of codes back; what needs them next
      * opens them again. For a phone that is low on memory.

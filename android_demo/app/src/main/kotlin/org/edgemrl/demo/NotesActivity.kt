@@ -98,12 +98,11 @@ class NotesActivity : Screen() {
             NotesState.Empty -> getString(R.string.no_notes)
             is NotesState.All -> ""
             is NotesState.Failed -> getString(R.string.failed, state.message)
-            is NotesState.Results ->
-                if (state.found.isEmpty()) {
-                    getString(R.string.no_results, state.query)
-                } else {
-                    resources.getQuantityString(R.plurals.results, state.found.size, state.found.size)
-                }
+            is NotesState.Results -> {
+                val count = state.found.size
+                val said = if (count == 0) getString(R.string.no_results, state.query) else resources.getQuantityString(R.plurals.results, count, count)
+                state.problem?.let { said + "\n" + getString(R.string.by_words, it) } ?: said
+            }
         }
         status.visibility = if (status.text.isEmpty()) View.GONE else View.VISIBLE
         rows.show(

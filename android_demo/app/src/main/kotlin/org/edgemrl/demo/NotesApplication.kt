@@ -5,23 +5,28 @@ import android.content.Context
 import android.os.Handler
 import android.os.Looper
 import java.io.File
+import java.io.InputStream
 import java.util.concurrent.Executor
 import java.util.concurrent.Executors
 import org.edgemrl.android.AssetSource
 import org.edgemrl.android.BundleFolder
 import org.edgemrl.android.EdgeMrl
+import org.edgemrl.android.MemoryWatch
 import org.edgemrl.android.PhoneDisk
+import org.edgemrl.android.Releasable
 import org.edgemrl.android.SyncConditions
 import org.edgemrl.android.SyncHost
 import org.edgemrl.android.SyncSchedule
 import org.edgemrl.android.Synchronizer
+import org.edgemrl.android.ZipSource
 import org.edgemrl.demo.notes.FileNotebook
-import org.edgemrl.demo.notes.Notebook
+import org.edgemrl.demo.notes.IndexNotebook
 import org.edgemrl.demo.state.Runner
 import org.edgemrl.demo.state.SettingsStore
+import org.edgemrl.encode.verify
 
 /** What lives as long as the process: the notes, the model's files, and the threads. */
-class NotesApplication : Application(), SyncHost {
+class NotesApplication : Application(), SyncHost, Releasable {
     private val disk = PhoneDisk()
 
     /** The threads of work and of views. */
@@ -31,7 +36,9 @@ class NotesApplication : Application(), SyncHost {
     }
 
     /** The notes. First asked for in the background: it reads the disk. */
-    val notebook: Notebook by lazy { FileNotebook(File(filesDir, "notes"), disk) }
+    val notebook: IndexNotebook by lazy {
+        IndexNotebook(File(filesDir, "index"), FileNotebook(File(filesDir, "notes"), disk)) { bundles.current() }
+    }
 
     /** The model's files. */
     val bundles: BundleFolder by lazy { BundleFolder(File(filesDir, "bundles"), disk) }
@@ -44,6 +51,7 @@ class NotesApplication : Application(), SyncHost {
     override fun onCreate() {
         super.onCreate()
         EdgeMrl.prepare()
+        registerComponentCallbacks(MemoryWatch(this))
         runner.background.execute { installBundle() }
     }
 
@@ -51,6 +59,22 @@ class NotesApplication : Application(), SyncHost {
     fun reschedule(conditions: SyncConditions) {
         val schedule = SyncSchedule(this)
         if (synchronizer == null) schedule.never() else schedule.every(conditions)
+    }
+
+    /** In the background: views must not wait for a search that runs. */
+    override fun releaseCaches(): Unit = runner.background.execute { notebook.releaseCaches() }
+
+    override fun releaseAll(): Unit = runner.background.execute { notebook.release() }
+
+    /**
+     * Installs a model out of a zip, if this phone verifies it; the notes are then indexed by it.
+     *
+     * @throws org.edgemrl.BundleException if its files are not those of its manifest, or it fails its verification.
+     */
+    fun installModel(zip: () -> InputStream) {
+        bundles.install(ZipSource(zip)) { folder -> requireVerified(verify(folder, THREADS)) }
+        notebook.reopen()
+        bundles.removeOthers()
     }
 
     private fun installBundle() {
@@ -64,6 +88,9 @@ class NotesApplication : Application(), SyncHost {
     }
 
     companion object {
+        /** Threads of a verification: a phone's large cores. */
+        const val THREADS = 2
+
         /** The application of a screen. */
         fun of(context: Context): NotesApplication = context.applicationContext as NotesApplication
     }

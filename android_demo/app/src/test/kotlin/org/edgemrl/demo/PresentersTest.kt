@@ -3,6 +3,7 @@ package org.edgemrl.demo
 import java.io.ByteArrayInputStream
 import java.io.File
 import java.io.IOException
+import java.io.InputStream
 import java.util.concurrent.Executor
 import org.edgemrl.android.Disk
 import org.edgemrl.android.SyncConditions
@@ -269,10 +270,14 @@ internal class PresentersTest {
         assertFalse(shown.last().running)
     }
 
-    private class Parts(val results: Map<Check, () -> String?>, val bundle: String? = "minilm") : BundleChecks {
+    private class Parts(val results: Map<Check, () -> String>, var bundle: String? = "minilm") : BundleChecks {
         override fun name() = bundle
 
         override fun run(part: Check) = results.getValue(part)()
+
+        override fun install(zip: () -> InputStream) {
+            bundle = zip().use { it.readBytes().decodeToString() }
+        }
     }
 
     private fun verify(checks: BundleChecks): VerifyState {
@@ -285,13 +290,29 @@ internal class PresentersTest {
 
     @Test
     fun `parts of the verification run in order and stop at the first that fails`() {
-        val good = verify(Parts(mapOf(Check.FILES to { "6 files" }, Check.GOLDEN to { "11 texts" }, Check.SPEED to { null })))
-        assertEquals(listOf(CheckState.Passed("6 files"), CheckState.Passed("11 texts"), CheckState.Unsupported), good.parts.values.toList())
+        val good = verify(Parts(mapOf(Check.FILES to { "6 files" }, Check.GOLDEN to { "11 texts" }, Check.SPEED to { "9 tokens" })))
+        assertEquals(listOf("6 files", "11 texts", "9 tokens").map { CheckState.Passed(it) }, good.parts.values.toList())
         assertFalse(good.running)
         val bad = verify(Parts(mapOf(Check.FILES to { throw IOException("changed") })))
         assertEquals(listOf(CheckState.Failed("changed"), CheckState.Waiting, CheckState.Waiting), bad.parts.values.toList())
         assertFalse(bad.running)
         assertNull(verify(Parts(emptyMap(), null)).bundle)
+    }
+
+    @Test
+    fun `another model is installed, or the present one stays and the reason is shown`() {
+        lateinit var last: VerifyState
+        val presenter = VerifyPresenter(Parts(mapOf(Check.FILES to { throw IOException("changed") })), NOW) { last = it }
+        presenter.open()
+        presenter.begin()
+        presenter.install { throw IOException("gone") }
+        assertEquals("minilm", last.bundle)
+        assertEquals("gone", last.problem)
+        presenter.install { ByteArrayInputStream("gemma".toByteArray()) }
+        assertEquals("gemma", last.bundle)
+        assertNull(last.problem)
+        assertEquals(setOf<CheckState>(CheckState.Waiting), last.parts.values.toSet())
+        assertFalse(last.running)
     }
 
     private class Kept : Values {

@@ -4,15 +4,13 @@ import java.io.File
 import java.io.FileOutputStream
 import java.io.IOException
 import java.security.MessageDigest
-import java.text.BreakIterator
-import java.util.Locale
 import org.edgemrl.android.Disk
 import org.edgemrl.json.Json
 import org.edgemrl.json.JsonException
 
 /**
- * A notebook of one file for each note, so that notes can be read and written whatever becomes of the model.
- * Its search finds notes that have every word of the query, or its beginning.
+ * A notebook of one file for each note, so that notes can be read and written whatever becomes of the model: here
+ * wait those that the index does not have yet. Its search finds notes that have every word of the query, or its beginning.
  *
  * @property folder where the files are; made if it is missing.
  * @property damaged names of files that could not be read: they are left as they are, and not shown.
@@ -97,36 +95,4 @@ class FileNotebook(private val folder: File, private val disk: Disk) : Notebook 
         const val SUFFIX = ".json"
         const val PARTIAL = ".new"
     }
-}
-
-/** The words of a text in lower case, without order. */
-internal fun words(text: String): Set<String> =
-    text.lowercase(Locale.ROOT).split(NO_WORD).filterTo(HashSet()) { it.isNotEmpty() }
-
-private val NO_WORD = Regex("[^\\p{L}\\p{M}\\p{N}]+")
-
-/** The sentence with most of the words; the first of those. A line's end ends it. Null if none has any. */
-internal fun bestSentence(text: String, words: Set<String>): IntRange? {
-    val cuts = BreakIterator.getSentenceInstance(Locale.ROOT)
-    var best: IntRange? = null
-    var most = 0
-    var line = 0
-    while (line < text.length) {
-        val newline = text.indexOf('\n', line).let { if (it < 0) text.length else it }
-        cuts.setText(text.substring(line, newline))
-        var start = cuts.first()
-        var end = cuts.next()
-        while (end != BreakIterator.DONE) {
-            val own = words(text.substring(line + start, line + end))
-            val hits = words.count { word -> own.any { it.startsWith(word) } }
-            if (hits > most) {
-                most = hits
-                best = line + start until line + end
-            }
-            start = end
-            end = cuts.next()
-        }
-        line = newline + 1
-    }
-    return best
 }

@@ -34,6 +34,9 @@ data class Found(val note: Note, val passage: IntRange?) {
 
 /** Where the notes are. All of it blocks; calls from several threads take turns. */
 interface Notebook {
+    /** Why notes are found by their words alone, in words; null if they are found by their meaning. */
+    val problem: String? get() = null
+
     /** All notes, the last written first. */
     fun all(): List<Note>
 

@@ -15,8 +15,12 @@ sealed class NotesState {
     /** All notes, the last written first. */
     data class All(val notes: List<Note>) : NotesState()
 
-    /** What fits the query; nothing if [found] is empty. */
-    data class Results(val query: String, val found: List<Found>) : NotesState()
+    /**
+     * What fits the query; nothing if [found] is empty.
+     *
+     * @property problem why only words were looked for, or null.
+     */
+    data class Results(val query: String, val found: List<Found>, val problem: String? = null) : NotesState()
 
     /** The notebook could not be read. */
     data class Failed(val message: String) : NotesState()
@@ -56,8 +60,9 @@ class NotesPresenter(
     }
 
     private fun ask(query: String): NotesState {
-        if (query.isNotEmpty()) return NotesState.Results(query, notebook().search(query, RESULTS))
-        val notes = notebook().all()
+        val notebook = notebook()
+        if (query.isNotEmpty()) return notebook.search(query, RESULTS).let { NotesState.Results(query, it, notebook.problem) }
+        val notes = notebook.all()
         return if (notes.isEmpty()) NotesState.Empty else NotesState.All(notes)
     }
 
@@ -67,6 +72,6 @@ class NotesPresenter(
 
     companion object {
         /** Most results of a search. */
-        const val RESULTS = 50
+        const val RESULTS = 20
     }
 }

@@ -1,5 +1,7 @@
 package org.edgemrl.demo.state
 
+import java.io.InputStream
+
 /** A part of the proof that this phone runs the model as the exporting machine did. */
 enum class Check { FILES, GOLDEN, SPEED }
 
@@ -16,9 +18,6 @@ sealed class CheckState {
 
     /** It does not hold: the model must not be trusted. */
     data class Failed(val message: String) : CheckState()
-
-    /** This release cannot run it. */
-    object Unsupported : CheckState()
 }
 
 /** Looks at the installed bundle. Each call blocks; what it throws means that the part does not hold. */
@@ -26,12 +25,20 @@ interface BundleChecks {
     /** The bundle's name, or null if none is installed. */
     fun name(): String?
 
-    /** Runs a part and returns its figures, or null if this release cannot run it. */
-    fun run(part: Check): String?
+    /** Runs a part and returns its figures. */
+    fun run(part: Check): String
+
+    /** Installs another bundle out of a zip, if this phone verifies it; else the present one stays. */
+    fun install(zip: () -> InputStream)
 }
 
-/** What the Verify screen shows: [bundle] is null if none is installed. */
-data class VerifyState(val bundle: String?, val parts: Map<Check, CheckState>, val running: Boolean)
+/**
+ * What the Verify screen shows.
+ *
+ * @property bundle the bundle's name; null if none is installed.
+ * @property problem why another bundle was not installed, or null.
+ */
+data class VerifyState(val bundle: String?, val parts: Map<Check, CheckState>, val running: Boolean, val problem: String? = null)
 
 /** The Verify screen. A part runs only if those before it hold. */
 class VerifyPresenter(
@@ -39,7 +46,7 @@ class VerifyPresenter(
     private val runner: Runner,
     private val show: (VerifyState) -> Unit,
 ) {
-    private var state = VerifyState(null, Check.values().associateWith { CheckState.Waiting }, false)
+    private var state = VerifyState(null, NONE_RUN, false)
 
     /** Shows the bundle's name. */
     fun open() {
@@ -49,8 +56,20 @@ class VerifyPresenter(
     /** Runs all parts; a call while they run does nothing. */
     fun begin() {
         if (state.running || state.bundle == null) return
-        change(state.copy(parts = Check.values().associateWith { CheckState.Waiting }, running = true))
+        change(state.copy(parts = NONE_RUN, running = true, problem = null))
         step(0)
+    }
+
+    /** Installs another bundle; a call while something runs does nothing. */
+    fun install(zip: () -> InputStream) {
+        if (state.running) return
+        change(state.copy(running = true, problem = null))
+        runner.run({
+            checks.install(zip)
+            checks.name()
+        }, { error -> change(state.copy(running = false, problem = error.message ?: error.javaClass.simpleName)) }) { name ->
+            change(VerifyState(name, NONE_RUN, false))
+        }
     }
 
     private fun step(index: Int) {
@@ -64,8 +83,7 @@ class VerifyPresenter(
             val failed = CheckState.Failed(error.message ?: error.javaClass.simpleName)
             change(state.copy(parts = state.parts + (part to failed), running = false))
         }) { detail ->
-            val ended = if (detail == null) CheckState.Unsupported else CheckState.Passed(detail)
-            change(state.copy(parts = state.parts + (part to ended)))
+            change(state.copy(parts = state.parts + (part to CheckState.Passed(detail))))
             step(index + 1)
         }
     }
@@ -73,5 +91,9 @@ class VerifyPresenter(
     private fun change(next: VerifyState) {
         state = next
         show(next)
+    }
+
+    private companion object {
+        val NONE_RUN: Map<Check, CheckState> = Check.values().associateWith { CheckState.Waiting }
     }
 }
