@@ -147,7 +147,7 @@ class Emulator:
             capture_output=True,
             check=False,
             timeout=timeout_s,
-            env=self._environment(),
+            env=self.environment(),
         )
         if check and done.returncode != 0:
             said = done.stderr.decode(errors="replace")
@@ -157,7 +157,7 @@ class Emulator:
     def command(
         self, *arguments: object, cpu: str, program: Path | None = None, counts: Path | None = None
     ) -> list[str]:
-        """The command line of ``run``; it needs ``_environment``, too."""
+        """The command line of ``run``; it needs ``environment``, too."""
         view = self.path / "cpus" / cpu
         options = ["-L", str(view), "-cpu", cpu]
         if counts is not None:
@@ -171,9 +171,10 @@ class Emulator:
 
     def replace_process(self, arguments: Sequence[str], *, cpu: str) -> None:
         """Run the bed's Python in place of this process."""
-        os.execve(self.qemu, self.command(*arguments, cpu=cpu), self._environment())
+        os.execve(self.qemu, self.command(*arguments, cpu=cpu), self.environment())
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """What the emulator runs with, and what it hands on."""
         kept = {name: os.environ[name] for name in ("HOME", "TMPDIR", MARK) if name in os.environ}
         return {
             **kept,
@@ -200,7 +201,7 @@ class Emulator:
             call([need("cc"), *flags, f"-DPLUGIN_VERSION={number}", "-o", plugin, COUNTER], 60)
             python = self.command("-c", "pass", cpu="cortex-a72")
             trial = [python[0], "-plugin", f"{plugin},out={counts}", *python[1:]]
-            call(trial, 60, self._environment())
+            call(trial, 60, self.environment())
             if not int(counts.read_text("ascii")) > 0:
                 raise RuntimeError(f"the plugin counts nothing: {counts.read_text('ascii')!r}")
             plugin.replace(built)
@@ -365,7 +366,7 @@ print(json.dumps({{
 
 
 def _qemu_version(bed: Path, qemu: Path) -> str:
-    said = call([qemu, "--version"], 60, Emulator(bed, qemu, {})._environment()).stdout
+    said = call([qemu, "--version"], 60, Emulator(bed, qemu, {}).environment()).stdout
     match = re.search(r"version ([0-9.]+)", said)
     if match is None:
         raise UnavailableError(f"{qemu} --version says {said!r}")

@@ -135,6 +135,7 @@ internal class IndexNotebookTest {
         val text = "One. Two!\n\n  \nThree"
         assertEquals(listOf("One. ", "Two!", "Three"), sentences(text).map { text.substring(it) })
         assertFalse(sentences("").any())
-        assertEquals(listOf("Two!"), sentences(text, 5..8).map { text.substring(it) })
+        assertEquals(listOf("Two!"), sentences(text, 6..7).map { text.substring(it) })
+        assertEquals(listOf("One. ", "Two!"), sentences(text, 3..5).map { text.substring(it) })
     }
 }

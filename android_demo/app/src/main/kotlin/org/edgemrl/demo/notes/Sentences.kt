@@ -13,20 +13,20 @@ internal fun words(text: String): Set<String> =
 
 private val NO_WORD = Regex("[^\\p{L}\\p{M}\\p{N}]+")
 
-/** Where the sentences of a part of a text are; a line's end ends one. Blank ones are left out. */
+/** Where the sentences of a part of a text are, whole where the part cuts them; a line's end ends one. Blank ones are left out. */
 internal fun sentences(text: String, part: IntRange = text.indices): List<IntRange> {
     val cuts = BreakIterator.getSentenceInstance(Locale.ROOT)
     val found = ArrayList<IntRange>()
-    val last = part.last + 1
-    var line = part.first
-    while (line < last) {
-        val newline = text.indexOf('\n', line).let { if (it < 0 || it > last) last else it }
+    var line = text.lastIndexOf('\n', part.first - 1) + 1
+    while (line <= part.last) {
+        val newline = text.indexOf('\n', line).let { if (it < 0) text.length else it }
         cuts.setText(text.substring(line, newline))
         var start = cuts.first()
         var end = cuts.next()
         while (end != BreakIterator.DONE) {
             val place = line + start until line + end
-            if (text.substring(place).isNotBlank()) found.add(place)
+            val within = place.first <= part.last && place.last >= part.first
+            if (within && text.substring(place).isNotBlank()) found.add(place)
             start = end
             end = cuts.next()
         }
