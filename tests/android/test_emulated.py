@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from android_demo.tools.toolchain import UnavailableError as NoPartError
 from edge_mrl.documents import Document
 from edge_mrl.index import Index
 from tests.android.conftest import REASON, REQUIRED
@@ -19,7 +20,6 @@ from tests.android.test_encode import wrong_codes
 from tests.android.test_index import TEXTS
 from tests.arm.testbed import UnavailableError
 from tests.support.bundles import TINY, copy_bundle
-from tests.support.debian import UnavailableError as NoPackageError
 
 #: What a score may change by between two architectures, as tests/arm has it.
 SCORE = 0.02
@@ -32,7 +32,7 @@ def phone(
 ) -> Phone:
     try:
         return open_phone(unsigned, tmp_path_factory.mktemp("phone"))
-    except (UnavailableError, NoPackageError) as error:
+    except (UnavailableError, NoPartError) as error:
         if os.environ.get(REQUIRED):
             raise
         request.config.stash[REASON] = str(error)

@@ -1,0 +1,1 @@
+"""The app for phones: sizes, memory, and instructions on emulated processors."""
