@@ -60,11 +60,18 @@ def r8(inputs: Sequence[Path], rules: Sequence[Path], target: Path, *, least: st
     _run([java(), *QUICKLY, "-Xmx2g", *main, *libraries, *flags, "--output", target, *inputs])
 
 
-def lint(jars: Sequence[Path], *, signatures: str = "api-24") -> str:
-    """The uses of public APIs that the oldest Android lacks, a line each; empty if there are none."""
+def lint(jars: Sequence[Path], *, signatures: str = "api-24", own: Path | None = None) -> str:
+    """The uses of public APIs that the oldest Android lacks, a line each; empty if there are none.
+
+    Args:
+        jars: Class files.
+        signatures: The part that has the names of the oldest Android.
+        own: A file with the names of classes that are there too; None for whole packages of the app.
+    """
     files = classpath(*(part(name) for name in LINT_PARTS))
     source = PROGRAMS / "Lint.java"
-    command = [java(), *QUICKLY, "-cp", files, str(source), str(part(signatures)), *map(str, jars)]
+    options = [*QUICKLY] if own is None else [*QUICKLY, f"-Dedge.own={own}"]
+    command = [java(), *options, "-cp", files, str(source), str(part(signatures)), *map(str, jars)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     if done.returncode > 1 or done.stderr.strip():
         raise BuildError(f"the lint failed:\n{done.stderr or done.stdout}")

@@ -1,4 +1,6 @@
-"""Sizes, memory and instructions of the app: ``python -m bench.android.figures --bundle DIR``.
+"""Sizes, memory and instructions of the app: ``python -m bench.android.figures PART --bundle DIR``.
+
+PART is one of these:
 
 - sizes: the APK for each kind of processor, unsigned, and the app bundle, in bytes;
 - memory: the largest resident set of Java with the core while it indexes short passages;
@@ -6,7 +8,7 @@
   Cortex-A76, and Python beside them. Java compiles while it runs, so its counts differ a little from run
   to run: the difference of two processes, one of which encodes the text more often.
 
-With --record, all of it is written to bench/results/android.json.
+With --record, it is written to bench/results/android-PART.json.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ FEW, MANY = {"query": 40, "document": 10}, {"query": 80, "document": 20}
 
 
 def sizes(bundle: Path, folder: Path) -> dict[str, int]:
-    """Bytes of the APKs, of the app bundle, and of what is in one of them."""
+    """Bytes of the APKs, of the app bundle, and of what is in an APK."""
     apk = build.build(build.Build("apk", bundle, (ABI,), None, folder / "one.apk"))
     both = build.build(build.Build("apk", bundle, build.DEFAULT_ABIS, None, folder / "both.apk"))
     aab = build.build(build.Build("aab", bundle, build.DEFAULT_ABIS, None, folder / "app.aab"))
@@ -103,26 +105,33 @@ def instructions(phone: Phone, bundle: Path, folder: Path) -> list[dict[str, Any
 
 
 def main() -> int:
-    """Measure, print, and write bench/results/android.json if asked to."""
+    """Measure, print, and write bench/results/android-PART.json if asked to."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("part", choices=("sizes", "memory", "instructions"))
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--record", action="store_true", help="write the result")
     args = parser.parse_args()
     bundle = args.bundle.resolve()
+    settings: dict[str, Any] = {}
+    found: Any
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found: dict[str, Any] = {"bytes": sizes(bundle, folder)}
-        print(found, flush=True)
-        found["peak_kib"] = memory(bundle, folder)
-        print(found["peak_kib"], flush=True)
-        (folder / "phone").mkdir()
-        phone = open_phone(folder / "one.apk", folder / "phone")
-        found["instructions"] = instructions(phone, bundle, folder)
-        print(found["instructions"], flush=True)
+        if args.part == "sizes":
+            found = sizes(bundle, folder)
+        elif args.part == "memory":
+            settings = {"heap": HEAP, "passages": PASSAGES}
+            found = memory(bundle, folder)
+        else:
+            apk = build.build(build.Build("apk", build.TINY, (ABI,), None, folder / "app.apk"))
+            (folder / "phone").mkdir()
+            phone = open_phone(apk, folder / "phone")
+            settings = {"cpu": CPU, "test_bed": phone.bed.versions}
+            found = instructions(phone, bundle, folder)
+    print(found)
     if args.record:
-        save("android", {"cpu": CPU, "heap": HEAP, "passages": PASSAGES}, found)
+        save(f"android-{args.part}", settings, found)
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from android_demo.tools import sdk
 from android_demo.tools.toolchain import UnavailableError as NoPartError
 from edge_mrl.documents import Document
 from edge_mrl.index import Index
@@ -118,3 +120,43 @@ def test_libraries_are_the_apks_but_for_a_few_names(phone: Phone, unsigned: Path
             assert 0 < len(changed) <= 2 * len(RENAMED) + 5 * 4
             assert not undefined(copy) & set(RENAMED)
             assert "zzsconf" in undefined(copy)
+
+
+#: Classes of the APK that use what Android 7 lacks, and why none of it is reached there.
+LACKING = {
+    "org.edgemrl.demo.ui.Screen": "asked for from Android 11 on",
+    "org.edgemrl.demo.ui.ViewsKt": "asked for from Android 9 on",
+    "ai.onnxruntime.OnnxRuntime": "unpacks libraries where there is no Android",
+    "org.slf4j.LoggerFactory": "looks for a binding, and does without one",
+    "org.sqlite.SQLiteConnection": "copies databases out of jars",
+    "org.sqlite.SQLiteJDBCLoader": "the driver's own loader: EdgeMrl.prepare says that it is done",
+    "org.sqlite.core.DB": "says which statements of a batch failed: core runs no batches",
+    "org.sqlite.jdbc3.JDBC3PreparedStatement": "names types of parameters: core does not ask",
+    "org.sqlite.jdbc3.JDBC3Statement": "says which statements of a batch failed",
+    "org.sqlite.jdbc4.JDBC4ResultSet": "gives dates: core has none",
+    "org.sqlite.util.OSInfo": "a part of the driver's own loader",
+}
+
+
+def _lacking(jar: Path, folder: Path) -> set[str]:
+    """Classes with a reference that neither the APK nor the oldest Android resolves."""
+    with zipfile.ZipFile(jar) as archive:
+        names = [name.removesuffix(".class").replace("/", ".") for name in archive.namelist()]
+    own = folder / "own.txt"
+    own.write_text("\n".join(names), encoding="utf-8")
+    found = sdk.lint([jar], own=own)
+    owners = re.findall(r"\.jar:(.+?)\.class\b.*Undefined reference", found)
+    return {owner.partition("$$External")[0].replace("/", ".") for owner in owners}
+
+
+@pytest.mark.test
+@pytest.mark.arm
+def test_every_reference_of_the_dex_resolves_or_is_known(phone: Phone, tmp_path: Path) -> None:
+    jar = phone.folder / "dex.jar"
+    assert _lacking(jar, tmp_path) == set(LACKING)
+    # A class that is gone is noticed.
+    with zipfile.ZipFile(jar) as archive, zipfile.ZipFile(tmp_path / "less.jar", "w") as less:
+        for name in archive.namelist():
+            if name != "org/edgemrl/store/Store.class":
+                less.writestr(name, archive.read(name))
+    assert "org.edgemrl.Index" in _lacking(tmp_path / "less.jar", tmp_path)
