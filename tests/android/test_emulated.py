@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from edge_mrl.documents import Document
 from edge_mrl.index import Index
 from tests.android.conftest import REASON, REQUIRED
 from tests.android.emulation.names import RENAMED, undefined
-from tests.android.emulation.phone import Phone, open_phone
+from tests.android.emulation.phone import Phone, open_phone, traced
 from tests.android.test_encode import wrong_codes
 from tests.android.test_index import TEXTS
 from tests.arm.testbed import UnavailableError
@@ -92,10 +93,29 @@ def test_the_apk_verifies_its_bundle_and_searches(phone: Phone, tmp_path: Path) 
         "texts": {"a": "Bread is warm. The ferry is late.", "b": "A fox."},
     }  # fmt: skip
     asked = [*_asked(tmp_path, TINY, texts), notes, {"do": "verify", "bundle": str(damaged)}]
-    *answers, noted, refused = phone(asked, cpu="cortex-a76")
+    calls = tmp_path / "calls.txt"
+    *answers, noted, refused = phone(asked, cpu="cortex-a76", calls=calls)
     _compare(answers, tmp_path, TINY, texts)
     assert noted[0] == ["a", "The ferry is late."]
     assert any("codes differ" in one for one in refused["failures"])  # it can fail
+    # ONNX Runtime can report to its maker: nothing in this process asked for the Internet.
+    assert not _internet(calls)
+    assert "openat(" in calls.read_text("utf-8", errors="replace")
+
+
+def _internet(calls: Path) -> list[str]:
+    text = calls.read_text("utf-8", errors="replace")
+    return re.findall(r"socket\((?:PF_INET|PF_INET6|2|10),[^\n]*", text)
+
+
+@pytest.mark.test
+@pytest.mark.arm
+def test_a_connection_would_be_noticed(phone: Phone, tmp_path: Path) -> None:
+    calls = tmp_path / "calls.txt"
+    program = "import socket; socket.socket(); socket.socket(socket.AF_INET6)"
+    line = phone.bed.command("-c", program, cpu="cortex-a76")
+    subprocess.run(traced(line, calls), check=True, env=phone.bed.environment(), timeout=120)
+    assert len(_internet(calls)) == 2
 
 
 @pytest.mark.nightly

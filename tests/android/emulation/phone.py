@@ -26,7 +26,7 @@ from tests.android.emulation.names import with_own_names
 from tests.arm.testbed import CORES, CPUS, Emulator, open_testbed
 from tests.support.debian import call, fetch, fetch_missing, need, unpack
 
-__all__ = ["Phone", "open_phone"]
+__all__ = ["Phone", "open_phone", "traced"]
 
 HERE = Path(__file__).parent
 #: Counted up when the steps below change.
@@ -68,7 +68,12 @@ class Phone:
     apk: Path
 
     def __call__(
-        self, asked: Sequence[dict[str, Any]], *, cpu: str, counts: Path | None = None
+        self,
+        asked: Sequence[dict[str, Any]],
+        *,
+        cpu: str,
+        counts: Path | None = None,
+        calls: Path | None = None,
     ) -> list[Any]:
         """Ask SelfCheck, in one process; see android_demo/app's SelfCheck.kt.
 
@@ -76,6 +81,7 @@ class Phone:
             asked: The questions.
             cpu: A key of CPUS.
             counts: Where the instructions of the process are written; None does not count.
+            calls: Where its system calls are written, a line each.
 
         Raises:
             RuntimeError: The process ended with another code than 0; with what it said.
@@ -94,7 +100,7 @@ class Phone:
         )
         line[line.index("-L") + 1] = str(self.root / "cpus" / cpu)
         done = subprocess.run(
-            line,
+            line if calls is None else traced(line, calls),
             input="".join(json.dumps(one) + "\n" for one in asked),
             capture_output=True,
             text=True,
@@ -105,6 +111,11 @@ class Phone:
         if done.returncode:
             raise RuntimeError(f"SelfCheck on {cpu} ended with {done.returncode}: {done.stderr}")
         return [json.loads(one)["value"] for one in done.stdout.splitlines()]
+
+
+def traced(line: Sequence[str], calls: Path) -> list[str]:
+    """The command of an emulator that also writes the system calls, a line each."""
+    return [line[0], "-strace", "-D", str(calls), *line[1:]]
 
 
 def open_phone(apk: Path, folder: Path) -> Phone:
