@@ -35,7 +35,7 @@ from edge_mrl.store.engine.modes import create_private, tighten
 from edge_mrl.store.engine.traces import clear_traces
 from edge_mrl.store.engine.transactions import transaction
 from edge_mrl.store.migrations import MIGRATIONS, MIGRATIONS_TABLE, apply
-from edge_mrl.store.schema.tables import are_defined, mend_definitions_of
+from edge_mrl.store.schema.tables import are_defined, mend_definitions_of, was_store
 
 __all__ = [
     "APPLICATION_ID",
@@ -322,8 +322,17 @@ def _recognise(path: Path) -> str | None:
                 return None
             found = _application(path)
     if found != APPLICATION_ID:
+        if found is not None and was_store(path):
+            raise _lost_application(path)
         raise _foreign(path)
     return "plain"
+
+
+def _lost_application(path: Path) -> DamagedError:
+    return DamagedError(
+        f"{path} is damaged (its header does not say any more that it is a store): restore a copy, or "
+        "make the store again"
+    )
 
 
 def _roll_back(path: Path) -> None:
@@ -387,6 +396,12 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
             raise _foreign(path)
         return 0
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    (noted,) = connection.execute("SELECT max(version) FROM migrations").fetchone()
+    if version != noted:
+        raise DamagedError(
+            f"{path} is damaged (its header says version {version}, its migrations {noted}): open it "
+            "where it can be written, which mends that, or restore a copy"
+        )
     if version > len(MIGRATIONS):
         raise StoreVersionError(
             f"{path} has store version {version}, this edge-mrl reads up to {len(MIGRATIONS)}: "

@@ -22,6 +22,7 @@ from edge_mrl.errors import DamagedError, UsageError
 from edge_mrl.store.binding import write_bound
 from edge_mrl.store.codefile.file import GENERATION_BYTES
 from edge_mrl.store.codefile.state import read_state, write_state
+from edge_mrl.store.engine.explaining import named_damage
 from edge_mrl.store.records import (
     Binding,
     checksum,
@@ -110,7 +111,8 @@ def interrupted(store: Store) -> Reindexing | None:
         return None
     text, crc = row
     if checksum(text) != crc:
-        raise DamagedError("what it is being changed to cannot be trusted")
+        error = DamagedError("what it is being changed to cannot be trusted")
+        raise named_damage(store.path, error)
     values = json.loads(text)
     bound = values["binding"]
     if packing := bound.pop("packing", None):

@@ -128,7 +128,7 @@ def _is_right(prefix: object, path: object, facts: object, crc: int) -> bool:
     return checksum(prefix, path, facts) == crc
 
 
-def damaged_roots(connection: sqlite3.Connection) -> list[str]:
+def damaged_roots(connection: sqlite3.Connection) -> list[Any]:
     """Prefixes of roots that are not what was written."""
     rows = connection.execute("SELECT prefix, path, facts, crc FROM roots").fetchall()
     return [row[0] for row in rows if not _is_right(*row)]
@@ -136,8 +136,11 @@ def damaged_roots(connection: sqlite3.Connection) -> list[str]:
 
 def drop_damaged_roots(connection: sqlite3.Connection) -> None:
     """Delete roots that are not what was written; reading their folders finds them again."""
-    rows = [(prefix,) for prefix in damaged_roots(connection)]
-    connection.executemany("DELETE FROM roots WHERE prefix = ?", rows)
+    for prefix in damaged_roots(connection):
+        # Text that is no UTF-8 cannot be bound as text.
+        bound = prefix.encode("utf-8", "surrogateescape") if isinstance(prefix, str) else prefix
+        as_bytes = "CAST(prefix AS BLOB)" if isinstance(prefix, str) else "prefix"
+        connection.execute(f"DELETE FROM roots WHERE {as_bytes} IS ?", (bound,))  # noqa: S608
 
 
 def write_roots(store: Store, roots: Sequence[Root]) -> None:
@@ -147,6 +150,7 @@ def write_roots(store: Store, roots: Sequence[Root]) -> None:
         StoreBusyError: Another process has named one of the folders meanwhile; nothing was written.
     """
     with store.writing(), store.locked() as (connection, _):
+        drop_damaged_roots(connection)  # one of them may have the path of another
         for root in roots:
             query = "SELECT prefix FROM roots WHERE path = ? AND prefix <> ?"
             others = connection.execute(query, (os.fsencode(root.path), root.prefix)).fetchall()

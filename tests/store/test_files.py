@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from edge_mrl.errors import (
     BindingError,
+    DamagedError,
     NotAStoreError,
     StoreError,
     StoreVersionError,
@@ -145,11 +147,50 @@ def test_newer_store_is_refused_and_stays_as_it_is(path: Path) -> None:
     open_store(path).close()
     connection = sqlite3.connect(path)
     connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    connection.execute("INSERT INTO migrations VALUES (?, 'newer', 0)", (len(MIGRATIONS) + 1,))
+    connection.commit()
     connection.close()
     before = path.read_bytes()
     with pytest.raises(StoreVersionError, match="update edge-mrl"):
         open_store(path)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("version", [0, 1, len(MIGRATIONS) + 1, 1 << 24])
+def test_version_that_is_damaged_is_mended(
+    version: int, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(path) as store:
+        store.put([entry("a")])
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version = {version}")
+    with monkeypatch.context() as patch:
+        patch.setattr("edge_mrl.store.file._can_write", lambda _: False)
+        with pytest.raises(DamagedError, match="restore a copy"):
+            Store.open(path)
+    with Store.open(path) as store:
+        assert store.get(["a"])
+        assert check(store).sound
+    assert path.read_bytes()[60:64] == len(MIGRATIONS).to_bytes(4, "big")
+
+
+def test_store_that_does_not_say_so_any_more_is_called_damaged(path: Path) -> None:
+    open_store(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA application_id = 0")
+    before = path.read_bytes()
+    with pytest.raises(DamagedError, match=r"does not say any more that it is a store.*restore"):
+        Store.open(path)
+    assert path.read_bytes() == before
+
+
+def test_file_that_sqlite_will_not_write_is_explained(path: Path) -> None:
+    open_store(path).close()
+    data = bytearray(path.read_bytes())
+    data[18] = 9  # the version of the format that is needed to write it
+    path.write_bytes(data)
+    with Store.open(path) as store, pytest.raises(StoreError, match=r"beginning of the file"):
+        store.put([entry("a")])
 
 
 def test_schema_is_what_the_format_says(path: Path) -> None:

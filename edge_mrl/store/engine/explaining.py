@@ -54,6 +54,17 @@ def explained(error: Exception, path: Path) -> StoreError:
         return StoreBusyError(f"{path} is being written by another process: try again in a moment")
     if isinstance(error, UnicodeDecodeError) or code in _DAMAGE:
         return StoreError(f"{path} is damaged ({error}): restore a copy, or make the store again")
+    if code == sqlite3.SQLITE_ERROR and not isinstance(error, sqlite3.ProgrammingError):
+        # No statement of ours is wrong: a table is not there, or not what it was.
+        return StoreError(
+            f"{path} is damaged ({error}): `edge-mrl check --repair --store {path}` repairs what can be; "
+            "else restore a copy, or make the store again"
+        )
+    if code == sqlite3.SQLITE_READONLY and os.access(path, os.W_OK):
+        return StoreError(
+            f"{path} cannot be written ({error}): make its folder writable; where it is, the beginning "
+            "of the file is damaged: restore a copy, or make the store again"
+        )
     if code == sqlite3.SQLITE_FULL:
         return StoreError(f"{path} cannot grow ({error}): free some space and try again")
     if code == sqlite3.SQLITE_CANTOPEN and path.exists() and not os.access(path, os.R_OK):

@@ -9,11 +9,18 @@ import zlib
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 from edge_mrl.store.engine.transactions import transaction
 from edge_mrl.store.migrations import MIGRATIONS, MIGRATIONS_TABLE, apply
 
-__all__ = ["are_defined", "mend_definitions", "mend_definitions_of", "wrong_definitions"]
+__all__ = [
+    "are_defined",
+    "mend_definitions",
+    "mend_definitions_of",
+    "was_store",
+    "wrong_definitions",
+]
 
 #: What encrypted stores have beside the tables of the migrations.
 _BESIDE = "private"
@@ -121,20 +128,33 @@ def mend_definitions(connection: sqlite3.Connection) -> None:
         connection.execute(_MEND, row)
 
 
+def was_store(path: Path) -> bool:
+    """Whether a plain database has been a store, whatever its header says."""
+    uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    try:
+        with closing(sqlite3.connect(uri, uri=True)) as probe:
+            row = probe.execute("SELECT name FROM migrations WHERE version = 1").fetchone()
+    except sqlite3.Error:
+        return False
+    return bool(row == (MIGRATIONS[0][0],))
+
+
 def mend_definitions_of(connection: sqlite3.Connection) -> bool:
     """Define again what is not defined as it was, and write again which migrations there were.
 
     Such a definition may keep SQLite from reading tables, or may only give a column another meaning.
 
     Returns:
-        Whether that was possible: only in a store of the present version.
+        Whether that was possible: only in a store of the present version, which its header or its
+        list of migrations says.
     """
     connection.execute("PRAGMA writable_schema = ON")
     try:
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version != len(MIGRATIONS):
+        if not _is_present(connection):
             return False
         with transaction(connection, "IMMEDIATE"):
+            if _version(connection) != len(MIGRATIONS):
+                connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
             mend_definitions(connection)
             connection.execute("PRAGMA writable_schema = RESET")
             rows = [(name, number) for number, (name, _) in enumerate(MIGRATIONS, start=1)]
@@ -143,6 +163,19 @@ def mend_definitions_of(connection: sqlite3.Connection) -> bool:
     finally:
         connection.execute("PRAGMA writable_schema = RESET")
     return True
+
+
+def _is_present(connection: sqlite3.Connection) -> bool:
+    """Whether a store is of the present version, by its header or by the list of its migrations."""
+    if _version(connection) == len(MIGRATIONS):
+        return True
+    names = connection.execute("SELECT name FROM migrations ORDER BY version").fetchall()
+    return names == [(name,) for name, _ in MIGRATIONS]
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version
 
 
 def _present(connection: sqlite3.Connection) -> list[tuple[int, Definition]]:
