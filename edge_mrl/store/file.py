@@ -230,7 +230,7 @@ def _open_with_key(path: Path, options: str, timeout_s: float, secret: bytes) ->
             raise
         raise StoreKeyError(
             f"{path} cannot be opened with this key: it was encrypted with another one, or its "
-            "beginning is damaged"
+            "beginning is damaged: give the other key, or restore a copy"
         ) from error
     return connection
 

@@ -184,7 +184,8 @@ def _repair(stores: Stores, path: Path) -> tuple[Said, str | None]:
     if any(text != _right()[name] for name, text in texts.items()):
         return said, "gave another text"
     lost = set(IDS) - texts.keys()
-    return said, f"lost documents: {after}" if lost and "are gone" not in said.out else None
+    named = "are gone" in said.out or "have lost their ids" in said.out
+    return said, f"lost documents: {after}" if lost and not named else None
 
 
 def try_spots(stores: Stores, path: Path, some: list[Spot], seed: int) -> list[str]:
@@ -217,7 +218,8 @@ def test_damaged_places_are_named(stores: Stores, tmp_path: Path) -> None:
 
 @pytest.mark.nightly
 def test_many_damaged_places_are_named(stores: Stores, tmp_path: Path) -> None:
-    known = places(stores)
+    # SQLite's own indexes have no checksums: a check does not see every wrong entry of one.
+    known = [spot for spot in places(stores) if not spot.name.startswith("sqlite_autoindex")]
     some = random.Random(2).sample(known, min(MANY, len(known)))
     kinds = Counter(spot.name.rpartition(": ")[2] for spot in some)
     assert len(kinds) >= 3

@@ -20,6 +20,7 @@ class LostBindingError(DamagedError):
 
 
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_NOT_AS_WRITTEN = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH)
 
 
 @contextmanager
@@ -54,8 +55,8 @@ def explained(error: Exception, path: Path) -> StoreError:
         return StoreBusyError(f"{path} is being written by another process: try again in a moment")
     if isinstance(error, UnicodeDecodeError) or code in _DAMAGE:
         return StoreError(f"{path} is damaged ({error}): restore a copy, or make the store again")
-    if code == sqlite3.SQLITE_ERROR and not isinstance(error, sqlite3.ProgrammingError):
-        # No statement of ours is wrong: a table is not there, or not what it was.
+    if code in _NOT_AS_WRITTEN and not isinstance(error, sqlite3.ProgrammingError):
+        # No statement of ours is wrong: a table is not there, or a row is not what it was.
         return StoreError(
             f"{path} is damaged ({error}): `edge-mrl check --repair --store {path}` repairs what can be; "
             "else restore a copy, or make the store again"
