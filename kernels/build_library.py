@@ -86,7 +86,7 @@ def _build(
     ).stdout.split("-")[0]
     machine = {"arm64": "aarch64"}.get(machine, machine)  # as macOS says it
     # A fuzzer's own main is linked once, and its counters are in every file.
-    flags = [*FLAGS, *(flag.replace("=fuzzer", "=fuzzer-no-link") for flag in more)]
+    added = [flag.replace("=fuzzer", "=fuzzer-no-link") for flag in more]
     with tempfile.TemporaryDirectory() as scratch:
         jobs = []
         library = sorted(SOURCES.glob("*.c"))
@@ -94,7 +94,7 @@ def _build(
             kind, own = OWN.get(source.stem, (machine, ()))
             if kind == machine:
                 made = Path(scratch) / f"{source.stem}.o"
-                jobs.append([*command, *flags, *own, "-c", str(source), "-o", str(made)])
+                jobs.append([*command, *FLAGS, *own, *added, "-c", str(source), "-o", str(made)])
         with ThreadPoolExecutor() as pool:
             list(pool.map(_run, jobs))
         objects = {Path(job[-1]).stem: job[-1] for job in jobs}

@@ -29,7 +29,6 @@ X86 = {
     "Haswell": ("plain", "avx2"),
     "Skylake-Client": ("plain", "avx2"),
     "Icelake-Server": ("plain", "avx2"),
-    "SapphireRapids": ("plain", "avx2"),
 }
 #: Before each merge the one that has all of ARM's; the others where there is time.
 CPUS = [
