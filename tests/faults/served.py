@@ -23,6 +23,8 @@ __all__ = ["Served"]
 #: The exit code of a server that cannot reach its database when it starts.
 EXIT_UNREACHABLE = 4
 DAY_MS = 86_400_000
+#: Invitations are made before the server's clock is ahead, by a month at most, and used then too.
+INVITED_MS = 60 * DAY_MS
 
 
 @dataclass(slots=True)
@@ -57,7 +59,10 @@ class Served:
         """Invitations of the tenant, which is made if it is not there."""
         with open_database(self.url, connections=1) as database, database.write() as transaction:
             accounts.ensure_tenant(transaction, TENANT)
-            return [accounts.create_invitation(transaction, TENANT) for _ in range(count)]
+            return [
+                accounts.create_invitation(transaction, TENANT, life_ms=INVITED_MS)
+                for _ in range(count)
+            ]
 
     @property
     def place(self) -> tuple[str, int]:
