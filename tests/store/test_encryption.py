@@ -416,6 +416,17 @@ def test_killed_conversion_leaves_the_store_with_one_of_both_keys(
 
 
 @pytest.mark.test
+def test_journal_that_a_killed_conversion_left_is_removed(path: Path) -> None:
+    with open_store(path, BINDING, key=KEY) as store:
+        fill(store, vectors(3, DIM))
+    journal = path.with_name(f"{path.name}-journal")
+    journal.write_bytes(bytes(512) + b"text 77")  # its header is cleared: it is not played back
+    with Store.open(path, key=KEY) as store:
+        assert not journal.exists()
+        assert check(store).sound
+
+
+@pytest.mark.test
 def test_process_that_waits_for_a_converted_store_opens_the_new_one(path: Path) -> None:
     with open_store(path, BINDING, key=KEY) as store:
         fill(store, vectors(3_000, DIM))

@@ -22,6 +22,9 @@ __all__ = ["clear_traces", "former_path", "wipe"]
 _BLOCK_BYTES = 1 << 20
 #: The code file, and one that was not finished.
 _CODES = ("-codes", "-codes-new")
+#: What a conversion that was killed may leave. Nobody reads or writes it while a connection has the
+#: store open in write-ahead logging.
+_JOURNAL = "-journal"
 
 
 def former_path(store: Path) -> Path:
@@ -67,7 +70,9 @@ def clear_traces(connection: sqlite3.Connection, store: Path) -> None:
         store: The store's file.
     """
     files = carry_in(connection, store)
-    files += [store.with_name(store.name + suffix) for suffix in _CODES]
+    (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+    left = (*_CODES, _JOURNAL) if mode == "wal" else _CODES
+    files += [store.with_name(store.name + suffix) for suffix in left]
     files += [former_path(store), unfinished_path(store)]
     for file in files:
         with suppress(OSError):
