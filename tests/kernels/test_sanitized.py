@@ -47,14 +47,22 @@ def run(
     )
 
 
+#: A sanitizer reserves more memory than a process may take that tries a bundle. As in a program that was
+#: frozen, bundles are tried in the process that opens them.
+FROZEN = "import sys\n\nsys.frozen = True\n"
+
+
 def sanitized_python(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Python with the watched library."""
     found = run("cc", "-print-file-name=libasan.so")
+    package = build_package(more=WATCHED, name="watched")
+    (package / "sitecustomize.py").write_text(FROZEN, "utf-8")
     return run(
         sys.executable,
         *arguments,
         environment={
-            PREBUILT: str(build_package(more=WATCHED, name="watched")),
+            PREBUILT: str(package),
+            "PYTHONPATH": str(package),
             "LD_PRELOAD": found.stdout.strip(),
             # Python itself leaves memory behind when it ends.
             "ASAN_OPTIONS": "detect_leaks=0",
