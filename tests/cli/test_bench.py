@@ -132,6 +132,25 @@ def test_own_store_is_searched_and_left_as_it_is(
     assert after == before
 
 
+def test_encrypted_store_is_measured_with_its_key_and_stays_encrypted(
+    one_round: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "kept").mkdir()
+    key, store = tmp_path / "key", tmp_path / "kept" / "notes.db"
+    key.write_bytes(bytes(range(32)))
+    key.chmod(0o600)
+    (tmp_path / "notes.txt").write_text("the cat and the dog", "utf-8")
+    asked = ["--store", str(store), "--key-file", str(key)]
+    good("index", tmp_path / "notes.txt", "--bundle", TINY, *asked, "--quiet")
+    before = store.read_bytes()
+    assert main(["bench", *asked, *QUICK, "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["settings"]["passages"] == 1
+    assert main(["bench", "--store", str(store), *QUICK]) != 0
+    assert "is encrypted" in capfd.readouterr().err
+    assert store.read_bytes() == before
+    assert [path.name for path in store.parent.iterdir()] == ["notes.db"]
+
+
 def test_text_has_machine_units_and_spread(
     one_round: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
