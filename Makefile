@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := true
 
-.PHONY: help demo check parts test nightly lint types quick arm android pythons faults docs dist bench clean \
+.PHONY: help demo check parts test nightly lint types quick tools arm android pythons faults docs dist bench clean \
 	bench-quality bench-encoder bench-store bench-codes bench-search bench-sync bench-arm
 
 help: ## Show this help
@@ -59,6 +59,10 @@ types: $(INSTALLED) ## Types of the code
 
 quick: $(INSTALLED) ## The quick tests alone
 	$(PYTEST) $(PARALLEL) -m quick
+
+tools: ## Debian's compilers and emulators for tests that are skipped without them (as root; 500 MB)
+	apt-get update -qq
+	apt-get install -y -qq --no-install-recommends clang gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 
 arm: $(INSTALLED) ## The tests on emulated ARM CPUs, which make test runs too (docs/arm.md)
 	$(PYTEST) -m arm tests/arm
