@@ -43,7 +43,7 @@ def program(name: str, machine: str, *, more: tuple[str, ...] = ()) -> list[str]
     compiler, emulator = f"{machine}-linux-gnu-gcc", f"qemu-{machine}"
     missing = [tool for tool in (compiler, emulator) if shutil.which(tool) is None]
     if missing:
-        pytest.skip(f"NOT EMULATED: {' and '.join(missing)} missing; `make tools` installs them on Debian")
+        pytest.skip(f"NOT EMULATED: {' and '.join(missing)} missing; see `make tools`")
     built = build_programs(
         PROGRAMS, compiler=compiler, more=("-static", *more), name=f"emulated-{machine}"
     )
