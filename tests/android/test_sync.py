@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import socket
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -16,16 +15,14 @@ from edge_mrl import Document, Encoder, Index, SyncClient, __version__
 from edge_mrl.store import Store, check
 from edge_mrl.sync.credentials import Credentials
 from edge_mrl.sync.enrollment import enroll
-from edge_mrl_server.storage import accounts, open_database
 from tests.android.devices import PASSAGE, KotlinDevice
 from tests.android.probe import KotlinError, Probe
 from tests.support.bundles import TINY, TINY_STATIC
 from tests.support.relays import Relay, make_certificates
-from tests.support.serving import Serving, serving
+from tests.support.serving import Serving, invitations, serving
 
 pytestmark = [pytest.mark.test, pytest.mark.timeout(300)]
 
-_NUMBERS = itertools.count(1)
 NewInvitation = Callable[[], str]
 
 
@@ -38,15 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
 @pytest.fixture
 def new_invitation(server: Serving) -> Iterator[NewInvitation]:
     """Makes invitations of one tenant."""
-    with open_database(server.database) as database:
-        tenant = f"k{next(_NUMBERS)}"
-        with database.write() as transaction:
-            accounts.create_tenant(transaction, tenant)
-
-        def make() -> str:
-            with database.write() as transaction:
-                return accounts.create_invitation(transaction, tenant)
-
+    with invitations(server) as make:
         yield make
 
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ from edge_mrl.wire.frames import (
     encode_message,
     matches_digest,
 )
+from edge_mrl_server.storage import accounts, open_database
 from tests.support import children
 from tests.support.processes import COMMAND
 
@@ -46,12 +47,15 @@ __all__ = [
     "admin",
     "back_up",
     "enroll",
+    "invitations",
     "item",
     "operate",
     "put_back",
     "serving",
     "units",
 ]
+
+_TENANTS = itertools.count(1)
 
 SPACE = "5" * 64
 STOP_S = 30.0
@@ -285,6 +289,21 @@ class Caller:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+
+@contextmanager
+def invitations(server: Serving) -> Iterator[Callable[[], str]]:
+    """Makes invitations of a tenant of its own."""
+    with open_database(server.database) as database:
+        tenant = f"t{next(_TENANTS)}"
+        with database.write() as transaction:
+            accounts.create_tenant(transaction, tenant)
+
+        def make() -> str:
+            with database.write() as transaction:
+                return accounts.create_invitation(transaction, tenant)
+
+        yield make
 
 
 def enroll(url: str, invitation: str, name: str = "test", *, space: str = SPACE) -> Caller:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,9 +11,8 @@ from edge_mrl.index import Index
 from edge_mrl.sync.client import SyncClient
 from edge_mrl.sync.enrollment import enroll
 from edge_mrl.wire import clock
-from edge_mrl_server.storage import accounts, open_database
 from tests.support.bundles import TINY
-from tests.support.serving import Serving, serving
+from tests.support.serving import Serving, invitations, serving
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +51,6 @@ class Clock:
         return time.time_ns() + self.ahead_ms * 1_000_000
 
 
-_NUMBERS = itertools.count(1)
 NewCode = Callable[[], str]
 NewDevice = Callable[..., Device]
 
@@ -61,15 +58,7 @@ NewDevice = Callable[..., Device]
 @pytest.fixture
 def new_code(server: Serving) -> Iterator[NewCode]:
     """Makes enrollment codes of one tenant."""
-    with open_database(server.database) as database:
-        tenant = f"t{next(_NUMBERS)}"
-        with database.write() as transaction:
-            accounts.create_tenant(transaction, tenant)
-
-        def make() -> str:
-            with database.write() as transaction:
-                return accounts.create_invitation(transaction, tenant)
-
+    with invitations(server) as make:
         yield make
 
 

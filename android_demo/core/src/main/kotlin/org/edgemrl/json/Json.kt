@@ -48,15 +48,6 @@ public object Json {
         }
     }
 
-    private inline fun <T> join(out: StringBuilder, open: Char, close: Char, items: Collection<T>, each: (T) -> Unit) {
-        out.append(open)
-        items.forEachIndexed { i, item ->
-            if (i > 0) out.append(',')
-            each(item)
-        }
-        out.append(close)
-    }
-
     private fun quote(out: StringBuilder, text: String) {
         out.append('"')
         for (c in text) {
@@ -207,4 +198,14 @@ public object Json {
             if (at == start) fail("a digit was expected")
         }
     }
+}
+
+/** Writes items between two brackets, with commas between them. */
+internal inline fun <T> join(out: StringBuilder, open: Char, close: Char, items: Collection<T>, each: (T) -> Unit) {
+    out.append(open)
+    items.forEachIndexed { i, item ->
+        if (i > 0) out.append(',')
+        each(item)
+    }
+    out.append(close)
 }

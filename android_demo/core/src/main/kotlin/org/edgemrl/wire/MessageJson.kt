@@ -1,5 +1,6 @@
 package org.edgemrl.wire
 
+import org.edgemrl.json.join
 import org.edgemrl.store.pythonFloat
 
 /** JSON without spaces, with the bytes that Python's `json.dumps(..., ensure_ascii=False)` writes. */
@@ -17,15 +18,6 @@ private fun put(out: StringBuilder, value: Any?) {
         }
         else -> out.append(value)
     }
-}
-
-private inline fun <T> join(out: StringBuilder, open: Char, close: Char, items: Collection<T>, each: (T) -> Unit) {
-    out.append(open)
-    items.forEachIndexed { i, item ->
-        if (i > 0) out.append(',')
-        each(item)
-    }
-    out.append(close)
 }
 
 /** A text in quotes. Only `"`, `\` and controls are escaped, the short way where there is one. */
