@@ -35,6 +35,7 @@ class SourceFile:
         numbered: Whether documents in JSON Lines without an id have NAME:LINE as id, as in stores of
             earlier versions. Else the id is made of their content.
         parsed: Whether it is read by the reader of its suffix, and not as text.
+        place: Its path in its root; "" if it has none.
     """
 
     path: str
@@ -42,6 +43,12 @@ class SourceFile:
     name: str = ""
     numbered: bool = False
     parsed: bool = False
+    place: str = ""
+
+    @property
+    def below(self) -> str:
+        """Its path in its root, or as it is given, with forward slashes."""
+        return self.place or as_name(self.path)
 
     @property
     def source(self) -> str:

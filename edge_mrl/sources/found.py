@@ -54,6 +54,7 @@ def find_in_roots(places: Places, search: Search) -> Scan:
                     _source(root, real),
                     root.numbered,
                     search.parses(shown),
+                    _below(root, real),
                 )
         listed = {_real(place, shown): device for shown, device in own.folders.items()}
         scan.folders |= listed
@@ -88,9 +89,12 @@ def _real(place: Place, shown: str) -> str:
 
 
 def _source(root: Root, real: str) -> str:
-    if real == STDIN:
-        return root.prefix
-    return root.source_of(as_name(real[len(root.path.rstrip(os.sep)) + 1 :]))
+    return root.prefix if real == STDIN else root.source_of(_below(root, real))
+
+
+def _below(root: Root, real: str) -> str:
+    """The path of a file in its root."""
+    return STDIN if real == STDIN else as_name(real[len(root.path.rstrip(os.sep)) + 1 :])
 
 
 def _note_mounts(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from edge_mrl.documents import Document, id_problem, metadata_problem
 from edge_mrl.errors import reason
 from edge_mrl.machine import ran_out
+from edge_mrl.sources.facts import file_document, with_facts
 from edge_mrl.sources.files import SourceFile, as_name
 from edge_mrl.sources.formats import Part, Reader, Unreadable, reader_of
 from edge_mrl.sources.kinds import kind_of, suffix_of
@@ -24,12 +26,15 @@ def read_documents(
     advance: Callable[[int], None] | None = None,
     encoding: str | None = None,
     bad_line: Callable[[BadLineError], None] | None = None,
+    noted: Callable[[str, str], None] | None = None,
 ) -> Iterator[Document]:
     """Read documents, one at a time.
 
     A text or Markdown file is one document. Its id is its source's name; its text is the whole file,
-    without a byte order mark and with its line ends, so that offsets are those of the file. Files in
-    UTF-16 and UTF-32 are read if they begin with a byte order mark.
+    without a byte order mark and with its line ends. Files in UTF-16 and UTF-32 are read if they begin
+    with a byte order mark. Its metadata has ``path``, ``folder``, ``title`` and ``mtime``. The front
+    matter of Markdown becomes metadata too, and its ``title`` wins; its own path, folder and mtime are
+    kept under ``own``. Front matter that cannot be read stays in the text.
 
     A JSON Lines file, or standard input, has one object a line, with the keys ``text``; ``id`` or ``_id``
     (default: the file's name, "#", and a hash of the content); ``title``, which is put before the text;
@@ -45,6 +50,7 @@ def read_documents(
         encoding: The encoding of files that are not UTF-8 and have no byte order mark; None to skip them.
         bad_line: Called with the error for each line of a JSON Lines file that is not a document, which
             is left out; None raises it.
+        noted: Called with the path and what should be said of a file that is read.
 
     Raises:
         BadLineError: A line is not a document and ``bad_line`` is None; the message names file and line.
@@ -71,7 +77,15 @@ def read_documents(
         if advance is not None and kind_of(source.path) == "text":
             advance(source.size_bytes)
         if text is not None:
-            yield Document(source.source, text, source=source.source)
+            yield file_document(source, text, _of_file(source, noted))
+
+
+def _of_file(source: SourceFile, noted: Callable[[str, str], None] | None) -> Callable[[str], None]:
+    def say(what: str) -> None:
+        if noted is not None:
+            noted(as_name(source.path), what)
+
+    return say
 
 
 def _parts(reader: Reader, path: str, encoding: str | None) -> Iterator[Part]:
@@ -104,9 +118,13 @@ def _parsed(
         name = f"{source.source}#{part.key}" if part.key else source.source
         text = part.text.replace("\0", "")
         problem = id_problem(name) or metadata_problem(part.metadata)
+        metadata: dict[str, Any] = {}
+        if problem is None:
+            metadata = with_facts(source, part.metadata, whole=not part.key)
+            problem = metadata_problem(metadata)
         if problem is not None:
             skipped(
                 as_name(source.path), f"its reader gives a document that cannot be kept: {problem}"
             )
             return
-        yield Document(name, text, part.metadata, source=source.source)
+        yield Document(name, text, metadata, source=source.source)

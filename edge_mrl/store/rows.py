@@ -44,6 +44,8 @@ __all__ = [
 
 #: Keys are 32-bit in the code file. A key is used once: this is four billion changed documents.
 MAX_KEY = 2**32 - 1
+#: When a file was changed. Where nothing else of it changed, the document did not.
+CHANGED_AT = "mtime"
 
 _DOCUMENTS = insert_into("documents", ("key", "id", "metadata", "source", "hash", "crc", "text"))
 _PASSAGES = insert_into("passages", ("first_row", "document", "rows", "crc", "spans", "codes"))
@@ -225,7 +227,8 @@ def put_metadata(
 
     Returns:
         "stale" if its text is not stored any more; then nothing was written. Else whether the
-        metadata is "same" or "changed".
+        metadata is "same" or "changed". Of a document that is a whole file, a new time alone is the same,
+        and is not written.
     """
     digest = text_hash(document.text)
     query = f"SELECT {DOCUMENT_COLUMNS} FROM documents WHERE id = ? AND hash = ?"  # noqa: S608
@@ -233,6 +236,8 @@ def put_metadata(
     if row is None or not sound_document(*row):
         return "stale"
     key, _, old, source, *_ = row
+    if source == document.source == document.id and _differ_in_time(old, metadata):
+        return "same"
     if (old, source) != (metadata, document.source):
         _remove_fields(connection, key, old)
         crc = document_check(key, document.id, metadata, document.source, digest)
@@ -242,6 +247,14 @@ def put_metadata(
         )
         insert_fields(connection, key, decode_metadata(metadata))
     return "same" if old == metadata else "changed"
+
+
+def _differ_in_time(old: str, new: str) -> bool:
+    """Whether the metadata of a file differs in the time of its last change alone, or not at all."""
+    if old == new or f'"{CHANGED_AT}"' not in new:
+        return old == new
+    before, after = decode_metadata(old), decode_metadata(new)
+    return {**before, CHANGED_AT: 0} == {**after, CHANGED_AT: 0} and CHANGED_AT in before
 
 
 def insert_fields(connection: sqlite3.Connection, key: int, metadata: dict[str, Any]) -> None:

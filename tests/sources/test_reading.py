@@ -34,12 +34,8 @@ def write(path: Path, data: bytes | str) -> Path:
 
 def test_text_file_is_one_document_with_its_line_ends(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "one\r\ntwo\n")
-    assert read(path) == ([Document(str(path), "one\r\ntwo\n")], [])
-
-
-def test_markdown_front_matter_stays_in_the_text(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.md", "---\ntitle: x\n---\n# Head\n")
-    assert read(path)[0][0].text == "---\ntitle: x\n---\n# Head\n"
+    (document,), skipped = read(path)
+    assert (document.id, document.text, skipped) == (str(path), "one\r\ntwo\n", [])
 
 
 def test_byte_order_mark_is_not_text(tmp_path: Path) -> None:

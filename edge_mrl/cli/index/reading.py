@@ -35,6 +35,7 @@ class Run:
     Attributes:
         skipped: Reasons by path, of files that could not be read.
         bad_lines: Lines that were left out.
+        noted: What was said of files that were read, by path.
         committed: Documents that are stored.
     """
 
@@ -43,6 +44,7 @@ class Run:
         self.scan = scan
         self.skipped: dict[str, str] = {}
         self.bad_lines: list[str] = []
+        self.noted: dict[str, str] = {}
         self.committed = 0
         self.total_bytes = sum(file.size_bytes for file in scan.files)
         self._skip_bad = skip_bad
@@ -82,6 +84,7 @@ class Run:
                 advance=self._advance,
                 encoding=self._encoding,
                 bad_line=bad if self._skip_bad else None,
+                noted=self._note,
             )
             for document in read:
                 self._ids.append(_hash(document.id))
@@ -139,6 +142,11 @@ class Run:
         if self._bar is not None:
             step, self._shown = position - self._shown, max(position, self._shown)
             self._bar.advance(max(step, 0), note=count(self.committed, "document"))
+
+    def _note(self, path: str, what: str) -> None:
+        self.noted[path] = what
+        if len(self.noted) <= MOST_NAMED:
+            self._warn(f"{path}: {what}")
 
     def _warn(self, text: str) -> None:
         if self._bar is not None:

@@ -101,6 +101,8 @@ def _print(
         "unchanged": len(changes["keep"]),
         "repeated": run.repeated,
         "skipped_files": len(run.skipped),
+        "skipped": dict(run.skipped),
+        "noted": dict(run.noted),
         "problems": [{"path": one.path, "why": one.why} for one in run.scan.problems],
         "not_read": left_out(run.scan.left_out),
         "bad_lines": run.bad_lines,

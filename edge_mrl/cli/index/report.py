@@ -35,6 +35,8 @@ def facts_of(
         "repeated": run.repeated,
         "conflicts": stored.conflicts,
         "skipped_files": len(run.skipped),
+        "skipped": dict(run.skipped),
+        "noted": dict(run.noted),
         "problems": [{"path": one.path, "why": one.why} for one in run.scan.problems],
         "not_read": left_out(run.scan.left_out),
         "bad_lines": run.bad_lines,
