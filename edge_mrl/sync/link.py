@@ -128,7 +128,7 @@ class Link:
                 f"{path} is a copy, or its file {file} was deleted. Two stores must not be one device: "
                 f"{again}"
             )
-        if enrollment is None or enrollment.device == found.replaces:
+        if enrollment is None or found.device != enrollment.device == found.replaces:
             self._finish_enrolling(found)  # it was interrupted after the server's answer
         elif enrollment.device != found.device:
             raise UsageError(

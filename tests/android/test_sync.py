@@ -371,6 +371,57 @@ def test_interrupted_run_ends_soon_and_keeps_what_waits(device: Any) -> None:
     assert one("status")["queue"] == 1
 
 
+def test_stopped_run_ends_within_its_request_and_keeps_what_waits(device: Any) -> None:
+    one = device()
+    one.put(documents("a"))
+    before = one("status")["server"]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        one("move", server=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        one("client", timeouts=[600.0, 600.0, 600.0])  # it would not end by itself
+        outcome = one("stopped", after_ms=300)
+    assert (outcome["cause"], "stopped" in outcome["waiting"]) == ("policy", True)
+    one("move", server=before)
+    one("client")
+    outcome = one("stopped", after_ms=0)
+    assert (outcome["cause"], outcome["pushed"]) == ("policy", 0)
+    outcome = one.sync()
+    assert_done(outcome)
+    assert outcome["pushed"] == 1
+
+
+def test_store_that_leaves_keeps_what_waits(
+    device: Any, server: Serving, new_invitation: NewInvitation
+) -> None:
+    one = device(with_text=True)
+    one.put(documents("a"))
+    assert_done(one.sync())
+    one.put(documents("b"))
+    assert one("enrolled")
+    one("leave")
+    one("leave")
+    assert not one("enrolled")
+    assert Credentials.read(one.path) is None
+    assert one.sync()["cause"] == "refused"
+    with pytest.raises(KotlinError, match="copy, or its file"):
+        one("client")
+    one.enroll(server.url, new_invitation(), with_text=True)
+    outcome = one.sync()
+    assert_done(outcome)
+    assert outcome["pushed"] == 1  # and not "a" again
+
+
+def test_enrolling_again_keeps_what_was_chosen(
+    kotlin: Probe, server: Serving, new_invitation: NewInvitation, tmp_path: Path
+) -> None:
+    one = KotlinDevice(kotlin, tmp_path / "twice.db")
+    invitation = new_invitation()
+    for _ in range(2):  # the command is run again, since nobody knows if it worked
+        one("enroll", server=server.url, invitation=invitation, with_text=True)
+    one("client")
+    assert one("status")["with_text"]
+    one("close")
+
+
 #: Metadata that a server may hold and a device cannot store; the last one no reader of JSON takes either.
 SPOILED = {
     "integer": b'{"n": 1' + b"0" * 309 + b"}",

@@ -556,6 +556,17 @@ def test_read_only_device_receives_and_what_it_sends_is_kept_as_a_dead_letter(
     assert sorted(device["read_only"] for device in listed) == [False, True]
 
 
+def test_enrolling_again_keeps_what_was_chosen(
+    server: Serving, new_code: NewCode, path: Path
+) -> None:
+    code = new_code()
+    with Index.open(path, TINY, threads=1) as index:
+        for _ in range(2):  # the command is run again, since nobody knows if it worked
+            enroll(index.store, server.url, code, with_text=True)
+        with SyncClient.open(index) as client:
+            assert client.status().with_text
+
+
 def test_refused_invitation_says_so_and_changes_nothing(server: Serving, path: Path) -> None:
     with Store.open(path) as store:
         with pytest.raises(ServerError, match="not a valid invitation"):

@@ -201,6 +201,9 @@ public class Index private constructor(public val store: Store, private val mode
         get() = tuned(store)
         set(value) = tune(store, value)
 
+    /** Whether a bundle's codes belong in this store. @throws BundleException if it has no manifest that can be read. */
+    public fun takes(bundle: File): Boolean = bindingOf(manifestOf(bundle), bundle).code == store.binding.code
+
     /** Compares everything stored with its checksums. */
     public fun check(): Health = store.check()
 

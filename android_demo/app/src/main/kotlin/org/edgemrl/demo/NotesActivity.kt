@@ -107,12 +107,14 @@ class NotesActivity : Screen() {
         status.visibility = if (status.text.isEmpty()) View.GONE else View.VISIBLE
         rows.show(
             when (state) {
-                is NotesState.All -> state.notes.map { Row(it, it.preview, emptySet()) }
-                is NotesState.Results -> state.found.map { Row(it.note, it.sentence, words(state.query)) }
+                is NotesState.All -> state.notes.map { Row(it, lineOf(it, it.preview), emptySet()) }
+                is NotesState.Results -> state.found.map { Row(it.note, lineOf(it.note, it.sentence), words(state.query)) }
                 else -> emptyList()
             },
         )
     }
+
+    private fun lineOf(note: Note, line: String) = if (note.text.isEmpty()) getString(R.string.elsewhere) else line
 
     private class Row(val note: Note, val line: String, val words: Set<String>)
 

@@ -8,6 +8,7 @@ import java.io.File
 import java.io.InputStream
 import java.util.concurrent.Executor
 import java.util.concurrent.Executors
+import org.edgemrl.UsageException
 import org.edgemrl.android.AssetSource
 import org.edgemrl.android.BundleFolder
 import org.edgemrl.android.EdgeMrl
@@ -23,6 +24,8 @@ import org.edgemrl.demo.notes.FileNotebook
 import org.edgemrl.demo.notes.IndexNotebook
 import org.edgemrl.demo.state.Runner
 import org.edgemrl.demo.state.SettingsStore
+import org.edgemrl.demo.state.policyOf
+import org.edgemrl.demo.sync.StoreLink
 import org.edgemrl.encode.verify
 
 /** What lives as long as the process: the notes, the model's files, and the threads. */
@@ -35,9 +38,19 @@ class NotesApplication : Application(), SyncHost, Releasable {
         Runner(Executors.newSingleThreadExecutor { Thread(it, "notes") }, Executor { handler.post(it) })
     }
 
+    /** The threads of what the Sync screen asks for, and of its views: a search must not wait for a server. */
+    val syncRunner: Runner by lazy { Runner(Executors.newSingleThreadExecutor { Thread(it, "sync-screen") }, runner.screen) }
+
     /** The notes. First asked for in the background: it reads the disk. */
     val notebook: IndexNotebook by lazy {
-        IndexNotebook(File(filesDir, "index"), FileNotebook(File(filesDir, "notes"), disk)) { bundles.current() }
+        val folder = File(filesDir, "index")
+        IndexNotebook(folder, FileNotebook(File(filesDir, "notes"), disk), ::exchangeSoon) { bundles.current() }
+    }
+
+    /** The server. */
+    val link: StoreLink by lazy {
+        val work = Executors.newSingleThreadExecutor { Thread(it, "edge-mrl-sync") }
+        StoreLink({ notebook.storeFile() }, StoredValues(this), { policyOf(settings.read()) }, { power(this) }, work, ::joined)
     }
 
     /** The model's files. */
@@ -46,19 +59,46 @@ class NotesApplication : Application(), SyncHost, Releasable {
     /** What the user chose. */
     val settings: SettingsStore by lazy { SettingsStore(StoredValues(this)) }
 
-    override val synchronizer: Synchronizer? get() = null
+    override val synchronizer: Synchronizer get() = link
+
+    /** Whether there is a server, as far as it is known. */
+    @Volatile
+    private var isJoined = false
 
     override fun onCreate() {
         super.onCreate()
         EdgeMrl.prepare()
         registerComponentCallbacks(MemoryWatch(this))
-        runner.background.execute { installBundle() }
+        runner.background.execute {
+            installBundle()
+            lookForServer()
+        }
     }
 
     /** Brings the conditions of the jobs in the background up to date; no server, no jobs. */
     fun reschedule(conditions: SyncConditions) {
         val schedule = SyncSchedule(this)
-        if (synchronizer == null) schedule.never() else schedule.every(conditions)
+        if (isJoined) schedule.every(conditions) else schedule.never()
+    }
+
+    private fun joined(now: Boolean) {
+        isJoined = now
+        reschedule(settings.read().conditions)
+    }
+
+    /** A note was written or deleted. */
+    private fun exchangeSoon() {
+        if (isJoined) SyncSchedule(this).soon(settings.read().conditions)
+    }
+
+    /** The jobs outlast the process; they are asked for again if the phone has forgotten them. */
+    private fun lookForServer() {
+        try {
+            isJoined = link.state() != null
+            if (isJoined && !SyncSchedule(this).isOn()) reschedule(settings.read().conditions)
+        } catch (e: Exception) { // the Sync screen says what is wrong
+            android.util.Log.w("edge-mrl", "the link to the server cannot be read", e)
+        }
     }
 
     /** In the background: views must not wait for a search that runs. */
@@ -70,9 +110,15 @@ class NotesApplication : Application(), SyncHost, Releasable {
      * Installs a model out of a zip, if this phone verifies it; the notes are then indexed by it.
      *
      * @throws org.edgemrl.BundleException if its files are not those of its manifest, or it fails its verification.
+     * @throws UsageException if it is another model, and the notes are exchanged with a server.
      */
     fun installModel(zip: () -> InputStream) {
-        bundles.install(ZipSource(zip)) { folder -> requireVerified(verify(folder, THREADS)) }
+        bundles.install(ZipSource(zip)) { folder ->
+            requireVerified(verify(folder, THREADS))
+            if (isJoined && notebook.wouldChange(folder)) {
+                throw UsageException("these notes are exchanged with a server, which has vectors of the present model: leave the server on the screen Sync first")
+            }
+        }
         notebook.reopen()
         bundles.removeOthers()
     }

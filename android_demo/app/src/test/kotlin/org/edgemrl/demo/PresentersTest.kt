@@ -18,23 +18,18 @@ import org.edgemrl.demo.state.CheckState
 import org.edgemrl.demo.state.ImportPresenter
 import org.edgemrl.demo.state.ImportState
 import org.edgemrl.demo.state.ImportedFile
-import org.edgemrl.demo.state.Link
 import org.edgemrl.demo.state.Look
 import org.edgemrl.demo.state.NotePresenter
 import org.edgemrl.demo.state.NotesPresenter
 import org.edgemrl.demo.state.NotesState
-import org.edgemrl.demo.state.Power
-import org.edgemrl.demo.state.Reason
 import org.edgemrl.demo.state.Runner
 import org.edgemrl.demo.state.Settings
 import org.edgemrl.demo.state.SettingsPresenter
 import org.edgemrl.demo.state.SettingsStore
 import org.edgemrl.demo.state.Skipped
-import org.edgemrl.demo.state.SyncState
 import org.edgemrl.demo.state.Values
 import org.edgemrl.demo.state.VerifyPresenter
 import org.edgemrl.demo.state.VerifyState
-import org.edgemrl.demo.state.syncState
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertFalse
 import org.junit.jupiter.api.Assertions.assertNull
@@ -335,27 +330,5 @@ internal class PresentersTest {
         assertEquals(wanted.copy(look = Look.LIGHT), SettingsStore(kept).read())
         kept.put(mapOf("look" to "PINK", "metered" to "maybe", "period_minutes" to "1"))
         assertEquals(Settings(), SettingsStore(kept).read())
-    }
-
-    @Test
-    fun `the reason why nothing is exchanged is the first that must go`() {
-        val link = Link("https://s", queued = 2, running = false, lastMs = null, error = null, unreachable = true)
-        val good = Power(online = true, metered = false, charging = true, batteryLow = false)
-        val settings = Settings(conditions = SyncConditions(charging = true))
-        fun state(link: Link?, power: Power, supported: Boolean = true) = syncState(supported, link, power, settings)
-        assertEquals(SyncState.Unsupported, state(link, good, false))
-        assertEquals(SyncState.Unset, state(null, good))
-        val reasons = listOf(
-            good.copy(online = false) to Reason.NO_NETWORK,
-            good.copy(metered = true) to Reason.METERED,
-            good.copy(charging = false) to Reason.NOT_CHARGING,
-            good.copy(batteryLow = true) to Reason.BATTERY_LOW,
-            good to Reason.SERVER,
-        )
-        for ((power, reason) in reasons) assertEquals(SyncState.Waiting("https://s", 2, reason), state(link, power))
-        assertEquals(SyncState.Waiting("https://s", 2, null), state(link.copy(unreachable = false), good))
-        assertEquals(SyncState.Done("https://s", null), state(link.copy(queued = 0), good))
-        assertEquals(SyncState.Running("https://s", 2), state(link.copy(running = true), good))
-        assertEquals(SyncState.Refused("https://s", "no"), state(link.copy(error = "no", running = true), good))
     }
 }

@@ -20,11 +20,21 @@ private val ON_THE_WAY = setOf("digest", "timeout")
 /** Error codes of a server that is ahead of this store, or behind it: see [Run]. */
 internal val OUT_OF_STEP = setOf("fenced", "restored", "superseded")
 
-/** The next request would exceed the run's bytes. The run ends; this is not a failure. */
-internal class OverBudgetException(message: String) : Exception(message)
+/** A run ends before its work is done: its bytes are used up, or it was stopped. This is not a failure. */
+internal class RunEndedException(message: String) : Exception(message)
 
-/** Limits one run: how often each request is sent at most, and how many bytes are exchanged; null for no limit. */
-internal class Budget(private val maxBytes: Long? = null, private var attempts: Int = ATTEMPTS) {
+/** Between two looks at whether a run shall stop, in milliseconds. */
+internal const val STOP_LOOK_MS = 50L
+
+/** The error of a run that was stopped. What was sent without an answer is asked for by the next run. */
+internal fun stoppedRun() = RunEndedException("it was stopped; what waits stays, and is sent the next time")
+
+/**
+ * Limits one run: how often each request is sent at most, and how many bytes are exchanged; null for no limit.
+ *
+ * @param stopped whether the run shall end before its next request.
+ */
+internal class Budget(private val maxBytes: Long? = null, private var attempts: Int = ATTEMPTS, private val stopped: () -> Boolean = { false }) {
     private var remote: Remote? = null
     private var start = 0L to 0L
     private var first = true
@@ -42,10 +52,10 @@ internal class Budget(private val maxBytes: Long? = null, private var attempts: 
     /** Bytes that may still be used, 0 or less when none are left; null without a limit. */
     val leftBytes: Long? get() = maxBytes?.let { it - traffic.first - traffic.second }
 
-    /** Makes sure that a request of this size is within the limit. @throws OverBudgetException if not, and it is not the first. */
+    /** Makes sure that a request of this size is within the limit. @throws RunEndedException if not, and it is not the first. */
     fun require(sizeBytes: Long) {
         val left = leftBytes
-        if (left != null && !first && left < maxOf(sizeBytes, 1)) throw OverBudgetException("this run's $maxBytes bytes are used up")
+        if (left != null && !first && left < maxOf(sizeBytes, 1)) throw RunEndedException("this run's $maxBytes bytes are used up")
     }
 
     /**
@@ -57,6 +67,7 @@ internal class Budget(private val maxBytes: Long? = null, private var attempts: 
         val backoff = attemptBackoff()
         var refused: Pair<Int, String>? = null
         while (true) {
+            if (stopped()) throw stoppedRun()
             require(0)
             first = false
             try {
@@ -80,7 +91,7 @@ internal class Budget(private val maxBytes: Long? = null, private var attempts: 
     private fun pause(backoff: Backoff, error: NetworkException) {
         val waitS = backoff.failed(error.retryAfterS)
         if (backoff.failures >= attempts || waitS > 2 * ATTEMPT_WAIT_S || Thread.currentThread().isInterrupted) throw error
-        sleep(waitS, error)
+        sleep(waitS, error, stopped)
     }
 
     /** Sends each request of a block once, whatever comes back. */
@@ -95,10 +106,16 @@ internal class Budget(private val maxBytes: Long? = null, private var attempts: 
     }
 }
 
-/** Waits; an interrupted thread throws the error, and stays interrupted. */
-internal fun sleep(seconds: Double, error: NetworkException) {
+/** Waits; an interrupted thread throws the error, and stays interrupted. @throws RunEndedException if it is stopped meanwhile. */
+internal fun sleep(seconds: Double, error: NetworkException, stopped: () -> Boolean = { false }) {
+    val untilNs = System.nanoTime() + (seconds * 1e9).toLong()
     try {
-        Thread.sleep((seconds * 1000).toLong())
+        while (true) {
+            if (stopped()) throw stoppedRun()
+            val leftMs = (untilNs - System.nanoTime()) / 1_000_000
+            if (leftMs <= 0) return
+            Thread.sleep(minOf(leftMs, STOP_LOOK_MS))
+        }
     } catch (_: InterruptedException) {
         Thread.currentThread().interrupt()
         throw error

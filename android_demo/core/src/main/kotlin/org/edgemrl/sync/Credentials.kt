@@ -70,6 +70,13 @@ internal data class Credentials(
         /** The file with a store's credentials. */
         fun fileOf(store: Store): File = File("${store.path.path}-sync.json")
 
+        /** Deletes a store's credentials, from the disk too. @throws StoreException if that fails. */
+        fun delete(store: Store) {
+            val path = fileOf(store)
+            if (!path.delete() && path.exists()) throw StoreException("$path cannot be deleted: delete it by hand")
+            path.absoluteFile.parentFile?.let { Durable.syncFolder(it) }
+        }
+
         /** A store's credentials, or null if there is no file of them. @throws StoreException if edge-mrl did not write it. */
         fun read(store: Store): Credentials? {
             val path = fileOf(store)

@@ -72,6 +72,23 @@ public fun enroll(store: Store, server: String, invitation: String, options: Enr
 }
 
 /**
+ * Whether a store has what it needs to be synced: a copy of a store has not, nor has one that left its server.
+ *
+ * @throws org.edgemrl.StoreException if its file of credentials is damaged.
+ */
+public fun isEnrolled(store: Store): Boolean = Credentials.read(store) != null
+
+/**
+ * Has a store leave its server: the token is deleted from this device, and nothing is sent or received any more.
+ * Documents, the queue and dead letters stay, and an invitation of the same server and tenant takes them up; for
+ * another one all documents are queued, and dead letters go. The server is not told: an operator ends the token
+ * there with `edge-mrl admin tokens revoke`. Does nothing to a store that is not enrolled.
+ *
+ * @throws org.edgemrl.StoreException if the token cannot be deleted.
+ */
+public fun leave(store: Store): Unit = store.changing { Credentials.delete(store) }
+
+/**
  * Changes the address of the store's server, or the certificates to trust; null keeps what is there.
  *
  * @throws NotEnrolledException if the store is not enrolled.

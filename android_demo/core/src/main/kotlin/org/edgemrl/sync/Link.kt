@@ -14,8 +14,8 @@ import org.edgemrl.wire.Wall
 /** A token is renewed when less than this is left of its life. */
 private const val RENEW_MS = 14 * 86_400_000L
 
-/** Opens the connection that a store's credentials describe. For one thread at a time. */
-internal class Link(private val store: Store, private val timeouts: Timeouts) {
+/** Opens the connection that a store's credentials describe. For one thread at a time. [stopped] ends a request that runs. */
+internal class Link(private val store: Store, private val timeouts: Timeouts, private val stopped: () -> Boolean = { false }) {
     private var remote: Remote? = null
     private var credentials: Credentials? = null
 
@@ -32,7 +32,7 @@ internal class Link(private val store: Store, private val timeouts: Timeouts) {
         val before = remote
         if (before != null && found == credentials && before.spaceId == spaceId) return before
         credentials = found
-        return Remote(found, spaceId, timeouts).also { remote = it }
+        return Remote(found, spaceId, timeouts, stopped).also { remote = it }
     }
 
     /**
@@ -89,7 +89,7 @@ internal class Link(private val store: Store, private val timeouts: Timeouts) {
             if (enrollment == null) throw NotEnrolledException(store.path)
             throw UsageException("${store.path} is a copy, or its file $file was deleted. Two stores must not be one device: enroll it with a new invitation")
         }
-        if (enrollment == null || enrollment.device == found.replaces) {
+        if (enrollment == null || enrollment.device != found.device && enrollment.device == found.replaces) {
             finishEnrolling(found) // it was interrupted after the server's answer
         } else if (enrollment.device != found.device) {
             throw UsageException(

@@ -113,7 +113,7 @@ internal class Pusher(
      * that is the reason: that one becomes a dead letter, and the others arrive.
      *
      * @throws NetworkException if the server refused, did not answer, or does not accept this device's stamps yet.
-     * @throws OverBudgetException if the run's bytes are used up.
+     * @throws RunEndedException if the run's bytes are used up.
      */
     fun push() {
         var roundsAhead = 0

@@ -26,9 +26,10 @@ internal class PushResult(val results: List<Result>, val offsetMs: Long, val ref
  * used. For one thread at a time.
  *
  * @property spaceId the embedding space of the store's full vectors.
+ * @param stopped ends a request that runs.
  */
-internal class Remote(credentials: Credentials, val spaceId: String, timeouts: Timeouts) {
-    private val transport = Transport(credentials.server, credentials.ca, credentials.insecure, timeouts)
+internal class Remote(credentials: Credentials, val spaceId: String, timeouts: Timeouts, stopped: () -> Boolean = { false }) {
+    private val transport = Transport(credentials.server, credentials.ca, credentials.insecure, timeouts, stopped)
 
     /** The token that is sent. */
     var token = credentials.token

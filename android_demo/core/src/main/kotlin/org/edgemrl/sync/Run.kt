@@ -43,7 +43,7 @@ internal class Run(
         try {
             syncWithServer()
             changeEnrollment(store) { it.copy(successMs = Wall.nowMs()) }
-        } catch (e: OverBudgetException) {
+        } catch (e: RunEndedException) {
             tally.stop(e.message ?: "", Cause.POLICY)
         } catch (e: NetworkException) {
             val refused = e is ServerException && !isTemporary(e)

@@ -32,7 +32,9 @@ public class SyncClient private constructor(
     timeouts: Timeouts,
     private val given: Encoder?,
 ) : Closeable {
-    private val link = Link(store, timeouts)
+    @Volatile
+    private var stopped: () -> Boolean = { false }
+    private val link = Link(store, timeouts) { stopped() }
     private val body = BodySize()
     private val lock = ReentrantLock()
     private val reranker = lazy { Reranker(store) }
@@ -43,23 +45,35 @@ public class SyncClient private constructor(
 
     /**
      * Pushes what waits, then pulls what changed. Failures of the network and refusals of the server are part of the
-     * outcome, not errors. An interrupted thread ends the run at its next request; what was committed stays.
+     * outcome, not errors. What was committed stays, however a run ends.
      *
      * @param now sync whatever the policy says about the conditions.
      * @param attempts how often each request is sent at most.
+     * @param stopped asked again and again, also within a request: true ends the run, with [Cause.POLICY]. To
+     *     interrupt the thread does so at its next request.
      * @param step called after each commit with the outcome so far.
      * @throws StoreException if the store cannot be used.
      */
     @JvmOverloads
-    public fun syncOnce(now: Boolean = false, attempts: Int = ATTEMPTS, step: (Outcome) -> Unit = {}): Outcome = lock.withLock {
+    public fun syncOnce(
+        now: Boolean = false,
+        attempts: Int = ATTEMPTS,
+        stopped: () -> Boolean = { false },
+        step: (Outcome) -> Unit = {},
+    ): Outcome = lock.withLock {
         val reason = if (now) null else policy.whyNot(conditions())
-        val outcome = if (reason != null) {
-            Outcome(waiting = reason, cause = Cause.POLICY)
-        } else {
-            Run(store, link, ::vectorsOf, Budget(policy.maxBytes, attempts), body, pushOnly, step).sync()
-        }
+        val outcome = if (reason != null) Outcome(waiting = reason, cause = Cause.POLICY) else run(attempts, stopped, step)
         waiting = outcome.waiting
         outcome
+    }
+
+    private fun run(attempts: Int, stopped: () -> Boolean, step: (Outcome) -> Unit): Outcome {
+        this.stopped = stopped
+        try {
+            return Run(store, link, ::vectorsOf, Budget(policy.maxBytes, attempts, stopped), body, pushOnly, step).sync()
+        } finally {
+            this.stopped = { false }
+        }
     }
 
     /** Where the store's sync stands. */

@@ -71,8 +71,15 @@ internal class Response(val status: Int, val headers: Map<String, String>, val b
  *
  * @param ca a file of certificates to trust instead of the system's; null for the system's.
  * @param insecure allow `http://` to other machines.
+ * @param stopped ends a request that runs.
  */
-internal class Transport(server: String, ca: String? = null, insecure: Boolean = false, val timeouts: Timeouts = Timeouts()) {
+internal class Transport(
+    server: String,
+    ca: String? = null,
+    insecure: Boolean = false,
+    val timeouts: Timeouts = Timeouts(),
+    private val stopped: () -> Boolean = { false },
+) {
     val server: String = serverAddress(server, insecure)
     private val trusted: SSLSocketFactory? = ca?.let { trust(it) }
 
@@ -93,6 +100,7 @@ internal class Transport(server: String, ca: String? = null, insecure: Boolean =
      * @throws org.edgemrl.IntermediaryException if a proxy or the like answered in the server's place.
      * @throws OversizedAnswerException if the response is larger than one to this path can be.
      * @throws NetworkException if no response came, or it is incomplete, damaged or for another request.
+     * @throws RunEndedException if it was stopped.
      */
     fun request(method: String, path: String, body: ByteArray? = null, headers: Map<String, String> = emptyMap(), totalS: Double? = null): Response {
         val sent = linkedMapOf("User-Agent" to "edge-mrl/$VERSION", "Accept-Encoding" to "identity")
@@ -133,9 +141,15 @@ internal class Transport(server: String, ca: String? = null, insecure: Boolean =
         val task = FutureTask(block)
         Thread(task, "edge-mrl-request").also { it.isDaemon = true }.start()
         try {
-            return task.get(maxOf(untilNs - System.nanoTime(), 0), TimeUnit.NANOSECONDS)
-        } catch (e: TimeoutException) {
-            throw NetworkException("$server took too long", e)
+            while (true) {
+                val leftNs = maxOf(untilNs - System.nanoTime(), 0)
+                try {
+                    return task.get(minOf(leftNs, STOP_LOOK_MS * 1_000_000), TimeUnit.NANOSECONDS)
+                } catch (e: TimeoutException) {
+                    if (stopped()) throw stoppedRun()
+                    if (leftNs == 0L) throw NetworkException("$server took too long", e)
+                }
+            }
         } catch (e: InterruptedException) {
             Thread.currentThread().interrupt()
             throw NetworkException("the exchange with $server was interrupted", e)

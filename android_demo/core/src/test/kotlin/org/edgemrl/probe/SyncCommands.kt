@@ -17,6 +17,8 @@ import org.edgemrl.sync.Status
 import org.edgemrl.sync.SyncClient
 import org.edgemrl.sync.Timeouts
 import org.edgemrl.sync.enroll
+import org.edgemrl.sync.isEnrolled
+import org.edgemrl.sync.leave
 import org.edgemrl.sync.move
 import org.edgemrl.sync.statusOf
 import org.edgemrl.wire.Wall
@@ -81,6 +83,12 @@ internal val syncCommands: Map<String, Command> = mapOf(
         thread.join(arguments["wait_ms"] as Long)
         outcomes.map { describe(it) }.firstOrNull()
     },
+    "sync.stopped" to { arguments ->
+        val untilNs = System.nanoTime() + arguments["after_ms"] as Long * 1_000_000
+        describe(clientOf(arguments).syncOnce(now = true, stopped = { System.nanoTime() > untilNs }))
+    },
+    "sync.leave" to { arguments -> leave(storeOf(arguments)).let { null } },
+    "sync.enrolled" to { arguments -> isEnrolled(storeOf(arguments)) },
     "sync.status" to { arguments -> describe(clients[arguments["path"] as String]?.status() ?: statusOf(storeOf(arguments))) },
     "sync.dead" to { arguments ->
         clientOf(arguments).deadLetters().map { listOf(it.id, it.reason, it.deleted, it.document?.text, it.device, it.detail) }

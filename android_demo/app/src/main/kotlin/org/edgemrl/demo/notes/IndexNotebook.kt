@@ -21,9 +21,15 @@ import org.edgemrl.search.SearchOptions
  *
  * @property folder where the stores are.
  * @property waiting the notes that are not indexed yet.
+ * @property written called after notes were written or deleted.
  * @property bundle the folder of the model, or null while there is none.
  */
-class IndexNotebook(private val folder: File, private val waiting: FileNotebook, private val bundle: () -> File?) : Notebook {
+class IndexNotebook(
+    private val folder: File,
+    private val waiting: FileNotebook,
+    private val written: () -> Unit = {},
+    private val bundle: () -> File?,
+) : Notebook {
     private var opened: Index? = null
     private var nearest: NearestSentence? = null
 
@@ -54,13 +60,23 @@ class IndexNotebook(private val folder: File, private val waiting: FileNotebook,
     override fun put(notes: List<Note>) {
         val index = index()
         if (index == null || !indexed(index, notes)) waiting.put(notes)
+        written()
     }
 
     @Synchronized
     override fun delete(id: String) {
         index()?.delete(listOf(id))
         waiting.delete(id)
+        written()
     }
+
+    /** The file of the index, with all that waited in it; null while no model is there to make one. */
+    @Synchronized
+    fun storeFile(): File? = index()?.path
+
+    /** Whether notes would get another index with a bundle, since its vectors are others. */
+    @Synchronized
+    fun wouldChange(model: File): Boolean = index()?.let { !it.takes(model) } ?: false
 
     @Synchronized
     override fun search(query: String, count: Int): List<Found> {
@@ -152,7 +168,7 @@ class IndexNotebook(private val folder: File, private val waiting: FileNotebook,
         } catch (e: NoStoreException) {
             return
         }
-        for (end in listOf("-codes", "-wal", "-shm", "")) File(former.path + end).delete()
+        for (end in listOf("-codes", "-wal", "-shm", "-sync.json", "")) File(former.path + end).delete()
     }
 
     /** Indexes notes, but those of which it has newer ones. False if they cannot be indexed now. */
