@@ -24,7 +24,8 @@ from edge_mrl.documents import (
 )
 from edge_mrl.errors import UsageError
 from edge_mrl.store import Store
-from edge_mrl.store.filters import compile_filter, field_rows
+from edge_mrl.store.filters.compiling import compile_filter
+from edge_mrl.store.filters.values import field_rows
 from edge_mrl.store.records import encode_metadata
 from tests.support.stores import entry, open_store
 

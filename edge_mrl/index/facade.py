@@ -25,6 +25,7 @@ from edge_mrl.store import (
     find_bundle,
     list_documents,
     list_ids,
+    sources_below,
     stats,
 )
 
@@ -371,7 +372,7 @@ class Index:
 
     def ids_of_sources(self) -> Iterator[tuple[str, str]]:
         """The id and the source of each document that was read from a file."""
-        return self._store.ids_of_sources()
+        return sources_below(self._store, "")
 
     def stats(self) -> Stats:
         """What the store holds and the space it takes; sizes in bytes."""

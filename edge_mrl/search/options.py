@@ -35,9 +35,8 @@ class SearchOptions:
     Attributes:
         k: The number of documents to return at most.
         filter: Which documents are searched, by their metadata:
-            ``{"lang": "en", "year": {"$gte": 2020}}``; see ``edge_mrl.store.filters.compile_filter``.
-            The filter is applied before the search, so k documents are found if k match it. None
-            searches all documents.
+            ``{"lang": "en", "year": {"$gte": 2020}}``; the rules are those of ``compile_filter`` in
+            edge_mrl/store/filters. If k documents match it, k are found. None searches all documents.
         mode: "vector" ranks by meaning; "keyword" by words (BM25; no model is loaded); "hybrid" by both.
         exact: Score every code. By default, only the rows that the 1-bit stage passes on are scored.
         width: The number of rows that the 1-bit stage passes on. More rows take longer and never give a

@@ -94,23 +94,39 @@ def _by_keyword(view: View, query: str, k: int, options: SearchOptions) -> list[
 
 
 def _by_vector(view: View, vectors: QueryVectors, k: int, options: SearchOptions) -> list[Ranked]:
-    keys = view.select(options.filter) if options.filter else None
     wanted, k = k, candidates(k) if options.diversity else k
     funnel = _funnel(view, options)
     rescore = view.keeps_full and vectors.full is not None
-    matches = nearest(
-        vectors.coarse[None],
-        view.codes,
-        k=max(k, funnel.rescored or RESCORE_DEPTH) if rescore else k,
-        exact=options.exact,
-        keys=keys,
-        funnel=funnel,
-    )[0]
+    depth = max(k, funnel.rescored or RESCORE_DEPTH) if rescore else k
+    matches = _nearest(view, vectors, depth, options, funnel)
     if rescore:
         matches = _rescored(view, vectors, matches)
     if options.diversity:
         matches = diversify(matches[:k], view.codes, k=wanted, diversity=options.diversity)
     return [Ranked(match.key, match.row, match.score) for match in matches[:wanted]]
+
+
+def _nearest(
+    view: View, vectors: QueryVectors, k: int, options: SearchOptions, funnel: Funnel
+) -> list[Match]:
+    """The k nearest documents that the filter selects.
+
+    If enough of the nearest documents match it, they are the answer. Only where few do, all that match
+    are looked up first, and searched alone.
+    """
+
+    def search(k: int, keys: NDArray[np.int64] | None = None) -> list[Match]:
+        code = vectors.coarse[None]
+        return nearest(code, view.codes, k=k, exact=options.exact, keys=keys, funnel=funnel)[0]
+
+    if not options.filter:
+        return search(k)
+    depth = view.judged_depth(k)
+    near = {match.key: match for match in search(depth)}
+    found = view.first_matching(options.filter, list(near), k)
+    if found is not None and (len(found) == k or len(near) < depth):
+        return [near[key] for key in found]
+    return search(k, view.select(options.filter))
 
 
 def _funnel(view: View, options: SearchOptions) -> Funnel:

@@ -14,8 +14,8 @@ from edge_mrl.documents import clean
 from edge_mrl.errors import DamagedError
 from edge_mrl.store.binding import read_bound
 from edge_mrl.store.engine.explaining import reporting
-from edge_mrl.store.filters import compile_filter
-from edge_mrl.store.matching import matches
+from edge_mrl.store.filters.compiling import compile_filter
+from edge_mrl.store.filters.matching import matches
 from edge_mrl.store.records import (
     DOCUMENT_COLUMNS,
     Entry,
@@ -52,7 +52,7 @@ def list_documents(
 
     Args:
         store: The store.
-        where: Which documents (see ``filters.compile_filter``); None or ``{}`` for all.
+        where: Which documents (see ``filters.compiling.compile_filter``); None or ``{}`` for all.
 
     Raises:
         UsageError: The filter cannot be understood.

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from edge_mrl.store.codefile.file import GENERATION_BYTES
-from edge_mrl.store.filters import field_rows
+from edge_mrl.store.filters.values import field_rows
 from edge_mrl.store.records import encode_spans
 from edge_mrl.store.schema.former import checksum, matches, passage_check
 from edge_mrl.store.schema.ninth import fill_ninth

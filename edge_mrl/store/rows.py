@@ -12,7 +12,7 @@ from typing import Any, Literal
 from edge_mrl.documents import Document
 from edge_mrl.errors import StoreError, UsageError
 from edge_mrl.store.codefile.state import State, add_tombstones, rewrite_tombstones
-from edge_mrl.store.filters import field_rows
+from edge_mrl.store.filters.values import field_rows
 from edge_mrl.store.keywords.form import keyword_text
 from edge_mrl.store.records import (
     DOCUMENT_COLUMNS,

@@ -27,12 +27,13 @@ from edge_mrl.store.binding import (
 from edge_mrl.store.codefile.cache import CodeCache
 from edge_mrl.store.codefile.memory import MemoryCache
 from edge_mrl.store.codefile.state import State, read_dead, read_state, write_state
+from edge_mrl.store.counting import Counting
 from edge_mrl.store.engine.cipher import Key
 from edge_mrl.store.engine.explaining import named_damage, reporting
 from edge_mrl.store.engine.transactions import transaction
 from edge_mrl.store.file import Fill, Opened, connect, has_bytes
 from edge_mrl.store.records import Binding, Counts, Entry, encode_metadata
-from edge_mrl.store.replica.outbox import Change, note, note_put, room_in_queue
+from edge_mrl.store.replica.outbox import Change, most_queued, note, note_put
 from edge_mrl.store.rows import (
     EntryRows,
     Taking,
@@ -76,6 +77,7 @@ class Store:
         self._log = path.with_name(f"{path.name}-wal")
         self._had_log = has_bytes(self._log)
         self._lock = threading.RLock()
+        self._counting = Counting(self._connection)
         self._bundle_relative = ""
         self._read_binding(mend=self.writable)
         self._cache = self._new_cache()
@@ -208,15 +210,18 @@ class Store:
         kept = [(document, encode_metadata(document)) for document in unchanged]
         with self.writing() as state:
             self._require_unchanged()
-            if self.keep_full == "until-synced":
-                leave_out_vectors(rows, room_in_queue(self._connection))
-            after = put_rows(self._connection, self.path, rows, state)
-            done = [(one, put_metadata(self._connection, one, data)) for one, data in kept]
-            stale = [document for document, what in done if what == "stale"]
-            changed = [document.id for document, what in done if what == "changed"]
-            note_put(self._connection, {row.document.id: row.size_bytes for row in rows}, changed)
-            if rows:
-                write_state(self._connection, replace(after, changes=state.changes + 1))
+            with self._counting.queueing(
+                [*by_id, *(one.id for one in unchanged)], self._most()
+            ) as room:
+                leave_out_vectors(rows, room)
+                after = put_rows(self._connection, self.path, rows, state)
+                done = [(one, put_metadata(self._connection, one, data)) for one, data in kept]
+                stale = [document for document, what in done if what == "stale"]
+                changed = [document.id for document, what in done if what == "changed"]
+                sizes = {row.document.id: row.size_bytes for row in rows}
+                note_put(self._connection, sizes, changed)
+                if rows:
+                    write_state(self._connection, replace(after, changes=state.changes + 1))
         with self._lock, self._reporting():
             self._cache.keep_up(after)
         return stale
@@ -228,10 +233,11 @@ class Store:
             rows = select_rows(self._connection, "key, id", "id", names)
             keys = [key for key, _ in rows]
             gone = [Change(name, deleted=True) for _, name in rows]
-            remove_documents(self._connection, keys)
-            note(self._connection, gone)
-            if keys:
-                write_state(self._connection, replace(state, changes=state.changes + 1))
+            with self._counting.queueing(names, self._most()):
+                remove_documents(self._connection, keys)
+                note(self._connection, gone)
+                if keys:
+                    write_state(self._connection, replace(state, changes=state.changes + 1))
         return len(keys)
 
     @contextmanager
@@ -308,26 +314,10 @@ class Store:
         with self._lock, self._reporting():
             return dict(select_rows(self._connection, "key, id", "id", list(each_id(ids))))
 
-    def ids_of_sources(self) -> Iterator[tuple[str, str]]:
-        """Ids and sources of the documents that were read from files, ordered by source."""
-        query = (
-            "SELECT source, key, id FROM documents WHERE source IS NOT NULL AND (source, key) > "
-            "(?, ?) ORDER BY source, key LIMIT 1000"
-        )
-        at = ("", -1)
-        while True:
-            with self._lock, self._reporting():
-                rows = self._connection.execute(query, at).fetchall()
-            if not rows:
-                return
-            for source, key, name in rows:
-                yield name, source
-                at = (source, key)
-
     def count(self) -> Counts:
         """Count documents and passages."""
         with self._lock, self._reporting(), self._one_state():
-            (documents,) = self._connection.execute("SELECT count(*) FROM documents").fetchone()
+            documents = self._counting.documents()
             # Adding up the rows of all passages would read them all.
             passages = read_state(self._connection).next_row - len(read_dead(self._connection))
             return Counts(documents, passages)
@@ -359,7 +349,8 @@ class Store:
         if not self.writable:
             raise StoreError(f"{self.path} cannot be written: it, or its medium, is read-only")
         # IMMEDIATE takes the write lock first: a transaction that starts by reading could not wait.
-        with self._lock, self._reporting(), transaction(self._connection, "IMMEDIATE"):
+        begun = transaction(self._connection, "IMMEDIATE")
+        with self._lock, self._reporting(), self._counting.following(), begun:
             yield read_state(self._connection)
 
     @contextmanager
@@ -397,6 +388,10 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _most(self) -> int | None:
+        """How many bytes of vectors may wait to be sent; None for any number, or where none wait."""
+        return most_queued(self._connection) if self.keep_full == "until-synced" else None
+
     @contextmanager
     def _one_state(self) -> Iterator[None]:
         """Run a block in a transaction that reads, its own or the one that is open."""
@@ -416,7 +411,7 @@ class Store:
             raise named_damage(self.path, error) from error
 
     def _view(self) -> View:
-        return View(self._connection, self._cache, self.binding, self.keep_full)
+        return View(self._connection, self._cache, self.binding, self.keep_full, self._counting)
 
     def _new_cache(self) -> CodeCache:
         cache = MemoryCache if self.encrypted else CodeCache

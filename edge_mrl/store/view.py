@@ -15,9 +15,10 @@ from edge_mrl.errors import DamagedError, EdgeMrlError
 from edge_mrl.store.binding import read_setting
 from edge_mrl.store.codefile.cache import CodeCache
 from edge_mrl.store.codefile.state import read_state
-from edge_mrl.store.filters import compile_filter
-from edge_mrl.store.keywords.expression import match_expression
-from edge_mrl.store.matching import matches
+from edge_mrl.store.filters.compiling import asks_for_words, compile_condition, compile_filter
+from edge_mrl.store.filters.matching import matches
+from edge_mrl.store.keywords.common import without_common
+from edge_mrl.store.keywords.expression import match_terms
 from edge_mrl.store.records import (
     DOCUMENT_COLUMNS,
     Binding,
@@ -35,8 +36,12 @@ if TYPE_CHECKING:
 
     from edge_mrl.store.codefile.file import Layout
     from edge_mrl.store.codefile.table import CodeTable
+    from edge_mrl.store.counting import Counting
 
 __all__ = ["Place", "View", "read_document", "read_documents"]
+
+#: Documents whose metadata are read and compared with a filter at a time, and in all for a few hits.
+JUDGED, MOST_JUDGED = 64, 512
 
 #: First row and spans of a document's passages.
 Place = tuple[int, list[tuple[int, int]]]
@@ -51,8 +56,10 @@ class View:
         cache: CodeCache,
         binding: Binding,
         keep_full: str | None,
+        counting: Counting,
     ) -> None:
         self._connection = connection
+        self._counting = counting
         self._cache = cache
         self._binding = binding
         self._keep_full = keep_full
@@ -204,28 +211,92 @@ class View:
         if not matches(where, metadata):
             raise DamagedError("its index of metadata cannot be trusted")
 
+    @staticmethod
+    def judged_depth(wanted: int) -> int:
+        """How many of the best documents to compare with a filter, to find ``wanted`` that match it.
+
+        The more there are, the rarer a match may be that is found without a look at all documents that
+        match. One costs some 10 us.
+        """
+        return max(MOST_JUDGED, 4 * wanted)
+
+    def first_matching(
+        self, where: Mapping[str, Any], keys: Sequence[int], wanted: int
+    ) -> list[int] | None:
+        """The first of some documents, in their order, that a filter selects by their metadata.
+
+        So a filter that most documents match costs what is read of a few, however many match it.
+
+        Args:
+            where: A filter.
+            keys: Documents.
+            wanted: How many are enough.
+
+        Returns:
+            Keys of ``wanted`` documents, or of all that match. None if the documents cannot or should not
+            be judged one by one: the filter asks for words, so few match that a look into the index of
+            metadata costs less, or a document is damaged, of which the index may know better.
+
+        Raises:
+            UsageError: The filter cannot be understood.
+        """
+        compile_filter(where)
+        if asks_for_words(where):
+            return None
+        found: list[int] = []
+        columns = "key, id, metadata, source, hash, crc"
+        for first in range(0, len(keys), JUDGED):
+            some = keys[first : first + JUDGED]
+            rows = {row[0]: row for row in select_rows(self._connection, columns, "key", some)}
+            if any(
+                key not in rows or document_check(*rows[key][:-1]) != rows[key][-1] for key in some
+            ):
+                return None
+            found += [key for key in some if matches(where, decode_metadata(rows[key][2]))]
+            if len(found) >= wanted:
+                return found[:wanted]
+            seen = first + len(some)
+            if seen < len(keys) and 2 * len(found) * len(keys) < wanted * seen:
+                return None
+        return found
+
     def keyword_matches(
         self, query: str, *, k: int, where: Mapping[str, Any] | None = None
     ) -> list[tuple[int, float]]:
         """Documents that have at least one of the query's words: keys and scores, the best first.
 
         The score is SQLite's BM25 (k1 = 1.2, b = 0.75), made positive. See ``keywords.match_expression``.
+        Common words are left out where there are rarer ones (``keywords.common``).
         """
-        expression = match_expression(query)
+        expression = " OR ".join(without_common(match_terms(query), self._counting))
         if not expression:
             return []
-        sql, values = "", [expression]
-        if where is not None:
-            select, parameters = compile_filter(where)
-            sql, values = f" AND rowid IN ({select})", [expression, *parameters]
-        rows = self._connection.execute(
-            f"SELECT rowid, -rank FROM keywords WHERE keywords MATCH ?{sql} "  # noqa: S608 - own text
-            # Words of a damaged document stay until the index is made again (``rows``).
-            "AND EXISTS (SELECT 1 FROM documents WHERE key = keywords.rowid) "
-            "ORDER BY rank, rowid LIMIT ?",
-            (*values, k),
-        )
-        return [(key, score) for key, score in rows]
+        if where is None:
+            return self._ranked(expression, k)
+        depth = self.judged_depth(k)
+        ranked = self._ranked(expression, depth)
+        found = self.first_matching(where, [key for key, _ in ranked], k)
+        if found is not None and (len(found) == k or len(ranked) < depth):
+            scores = dict(ranked)
+            return [(key, scores[key]) for key in found]
+        return self._ranked(expression, k, compile_condition(where, "keywords.rowid"))
+
+    def _ranked(
+        self, expression: str, k: int, condition: tuple[str, list[Any]] = ("1", [])
+    ) -> list[tuple[int, float]]:
+        sql, values = condition
+        there = ""
+        while True:
+            query = (
+                f"SELECT rowid, -rank FROM keywords WHERE keywords MATCH ? AND ({sql}){there} "  # noqa: S608 - own text
+                "ORDER BY rank, rowid LIMIT ?"
+            )
+            rows = self._connection.execute(query, (expression, *values, k)).fetchall()
+            # Words of a damaged document stay until the index is made again (``rows``). To ask for each
+            # match if its document is there would take a third of the time.
+            if there or len(self.existing([key for key, _ in rows])) == len(rows):
+                return [(key, score) for key, score in rows]
+            there = " AND EXISTS (SELECT 1 FROM documents WHERE key = keywords.rowid)"
 
 
 def read_documents(connection: sqlite3.Connection, ids: Sequence[str]) -> list[Document]:

@@ -14,7 +14,7 @@ from edge_mrl.codes import Packing
 from edge_mrl.documents import Document, metadata_problem
 from edge_mrl.errors import UsageError
 from edge_mrl.store import Entry, Store, check, compact
-from edge_mrl.store.filters import compile_filter
+from edge_mrl.store.filters.compiling import compile_filter
 from edge_mrl.store.records import checksum, encode_metadata
 from tests.android.probe import KotlinError, Probe
 from tests.android.stores import KotlinStore, binding_of, entries, python_store

@@ -17,6 +17,7 @@ from edge_mrl.cli import main
 from edge_mrl.errors import StoreError, UsageError
 from edge_mrl.index import Index
 from edge_mrl.sources.formats import registry
+from edge_mrl.store import sources_below
 from tests.ingest.test_refused import BEYOND, with_token_beyond
 from tests.support.bundles import TINY, copy_bundle
 from tests.support.files import make_docx, make_pdf
@@ -172,7 +173,7 @@ def test_other_encodings(index: Run) -> None:
     _, facts, _ = index("n", "--encoding", "latin-1")
     assert (facts["added"], facts["unchanged"]) == (1, 2)
     with Index.open("s.db") as store:
-        texts = {d.text for d in store.get([n for n, _ in store.ids_of_sources()]).values()}
+        texts = {d.text for d in store.get([n for n, _ in sources_below(store, "")]).values()}
     assert texts == {"caf\u00e9", "na\u00efve", "\u00fcber"}
     code, facts, _ = index("n", "--encoding", "base64")
     assert (code, facts["error"]["kind"]) == (2, "UsageError")

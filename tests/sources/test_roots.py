@@ -25,7 +25,7 @@ from edge_mrl.sources import (
     read_documents,
 )
 from edge_mrl.sources.lines import content_id
-from edge_mrl.store import Binding, Entry, Store, check, read_roots
+from edge_mrl.store import Binding, Entry, Store, check, read_roots, sources_below
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +72,7 @@ def as_before(store: Store, *names: str, text: str = "text") -> None:
 
 
 def ids(store: Store) -> list[str]:
-    return sorted(name for name, _ in store.ids_of_sources())
+    return sorted(name for name, _ in sources_below(store, ""))
 
 
 NAMES = st.text("ab", min_size=1, max_size=2)

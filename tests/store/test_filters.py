@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from edge_mrl.errors import DamagedError, UsageError
 from edge_mrl.search import QueryVectors, SearchOptions, answer
-from edge_mrl.store import check, matching
-from edge_mrl.store.filters import MAX_CONDITIONS, MAX_DEPTH, compile_filter, field_rows
+from edge_mrl.store import check
+from edge_mrl.store.filters import matching
+from edge_mrl.store.filters.compiling import MAX_CONDITIONS, MAX_DEPTH, compile_filter
+from edge_mrl.store.filters.values import field_rows
 from tests.support.stores import DIM, entry, open_store
 
 if TYPE_CHECKING:
@@ -234,7 +236,13 @@ def test_value_that_is_damaged_in_the_index_never_selects_a_wrong_document(tmp_p
             connection.execute("UPDATE fields SET value = 2 WHERE value = 5")
         query = QueryVectors(np.ones(DIM, np.int8), None)
         for mode in ("vector", "keyword", "hybrid"):
+            # Those of few documents are compared with the filter one by one: the index is not asked.
             options = SearchOptions(filter={"n": 2}, mode=mode)  # type: ignore[arg-type]
+            with store.reading() as view:
+                assert [hit.id for hit in answer(view, ["text"], [query], options)[0]] == ["d2"]
+            # With words it is asked.
+            where = {"n": 2, "$match": "text"}
+            options = SearchOptions(filter=where, mode=mode)  # type: ignore[arg-type]
             with (
                 pytest.raises(DamagedError, match=r"index of metadata .*check --repair"),
                 store.reading() as view,

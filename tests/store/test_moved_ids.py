@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edge_mrl.documents import Document
-from edge_mrl.store import Moved, Root, Store, check, move_some, read_roots, replica
+from edge_mrl.store import Moved, Root, Store, check, move_some, read_roots, replica, sources_below
 from edge_mrl.store.replica.queue import Verdict
 from tests.store.test_arrivals import LATER, apply, deleted, pulled
 from tests.support.stores import full_entry, open_enrolled
@@ -63,7 +63,7 @@ def test_what_a_server_has_moves_by_a_put_and_a_deletion(store: Store) -> None:
     store.put([file_entry("notes/new")])
     assert (move(store).moved, read_roots(store)) == (2, [NEW])
     assert waiting(store) == [("n@abc/new", False), ("n@abc/sent", False), ("notes/sent", True)]
-    assert sorted(name for name, _ in store.ids_of_sources()) == ["n@abc/new", "n@abc/sent"]
+    assert sorted(name for name, _ in sources_below(store, "")) == ["n@abc/new", "n@abc/sent"]
     send(store)
     # The former id, come back from a device that was away, loses against the deletion.
     apply(store, pulled("notes/sent", 5))
@@ -87,7 +87,7 @@ def test_text_of_a_file_that_another_text_replaces_is_kept(store: Store, text: s
     (letter,) = replica.list_dead_letters(store)
     assert (letter.reason, letter.document) == ("replaced_elsewhere", Document("a", "mine"))
     # The document is the other device's now, and no file's: --prune leaves it.
-    assert [*store.ids_of_sources()] == []
+    assert [*sources_below(store, "")] == []
     assert replica.replaced_texts(store, ["a", "b"]).keys() == {"a"}
     # Only once: the next version replaces the other device's own.
     assert apply(store, pulled("a", LATER + 1, "again")).conflicts == 0
@@ -109,7 +109,7 @@ def test_the_same_text_and_a_deletion_are_no_conflict(store: Store) -> None:
     send(store)
     assert apply(store, pulled("a", LATER, "mine"), deleted("b", LATER)).conflicts == 0
     assert replica.count_dead_letters(store) == 0
-    assert [*store.ids_of_sources()] == [("a", "a")]
+    assert [*sources_below(store, "")] == [("a", "a")]
 
 
 def test_a_new_text_of_the_file_ends_the_conflict(store: Store) -> None:

@@ -16,7 +16,7 @@ from edge_mrl.errors import DamagedError
 from edge_mrl.store.codefile.file import SEGMENT_ROWS
 from edge_mrl.store.codefile.state import damaged_tombstones, read_state
 from edge_mrl.store.engine.cipher import database_errors
-from edge_mrl.store.filters import field_rows
+from edge_mrl.store.filters.values import field_rows
 from edge_mrl.store.health.repair import repair as mend
 from edge_mrl.store.health.rewriting import discard_unfinished
 from edge_mrl.store.health.salvage import is_damage

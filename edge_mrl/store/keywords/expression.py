@@ -7,7 +7,7 @@ import re
 from edge_mrl.documents import clean
 from edge_mrl.store.keywords.form import keyword_text
 
-__all__ = ["full_text_problem", "match_expression"]
+__all__ = ["full_text_problem", "match_expression", "match_terms"]
 
 _TERM = re.compile(r'"([^"]*)"|([^\s"]+)')
 #: What is no word anywhere. Of other characters FTS5 decides, which is the same in every Python.
@@ -37,11 +37,16 @@ def match_expression(query: str, *, every: bool = False) -> str:
     Returns:
         The expression, or "" if the query has no words.
     """
+    # Of terms side by side all must be found, but for those in which FTS5 sees no word.
+    return (" " if every else " OR ").join(match_terms(query))
+
+
+def match_terms(query: str) -> list[str]:
+    """The terms of ``match_expression``, each once, in the order of the query."""
     terms = []
     for phrase, word in _TERM.findall(clean(query).replace("\x00", " ")):
         text = keyword_text(phrase or word).replace('"', " ")
         if not _NO_WORD.fullmatch(text):
             star = "*" if word.endswith("*") else ""
             terms.append(f'"{text.rstrip("*")}"{star}')
-    # Of terms side by side all must be found, but for those in which FTS5 sees no word.
-    return (" " if every else " OR ").join(dict.fromkeys(terms))
+    return list(dict.fromkeys(terms))

@@ -28,13 +28,13 @@ __all__ = [
     "Stamps",
     "drop_versions",
     "known_versions",
+    "most_queued",
     "note",
     "note_put",
     "queue_crc",
     "read_enrollment",
     "restamp",
     "rewind",
-    "room_in_queue",
     "seen",
     "write_enrollment",
     "write_queue",
@@ -383,13 +383,10 @@ def _queue_row(row: Queued) -> tuple[object, ...]:
     return (row.id, row.stamp, deleted, row.queued_ms, row.size_bytes, crc)
 
 
-def room_in_queue(connection: sqlite3.Connection) -> int | None:
-    """Bytes of vectors that may still be queued, or None if the store is not enrolled."""
+def most_queued(connection: sqlite3.Connection) -> int | None:
+    """How many bytes of vectors may be queued, or None if the store is not enrolled."""
     enrollment = read_enrollment(connection)
-    if enrollment is None:
-        return None
-    (waiting,) = connection.execute("SELECT ifnull(sum(bytes), 0) FROM outbox").fetchone()
-    return enrollment.max_queue - int(waiting)
+    return None if enrollment is None else enrollment.max_queue
 
 
 def restamp(

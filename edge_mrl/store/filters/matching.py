@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from edge_mrl.store.filters import TEXT, Field, field_rows, kind_of
+from edge_mrl.store.filters.values import TEXT, Field, field_rows, kind_of
 
 __all__ = ["matches"]
 
@@ -19,36 +19,36 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def matches(where: Mapping[str, Any], metadata: Mapping[str, Any]) -> bool:
-    """Whether a document's metadata match a filter, by the rules of ``filters.compile_filter``.
+    """Whether a document's metadata match a filter, by the rules of ``compiling.compile_filter``.
 
     Args:
-        where: A filter that ``compile_filter`` takes. One with ``$match`` asks for words of the text, of
-            which metadata say nothing: all metadata match it.
+        where: A filter that ``compile_filter`` takes. Of ``$match``, which asks for words of the text,
+            metadata say nothing: what depends on it counts as a match.
         metadata: The document's.
     """
-    return _asks_for_words(where) or _all(where, field_rows(metadata))
+    return _all(where, field_rows(metadata)) is not False
 
 
-def _asks_for_words(where: Mapping[str, Any]) -> bool:
-    if "$match" in where:
-        return True
-    parts = [*where.get("$and", ()), *where.get("$or", ())]
-    if "$not" in where:
-        parts.append(where["$not"])
-    return any(map(_asks_for_words, parts))
+def _all(where: Mapping[str, Any], rows: Sequence[Field]) -> bool | None:
+    """Whether all conditions hold; None if the words of the text decide."""
+    return _joined([_condition(name, value, rows) for name, value in where.items()], every=True)
 
 
-def _all(where: Mapping[str, Any], rows: Sequence[Field]) -> bool:
-    return all(_condition(name, value, rows) for name, value in where.items())
+def _joined(parts: Sequence[bool | None], *, every: bool) -> bool | None:
+    """Whether every part holds, or any; None if that depends on parts that are not known."""
+    if (not every) in parts:
+        return not every
+    return None if None in parts else every
 
 
-def _condition(name: str, value: Any, rows: Sequence[Field]) -> bool:
-    if name == "$and":
-        return all(_all(part, rows) for part in value)
-    if name == "$or":
-        return any(_all(part, rows) for part in value)
+def _condition(name: str, value: Any, rows: Sequence[Field]) -> bool | None:
+    if name == "$match":
+        return None
+    if name in ("$and", "$or"):
+        return _joined([_all(part, rows) for part in value], every=name == "$and")
     if name == "$not":
-        return not _all(value, rows)
+        inner = _all(value, rows)
+        return None if inner is None else not inner
     there = [(kind, inner) for known, kind, inner in rows if known == name]
     return _holds(value if isinstance(value, Mapping) else {"$eq": value}, there)
 

@@ -1,49 +1,73 @@
 """Filters on metadata: the query documents that MongoDB, Chroma and Pinecone have, as SQL.
 
-A filter becomes one SELECT over the ``fields`` table, with every name and value as a parameter.
+A filter becomes a tree of conditions, and the tree SQL with every name and value as a parameter: either
+one SELECT of all documents that match (``compile_filter``), or a condition on a document that is at hand
+(``compile_condition``).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from edge_mrl.documents import metadata_problem, shorten, text_problem, value_problem
+from edge_mrl.documents import shorten, text_problem, value_problem
 from edge_mrl.errors import UsageError
+from edge_mrl.store.filters.values import NUMBER, TEXT, kind_of
 from edge_mrl.store.keywords.expression import match_expression
 
-__all__ = ["TEXT", "Field", "compile_filter", "field_rows", "kind_of"]
+__all__ = ["asks_for_words", "compile_condition", "compile_filter"]
 
-#: How a value is compared: only with values of its own kind, so that "2" never equals 2.
-NULL, BOOL, NUMBER, TEXT = range(4)
 #: SQLite allows 500 parts in a compound SELECT, and its parser has a stack of 100, which 12 levels
 #: of negation fill; people write far fewer.
 MAX_CONDITIONS = 200
 MAX_DEPTH = 8
 
+#: A longer list of values is looked up as a set of documents, not value by value.
+MOST_SOUGHT = 8
+
 #: SQL and its parameters.
 Query = tuple[str, list[Any]]
-Field = tuple[str, int, Any]
 
 _COMPARE = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _LEAF = "SELECT document FROM fields WHERE name = ?"
 _EVERYTHING: Query = ("SELECT key AS document FROM documents", [])
+_COMPOUND = {"all": "INTERSECT", "any": "UNION", "none": "EXCEPT"}
 _HELP = (
     'expected {"name": value}, with $eq $ne $in $nin $gt $gte $lt $lte $contains $exists $not for a '
     'name, $and $or $not around whole filters, and {"$match": words} for the text'
 )
 
 
-def field_rows(metadata: Mapping[str, Any]) -> list[Field]:
-    """The comparable values in metadata, as rows (name, kind, value) without repetition.
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One condition.
 
-    Objects within are reached by dotted names; a list counts as each of its values. Metadata beyond the
-    limits of ``edge_mrl.documents``, as older versions stored it, has no rows.
+    Attributes:
+        query: Selects the documents for which it holds.
+        sought: Whether the index of ``fields`` tells at once if it holds for one document: it is a
+            condition on rows of ``fields``, with a name and with values that are equal to given ones.
     """
-    if not metadata or metadata_problem(metadata) is not None:
-        return []
-    return sorted(set(_walk("", metadata)), key=repr)
+
+    query: Query
+    sought: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Conditions that hold together.
+
+    Attributes:
+        how: "all" of the parts hold, "any" of them, or "none".
+        parts: At least one.
+    """
+
+    how: Literal["all", "any", "none"]
+    parts: Sequence[Leaf | Group]
+
+
+Condition = Leaf | Group
 
 
 def compile_filter(where: Mapping[str, Any]) -> Query:
@@ -62,35 +86,43 @@ def compile_filter(where: Mapping[str, Any]) -> Query:
     """
     if isinstance(where, Mapping) and not where:
         return _EVERYTHING
-    conditions = [0]
-    return _all_of(_filter(where, 1, conditions))
+    return _select(_parse(where))
 
 
-def _walk(name: str, value: Any) -> Iterator[Field]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _walk(f"{name}.{key}" if name else str(key), inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _walk(name, inner)
-    else:
-        yield (name, *kind_of(value))
+def compile_condition(where: Mapping[str, Any], key: str) -> Query:
+    """Turn a filter into a condition on one document, for statements that have found it otherwise.
+
+    What it costs grows with the documents that it is asked about, not with those that match: a name that
+    equals a value is sought for each of them. Other conditions (ranges, ``$contains``, ``$exists``,
+    ``$match``) are looked up once as a set, if they are reached.
+
+    Args:
+        where: See ``compile_filter``.
+        key: SQL for the document's key.
+
+    Raises:
+        UsageError: ``where`` is not such a filter.
+    """
+    if isinstance(where, Mapping) and not where:
+        return "1", []
+    return _holds(_parse(where), key)
 
 
-def kind_of(value: Any) -> tuple[int, Any]:
-    """A value's kind, and the value as it is compared within its kind."""
-    if value is None:
-        return NULL, 0
-    if isinstance(value, bool):
-        return BOOL, int(value)
-    if isinstance(value, int):
-        return NUMBER, int(value)
-    if isinstance(value, float):
-        return NUMBER, float(value)
-    return TEXT, str(value)
+def asks_for_words(where: Mapping[str, Any]) -> bool:
+    """Whether a filter that ``compile_filter`` takes has ``$match``, of which metadata say nothing."""
+    if "$match" in where:
+        return True
+    parts = [*where.get("$and", ()), *where.get("$or", ())]
+    if "$not" in where:
+        parts.append(where["$not"])
+    return any(map(asks_for_words, parts))
 
 
-def _filter(where: Any, depth: int, conditions: list[int]) -> Iterator[Query]:
+def _parse(where: Any) -> Condition:
+    return _all_of(_filter(where, 1, [0]))
+
+
+def _filter(where: Any, depth: int, conditions: list[int]) -> Iterator[Condition]:
     if not isinstance(where, Mapping) or not where:
         raise UsageError(f"filter {shorten(where)}: {_HELP}")
     if depth > MAX_DEPTH:
@@ -104,12 +136,12 @@ def _filter(where: Any, depth: int, conditions: list[int]) -> Iterator[Query]:
         yield _condition(name, value, depth, conditions)
 
 
-def _condition(name: str, value: Any, depth: int, conditions: list[int]) -> Query:
+def _condition(name: str, value: Any, depth: int, conditions: list[int]) -> Condition:
     if name in ("$and", "$or"):
         if not _is_list(value) or not value:
             raise UsageError(f"filter {name}: expected a list of filters, got {shorten(value)}")
         parts = [_all_of(_filter(part, depth + 1, conditions)) for part in value]
-        return _all_of(parts) if name == "$and" else _compound(parts, "UNION")
+        return _all_of(parts) if name == "$and" else _any_of(parts)
     if name == "$not":
         return _none_of(_all_of(_filter(value, depth + 1, conditions)))
     if name == "$match":
@@ -135,7 +167,7 @@ def _is_list(value: object) -> bool:
 
 def _operators(
     name: str, operators: Mapping[str, Any], depth: int, conditions: list[int]
-) -> Iterator[Query]:
+) -> Iterator[Condition]:
     if not operators:
         raise UsageError(f"filter {name!r} has an empty condition: {_HELP}")
     if depth > MAX_DEPTH:
@@ -145,12 +177,12 @@ def _operators(
         yield _operator(name, (operator, value), depth, conditions)
 
 
-def _operator(name: str, pair: tuple[str, Any], depth: int, conditions: list[int]) -> Query:
+def _operator(name: str, pair: tuple[str, Any], depth: int, conditions: list[int]) -> Condition:
     operator, value = pair
-    simple: dict[str, Callable[[str, Any], Query]] = {
+    simple: dict[str, Callable[[str, Any], Condition]] = {
         "$eq": _equal,
         "$contains": _contains,
-        "$in": _any_of,
+        "$in": _one_of,
         "$exists": _exists,
     }
     if operator in simple:
@@ -159,35 +191,35 @@ def _operator(name: str, pair: tuple[str, Any], depth: int, conditions: list[int
         kind, bound = kind_of(_scalar(name, value))
         if kind not in (NUMBER, TEXT):
             raise UsageError(f"filter {name!r} {operator}: expected a number or a string")
-        return f"{_LEAF} AND kind = ? AND value {_COMPARE[operator]} ?", [name, kind, bound]
+        return _leaf(f"kind = ? AND value {_COMPARE[operator]} ?", name, kind, bound)
     if operator == "$ne":
         return _none_of(_equal(name, value))
     if operator == "$nin":
-        return _none_of(_any_of(name, value))
+        return _none_of(_one_of(name, value))
     if operator == "$not" and isinstance(value, Mapping):
         return _none_of(_all_of(_operators(name, value, depth + 1, conditions)))
     raise UsageError(f"filter {name!r}: {shorten(operator)} is not an operator: {_HELP}")
 
 
-def _equal(name: str, value: Any) -> Query:
+def _equal(name: str, value: Any) -> Condition:
     kind, bound = kind_of(_scalar(name, value))
-    return f"{_LEAF} AND kind = ? AND value = ?", [name, kind, bound]
+    return _leaf("kind = ? AND value = ?", name, kind, bound, sought=True)
 
 
-def _contains(name: str, value: Any) -> Query:
+def _contains(name: str, value: Any) -> Condition:
     if not isinstance(value, str) or not value or text_problem(value) is not None:
         raise UsageError(f"filter {name!r} $contains: expected a text, got {shorten(value)}")
-    return f"{_LEAF} AND kind = ? AND instr(value, ?) > 0", [name, TEXT, value]
+    return _leaf("kind = ? AND instr(value, ?) > 0", name, TEXT, value)
 
 
-def _has_words(value: Any) -> Query:
+def _has_words(value: Any) -> Condition:
     expression = match_expression(value, every=True) if isinstance(value, str) else ""
     if not expression:
         raise UsageError(f"filter $match: expected words, got {shorten(value)}")
-    return "SELECT rowid AS document FROM keywords WHERE keywords MATCH ?", [expression]
+    return Leaf(("SELECT rowid AS document FROM keywords WHERE keywords MATCH ?", [expression]))
 
 
-def _any_of(name: str, values: Any) -> Query:
+def _one_of(name: str, values: Any) -> Condition:
     if not _is_list(values):
         raise UsageError(f"filter {name!r}: expected a list of values, got {shorten(values)}")
     kinds: dict[int, list[Any]] = {}
@@ -195,34 +227,78 @@ def _any_of(name: str, values: Any) -> Query:
         kind, bound = kind_of(_scalar(name, value))
         kinds.setdefault(kind, []).append(bound)
     if not kinds:
-        return f"{_LEAF} AND 0", [name]
+        return _leaf("0", name)
     # One parameter however long the list: builds of SQLite may allow no more than 999.
-    member = _LEAF + " AND kind = ? AND value IN (SELECT value FROM json_each(?))"  # noqa: S608 - own text
-    return _compound(
-        [(member, [name, kind, json.dumps(bounds)]) for kind, bounds in kinds.items()], "UNION"
+    member = "kind = ? AND value IN (SELECT value FROM json_each(?))"
+    return _any_of(
+        [
+            _leaf(member, name, kind, json.dumps(bounds), sought=len(bounds) <= MOST_SOUGHT)
+            for kind, bounds in kinds.items()
+        ]
     )
 
 
-def _exists(name: str, value: Any) -> Query:
+def _exists(name: str, value: Any) -> Condition:
     if not isinstance(value, bool):
         raise UsageError(f"filter {name!r} $exists: expected true or false, got {shorten(value)}")
-    there = (_LEAF, [name])
+    there = Leaf((_LEAF, [name]))
     return there if value else _none_of(there)
 
 
-def _all_of(parts: Iterator[Query] | list[Query]) -> Query:
-    return _compound(list(parts), "INTERSECT")
+def _leaf(condition: str, name: str, *values: Any, sought: bool = False) -> Leaf:
+    return Leaf((f"{_LEAF} AND {condition}", [name, *values]), sought)
 
 
-def _none_of(query: Query) -> Query:
-    return _compound([_EVERYTHING, query], "EXCEPT")
+def _all_of(parts: Iterable[Condition]) -> Condition:
+    return _group("all", list(parts))
 
 
-def _compound(parts: list[Query], operator: str) -> Query:
-    if len(parts) == 1:
-        return parts[0]
+def _any_of(parts: Sequence[Condition]) -> Condition:
+    return _group("any", parts)
+
+
+def _none_of(part: Condition) -> Condition:
+    return Group("none", [part])
+
+
+def _group(how: Literal["all", "any"], parts: Sequence[Condition]) -> Condition:
+    return parts[0] if len(parts) == 1 else Group(how, parts)
+
+
+def _select(condition: Condition) -> Query:
+    """All documents for which a condition holds."""
+    if isinstance(condition, Leaf):
+        return condition.query
+    parts = [_select(part) for part in condition.parts]
+    if condition.how == "none":
+        parts.insert(0, _EVERYTHING)
     selects = [f"SELECT document FROM ({sql})" for sql, _ in parts]  # noqa: S608 - own text
-    return f" {operator} ".join(selects), [value for _, values in parts for value in values]
+    return f" {_COMPOUND[condition.how]} ".join(selects), _values(parts)
+
+
+def _holds(condition: Condition, key: str) -> Query:
+    """Whether a condition holds for one document."""
+    if isinstance(condition, Leaf):
+        sql, values = condition.query
+        if condition.sought:
+            return f"EXISTS ({sql} AND document = {key})", values
+        # The sign keeps a table that is searched by ``key`` from being searched for each document.
+        return f"+{key} IN ({sql})", values
+    # What is sought decides first, so that a set is looked up only where it has to be.
+    ordered = sorted(condition.parts, key=_has_sets)
+    parts = [_holds(part, key) for part in ordered]
+    joined = (" OR " if condition.how == "any" else " AND ").join(f"({sql})" for sql, _ in parts)
+    return f"NOT ({joined})" if condition.how == "none" else joined, _values(parts)
+
+
+def _has_sets(condition: Condition) -> bool:
+    if isinstance(condition, Leaf):
+        return not condition.sought
+    return any(map(_has_sets, condition.parts))
+
+
+def _values(parts: Sequence[Query]) -> list[Any]:
+    return [value for _, values in parts for value in values]
 
 
 def _scalar(name: str, value: Any) -> Any:
