@@ -18,6 +18,11 @@ if TYPE_CHECKING:
         is_head,
         read_head,
     )
+    from edge_mrl.bundle.hub.cache import name_of_snapshot
+    from edge_mrl.bundle.hub.copying import copy_bundle, require_new_folder
+    from edge_mrl.bundle.hub.names import hub_name, is_hub_name
+    from edge_mrl.bundle.hub.pull import Pulled, local_bundle, pull_bundle
+    from edge_mrl.bundle.hub.push import Publication, Pushed, push_bundle
     from edge_mrl.bundle.installed import (
         bundle_folder,
         installed_bundle,
@@ -82,6 +87,9 @@ __all__ = [
     "Manifest",
     "Padding",
     "Precision",
+    "Publication",
+    "Pulled",
+    "Pushed",
     "Signed",
     "SourceModel",
     "TrustedKeys",
@@ -90,23 +98,30 @@ __all__ = [
     "bundle_folder",
     "check_files",
     "check_tokenizer",
+    "copy_bundle",
     "derive_codes",
     "dump_manifest",
     "expected_outputs",
     "has_own_place",
     "head_id",
     "head_inputs",
+    "hub_name",
     "installed_bundle",
     "installed_names",
     "is_head",
+    "is_hub_name",
+    "local_bundle",
     "locate_bundle",
     "lowest_version",
     "make_code",
     "make_key",
     "map_file",
+    "name_of_snapshot",
     "pack_bundle",
     "parse_json",
     "parse_manifest",
+    "pull_bundle",
+    "push_bundle",
     "read_bounded",
     "read_file",
     "read_graph",
@@ -117,6 +132,7 @@ __all__ = [
     "remember",
     "remember_made",
     "require_key",
+    "require_new_folder",
     "sign_bundle",
     "signers",
 ]
@@ -142,6 +158,11 @@ __getattr__ = lazily(
             "is_head",
             "read_head",
         ),
+        "hub.cache": ("name_of_snapshot",),
+        "hub.copying": ("copy_bundle", "require_new_folder"),
+        "hub.names": ("hub_name", "is_hub_name"),
+        "hub.pull": ("Pulled", "local_bundle", "pull_bundle"),
+        "hub.push": ("Publication", "Pushed", "push_bundle"),
         "installed": ("bundle_folder", "installed_bundle", "installed_names", "locate_bundle"),
         "jsontext": ("parse_json",),
         "known": (

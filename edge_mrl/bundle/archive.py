@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from edge_mrl.bundle.files import MOST_BYTES, MOST_FILES, check_files
+from edge_mrl.bundle.hub.cache import name_of_snapshot
 from edge_mrl.bundle.installed import installed_bundle, installed_names
 from edge_mrl.bundle.manifest import MANIFEST, SIGNATURE, read_manifest
 from edge_mrl.errors import BundleError, FormatError, UsageError, reason
@@ -44,7 +45,9 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def has_own_place(folder: Path) -> bool:
-    """Whether a bundle lies where its user put it: neither in a package nor in the cache."""
+    """Whether a bundle lies where its user put it: neither in a package nor in a cache."""
+    if name_of_snapshot(folder) is not None:
+        return False
     shared = [] if (cache := _cache_folder()) is None else [cache.resolve()]
     for name in installed_names():
         with suppress(BundleError):

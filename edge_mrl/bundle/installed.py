@@ -1,4 +1,4 @@
-"""Where a bundle is: in a folder, in a .zip, or in a package such as edge-mrl-minilm.
+"""Where a bundle is: in a folder, in a .zip, on a hub, or in a package such as edge-mrl-minilm.
 
 Packages are found by their entry points. Each entry point of the group names a bundle, and gives the path
 of its folder, as in ``minilm = "edge_mrl_minilm:BUNDLE"``. They are read only where no path leads to a
@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_mrl.bundle.hub.names import hub_name_of_path, is_hub_name
 from edge_mrl.errors import BundleError, UsageError, reason
 
 if TYPE_CHECKING:
@@ -62,14 +63,23 @@ def installed_bundle(name: str | None = None) -> Path:
 
 
 def locate_bundle(given: Path) -> Path:
-    """Where the bundle is that a path, or the name of an installed bundle, stands for.
+    """Where the bundle is that a path, or a name of an installed bundle or of one on a hub, stands for.
+
+    Args:
+        given: A folder, a .zip, a name, or ``hf://OWNER/NAME`` with or without ``@REVISION``, which is
+            fetched if it is not in the hub's cache.
 
     Returns:
         The absolute path. If nothing is there, so is what was given, and reading it says so.
 
     Raises:
         BundleError: It is the name of an installed bundle whose package gives none.
+        UsageError, EdgeMrlError: As ``pull_bundle``.
     """
+    if is_hub_name(given):
+        from edge_mrl.bundle.hub.pull import local_bundle
+
+        return local_bundle(hub_name_of_path(given))
     named = str(given)
     if given.name == named and not _exists(given):
         entries = _entries()
@@ -79,10 +89,10 @@ def locate_bundle(given: Path) -> Path:
 
 
 def bundle_folder(given: Path) -> Path:
-    """The folder of the bundle that a path, or the name of an installed bundle, stands for.
+    """The folder of the bundle that a path or a name stands for.
 
     Args:
-        given: A folder, a .zip, or a name. A .zip is unpacked into the user's cache, once.
+        given: As for ``locate_bundle``. A .zip is unpacked into the user's cache, once.
 
     Returns:
         The absolute path. If nothing is there, so is what was given, and reading it says so.

@@ -37,6 +37,8 @@ COMMANDS = {
     "inspect": "show what a bundle contains",
     "verify": "check a bundle's files and its vectors on this machine",
     "pack": "write a bundle as one .zip file",
+    "pull": "fetch a bundle from a model hub, and check it",
+    "push": "publish a bundle on a model hub",
     "embed": "encode lines of text as vectors",
     "index": "add documents to a store",
     "search": "find the documents that answer a question",
@@ -64,6 +66,8 @@ FOLDERS = {
     "encrypt": "keys.",
     "load": "exchange.",
     "pack": "exchange.",
+    "pull": "hub.",
+    "push": "hub.",
     "rekey": "keys.",
 }
 #: Sub-commands that load a bundle in this process.
@@ -207,6 +211,10 @@ def _prepare(name: str, args: argparse.Namespace) -> None:
     # search take 8 ms instead of 1.7, an exhaustive one 170 ms instead of 37, every start 50 ms longer,
     # and an export on a busy machine 230 s instead of 120.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # The hub's client reads these when it is loaded. A failure is one line: ours.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    if getattr(args, "quiet", False) or not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     low_memory = getattr(args, "low_memory", False)
     if low_memory:
         memory.one_thread_each()

@@ -19,6 +19,7 @@ from edge_mrl.arguments import check_flag, check_whole, path_of
 from edge_mrl.bundle import KINDS, Manifest, bundle_folder
 from edge_mrl.codes import normalize
 from edge_mrl.encode.kernel_session import Session, open_session
+from edge_mrl.encode.pretrained import Pretrained
 from edge_mrl.encode.tokenizer import (
     load_tokenizer,
     replace_surrogates,
@@ -72,7 +73,7 @@ class OpeningKeywords(TypedDict, total=False):
     trust: str | os.PathLike[str] | None
 
 
-class Encoder:
+class Encoder(Pretrained):
     """Encodes text with a bundle. Safe to share between threads.
 
     Attributes:
@@ -117,8 +118,9 @@ class Encoder:
         time and memory. What was found out is kept in the user's folder for state.
 
         Args:
-            path: The bundle's folder; or a .zip of one, which is unpacked into the user's cache; or the
-                name of a bundle that is installed (edge-mrl-minilm has "minilm").
+            path: The bundle's folder; or a .zip of one, which is unpacked into the user's cache; or
+                "hf://OWNER/NAME" for one on a hub, with or without "@REVISION"; or the name of a bundle
+                that is installed (edge-mrl-minilm has "minilm").
             threads: Use at most so many threads (default: one per core).
             low_memory: Use smaller batches and no memory arena: slower, with the smallest RSS.
             verify_hashes: Compare every file's SHA-256 again, even if the files have not changed.

@@ -8,7 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_mrl.bundle import bundle_folder, installed_bundle, installed_names, read_manifest
+from edge_mrl.bundle import (
+    bundle_folder,
+    installed_bundle,
+    installed_names,
+    is_hub_name,
+    name_of_snapshot,
+    read_manifest,
+)
 from edge_mrl.errors import BindingError, BundleError, SignatureError, UsageError
 from edge_mrl.store.records import Binding
 
@@ -45,16 +52,19 @@ def find_bundle(store: Store, *, trust: str | os.PathLike[str] | None = None) ->
             return folder
     if wrong is not None:
         raise wrong
+    former = name_of_snapshot(Path(store.binding.bundle))
+    again = "" if former is None else f", or fetch it again with `edge-mrl pull {former}`"
     raise UsageError(
         f"the bundle of {store.path} is not at {store.binding.bundle} any more: "
-        "say where it is with --bundle DIR"
+        f"say where it is with --bundle DIR{again}"
     )
 
 
 def _candidates(store: Store) -> Iterator[tuple[Path, bool]]:
     """Where the bundle may be, and whether the store was told so; installed ones take time to find."""
     for place in store.bundle_candidates():
-        yield place, True
+        if not is_hub_name(place):  # a store alone fetches nothing
+            yield place, True
     for name in installed_names():
         with suppress(BundleError):  # of a package that is not complete
             yield installed_bundle(name), False

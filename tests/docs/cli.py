@@ -20,7 +20,7 @@ PAGE = Path(__file__).parent.parent.parent / "docs" / "cli.md"
 MARKER = "<!-- Below: python -m tests.docs.cli --write -->\n"
 #: Commands as the overview of the page groups them.
 GROUPS = {
-    "Models and bundles": ("export", "sign", "inspect", "verify", "pack", "embed"),
+    "Models and bundles": ("export", "sign", "inspect", "verify", "pack", "pull", "push", "embed"),
     "Choosing a code": ("eval", "advise"),
     "Documents and search": ("index", "search", "get", "delete"),
     "Out of a store and into another": ("dump", "load"),

@@ -110,6 +110,10 @@ def _settings() -> dict[str, str]:
 
 
 def _seen_from(folder: Path, key: str, value: str) -> str:
+    from edge_mrl.bundle import is_hub_name
+
+    if key == "bundle" and is_hub_name(Path(value)):
+        return value
     path = folder / Path(value).expanduser()
     named = key == "bundle" and not path.exists() and Path(value).name == value
     return value if named else str(path)  # the name of an installed bundle is no path

@@ -63,8 +63,8 @@ def add_new_store(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bundle",
         metavar="DIR",
-        help="the bundle of a new store: a folder, a .zip of one, or the name of an installed one "
-        "(default: that of EDGE_MRL_BUNDLE or the settings, or the only one that is installed)",
+        help="the bundle of a new store: a folder, a .zip of one, hf://OWNER/NAME, or the name of an "
+        "installed one (default: that of EDGE_MRL_BUNDLE or the settings, or the only installed one)",
     )
     parser.set_defaults(fills_store=True)
 
@@ -72,8 +72,8 @@ def add_new_store(parser: argparse.ArgumentParser) -> None:
 def add_bundle(parser: argparse.ArgumentParser, *, option: bool = False) -> None:
     """Add a bundle, as an argument or as --bundle, for commands that need one and no store."""
     shown = (
-        "a bundle's folder, a .zip of one, or the name of an installed one (default: that of "
-        "EDGE_MRL_BUNDLE or the settings, or the only one that is installed)"
+        "a bundle's folder, a .zip of one, hf://OWNER/NAME, or the name of an installed one (default: "
+        "that of EDGE_MRL_BUNDLE or the settings, or the only one that is installed)"
     )
     if option:
         parser.add_argument("--bundle", metavar="DIR", help=shown)
