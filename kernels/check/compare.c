@@ -76,43 +76,53 @@ static int8_t *packed_for(const emrl_kernels *kernels, const int8_t *weights, si
     return packed;
 }
 
-static uint8_t *narrow_codes(const emrl_kernels *kernels, const void *codes, size_t count)
+static uint8_t *narrow_codes(const emrl_kernels *kernels, const void *codes, size_t count, size_t depth)
 {
-    uint8_t *narrow = exactly(count);
-    for (size_t i = 0; i < count; i++)
-        narrow[i] = kernels->code_bytes == 1 ? (uint8_t)(((const uint8_t *)codes)[i] + kernels->code_bias)
-                                             : (uint8_t)((const uint16_t *)codes)[i];
+    uint8_t *narrow = exactly(count * depth);
+    for (size_t row = 0; row < count; row++)
+        for (size_t k = 0; k < depth; k++) {
+            size_t at = emrl_code_place(kernels, count, depth, row, k);
+            narrow[row * depth + k] = kernels->code_bytes == 1
+                                          ? (uint8_t)(((const uint8_t *)codes)[at] + kernels->code_bias)
+                                          : (uint8_t)((const uint16_t *)codes)[at];
+        }
     return narrow;
 }
 
-static void *wide_codes(const emrl_kernels *kernels, const uint8_t *codes, size_t count)
+static void *wide_codes(const emrl_kernels *kernels, const uint8_t *codes, size_t count, size_t depth)
 {
-    void *wide = aligned_alloc(64, emrl_up(count * (size_t)kernels->code_bytes + 64, 64));
-    for (size_t i = 0; i < count; i++)
-        if (kernels->code_bytes == 1)
-            ((uint8_t *)wide)[i] = (uint8_t)(codes[i] - kernels->code_bias);
-        else
-            ((uint16_t *)wide)[i] = codes[i];
+    void *wide = aligned_alloc(64, emrl_up(count * depth * (size_t)kernels->code_bytes + 64, 64));
+    for (size_t row = 0; row < count; row++)
+        for (size_t k = 0; k < depth; k++) {
+            size_t at = emrl_code_place(kernels, count, depth, row, k);
+            if (kernels->code_bytes == 1)
+                ((uint8_t *)wide)[at] = (uint8_t)(codes[row * depth + k] - kernels->code_bias);
+            else
+                ((uint16_t *)wide)[at] = codes[row * depth + k];
+        }
     return wide;
 }
 
 static void compare_coding(const emrl_kernels *kernels)
 {
-    int width = 1 + (int)chance(100), count = 1 + (int)chance(5);
+    int width = 1 + (int)chance(100), count = 1 + (int)chance(30);
     size_t depth = emrl_up((size_t)width, EMRL_LANES), stride = depth + EMRL_LANES * chance(3);
     float *smooth = some_rows(1, depth, false), *offset = some_rows(1, depth, false);
-    float *rows = some_rows((size_t)count, stride, true), peaks[2][5];
+    float *rows = some_rows((size_t)count, stride, true), peaks[2][30];
     emrl_coding coding = {chance(2) ? smooth : NULL, chance(2) ? offset : NULL, chance(2) != 0, 0.01f + (float)chance(100) * 0.01f,
-                          (int)chance(256), chance(2) ? 127.0f : 255.0f, 1e-6f, chance(2) != 0};
+                          (int)chance(256), chance(2) ? 127.0f : 255.0f, 1e-6f, chance(2) != 0,
+                          (emrl_activation)chance(4)};
     size_t codes = (size_t)count * depth;
     void *out[2] = {exactly(codes), exactly(codes * (size_t)kernels->code_bytes)};
-    emrl_plain.code(rows, stride, count, width, &coding, out[0], (int)depth, peaks[0]);
+    float *again = copy_of(rows, (size_t)count * stride * sizeof *rows);
+    emrl_plain.code(again, stride, count, width, &coding, out[0], (int)depth, peaks[0]);
     kernels->code(rows, stride, count, width, &coding, out[1], (int)depth, peaks[1]);
-    uint8_t *narrow = narrow_codes(kernels, out[1], codes);
+    uint8_t *narrow = narrow_codes(kernels, out[1], (size_t)count, depth);
     same(kernels->name, "code", narrow, out[0], codes);
     same(kernels->name, "peaks", peaks[1], peaks[0], (size_t)count * sizeof(float));
-    void *all[] = {smooth, offset, rows, out[0], out[1], narrow};
-    for (size_t i = 0; i < 6; i++)
+    same(kernels->name, "activation", rows, again, (size_t)count * stride * sizeof *rows);
+    void *all[] = {smooth, offset, rows, again, out[0], out[1], narrow};
+    for (size_t i = 0; i < 7; i++)
         free(all[i]);
 }
 
@@ -127,7 +137,7 @@ static void compare_products(const emrl_kernels *kernels)
         weights[i] = (int8_t)(extreme ? (chance(8) ? least : 127) : (int)chance((uint32_t)(128 - least)) + least);
     for (size_t i = 0; i < count * depth; i++)
         codes[i] = (uint8_t)(extreme ? (chance(8) ? 255 * (i / depth % 2) : 127 + chance(2)) : chance(256));
-    int32_t *sums = aligned_alloc(64, columns * sizeof *sums);
+    int32_t *sums = aligned_alloc(64, columns * sizeof *sums), *start = aligned_alloc(64, columns * sizeof *start);
     float *scale = aligned_alloc(64, columns * sizeof *scale), *bias = aligned_alloc(64, columns * sizeof *bias);
     float *peaks = some_rows(1, count, false);
     for (size_t n = 0; n < columns; n++) {
@@ -142,22 +152,24 @@ static void compare_products(const emrl_kernels *kernels)
     int zero = (int)chance(256);
     for (int i = 0; i < 2; i++) {
         int8_t *packed = packed_for(both[i], weights, depth, columns);
-        void *rows = wide_codes(both[i], codes, count * depth);
-        emrl_packed made = {packed, sums, scale, bias, (int)depth, (int)columns, least == -128};
+        void *rows = wide_codes(both[i], codes, count, depth);
+        for (size_t n = 0; n < columns; n++)
+            start[n] = (both[i]->code_bias - zero) * sums[n];
+        emrl_packed made = {packed, start, scale, bias, (int)depth, (int)columns, least == -128};
         out[i] = exactly(count * columns * sizeof(float));
-        both[i]->multiply(rows, peaks, (int)count, zero, &made, out[i], columns);
+        both[i]->multiply(rows, peaks, (int)count, &made, out[i], columns);
         free(packed);
         free(rows);
     }
     same(kernels->name, "multiply", out[1], out[0], count * columns * sizeof(float));
-    void *all[] = {weights, codes, sums, scale, bias, peaks, out[0], out[1]};
-    for (size_t i = 0; i < 8; i++)
+    void *all[] = {weights, codes, sums, start, scale, bias, peaks, out[0], out[1]};
+    for (size_t i = 0; i < 9; i++)
         free(all[i]);
 }
 
 static void compare_rows(const emrl_kernels *kernels)
 {
-    int width = 1 + (int)chance(200), count = 1 + (int)chance(4), activation = (int)chance(3);
+    int width = 1 + (int)chance(200), count = 1 + (int)chance(4);
     size_t stride = emrl_up((size_t)width, EMRL_LANES) + EMRL_LANES * chance(3), floats = (size_t)count * stride;
     float *rows = some_rows((size_t)count, stride, false), *others = some_rows((size_t)count, stride, false);
     float *gain = some_rows(1, stride, false), *bias = some_rows(1, stride, false);
@@ -166,11 +178,6 @@ static void compare_rows(const emrl_kernels *kernels)
     emrl_plain.norm(out[0], second, stride, count, width, gain, bias, 1e-12f);
     kernels->norm(out[1], second, stride, count, width, gain, bias, 1e-12f);
     same(kernels->name, "norm", out[1], out[0], floats * sizeof(float));
-    for (size_t i = 0; i < floats; i++)
-        out[0][i] = out[1][i] = some_float(true);
-    emrl_plain.activate(out[0], stride, count, width, activation);
-    kernels->activate(out[1], stride, count, width, activation);
-    same(kernels->name, "activate", out[1], out[0], floats * sizeof(float));
     float dot[2];
     size_t padded = emrl_up((size_t)width, EMRL_LANES);
     for (size_t i = (size_t)width; i < padded; i++)

@@ -34,15 +34,26 @@ static size_t inner_stride(const emrl_model *model)
     return emrl_up((size_t)model->inner, EMRL_PANEL);
 }
 
-static size_t qkv_stride(const emrl_model *model)
+/* Heads whose queries, keys and values are made and mixed at a time: few, so that they stay in the cache. Their
+ * columns fill whole panels, or else all heads go together. */
+static int heads_together(const emrl_model *model, const emrl_layer *layer)
 {
-    return emrl_up(3 * (size_t)model->width, EMRL_PANEL);
+    for (int heads = 1; heads < layer->heads; heads++)
+        if (layer->heads % heads == 0 && heads * (model->width / layer->heads) % EMRL_PANEL == 0)
+            return heads;
+    return layer->heads;
+}
+
+static size_t qkv_stride(const emrl_model *model, const emrl_layer *layer)
+{
+    size_t width = (size_t)(heads_together(model, layer) * (model->width / layer->heads));
+    return emrl_up(3 * width, EMRL_PANEL);
 }
 
 size_t emrl_attention_floats(size_t tokens, size_t width)
 {
-    size_t padded = emrl_up(tokens, EMRL_LANES), columns = emrl_up(width, EMRL_LANES), rows = 8;
-    return padded * width + tokens * columns + rows * padded + rows * EMRL_LANES;
+    size_t padded = emrl_up(tokens, EMRL_LANES), columns = emrl_up(width, EMRL_LANES), rows = 12;
+    return padded * width + tokens * columns + rows * (padded + 2 * EMRL_LANES + width);
 }
 
 void emrl_work_free(emrl_work *work)
@@ -82,18 +93,23 @@ static emrl_work *make_work(const emrl_model *model, size_t tokens, size_t longe
         return NULL;
     size_t stride = row_stride(model), inner = inner_stride(model), deepest = stride > inner ? stride : inner;
     int heads = model->layer[0].heads;
-    for (int i = 1; i < model->layers; i++) /* fewer heads are wider */
-        if (model->layer[i].heads < heads)
+    size_t qkv = 0;
+    for (int i = 0; i < model->layers; i++) {
+        if (model->layer[i].heads < heads) /* fewer heads are wider */
             heads = model->layer[i].heads;
+        if (qkv_stride(model, &model->layer[i]) > qkv)
+            qkv = qkv_stride(model, &model->layer[i]);
+    }
+    size_t codes = tokens * stride > BLOCK_ROWS * deepest ? tokens * stride : BLOCK_ROWS * deepest;
     work->tokens = tokens;
     work->longest = longest;
     work->hidden = zeros(tokens * stride);
-    work->qkv = zeros(tokens * qkv_stride(model));
+    work->qkv = zeros(tokens * qkv);
     work->mixed = zeros(tokens * stride);
     work->block = zeros(BLOCK_ROWS * stride);
     work->inner = zeros(BLOCK_ROWS * inner);
-    work->peaks = zeros(BLOCK_ROWS);
-    work->codes = (uint8_t *)zeros(BLOCK_ROWS * deepest * (size_t)model->kernels->code_bytes / sizeof(float) + 1);
+    work->peaks = zeros(tokens > BLOCK_ROWS ? tokens : BLOCK_ROWS);
+    work->codes = (uint8_t *)zeros(codes * (size_t)model->kernels->code_bytes / sizeof(float) + 1);
     work->scratch = zeros(emrl_attention_floats(longest, (size_t)(model->width / heads)));
     for (int i = 0; i < 2; i++)
         work->vector[i] = zeros(widest_vector(model));
@@ -197,27 +213,61 @@ static void embed(const emrl_model *model, const int32_t *ids, int tokens, float
 /* --- layers --- */
 
 /* Rows through one product: codes, then sums. */
-static void run_product(const emrl_model *model, const emrl_product *product, const float *rows, size_t stride,
+static void run_product(const emrl_model *model, const emrl_product *product, float *rows, size_t stride,
                         int count, emrl_work *work, float *out, size_t out_stride)
 {
     const emrl_kernels *kernels = model->kernels;
     kernels->code(rows, stride, count, product->in, &product->coding, work->codes, product->packed.depth,
                   work->peaks);
-    kernels->multiply(work->codes, work->peaks, count, product->coding.zero, &product->packed, out, out_stride);
+    kernels->multiply(work->codes, work->peaks, count, &product->packed, out, out_stride);
+}
+
+/* Some columns of a product's weights. */
+static emrl_packed columns_of(const emrl_packed *packed, int first, int count)
+{
+    emrl_packed some = *packed;
+    some.weights += (size_t)first * (size_t)packed->depth;
+    some.start += first;
+    some.scale += first;
+    some.bias += first;
+    some.columns = count;
+    return some;
+}
+
+/* Queries, keys and values of some heads of all rows, side by side. */
+static void make_qkv(const emrl_model *model, const emrl_layer *layer, int head, int heads, int tokens,
+                     emrl_work *work)
+{
+    const emrl_packed *all = &layer->qkv.packed;
+    int width = model->width / layer->heads;
+    size_t stride = qkv_stride(model, layer);
+    if (heads == layer->heads) {
+        model->kernels->multiply(work->codes, work->peaks, tokens, all, work->qkv, stride);
+        return;
+    }
+    for (int part = 0; part < 3; part++) {
+        emrl_packed some = columns_of(all, part * model->width + head * width, heads * width);
+        model->kernels->multiply(work->codes, work->peaks, tokens, &some, work->qkv + part * heads * width, stride);
+    }
 }
 
 static void run_attention(const emrl_model *model, const emrl_layer *layer, const int64_t *starts, size_t texts,
-                          emrl_work *work)
+                          int rows, emrl_work *work)
 {
-    size_t stride = qkv_stride(model), width = (size_t)(model->width / layer->heads);
-    for (size_t text = 0; text < texts; text++) {
-        size_t first = (size_t)(starts[text] - starts[0]);
-        int tokens = (int)(starts[text + 1] - starts[text]);
-        for (int head = 0; head < layer->heads && tokens > 0; head++) {
-            const float *q = work->qkv + first * stride + (size_t)head * width;
-            model->kernels->attend(q, q + model->width, q + 2 * model->width, stride, tokens, (int)width,
-                                   layer->scale, work->mixed + first * row_stride(model) + (size_t)head * width,
-                                   row_stride(model), work->scratch);
+    size_t stride = qkv_stride(model, layer), to = row_stride(model);
+    int heads = heads_together(model, layer), width = model->width / layer->heads, apart = heads * width;
+    model->kernels->code(work->hidden, to, rows, layer->qkv.in, &layer->qkv.coding, work->codes,
+                         layer->qkv.packed.depth, work->peaks);
+    for (int first = 0; first < layer->heads; first += heads) {
+        make_qkv(model, layer, first, heads, rows, work);
+        for (size_t text = 0; text < texts; text++) {
+            size_t row = (size_t)(starts[text] - starts[0]);
+            int tokens = (int)(starts[text + 1] - starts[text]);
+            for (int head = 0; head < heads && tokens > 0; head++) {
+                const float *q = work->qkv + row * stride + (size_t)(head * width);
+                model->kernels->attend(q, q + apart, q + 2 * apart, stride, tokens, width, layer->scale,
+                                       work->mixed + row * to + (size_t)((first + head) * width), to, work->scratch);
+            }
         }
     }
 }
@@ -226,13 +276,8 @@ static void run_layer(const emrl_model *model, const emrl_layer *layer, const in
                       int tokens, emrl_work *work)
 {
     const emrl_kernels *kernels = model->kernels;
-    size_t stride = row_stride(model), qkv = qkv_stride(model), inner = inner_stride(model);
-    for (int first = 0; first < tokens; first += BLOCK_ROWS) {
-        int count = tokens - first < BLOCK_ROWS ? tokens - first : BLOCK_ROWS;
-        run_product(model, &layer->qkv, work->hidden + (size_t)first * stride, stride, count, work,
-                    work->qkv + (size_t)first * qkv, qkv);
-    }
-    run_attention(model, layer, starts, texts, work);
+    size_t stride = row_stride(model), inner = inner_stride(model);
+    run_attention(model, layer, starts, texts, tokens, work);
     for (int first = 0; first < tokens; first += BLOCK_ROWS) {
         int count = tokens - first < BLOCK_ROWS ? tokens - first : BLOCK_ROWS;
         float *rows = work->hidden + (size_t)first * stride;
@@ -241,7 +286,6 @@ static void run_layer(const emrl_model *model, const emrl_layer *layer, const in
         kernels->norm(rows, work->block, stride, count, model->width, layer->middle.gain, layer->middle.bias,
                       layer->middle.epsilon);
         run_product(model, &layer->up, rows, stride, count, work, work->inner, inner);
-        kernels->activate(work->inner, inner, count, layer->up.out, (int)layer->activation);
         run_product(model, &layer->down, work->inner, inner, count, work, work->block, stride);
         kernels->norm(rows, work->block, stride, count, model->width, layer->last.gain, layer->last.bias,
                       layer->last.epsilon);

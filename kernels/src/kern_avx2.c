@@ -34,8 +34,8 @@ INLINE __m256i wide_weights(const int8_t *at)
 #define STEP_C(r) c##r = _mm256_add_epi32(c##r, _mm256_madd_epi16(code##r, weight));
 #define STEP_D(r) d##r = _mm256_add_epi32(d##r, _mm256_madd_epi16(code##r, weight));
 #define DEFINE_TILE(n)                                                                                         \
-    static void tile_##n(const uint16_t *codes, const emrl_packed *weights, int panel, int zero,               \
-                         const float *peaks, float *out, size_t stride)                                        \
+    static void tile_##n(const uint16_t *codes, const emrl_packed *weights, int panel, const float *peaks,       \
+                         float *out, size_t stride)                                                            \
     {                                                                                                          \
         size_t depth = (size_t)weights->depth;                                                                 \
         const int8_t *packed = weights->weights + (size_t)panel * depth;                                       \

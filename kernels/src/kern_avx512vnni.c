@@ -2,11 +2,24 @@
 #define EMRL_AVX512
 #define CODE_TYPE uint8_t
 #define STORE_CODES vi_store_u8
-#define ATTEND_KEYS 4
-#include "rows.h"
-
-/* Rows of a tile: 24 sums in registers, two vectors of weights, and a row's codes. */
+#define ATTEND_KEYS 2
+/* Rows of a tile: 24 sums in registers, two vectors of weights, and a row's codes. Their codes lie together, so
+ * that one register points at all of them. */
 #define TILE_ROWS 12
+#define CODE_ROWS TILE_ROWS
+#define STORE_APART store_apart
+#include "vec.h"
+
+INLINE void store_apart(uint8_t *at, size_t step, vi values)
+{
+    __m128i codes = _mm512_cvtusepi32_epi8(_mm512_max_epi32(values, _mm512_setzero_si512()));
+    _mm_storeu_si32(at, codes);
+    _mm_storeu_si32(at + step, _mm_shuffle_epi32(codes, 1));
+    _mm_storeu_si32(at + 2 * step, _mm_shuffle_epi32(codes, 2));
+    _mm_storeu_si32(at + 3 * step, _mm_shuffle_epi32(codes, 3));
+}
+
+#include "rows.h"
 
 INLINE vi four_codes(const uint8_t *at)
 {
@@ -23,31 +36,35 @@ INLINE vi add_products(vi sum, vi codes, vi weights)
     return sum;
 }
 
-INLINE void finish(vi sum, const emrl_packed *weights, int zero, int column, float peak, float *out)
+INLINE void finish(vi sum, const emrl_packed *weights, int column, float peak, float *out)
 {
-    vi shift = _mm512_mullo_epi32(_mm512_load_si512(weights->sums + column), vi_set(zero));
-    vf whole = vf_mul(vf_of(_mm512_sub_epi32(sum, shift)), vf_load(weights->scale + column));
+    vf whole = vf_mul(vf_of(sum), vf_load(weights->scale + column));
     vf_store(out + column, vf_add(vf_mul(whole, vf_set(peak)), vf_load(weights->bias + column)));
 }
 
-#define DECLARE(r) vi low##r = _mm512_setzero_si512(), high##r = low##r;
+/* Weights are asked for so many bytes before they are read: the processor's own guesses end with a page of
+ * memory. */
+#define AHEAD 4096
+#define DECLARE(r) vi low##r = low, high##r = high;
 #define STEP(r)                                                                                                \
-    code = four_codes(codes + r * depth + k);                                                                  \
+    code = four_codes(codes + 4 * r);                                                                          \
     low##r = add_products(low##r, code, first);                                                         \
     high##r = add_products(high##r, code, second);
 #define FINISH(r)                                                                                              \
-    finish(low##r, weights, zero, panel, peaks[r], out + r * stride);                                          \
-    finish(high##r, weights, zero, panel + EMRL_LANES, peaks[r], out + r * stride);
+    finish(low##r, weights, panel, peaks[r], out + r * stride);                                          \
+    finish(high##r, weights, panel + EMRL_LANES, peaks[r], out + r * stride);
 #define DEFINE_TILE(n)                                                                                         \
-    static void tile_##n(const uint8_t *codes, const emrl_packed *weights, int panel, int zero,                \
-                         const float *peaks, float *out, size_t stride)                                        \
+    static void tile_##n(const uint8_t *codes, const emrl_packed *weights, int panel, const float *peaks,        \
+                         float *out, size_t stride)                                                            \
     {                                                                                                          \
         size_t depth = (size_t)weights->depth;                                                                 \
         const int8_t *packed = weights->weights + (size_t)panel * depth;                                       \
+        vi low = _mm512_load_si512(weights->start + panel);                                                    \
+        vi high = _mm512_load_si512(weights->start + panel + EMRL_LANES);                                      \
         REPEAT_##n(DECLARE)                                                                                    \
-        for (size_t k = 0; k < depth; k += 4) {                                                                \
-            vi code, first = _mm512_load_si512(packed + k * EMRL_PANEL);                                       \
-            vi second = _mm512_load_si512(packed + k * EMRL_PANEL + 64);                                       \
+        for (size_t k = 0; k < depth; k += 4, codes += 4 * n, packed += 4 * EMRL_PANEL) {                      \
+            vi code, first = _mm512_load_si512(packed), second = _mm512_load_si512(packed + 64);               \
+            __builtin_prefetch(packed + AHEAD);                                                                \
             REPEAT_##n(STEP)                                                                                   \
         }                                                                                                      \
         REPEAT_##n(FINISH)                                                                                     \
@@ -66,11 +83,11 @@ DEFINE_TILE(10)
 DEFINE_TILE(11)
 DEFINE_TILE(12)
 
-typedef void tile_of(const uint8_t *codes, const emrl_packed *weights, int panel, int zero, const float *peaks,
-                     float *out, size_t stride);
+typedef void tile_of(const uint8_t *codes, const emrl_packed *weights, int panel, const float *peaks, float *out,
+                     size_t stride);
 
-static void multiply(const void *codes, const float *peaks, int count, int zero, const emrl_packed *weights,
-                     float *out, size_t stride)
+static void multiply(const void *codes, const float *peaks, int count, const emrl_packed *weights, float *out,
+                     size_t stride)
 {
     static tile_of *const tiles[] = {tile_1, tile_2, tile_3, tile_4,  tile_5,  tile_6,
                                      tile_7, tile_8, tile_9, tile_10, tile_11, tile_12};
@@ -78,7 +95,7 @@ static void multiply(const void *codes, const float *peaks, int count, int zero,
     for (int panel = 0; panel < weights->columns; panel += EMRL_PANEL)
         for (int row = 0; row < count; row += TILE_ROWS) {
             int rows = count - row < TILE_ROWS ? count - row : TILE_ROWS;
-            tiles[rows - 1]((const uint8_t *)codes + (size_t)row * depth, weights, panel, zero, peaks + row,
+            tiles[rows - 1]((const uint8_t *)codes + (size_t)row * depth, weights, panel, peaks + row,
                             out + (size_t)row * stride, stride);
         }
 }

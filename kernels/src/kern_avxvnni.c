@@ -30,8 +30,8 @@ INLINE __m256i four_codes(const uint8_t *at)
 #define STEP_D(r) d##r = PRODUCTS(d##r, code##r, weight);
 #define WEIGHTS(at) _mm256_load_si256((const __m256i *)(at))
 #define DEFINE_TILE(n)                                                                                         \
-    static void tile_##n(const uint8_t *codes, const emrl_packed *weights, int panel, int zero,                \
-                         const float *peaks, float *out, size_t stride)                                        \
+    static void tile_##n(const uint8_t *codes, const emrl_packed *weights, int panel, const float *peaks,       \
+                         float *out, size_t stride)                                                            \
     {                                                                                                          \
         size_t depth = (size_t)weights->depth;                                                                 \
         const int8_t *packed = weights->weights + (size_t)panel * depth;                                       \

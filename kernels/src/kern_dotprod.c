@@ -15,7 +15,6 @@ INLINE void store_codes(uint8_t *at, vi x)
 #include "neon.h"
 
 #define TILE_ROWS 5
-#define DECLARE(r) int32x4_t a##r = vdupq_n_s32(0), b##r = a##r, c##r = a##r, d##r = a##r;
 #define CODES(r) int8x16_t code##r = vld1q_s8(codes + r * depth + k);
 /* Two vectors of weights at a time, so that all sums stay in registers. */
 #define STEP_A0(r) a##r = vdotq_laneq_s32(a##r, weight, code##r, 0);
@@ -43,12 +42,12 @@ INLINE void store_codes(uint8_t *at, vi x)
     REPEAT_##n(STEP_D##lane)                                                                                   \
     packed += 4 * EMRL_PANEL;
 #define FINISH(r)                                                                                              \
-    finish(a##r, weights, zero, column, peaks[r], out + r * stride);                                           \
-    finish(b##r, weights, zero, column + 4, peaks[r], out + r * stride);                                       \
-    finish(c##r, weights, zero, column + 8, peaks[r], out + r * stride);                                       \
-    finish(d##r, weights, zero, column + 12, peaks[r], out + r * stride);
+    finish(a##r, weights, column, peaks[r], out + r * stride);                                           \
+    finish(b##r, weights, column + 4, peaks[r], out + r * stride);                                       \
+    finish(c##r, weights, column + 8, peaks[r], out + r * stride);                                       \
+    finish(d##r, weights, column + 12, peaks[r], out + r * stride);
 #define DEFINE_TILE(n)                                                                                         \
-    static void tile_##n(const int8_t *codes, const emrl_packed *weights, int column, int zero,                \
+    static void tile_##n(const int8_t *codes, const emrl_packed *weights, int column,                \
                          const float *peaks, float *out, size_t stride)                                        \
     {                                                                                                          \
         size_t depth = (size_t)weights->depth;                                                                 \
@@ -71,11 +70,11 @@ DEFINE_TILE(3)
 DEFINE_TILE(4)
 DEFINE_TILE(5)
 
-static void multiply(const void *codes, const float *peaks, int count, int zero, const emrl_packed *weights,
-                     float *out, size_t stride)
+static void multiply(const void *codes, const float *peaks, int count, const emrl_packed *weights, float *out,
+                     size_t stride)
 {
     static tile_of *const tiles[] = {tile_1, tile_2, tile_3, tile_4, tile_5};
-    run_tiles(tiles, TILE_ROWS, codes, peaks, count, zero, weights, out, stride);
+    run_tiles(tiles, TILE_ROWS, codes, peaks, count, weights, out, stride);
 }
 
 const emrl_kernels emrl_dotprod = {.name = "dotprod", .group = 4, .code_bytes = 1, ROW_KERNELS};

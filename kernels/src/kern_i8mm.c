@@ -10,7 +10,8 @@
 #define TILE_PAIRS 5
 
 /* sums: [row, column], [row, column + 1], [next row, column], [next row, column + 1] */
-#define DECLARE(r) int32x4_t a##r = vdupq_n_s32(0), b##r = a##r, c##r = a##r, d##r = a##r;
+#define START(at) vcombine_s32(vld1_s32(weights->start + column + at), vld1_s32(weights->start + column + at))
+#define DECLARE(r) int32x4_t a##r = START(0), b##r = START(2), c##r = START(4), d##r = START(6);
 /* Behind an odd last row is that row again. */
 #define ROW(r) const uint8_t *at##r = codes + 2 * r * depth, *next##r = at##r + (2 * r + 1 < rows ? depth : 0);
 #define ADD(r, w0, w1, w2, w3)                                                                                 \
@@ -28,14 +29,14 @@
     }
 #define PART(x, y, half) vcombine_s32(vget_##half##_s32(x), vget_##half##_s32(y))
 #define FINISH(r)                                                                                              \
-    finish(PART(a##r, b##r, low), weights, zero, column, peaks[2 * r], out + 2 * r * stride);                  \
-    finish(PART(c##r, d##r, low), weights, zero, column + 4, peaks[2 * r], out + 2 * r * stride);              \
+    finish(PART(a##r, b##r, low), weights, column, peaks[2 * r], out + 2 * r * stride);                  \
+    finish(PART(c##r, d##r, low), weights, column + 4, peaks[2 * r], out + 2 * r * stride);              \
     if (2 * r + 1 < rows) {                                                                                    \
-        finish(PART(a##r, b##r, high), weights, zero, column, peaks[2 * r + 1], out + (2 * r + 1) * stride);   \
-        finish(PART(c##r, d##r, high), weights, zero, column + 4, peaks[2 * r + 1], out + (2 * r + 1) * stride); \
+        finish(PART(a##r, b##r, high), weights, column, peaks[2 * r + 1], out + (2 * r + 1) * stride);   \
+        finish(PART(c##r, d##r, high), weights, column + 4, peaks[2 * r + 1], out + (2 * r + 1) * stride); \
     }
 #define DEFINE_TILE(n)                                                                                         \
-    static void tile_##n(const uint8_t *codes, size_t rows, const emrl_packed *weights, int column, int zero,  \
+    static void tile_##n(const uint8_t *codes, size_t rows, const emrl_packed *weights, int column,  \
                          const float *peaks, float *out, size_t stride)                                        \
     {                                                                                                          \
         size_t depth = (size_t)weights->depth;                                                                 \
@@ -59,18 +60,18 @@ DEFINE_TILE(3)
 DEFINE_TILE(4)
 DEFINE_TILE(5)
 
-typedef void pairs_of(const uint8_t *codes, size_t rows, const emrl_packed *weights, int column, int zero,
+typedef void pairs_of(const uint8_t *codes, size_t rows, const emrl_packed *weights, int column,
                       const float *peaks, float *out, size_t stride);
 
-static void multiply(const void *codes, const float *peaks, int count, int zero, const emrl_packed *weights,
-                     float *out, size_t stride)
+static void multiply(const void *codes, const float *peaks, int count, const emrl_packed *weights, float *out,
+                     size_t stride)
 {
     static pairs_of *const tiles[] = {tile_1, tile_2, tile_3, tile_4, tile_5};
     size_t depth = (size_t)weights->depth;
     for (int column = 0; column < weights->columns; column += 8)
         for (int row = 0; row < count; row += 2 * TILE_PAIRS) {
             int rows = count - row < 2 * TILE_PAIRS ? count - row : 2 * TILE_PAIRS;
-            tiles[(rows - 1) / 2]((const uint8_t *)codes + (size_t)row * depth, (size_t)rows, weights, column, zero,
+            tiles[(rows - 1) / 2]((const uint8_t *)codes + (size_t)row * depth, (size_t)rows, weights, column,
                                   peaks + row, out + (size_t)row * stride, stride);
         }
 }

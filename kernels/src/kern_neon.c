@@ -31,7 +31,6 @@ INLINE void store_codes(uint8_t *at, vi x)
 #define NEXT_TWO(made, at) __asm__("ld1r\t{%0.8h}, [%1], #2" : "=w"(made), "+r"(at) : : "memory")
 
 #define TILE_ROWS 4
-#define DECLARE(r) int32x4_t a##r = vdupq_n_s32(0), b##r = a##r, c##r = a##r, d##r = a##r;
 #define STEP(r)                                                                                                \
     {                                                                                                          \
         int16x8_t both;                                                                                        \
@@ -42,13 +41,13 @@ INLINE void store_codes(uint8_t *at, vi x)
     }
 #define ROW(r) const int8_t *at##r = codes + r * depth;
 #define FINISH(r)                                                                                              \
-    finish(a##r, weights, zero, column, peaks[r], out + r * stride);                                           \
-    finish(b##r, weights, zero, column + 4, peaks[r], out + r * stride);                                       \
-    finish(c##r, weights, zero, column + 8, peaks[r], out + r * stride);                                       \
-    finish(d##r, weights, zero, column + 12, peaks[r], out + r * stride);
+    finish(a##r, weights, column, peaks[r], out + r * stride);                                           \
+    finish(b##r, weights, column + 4, peaks[r], out + r * stride);                                       \
+    finish(c##r, weights, column + 8, peaks[r], out + r * stride);                                       \
+    finish(d##r, weights, column + 12, peaks[r], out + r * stride);
 /* n rows and sixteen columns. Weights lie as pairs of values: k and k + 1 of 32 columns, then the next. */
 #define DEFINE_TILE(n)                                                                                         \
-    static void tile_##n(const int8_t *codes, const emrl_packed *weights, int column, int zero,                \
+    static void tile_##n(const int8_t *codes, const emrl_packed *weights, int column,                \
                          const float *peaks, float *out, size_t stride)                                        \
     {                                                                                                          \
         size_t depth = (size_t)weights->depth;                                                                 \
@@ -69,12 +68,12 @@ DEFINE_TILE(3)
 DEFINE_TILE(4)
 
 /* Where a weight is -128, two products with it may not fit: one at a time. */
-static void tile_wide(const int8_t *codes, const emrl_packed *weights, int column, int zero, const float *peaks,
+static void tile_wide(const int8_t *codes, const emrl_packed *weights, int column, const float *peaks,
                       float *out, size_t stride)
 {
     (void)stride;
     const int8_t *packed = half_panel(weights, column, 2), *at = codes;
-    int32x4_t sum[4] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
+    int32x4_t sum[4] = {START(0), START(4), START(8), START(12)};
     for (size_t k = 0; k < (size_t)weights->depth; k += 2, packed += 2 * EMRL_PANEL) {
         int8x16_t code;
         NEXT_TWO(code, at);
@@ -82,17 +81,17 @@ static void tile_wide(const int8_t *codes, const emrl_packed *weights, int colum
             sum[i] = vpadalq_s16(sum[i], vmull_s8(vld1_s8(packed + 8 * i), vget_low_s8(code)));
     }
     for (int i = 0; i < 4; i++)
-        finish(sum[i], weights, zero, column + 4 * i, peaks[0], out);
+        finish(sum[i], weights, column + 4 * i, peaks[0], out);
 }
 
-static void multiply(const void *codes, const float *peaks, int count, int zero, const emrl_packed *weights,
-                     float *out, size_t stride)
+static void multiply(const void *codes, const float *peaks, int count, const emrl_packed *weights, float *out,
+                     size_t stride)
 {
     static tile_of *const tiles[] = {tile_1, tile_2, tile_3, tile_4}, *const wide[] = {tile_wide};
     if (weights->least)
-        run_tiles(wide, 1, codes, peaks, count, zero, weights, out, stride);
+        run_tiles(wide, 1, codes, peaks, count, weights, out, stride);
     else
-        run_tiles(tiles, TILE_ROWS, codes, peaks, count, zero, weights, out, stride);
+        run_tiles(tiles, TILE_ROWS, codes, peaks, count, weights, out, stride);
 }
 
 const emrl_kernels emrl_neon = {.name = "neon", .group = 2, .code_bytes = 1, ROW_KERNELS};

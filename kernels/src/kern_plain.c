@@ -4,20 +4,21 @@
 #define ATTEND_KEYS 1
 #include "rows.h"
 
-static void multiply(const void *codes, const float *peaks, int count, int zero, const emrl_packed *weights,
-                     float *out, size_t stride)
+static void multiply(const void *codes, const float *peaks, int count, const emrl_packed *weights, float *out,
+                     size_t stride)
 {
     const uint8_t *rows = codes;
     for (int panel = 0; panel < weights->columns; panel += EMRL_PANEL) {
         const int8_t *packed = weights->weights + (size_t)panel * (size_t)weights->depth;
         for (int row = 0; row < count; row++) {
             const uint8_t *values = rows + (size_t)row * (size_t)weights->depth;
-            int32_t sum[EMRL_PANEL] = {0};
+            int32_t sum[EMRL_PANEL];
+            memcpy(sum, weights->start + panel, sizeof sum);
             for (int k = 0; k < weights->depth; k++)
                 for (int n = 0; n < EMRL_PANEL; n++)
                     sum[n] += values[k] * packed[(size_t)k * EMRL_PANEL + (size_t)n];
             for (int n = 0; n < EMRL_PANEL; n++) {
-                float whole = (float)(sum[n] - zero * weights->sums[panel + n]);
+                float whole = (float)sum[n];
                 out[(size_t)row * stride + (size_t)(panel + n)] =
                     whole * weights->scale[panel + n] * peaks[row] + weights->bias[panel + n];
             }

@@ -16,7 +16,9 @@ static inline size_t emrl_up(size_t value, size_t step)
     return (value + step - 1) / step * step;
 }
 
-/* How rows become codes 0..255: x * smooth + offset, then rounded in steps that are fixed, or such that
+typedef enum { EMRL_NO_ACTIVATION, EMRL_GELU_TANH, EMRL_GELU_ERF, EMRL_RELU } emrl_activation;
+
+/* How rows become codes 0..255: an activation, then x * smooth + offset, then rounded in steps that are fixed, or such that
  * the row's peak is `levels` steps away from 0. */
 typedef struct {
     const float *smooth, *offset; /* of a row's padded width, or NULL */
@@ -25,13 +27,14 @@ typedef struct {
     int zero;   /* the code of 0 */
     float levels, least;
     bool magnitude; /* the peak is that of magnitudes */
+    emrl_activation activation;
 } emrl_coding;
 
 /* Weights for codes of `depth` values, in panels of EMRL_PANEL columns: [panel][value / group][column][group].
  * Zeros behind the last column and value. */
 typedef struct {
     const int8_t *weights;
-    const int32_t *sums; /* of each column's weights */
+    const int32_t *start; /* of each column's sum: (code_bias - zero) * the sum of its weights */
     const float *scale, *bias; /* of each column */
     int depth;   /* values of a row of codes, a multiple of EMRL_LANES */
     int columns; /* a multiple of EMRL_PANEL */
@@ -43,19 +46,21 @@ typedef struct {
     int group;      /* values of a column that lie together: a divisor of EMRL_LANES */
     int code_bytes; /* bytes of a code in a row of codes */
     int code_bias;  /* what is taken from a code before it is stored, modulo 256 */
+    /* Rows of codes lie interleaved, so many together: four codes of each, then the next four of each. Behind
+     * the last whole number of them are fewer rows. 1: a row lies behind the other. */
+    int code_rows;
 
     /* Code `count` rows of `width` floats into rows of `depth` codes, zeros behind them. `peaks` get what
-     * products of the rows are multiplied with: 1 where the step is fixed. */
-    void (*code)(const float *rows, size_t stride, int count, int width, const emrl_coding *coding, void *codes,
+     * products of the rows are multiplied with: 1 where the step is fixed. Rows with an activation are not
+     * what they were before. */
+    void (*code)(float *rows, size_t stride, int count, int width, const emrl_coding *coding, void *codes,
                  int depth, float *peaks);
-    /* out = (codes @ weights - zero * sums) * scale * peak + bias; `out` has weights->columns columns. */
-    void (*multiply)(const void *codes, const float *peaks, int count, int zero, const emrl_packed *weights,
-                     float *out, size_t stride);
+    /* out = (start + codes @ weights) * scale * peak + bias; `out` has weights->columns columns. */
+    void (*multiply)(const void *codes, const float *peaks, int count, const emrl_packed *weights, float *out,
+                     size_t stride);
     /* rows = norm(rows + others) * gain + bias; others may be NULL */
     void (*norm)(float *rows, const float *others, size_t stride, int count, int width, const float *gain,
                  const float *bias, float epsilon);
-    /* An emrl_activation of each value. */
-    void (*activate)(float *rows, size_t stride, int count, int width, int activation);
     /* Attention of one text and head. q, k and v are its columns in rows of `stride` floats; `width` columns
      * are written to rows of `out_stride` floats. `scratch` has emrl_attention_floats floats. */
     void (*attend)(const float *q, const float *k, const float *v, size_t stride, int tokens, int width,
@@ -83,6 +88,14 @@ typedef struct {
     /* Bits that are set in both. */
     size_t (*common)(const uint64_t *a, size_t a_stride, const uint64_t *b, size_t words);
 } emrl_kernels;
+
+/* Where the code of a row lies among those of `count` rows. */
+static inline size_t emrl_code_place(const emrl_kernels *kernels, size_t count, size_t depth, size_t row, size_t k)
+{
+    size_t most = (size_t)kernels->code_rows, first = row / most * most;
+    size_t beside = count - first < most ? count - first : most;
+    return first * depth + (k / 4 * beside + row - first) * 4 + k % 4;
+}
 
 /* Floats that `attend` needs for texts of so many tokens and heads of so many values. */
 size_t emrl_attention_floats(size_t tokens, size_t width);

@@ -297,7 +297,7 @@ static bool match_activation(emrl_matcher *m, int value, emrl_layer *layer, int 
             continue;
         if (node->attributes != 0 || node->inputs > (known[i].biased ? 2 : 1))
             return false;
-        layer->activation = known[i].activation;
+        layer->down.coding.activation = known[i].activation;
         *before = emrl_input(node, 0);
         if (emrl_input(node, 1) < 0)
             return true;

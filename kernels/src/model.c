@@ -27,6 +27,7 @@ static const emrl_product *packed_before(const emrl_model *model, const emrl_pro
         const emrl_product *known[] = {&other->qkv, &other->out, &other->up, &other->down};
         for (size_t j = 0; j < sizeof known / sizeof *known; j++)
             if (known[j]->parts == product->parts && known[j]->step == product->step &&
+                known[j]->coding.zero == product->coding.zero &&
                 memcmp(known[j]->weight, product->weight, sizeof product->weight) == 0 &&
                 memcmp(known[j]->scale, product->scale, sizeof product->scale) == 0 &&
                 memcmp(known[j]->bias, product->bias, sizeof product->bias) == 0)
@@ -41,10 +42,10 @@ static bool pack(emrl_model *model, emrl_product *product)
     size_t out = (size_t)product->out, parts = (size_t)product->parts;
     size_t columns = emrl_up(out * parts, EMRL_PANEL);
     int8_t *weights = emrl_take(&model->arena, depth * columns, 1);
-    int32_t *sums = emrl_take(&model->arena, columns, sizeof *sums);
+    int32_t *start = emrl_take(&model->arena, columns, sizeof *start);
     float *scale = emrl_take(&model->arena, columns, sizeof *scale);
     float *bias = emrl_take(&model->arena, columns, sizeof *bias);
-    if (weights == NULL || sums == NULL || scale == NULL || bias == NULL)
+    if (weights == NULL || start == NULL || scale == NULL || bias == NULL)
         return false;
     bool least = false;
     for (size_t part = 0; part < parts; part++) {
@@ -59,11 +60,13 @@ static bool pack(emrl_model *model, emrl_product *product)
                 size_t place = panel * depth + k / group * group * EMRL_PANEL + (column - panel) * group + k % group;
                 int weight = weight_at(from, k * out + n);
                 weights[place] = (int8_t)weight;
-                sums[column] += weight;
+                start[column] += weight;
                 least |= weight == -128;
             }
     }
-    product->packed = (emrl_packed){weights, sums, scale, bias, (int)depth, (int)columns, least};
+    for (size_t n = 0; n < columns; n++)
+        start[n] *= model->kernels->code_bias - product->coding.zero;
+    product->packed = (emrl_packed){weights, start, scale, bias, (int)depth, (int)columns, least};
     return true;
 }
 

@@ -51,12 +51,9 @@ typedef struct {
     float epsilon;
 } emrl_norm;
 
-typedef enum { EMRL_GELU_TANH, EMRL_GELU_ERF, EMRL_RELU } emrl_activation;
-
 typedef struct {
     emrl_product qkv, out, up, down;
     emrl_norm middle, last;
-    emrl_activation activation;
     int heads;
     float scale; /* of scores */
 } emrl_layer;

@@ -2,10 +2,9 @@
 #ifndef EMRL_NEON_H
 #define EMRL_NEON_H
 
-INLINE void finish(int32x4_t sum, const emrl_packed *weights, int zero, int column, float peak, float *out)
+INLINE void finish(int32x4_t sum, const emrl_packed *weights, int column, float peak, float *out)
 {
-    int32x4_t whole = vmlsq_n_s32(sum, vld1q_s32(weights->sums + column), zero - CODE_BIAS);
-    float32x4_t scaled = vmulq_f32(vcvtq_f32_s32(whole), vld1q_f32(weights->scale + column));
+    float32x4_t scaled = vmulq_f32(vcvtq_f32_s32(sum), vld1q_f32(weights->scale + column));
     vst1q_f32(out + column, vaddq_f32(vmulq_n_f32(scaled, peak), vld1q_f32(weights->bias + column)));
 }
 
@@ -18,18 +17,21 @@ INLINE const int8_t *half_panel(const emrl_packed *weights, int column, int grou
 
 #if CODE_BIAS != 0 /* tiles of single rows */
 
-typedef void tile_of(const int8_t *codes, const emrl_packed *weights, int column, int zero, const float *peaks,
-                     float *out, size_t stride);
+typedef void tile_of(const int8_t *codes, const emrl_packed *weights, int column, const float *peaks, float *out,
+                     size_t stride);
+
+#define START(at) vld1q_s32(weights->start + column + at)
+#define DECLARE(r) int32x4_t a##r = START(0), b##r = START(4), c##r = START(8), d##r = START(12);
 
 /* All columns and rows by tiles of up to `most` rows; tiles[i] has i + 1. */
-static void run_tiles(tile_of *const *tiles, int most, const void *codes, const float *peaks, int count, int zero,
+static void run_tiles(tile_of *const *tiles, int most, const void *codes, const float *peaks, int count,
                       const emrl_packed *weights, float *out, size_t stride)
 {
     size_t depth = (size_t)weights->depth;
     for (int column = 0; column < weights->columns; column += EMRL_LANES)
         for (int row = 0; row < count; row += most) {
             int rows = count - row < most ? count - row : most;
-            tiles[rows - 1]((const int8_t *)codes + (size_t)row * depth, weights, column, zero, peaks + row,
+            tiles[rows - 1]((const int8_t *)codes + (size_t)row * depth, weights, column, peaks + row,
                             out + (size_t)row * stride, stride);
         }
 }

@@ -1,9 +1,11 @@
-/* Everything but integer products: coding, norms, activations, attention, small matrices. Each kernel file
+/* Everything but integer products: activations, coding, norms, attention, small matrices. Each kernel file
  * includes it behind vec.h, and defines first
  *   CODE_TYPE     what a code is stored as, uint8_t or uint16_t
  *   STORE_CODES   stores 16 codes of a vi at a CODE_TYPE *
  *   CODE_BIAS     what is taken from a code before it is stored modulo 256; 0 where it is not defined
- *   ATTEND_KEYS   vectors of keys that are compared at a time: what the registers hold
+ *   CODE_ROWS     rows of codes that lie interleaved, see emrl_kernels; 1 where it is not defined
+ *   STORE_APART   stores 16 codes of a vi in fours that are so many bytes apart, where CODE_ROWS is not 1
+ *   ATTEND_KEYS   vectors of keys that are compared at a time, 1 or 2: what the registers hold
  */
 #ifndef EMRL_ROWS_H
 #define EMRL_ROWS_H
@@ -13,60 +15,122 @@
 #if !defined(CODE_BIAS)
 #define CODE_BIAS 0
 #endif
+#if !defined(CODE_ROWS)
+#define CODE_ROWS 1
+#define STORE_APART(at, step, values) STORE_CODES(at, values)
+#endif
 
 /* Keys of a text behind its end: less than any score. */
 #define NO_SCORE (-3.0e38f)
 
-INLINE vf coded(const float *row, int at, const emrl_coding *coding)
+/* GELU, x times the normal distribution's integral, as a polynomial: 1/2 + x * p(s) up to |x| = 4.75, where the
+ * integral is 1 within a float's last bits, with s = 2 (x / 4.75)^2 - 1, lowest power first. Fitted for the least
+ * error of the product: below 6e-6 of the exact function, and of the one by tanh (arXiv 1606.08415). Steps of
+ * codes are a thousand times as large. */
+#define GELU_END 4.75f
+#define GELU_POWERS 11
+static const float gelu_erf[GELU_POWERS] = {
+    0.148748353f,  -0.073669225f, 0.0532333963f,   -0.0405317731f, 0.0303973034f,  -0.02184866f,
+    0.0135126589f, -0.00678688567f, 0.00474386523f, -0.00400537997f, 0.00146950386f};
+static const float gelu_tanh[GELU_POWERS] = {
+    0.148771256f,  -0.0737565905f,  0.0533579178f,  -0.0405828506f,  0.0302640088f, -0.0213372987f,
+    0.0126850484f, -0.00647784863f, 0.00535154436f, -0.00466690073f, 0.00165487092f};
+
+INLINE vf gelu(vf x, const float *powers)
 {
-    vf x = vf_load(row + at);
-    if (coding->smooth != NULL)
-        x = vf_mul(x, vf_load(coding->smooth + at));
-    if (coding->offset != NULL)
-        x = vf_add(x, vf_load(coding->offset + at));
+    vf end = vf_set(GELU_END), near = vf_max(vf_min(x, end), vf_set(-GELU_END));
+    vf s = vf_fma(vf_mul(near, near), vf_set(2.0f / (GELU_END * GELU_END)), vf_set(-1.0f));
+    vf p = vf_fma(vf_set(powers[10]), s, vf_set(powers[9]));
+    p = vf_fma(p, s, vf_set(powers[8]));
+    p = vf_fma(p, s, vf_set(powers[7]));
+    p = vf_fma(p, s, vf_set(powers[6]));
+    p = vf_fma(p, s, vf_set(powers[5]));
+    p = vf_fma(p, s, vf_set(powers[4]));
+    p = vf_fma(p, s, vf_set(powers[3]));
+    p = vf_fma(p, s, vf_set(powers[2]));
+    p = vf_fma(p, s, vf_set(powers[1]));
+    p = vf_fma(p, s, vf_set(powers[0]));
+    return vf_mul(x, vf_fma(near, p, vf_set(0.5f)));
+}
+
+/* What is coded: x * smooth + offset. */
+INLINE vf coded(vf x, int at, const float *smooth, const float *offset)
+{
+    if (smooth != NULL)
+        x = vf_mul(x, vf_load(smooth + at));
+    if (offset != NULL)
+        x = vf_add(x, vf_load(offset + at));
     return x;
 }
 
-/* Codes of a row: the nearest of x * factor, or x / step. */
-static void code_row(const float *row, int width, const emrl_coding *coding, float factor, CODE_TYPE *codes)
+/* Rows are changed in place: what points into `coding` is read before, so that the compiler keeps it. */
+#define ACTIVATE(made)                                                                                         \
+    for (int at = 0; at < width; at += EMRL_LANES) {                                                           \
+        vf x = vf_load(row + at);                                                                              \
+        vf_store(row + at, coded(made, at, smooth, offset));                                                   \
+    }
+
+static void activate(float *row, int width, const emrl_coding *coding)
 {
-    vf by = vf_set(coding->fixed ? coding->step : factor), most = vf_set(1024.0f), least = vf_set(-1024.0f);
-    vi zero = vi_set(coding->zero);
+    const float *smooth = coding->smooth, *offset = coding->offset;
+    if (coding->activation == EMRL_GELU_TANH)
+        ACTIVATE(gelu(x, gelu_tanh))
+    else if (coding->activation == EMRL_GELU_ERF)
+        ACTIVATE(gelu(x, gelu_erf))
+    else
+        ACTIVATE(vf_max(x, vf_set(0.0f)))
+}
+
+/* Codes of one of `rows` interleaved rows: the nearest of x * factor. */
+static void code_row(const float *row, int width, const float *smooth, const float *offset, float factor, int zero,
+                     size_t rows, CODE_TYPE *codes)
+{
+    vf by = vf_set(factor), most = vf_set(1024.0f), least = vf_set(-1024.0f);
+    vi shift = vi_set(zero);
     for (int at = 0; at < width; at += EMRL_LANES) {
-        vf x = coded(row, at, coding);
-        x = coding->fixed ? vf_div(x, by) : vf_mul(x, by);
-        STORE_CODES(codes + at, vi_add(vf_round(vf_min(vf_max(x, least), most)), zero));
+        vf x = vf_mul(coded(vf_load(row + at), at, smooth, offset), by);
+        STORE_APART(codes + (size_t)at * rows, 4 * rows, vi_add(vf_round(vf_min(vf_max(x, least), most)), shift));
     }
 }
 
-static float peak_of(const float *row, int width, const emrl_coding *coding)
+static float peak_of(const float *row, int width, const float *smooth, const float *offset, bool magnitude)
 {
-    vf most = vf_set(0.0f);
+    vf most = vf_set(magnitude ? 0.0f : NO_SCORE);
     int at = 0;
-    if (!coding->magnitude)
-        most = vf_set(NO_SCORE);
     for (; at + EMRL_LANES <= width; at += EMRL_LANES) {
-        vf x = coded(row, at, coding);
-        most = vf_max(most, coding->magnitude ? vf_abs(x) : x);
+        vf x = coded(vf_load(row + at), at, smooth, offset);
+        most = vf_max(most, magnitude ? vf_abs(x) : x);
     }
     if (at < width) { /* what lies behind the row does not count */
-        vf x = coded(row, at, coding);
-        most = vf_max(most, vf_first(coding->magnitude ? vf_abs(x) : x, width - at, most));
+        vf x = coded(vf_load(row + at), at, smooth, offset);
+        most = vf_max(most, vf_first(magnitude ? vf_abs(x) : x, width - at, most));
     }
-    float peak = vf_largest(most);
-    return peak > coding->least ? peak : coding->least;
+    return vf_largest(most);
 }
 
-static void code(const float *rows, size_t stride, int count, int width, const emrl_coding *coding, void *codes,
+static void code(float *from, size_t stride, int count, int width, const emrl_coding *coding, void *codes,
                  int depth, float *peaks)
 {
     for (int i = 0; i < count; i++) {
-        const float *row = rows + (size_t)i * stride;
-        CODE_TYPE *out = (CODE_TYPE *)codes + (size_t)i * (size_t)depth;
-        peaks[i] = coding->fixed ? 1.0f : peak_of(row, width, coding);
-        code_row(row, width, coding, coding->levels / peaks[i], out);
-        for (int at = width; at < depth; at++) /* weights there are zeros; this keeps rows the same */
-            out[at] = CODE_BIAS;
+        float *row = from + (size_t)i * stride;
+        int first = i / CODE_ROWS * CODE_ROWS, rest = count - first;
+        size_t beside = (size_t)(rest < CODE_ROWS ? rest : CODE_ROWS);
+        CODE_TYPE *out = (CODE_TYPE *)codes + (size_t)first * (size_t)depth + 4 * (size_t)(i - first);
+        const float *smooth = coding->smooth, *offset = coding->offset;
+        if (coding->activation != EMRL_NO_ACTIVATION) {
+            activate(row, width, coding);
+            smooth = offset = NULL;
+        }
+        float peak = 1.0f;
+        if (!coding->fixed) {
+            peak = peak_of(row, width, smooth, offset, coding->magnitude);
+            peak = peak > coding->least ? peak : coding->least;
+        }
+        peaks[i] = peak;
+        code_row(row, width, smooth, offset, (coding->fixed ? 1.0f / coding->step : coding->levels / peak),
+                 coding->zero, beside, out);
+        for (size_t at = (size_t)width; at < (size_t)depth; at++) /* weights there are zeros; this keeps rows the same */
+            out[at / 4 * 4 * beside + at % 4] = CODE_BIAS;
     }
 }
 
@@ -101,123 +165,182 @@ static void norm(float *rows, const float *others, size_t stride, int count, int
     }
 }
 
-/* GELU by tanh (arXiv 1606.08415): x * sigmoid(2 u) */
-INLINE vf gelu_tanh(vf x)
-{
-    vf u = vf_mul(x, vf_fma(vf_mul(x, x), vf_set(-2.0f * 0.035677408136f), vf_set(-2.0f * 0.7978845608f)));
-    return vf_div(x, vf_add(vf_set(1.0f), vf_exp(u)));
-}
-
-/* GELU by erf, of Abramowitz and Stegun 7.1.26: its error is below 1.5e-7. */
-INLINE vf gelu_erf(vf x)
-{
-    vf one = vf_set(1.0f), z = vf_mul(vf_abs(x), vf_set(0.70710678f));
-    vf t = vf_div(one, vf_fma(z, vf_set(0.3275911f), one));
-    vf p = vf_fma(t, vf_set(1.061405429f), vf_set(-1.453152027f));
-    p = vf_fma(p, t, vf_set(1.421413741f));
-    p = vf_fma(p, t, vf_set(-0.284496736f));
-    p = vf_fma(p, t, vf_set(0.254829592f));
-    vf tail = vf_mul(vf_mul(p, t), vf_exp(vf_sub(vf_set(0.0f), vf_mul(z, z)))); /* 1 - erf(z) */
-    /* x * (1 + erf(x / sqrt 2)) / 2, which is max(x, 0) - |x| * (1 - erf) / 2 on both sides */
-    return vf_sub(vf_max(x, vf_set(0.0f)), vf_mul(vf_mul(vf_abs(x), vf_set(0.5f)), tail));
-}
-
-static void activate(float *rows, size_t stride, int count, int width, int activation)
-{
-    for (int i = 0; i < count; i++) {
-        float *row = rows + (size_t)i * stride;
-        for (int at = 0; at < width; at += EMRL_LANES) {
-            vf x = vf_load(row + at);
-            x = activation == 0 ? gelu_tanh(x) : activation == 1 ? gelu_erf(x) : vf_max(x, vf_set(0.0f));
-            vf_store(row + at, x);
-        }
-    }
-}
-
 /* --- attention --- */
 
 #if defined(EMRL_NEON)
 #include "attend_neon.h"
 #else
 
+/* Rows of queries that go through together: as many as there are registers for sums of a vector each, or of two. */
+#if ATTEND_KEYS == 2
+#define ATTEND_ROWS 12
+#define EACH_ROW REPEAT_12
+#else
 #define ATTEND_ROWS 6
+#define EACH_ROW REPEAT_6
+#endif
+
 #define TO_ZERO(r) vf sum##r = vf_set(0.0f);
-#define SCORE(r) sum##r = vf_fma(vf_set(q[r][j]), key, sum##r);
+#define SCORE(r) sum##r = vf_fma(vf_set(q[j * ATTEND_ROWS + r]), key, sum##r);
 #define KEEP(r) vf_store(scores + r * padded, sum##r);
 
-/* Scores of ATTEND_ROWS queries and a vector of keys. */
-static void score_one(const float *const *q, const float *keys, size_t padded, int width, float *scores)
+/* Scores of ATTEND_ROWS queries, which lie side by side, and a vector of keys. */
+static void score_one(const float *q, const float *keys, size_t padded, int width, float *scores)
 {
-    REPEAT_6(TO_ZERO)
+    EACH_ROW(TO_ZERO)
     for (int j = 0; j < width; j++) {
         vf key = vf_load(keys + (size_t)j * padded);
-        REPEAT_6(SCORE)
+        EACH_ROW(SCORE)
     }
-    REPEAT_6(KEEP)
+    EACH_ROW(KEEP)
 }
 
 #define MIX(r) sum##r = vf_fma(vf_set(weights[r * padded + (size_t)t]), value, sum##r);
 #define KEEP_MIXED(r) vf_store(out + r * EMRL_LANES, vf_mul(sum##r, vf_set(factors[r])));
 
 /* One vector of columns of ATTEND_ROWS outputs: weights @ values. */
-static void mix_tile(const float *weights, size_t padded, const float *values, size_t columns, int tokens,
-                     const float *factors, float *out)
+static void mix_one(const float *weights, size_t padded, const float *values, size_t columns, int tokens,
+                    const float *factors, float *out)
 {
-    REPEAT_6(TO_ZERO)
+    EACH_ROW(TO_ZERO)
     for (int t = 0; t < tokens; t++) {
         vf value = vf_load(values + (size_t)t * columns);
-        REPEAT_6(MIX)
+        EACH_ROW(MIX)
     }
-    REPEAT_6(KEEP_MIXED)
+    EACH_ROW(KEEP_MIXED)
 }
 
 #endif
 
-#if ATTEND_KEYS == 4
-#define TO_ZERO_4(r) vf a##r = vf_set(0.0f), b##r = a##r, c##r = a##r, d##r = a##r;
-#define SCORE_4(r)                                                                                             \
-    x = vf_set(q[r][j]);                                                                                       \
+#if ATTEND_KEYS == 2
+#define TO_ZERO_2(r) vf a##r = vf_set(0.0f), b##r = a##r;
+#define SCORE_2(r)                                                                                             \
+    x = vf_set(q[j * ATTEND_ROWS + r]);                                                                        \
     a##r = vf_fma(x, first, a##r);                                                                             \
-    b##r = vf_fma(x, second, b##r);                                                                            \
-    c##r = vf_fma(x, third, c##r);                                                                             \
-    d##r = vf_fma(x, fourth, d##r);
-#define KEEP_4(r)                                                                                              \
+    b##r = vf_fma(x, second, b##r);
+#define KEEP_2(r)                                                                                              \
     vf_store(scores + r * padded, a##r);                                                                       \
-    vf_store(scores + r * padded + EMRL_LANES, b##r);                                                          \
-    vf_store(scores + r * padded + 2 * EMRL_LANES, c##r);                                                      \
-    vf_store(scores + r * padded + 3 * EMRL_LANES, d##r);
+    vf_store(scores + r * padded + EMRL_LANES, b##r);
 
-/* The same for four vectors of keys, where there are registers for 24 sums. */
-static void score_four(const float *const *q, const float *keys, size_t padded, int width, float *scores)
+/* The same for two vectors of keys. */
+static void score_two(const float *q, const float *keys, size_t padded, int width, float *scores)
 {
-    REPEAT_6(TO_ZERO_4)
+    EACH_ROW(TO_ZERO_2)
     for (int j = 0; j < width; j++) {
-        const float *at = keys + (size_t)j * padded;
-        vf x, first = vf_load(at), second = vf_load(at + EMRL_LANES);
-        vf third = vf_load(at + 2 * EMRL_LANES), fourth = vf_load(at + 3 * EMRL_LANES);
-        REPEAT_6(SCORE_4)
+        vf x, first = vf_load(keys + (size_t)j * padded), second = vf_load(keys + (size_t)j * padded + EMRL_LANES);
+        EACH_ROW(SCORE_2)
     }
-    REPEAT_6(KEEP_4)
+    EACH_ROW(KEEP_2)
+}
+
+#define MIX_2(r)                                                                                               \
+    x = vf_set(weights[r * padded + (size_t)t]);                                                               \
+    a##r = vf_fma(x, first, a##r);                                                                             \
+    b##r = vf_fma(x, second, b##r);
+#define KEEP_MIXED_2(r)                                                                                        \
+    vf_store(out + 2 * r * EMRL_LANES, vf_mul(a##r, vf_set(factors[r])));                                      \
+    vf_store(out + (2 * r + 1) * EMRL_LANES, vf_mul(b##r, vf_set(factors[r])));
+
+/* Two vectors of columns. */
+static void mix_two(const float *weights, size_t padded, const float *values, size_t columns, int tokens,
+                    const float *factors, float *out)
+{
+    EACH_ROW(TO_ZERO_2)
+    for (int t = 0; t < tokens; t++) {
+        vf x, first = vf_load(values + (size_t)t * columns);
+        vf second = vf_load(values + (size_t)t * columns + EMRL_LANES);
+        EACH_ROW(MIX_2)
+    }
+    EACH_ROW(KEEP_MIXED_2)
 }
 #endif
 
-/* Turn a row of scores into weights that are not yet divided by their sum, which is returned. */
-static float soften(float *scores, int tokens, float scale)
+/* Turn rows of scores into weights that are not yet divided by their sums, and make the factors that do so. */
+static void soften(float *scores, size_t padded, int rows, int tokens, float scale, float *factors)
 {
-    vf none = vf_set(NO_SCORE), by = vf_set(scale), sum = vf_set(0.0f), most = none;
+    vf none = vf_set(NO_SCORE), by = vf_set(scale);
     int last = (tokens - 1) / EMRL_LANES * EMRL_LANES;
-    vf_store(scores + last, vf_first(vf_load(scores + last), tokens - last, none));
-    for (int at = 0; at <= last; at += EMRL_LANES)
-        most = vf_max(most, vf_load(scores + at));
-    most = vf_set(vf_largest(most));
-    for (int at = 0; at <= last; at += EMRL_LANES) {
-        vf x = vf_exp(vf_mul(vf_sub(vf_load(scores + at), most), by));
-        if (at == last)
-            x = vf_first(x, tokens - last, vf_set(0.0f));
-        vf_store(scores + at, x);
-        sum = vf_add(sum, x);
+    float largest[ATTEND_ROWS];
+    for (int r = 0; r < rows; r++) {
+        const float *row = scores + (size_t)r * padded;
+        vf most = vf_first(vf_load(row + last), tokens - last, none);
+        for (int at = 0; at < last; at += EMRL_LANES)
+            most = vf_max(most, vf_load(row + at));
+        largest[r] = vf_largest(most);
     }
-    return vf_sum(sum);
+    for (int r = 0; r < rows; r++) {
+        float *row = scores + (size_t)r * padded;
+        vf sum = vf_set(0.0f), most = vf_set(largest[r]);
+        for (int at = 0; at < last; at += EMRL_LANES) {
+            vf x = vf_exp_below(vf_mul(vf_sub(vf_load(row + at), most), by));
+            vf_store(row + at, x);
+            sum = vf_add(sum, x);
+        }
+        vf x = vf_exp_below(vf_mul(vf_sub(vf_load(row + last), most), by));
+        x = vf_first(x, tokens - last, vf_set(0.0f));
+        vf_store(row + last, x);
+        factors[r] = 1.0f / vf_sum(vf_add(sum, x));
+    }
+}
+
+/* Keys with their tokens beside each other, and values without what lies between them. */
+static void copy_text(const float *k, const float *v, size_t stride, int tokens, int width, float *keys, float *values)
+{
+    size_t padded = emrl_up((size_t)tokens, EMRL_LANES), columns = emrl_up((size_t)width, EMRL_LANES);
+    int whole = width / EMRL_LANES * EMRL_LANES;
+    for (int t = 0; t < tokens; t++) {
+        const float *key = k + (size_t)t * stride, *value = v + (size_t)t * stride;
+        float *copy = values + (size_t)t * columns;
+        for (int j = 0; j < width; j++)
+            keys[(size_t)j * padded + (size_t)t] = key[j];
+        for (int j = 0; j < whole; j += EMRL_LANES)
+            vf_store(copy + j, vf_load(value + j));
+        for (size_t j = (size_t)whole; j < columns; j++)
+            copy[j] = j < (size_t)width ? value[j] : 0.0f;
+    }
+    for (int j = 0; j < width; j++)
+        for (size_t t = (size_t)tokens; t < padded; t++)
+            keys[(size_t)j * padded + t] = 0.0f;
+}
+
+/* A vector of columns of `count` outputs, of which `used` columns are there. */
+INLINE void copy_mixed(const float *mixed, int step, int count, size_t used, float *out, size_t stride)
+{
+    for (int r = 0; r < count; r++) {
+        if (used >= EMRL_LANES)
+            vf_store(out + (size_t)r * stride, vf_load(mixed + r * step));
+        else
+            memcpy(out + (size_t)r * stride, mixed + r * step, used * sizeof *out);
+    }
+}
+
+/* Queries from a row on, as the tiles read them; behind the last row are zeros or that row again. */
+INLINE void copy_queries(const float *q, size_t stride, int count, int width, float *queries)
+{
+    for (int r = 0; r < ATTEND_ROWS; r++) {
+        const float *row = q + (size_t)(r < count ? r : count - 1) * stride;
+        for (int j = 0; j < width; j++)
+            queries[j * ATTEND_ROWS + r] = row[j];
+    }
+}
+
+/* Weighted values of `count` queries. */
+static void mix(const float *scores, size_t padded, const float *values, int width, int tokens, int count,
+                const float *factors, float *mixed, float *out, size_t stride)
+{
+    size_t columns = emrl_up((size_t)width, EMRL_LANES), column = 0;
+#if ATTEND_KEYS == 2
+    for (; column + 2 * EMRL_LANES <= columns; column += 2 * EMRL_LANES) {
+        mix_two(scores, padded, values + column, columns, tokens, factors, mixed);
+        copy_mixed(mixed, 2 * EMRL_LANES, count, EMRL_LANES, out + column, stride);
+        copy_mixed(mixed + EMRL_LANES, 2 * EMRL_LANES, count, (size_t)width - column - EMRL_LANES,
+                   out + column + EMRL_LANES, stride);
+    }
+#endif
+    for (; column < columns; column += EMRL_LANES) {
+        mix_one(scores, padded, values + column, columns, tokens, factors, mixed);
+        copy_mixed(mixed, EMRL_LANES, count, (size_t)width - column, out + column, stride);
+    }
 }
 
 static void attend(const float *q, const float *k, const float *v, size_t stride, int tokens, int width,
@@ -226,37 +349,22 @@ static void attend(const float *q, const float *k, const float *v, size_t stride
     size_t padded = emrl_up((size_t)tokens, EMRL_LANES), columns = emrl_up((size_t)width, EMRL_LANES);
     float *keys = scratch, *values = keys + padded * (size_t)width;
     float *scores = values + (size_t)tokens * columns, *mixed = scores + ATTEND_ROWS * padded;
-    for (int t = 0; t < tokens; t++) {
-        const float *key = k + (size_t)t * stride;
-        for (int j = 0; j < width; j++)
-            keys[(size_t)j * padded + (size_t)t] = key[j];
-        memcpy(values + (size_t)t * columns, v + (size_t)t * stride, (size_t)width * sizeof *values);
-        memset(values + (size_t)t * columns + width, 0, (columns - (size_t)width) * sizeof *values);
-    }
-    for (int j = 0; j < width; j++)
-        for (size_t t = (size_t)tokens; t < padded; t++)
-            keys[(size_t)j * padded + t] = 0.0f;
+    float *queries = mixed + 2 * ATTEND_ROWS * EMRL_LANES;
+    copy_text(k, v, stride, tokens, width, keys, values);
     for (int first = 0; first < tokens; first += ATTEND_ROWS) {
-        const float *rows[ATTEND_ROWS];
-        float factors[ATTEND_ROWS];
-        for (int r = 0; r < ATTEND_ROWS; r++) /* behind the last row it is computed again */
-            rows[r] = q + (size_t)(first + r < tokens ? first + r : tokens - 1) * stride;
+        int count = tokens - first < ATTEND_ROWS ? tokens - first : ATTEND_ROWS;
+        float factors[ATTEND_ROWS] = {0};
         size_t t = 0;
-#if ATTEND_KEYS == 4
-        for (; t + 4 * EMRL_LANES <= padded; t += 4 * EMRL_LANES)
-            score_four(rows, keys + t, padded, width, scores + t);
+        copy_queries(q + (size_t)first * stride, stride, count, width, queries);
+#if ATTEND_KEYS == 2
+        for (; t + 2 * EMRL_LANES <= padded; t += 2 * EMRL_LANES)
+            score_two(queries, keys + t, padded, width, scores + t);
 #endif
         for (; t < padded; t += EMRL_LANES)
-            score_one(rows, keys + t, padded, width, scores + t);
-        int count = tokens - first < ATTEND_ROWS ? tokens - first : ATTEND_ROWS;
-        for (int r = 0; r < ATTEND_ROWS; r++)
-            factors[r] = r < count ? 1.0f / soften(scores + (size_t)r * padded, tokens, scale) : 0.0f;
-        for (size_t column = 0; column < columns; column += EMRL_LANES) {
-            size_t used = (size_t)width - column < EMRL_LANES ? (size_t)width - column : EMRL_LANES;
-            mix_tile(scores, padded, values + column, columns, tokens, factors, mixed);
-            for (int r = 0; r < count; r++)
-                memcpy(out + (size_t)(first + r) * out_stride + column, mixed + r * EMRL_LANES, used * sizeof *out);
-        }
+            score_one(queries, keys + t, padded, width, scores + t);
+        soften(scores, padded, count, tokens, scale, factors);
+        mix(scores, padded, values, width, tokens, count, factors, mixed, out + (size_t)first * out_stride,
+            out_stride);
     }
 }
 
@@ -288,7 +396,8 @@ static float exponential(float x)
 }
 
 #define ROW_KERNELS                                                                                            \
-    .code_bias = CODE_BIAS, .code = code, .multiply = multiply, .norm = norm, .activate = activate, .attend = attend,                  \
+    .code_bias = CODE_BIAS, .code_rows = CODE_ROWS, .code = code, .multiply = multiply, .norm = norm,          \
+    .attend = attend,                                                                                          \
     .transform = transform, .dot = dot, .exponential = exponential, .within8 = within8, .within16 = within16,  \
     .hamming8 = hamming8, .hamming16 = hamming16, .dot8 = dot8, .dot4 = dot4, .common = common
 

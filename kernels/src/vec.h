@@ -62,6 +62,13 @@ INLINE void vi_store_u8(uint8_t *at, vi a)
     _mm_storeu_si128((__m128i *)at, _mm512_cvtusepi32_epi8(_mm512_max_epi32(a, _mm512_setzero_si512())));
 }
 
+/* a * 2^n */
+INLINE vf vf_scale(vf a, vf n, vi whole)
+{
+    (void)whole;
+    return _mm512_scalef_ps(a, n);
+}
+
 #elif defined(EMRL_AVX2)
 #include <immintrin.h>
 
@@ -223,7 +230,32 @@ INLINE void vi_store_u8(uint8_t *at, vi x)
 }
 #endif
 
-#if !defined(EMRL_NEON)
+#if !defined(EMRL_AVX512)
+INLINE vf vf_scale(vf a, vf n, vi whole)
+{
+    (void)n;
+    return vf_mul(a, vf_power(whole));
+}
+#endif
+
+#if defined(EMRL_AVX512) || defined(EMRL_AVX2)
+/* The sum of all lanes, by halves, and the largest. */
+#if defined(EMRL_AVX512)
+#define HALVES(a, call) call(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1))
+#else
+#define HALVES(x, call) call(x.a, x.b)
+#endif
+#define WITHIN(name, wide, half, one)                                                                          \
+    INLINE float name(vf x)                                                                                    \
+    {                                                                                                          \
+        __m256 eight = HALVES(x, wide);                                                                        \
+        __m128 four = half(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));                    \
+        __m128 two = half(four, _mm_movehl_ps(four, four));                                                    \
+        return _mm_cvtss_f32(one(two, _mm_shuffle_ps(two, two, 1)));                                           \
+    }
+WITHIN(vf_sum, _mm256_add_ps, _mm_add_ps, _mm_add_ss)
+WITHIN(vf_largest, _mm256_max_ps, _mm_max_ps, _mm_max_ss)
+#elif !defined(EMRL_NEON)
 /* The sum of all lanes, by halves. */
 INLINE float vf_sum(vf a)
 {
@@ -246,11 +278,11 @@ INLINE float vf_largest(vf a)
 }
 #endif
 
-/* e^a for -87.3 <= a <= 88, and for others as if they were there: the Cephes library's expf, whose error is
+/* e^a for -87.3 <= a <= 88, and for lower ones as if they were there: the Cephes library's expf, whose error is
  * below 2e-7 of the result. */
-INLINE vf vf_exp(vf a)
+INLINE vf vf_exp_below(vf a)
 {
-    a = vf_min(vf_max(a, vf_set(-87.3f)), vf_set(88.0f));
+    a = vf_max(a, vf_set(-87.3f));
     vi whole = vf_round(vf_mul(a, vf_set(1.44269504f)));
     vf n = vf_of(whole);
     vf r = vf_fma(n, vf_set(-0.693359375f), a);
@@ -261,7 +293,13 @@ INLINE vf vf_exp(vf a)
     p = vf_fma(p, r, vf_set(1.6666665459e-1f));
     p = vf_fma(p, r, vf_set(5.0000001201e-1f));
     p = vf_fma(p, vf_mul(r, r), vf_add(r, vf_set(1.0f)));
-    return vf_mul(p, vf_power(whole));
+    return vf_scale(p, n, whole);
+}
+
+/* The same, and for higher ones as if they were there. */
+INLINE vf vf_exp(vf a)
+{
+    return vf_exp_below(vf_min(a, vf_set(88.0f)));
 }
 
 #endif
