@@ -53,7 +53,8 @@ static size_t qkv_stride(const emrl_model *model, const emrl_layer *layer)
 size_t emrl_attention_floats(size_t tokens, size_t width)
 {
     size_t padded = emrl_up(tokens, EMRL_LANES), columns = emrl_up(width, EMRL_LANES), rows = 12;
-    return padded * width + tokens * columns + rows * (padded + 2 * EMRL_LANES + width);
+    return padded * width + tokens * columns + rows * (padded + 2 * EMRL_LANES + width) +
+           EMRL_LANES;
 }
 
 void emrl_work_free(emrl_work *work)

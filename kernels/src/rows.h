@@ -283,24 +283,37 @@ static void soften(float *scores, size_t padded, int rows, int tokens, float sca
     }
 }
 
+/* to[j * step + r] = from[r * stride + j] for `rows` rows, and zeros up to `most`. Vectors are written whole: up to
+ * fifteen floats behind the last value change. */
+static void turn(const float *from, size_t stride, int rows, int most, int width, float *to, size_t step)
+{
+    int j = 0;
+#if defined(EMRL_AVX512)
+    for (; j + EMRL_LANES <= width; j += EMRL_LANES)
+        vf_turn(from + j, stride, rows, to + (size_t)j * step, step);
+#endif
+    for (int r = 0; r < most; r++)
+        for (int i = j; i < width; i++)
+            to[(size_t)i * step + (size_t)r] = r < rows ? from[(size_t)r * stride + (size_t)i] : 0.0f;
+}
+
 /* Keys with their tokens beside each other, and values without what lies between them. */
 static void copy_text(const float *k, const float *v, size_t stride, int tokens, int width, float *keys, float *values)
 {
     size_t padded = emrl_up((size_t)tokens, EMRL_LANES), columns = emrl_up((size_t)width, EMRL_LANES);
     int whole = width / EMRL_LANES * EMRL_LANES;
+    for (int t = 0; t < tokens; t += EMRL_LANES) {
+        int rows = tokens - t < EMRL_LANES ? tokens - t : EMRL_LANES;
+        turn(k + (size_t)t * stride, stride, rows, EMRL_LANES, width, keys + t, padded);
+    }
     for (int t = 0; t < tokens; t++) {
-        const float *key = k + (size_t)t * stride, *value = v + (size_t)t * stride;
+        const float *value = v + (size_t)t * stride;
         float *copy = values + (size_t)t * columns;
-        for (int j = 0; j < width; j++)
-            keys[(size_t)j * padded + (size_t)t] = key[j];
         for (int j = 0; j < whole; j += EMRL_LANES)
             vf_store(copy + j, vf_load(value + j));
         for (size_t j = (size_t)whole; j < columns; j++)
             copy[j] = j < (size_t)width ? value[j] : 0.0f;
     }
-    for (int j = 0; j < width; j++)
-        for (size_t t = (size_t)tokens; t < padded; t++)
-            keys[(size_t)j * padded + t] = 0.0f;
 }
 
 /* A vector of columns of `count` outputs, of which `used` columns are there. */
@@ -311,16 +324,6 @@ INLINE void copy_mixed(const float *mixed, int step, int count, size_t used, flo
             vf_store(out + (size_t)r * stride, vf_load(mixed + r * step));
         else
             memcpy(out + (size_t)r * stride, mixed + r * step, used * sizeof *out);
-    }
-}
-
-/* Queries from a row on, as the tiles read them; behind the last row are zeros or that row again. */
-INLINE void copy_queries(const float *q, size_t stride, int count, int width, float *queries)
-{
-    for (int r = 0; r < ATTEND_ROWS; r++) {
-        const float *row = q + (size_t)(r < count ? r : count - 1) * stride;
-        for (int j = 0; j < width; j++)
-            queries[j * ATTEND_ROWS + r] = row[j];
     }
 }
 
@@ -355,7 +358,7 @@ static void attend(const float *q, const float *k, const float *v, size_t stride
         int count = tokens - first < ATTEND_ROWS ? tokens - first : ATTEND_ROWS;
         float factors[ATTEND_ROWS] = {0};
         size_t t = 0;
-        copy_queries(q + (size_t)first * stride, stride, count, width, queries);
+        turn(q + (size_t)first * stride, stride, count, ATTEND_ROWS, width, queries, ATTEND_ROWS);
 #if ATTEND_KEYS == 2
         for (; t + 2 * EMRL_LANES <= padded; t += 2 * EMRL_LANES)
             score_two(queries, keys + t, padded, width, scores + t);

@@ -62,6 +62,36 @@ INLINE void vi_store_u8(uint8_t *at, vi a)
     _mm_storeu_si128((__m128i *)at, _mm512_cvtusepi32_epi8(_mm512_max_epi32(a, _mm512_setzero_si512())));
 }
 
+/* to[j * step + r] = row[r][j] for sixteen of each, ascending; rows from `rows` on are zeros. */
+INLINE void vf_turn(const float *from, size_t stride, int rows, float *to, size_t step)
+{
+    vf r[16], t[16];
+    for (int i = 0; i < 16; i++)
+        r[i] = i < rows ? vf_load(from + (size_t)i * stride) : vf_set(0.0f);
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+#define PAIRS(call, x, y) _mm512_castpd_ps(call(_mm512_castps_pd(x), _mm512_castps_pd(y)))
+    for (int i = 0; i < 16; i += 4) { /* r[i + c]: in quarter q the values 4 q + c of four rows */
+        r[i] = PAIRS(_mm512_unpacklo_pd, t[i], t[i + 2]);
+        r[i + 1] = PAIRS(_mm512_unpackhi_pd, t[i], t[i + 2]);
+        r[i + 2] = PAIRS(_mm512_unpacklo_pd, t[i + 1], t[i + 3]);
+        r[i + 3] = PAIRS(_mm512_unpackhi_pd, t[i + 1], t[i + 3]);
+    }
+#undef PAIRS
+    for (int c = 0; c < 4; c++) {
+        vf even = _mm512_shuffle_f32x4(r[c], r[c + 4], 0x88), odd = _mm512_shuffle_f32x4(r[c], r[c + 4], 0xDD);
+        vf others = _mm512_shuffle_f32x4(r[c + 8], r[c + 12], 0x88), last = _mm512_shuffle_f32x4(r[c + 8], r[c + 12], 0xDD);
+        t[c] = _mm512_shuffle_f32x4(even, others, 0x88);
+        t[c + 4] = _mm512_shuffle_f32x4(odd, last, 0x88);
+        t[c + 8] = _mm512_shuffle_f32x4(even, others, 0xDD);
+        t[c + 12] = _mm512_shuffle_f32x4(odd, last, 0xDD);
+    }
+    for (int j = 0; j < 16; j++)
+        vf_store(to + (size_t)j * step, t[j]);
+}
+
 /* a * 2^n */
 INLINE vf vf_scale(vf a, vf n, vi whole)
 {
