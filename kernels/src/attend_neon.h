@@ -3,72 +3,97 @@
 #ifndef EMRL_ATTEND_NEON_H
 #define EMRL_ATTEND_NEON_H
 
-#define ATTEND_ROWS 4
+#define ATTEND_ROWS 12
 
-#define TO_ZERO(r) float32x4_t a##r = vdupq_n_f32(0.0f), b##r = a##r, c##r = a##r, d##r = a##r;
-#define LANE(r, lane)                                                                                          \
-    a##r = vfmaq_laneq_f32(a##r, x.a, by##r, lane);                                                            \
-    b##r = vfmaq_laneq_f32(b##r, x.b, by##r, lane);                                                            \
-    c##r = vfmaq_laneq_f32(c##r, x.c, by##r, lane);                                                            \
-    d##r = vfmaq_laneq_f32(d##r, x.d, by##r, lane);
-#define LANE_0(r) LANE(r, 0)
-#define LANE_1(r) LANE(r, 1)
-#define LANE_2(r) LANE(r, 2)
-#define LANE_3(r) LANE(r, 3)
-#define FOUR_OF(r) float32x4_t by##r = vld1q_f32(from##r + at);
-#define ONE_OF(r) float32x4_t by##r = vdupq_n_f32(from##r[at]);
-/* sums of ATTEND_ROWS rows += from[at] * x[at], for `count` vectors x that lie `step` floats apart */
-#define ADD_PRODUCTS(first, step, count)                                                                       \
-    do {                                                                                                       \
-        const float *next = (first);                                                                           \
-        size_t at = 0;                                                                                         \
-        for (; at + 4 <= (count); at += 4, next += 4 * (step)) {                                               \
-            REPEAT_4(FOUR_OF)                                                                                  \
-            vf x = vf_load(next);                                                                              \
-            REPEAT_4(LANE_0)                                                                                   \
-            x = vf_load(next + (step));                                                                        \
-            REPEAT_4(LANE_1)                                                                                   \
-            x = vf_load(next + 2 * (step));                                                                    \
-            REPEAT_4(LANE_2)                                                                                   \
-            x = vf_load(next + 3 * (step));                                                                    \
-            REPEAT_4(LANE_3)                                                                                   \
-        }                                                                                                      \
-        for (; at < (count); at++, next += (step)) {                                                           \
-            REPEAT_4(ONE_OF)                                                                                   \
-            vf x = vf_load(next);                                                                              \
-            REPEAT_4(LANE_0)                                                                                   \
-        }                                                                                                      \
-    } while (0)
+/* Four queries, whose values lie side by side in by##n, and eight keys. */
+#define FOUR_QUERIES(n, r0, r1, r2, r3)                                                                        \
+    SCORE(r0, n, 0)                                                                                            \
+    SCORE(r1, n, 1)                                                                                            \
+    SCORE(r2, n, 2)                                                                                            \
+    SCORE(r3, n, 3)
+#define SCORE(r, n, lane)                                                                                      \
+    a##r = vfmaq_laneq_f32(a##r, x, by##n, lane);                                                              \
+    b##r = vfmaq_laneq_f32(b##r, y, by##n, lane);
+#define TO_ZERO(r) float32x4_t a##r = vdupq_n_f32(0.0f), b##r = a##r;
+#define KEEP(r)                                                                                                \
+    vst1q_f32(scores + r * padded, a##r);                                                                      \
+    vst1q_f32(scores + r * padded + 4, b##r);
 
-#define QUERY(r) const float *from##r = q[r];
-#define KEEP(r) vf_store(scores + r * padded, (vf){a##r, b##r, c##r, d##r});
-
-static void score_one(const float *const *q, const float *keys, size_t padded, int width, float *scores)
+static void score_half(const float *q, const float *keys, size_t padded, int width, float *scores)
 {
-    REPEAT_4(QUERY)
-    REPEAT_4(TO_ZERO)
-    ADD_PRODUCTS(keys, padded, (size_t)width);
-    REPEAT_4(KEEP)
+    REPEAT_12(TO_ZERO)
+    for (int j = 0; j < width; j++, q += ATTEND_ROWS, keys += padded) {
+        float32x4_t by0 = vld1q_f32(q), by1 = vld1q_f32(q + 4), by2 = vld1q_f32(q + 8);
+        float32x4_t x = vld1q_f32(keys), y = vld1q_f32(keys + 4);
+        FOUR_QUERIES(0, 0, 1, 2, 3)
+        FOUR_QUERIES(1, 4, 5, 6, 7)
+        FOUR_QUERIES(2, 8, 9, 10, 11)
+    }
+    REPEAT_12(KEEP)
 }
 
-#define WEIGHTS_OF(r) const float *from##r = weights + r * padded;
-#define KEEP_MIXED(r) vf_store(out + r * EMRL_LANES, vf_mul((vf){a##r, b##r, c##r, d##r}, vf_set(factors[r])));
-
-static void mix_tile(const float *weights, size_t padded, const float *values, size_t columns, int tokens,
-                     const float *factors, float *out)
+static void score_one(const float *q, const float *keys, size_t padded, int width, float *scores)
 {
-    REPEAT_4(WEIGHTS_OF)
-    REPEAT_4(TO_ZERO)
-    ADD_PRODUCTS(values, columns, (size_t)tokens);
-    REPEAT_4(KEEP_MIXED)
+    score_half(q, keys, padded, width, scores);
+    score_half(q, keys + 8, padded, width, scores + 8);
 }
 
 #undef TO_ZERO
 #undef KEEP
-#undef LANE
-#undef LANE_0
-#undef LANE_1
-#undef LANE_2
-#undef LANE_3
+#undef SCORE
+
+#define TO_ZERO(r) float32x4_t a##r = vdupq_n_f32(0.0f), b##r = a##r, c##r = a##r, d##r = a##r;
+#define FROM(r) const float *from##r = weights + r * padded;
+#define FOUR_OF(r) float32x4_t by##r = vld1q_f32(from##r + t);
+#define ONE_OF(r) float32x4_t by##r = vdupq_n_f32(from##r[t]);
+#define ADD(sum, part, lane)                                                                                   \
+    x = vld1q_f32(values + part);                                                                              \
+    sum##0 = vfmaq_laneq_f32(sum##0, x, by0, lane);                                                            \
+    sum##1 = vfmaq_laneq_f32(sum##1, x, by1, lane);                                                            \
+    sum##2 = vfmaq_laneq_f32(sum##2, x, by2, lane);                                                            \
+    sum##3 = vfmaq_laneq_f32(sum##3, x, by3, lane);                                                            \
+    sum##4 = vfmaq_laneq_f32(sum##4, x, by4, lane);                                                            \
+    sum##5 = vfmaq_laneq_f32(sum##5, x, by5, lane);
+#define ADD_VALUE(lane)                                                                                        \
+    ADD(a, 0, lane)                                                                                            \
+    ADD(b, 4, lane)                                                                                            \
+    ADD(c, 8, lane)                                                                                            \
+    ADD(d, 12, lane)                                                                                           \
+    values += columns;
+#define KEEP(r) vf_store(out + r * EMRL_LANES, vf_mul((vf){a##r, b##r, c##r, d##r}, vf_set(factors[r])));
+
+/* Six rows and sixteen columns. */
+static void mix_six(const float *weights, size_t padded, const float *values, size_t columns, int tokens,
+                    const float *factors, float *out)
+{
+    int t = 0;
+    REPEAT_6(FROM)
+    REPEAT_6(TO_ZERO)
+    for (; t + 4 <= tokens; t += 4) {
+        float32x4_t x;
+        REPEAT_6(FOUR_OF)
+        ADD_VALUE(0)
+        ADD_VALUE(1)
+        ADD_VALUE(2)
+        ADD_VALUE(3)
+    }
+    for (; t < tokens; t++) {
+        float32x4_t x;
+        REPEAT_6(ONE_OF)
+        ADD_VALUE(0)
+    }
+    REPEAT_6(KEEP)
+}
+
+static void mix_one(const float *weights, size_t padded, const float *values, size_t columns, int tokens,
+                    const float *factors, float *out)
+{
+    mix_six(weights, padded, values, columns, tokens, factors, out);
+    mix_six(weights + 6 * padded, padded, values, columns, tokens, factors + 6, out + 6 * EMRL_LANES);
+}
+
+#undef TO_ZERO
+#undef KEEP
+#undef ADD
 
 #endif

@@ -283,18 +283,34 @@ static void soften(float *scores, size_t padded, int rows, int tokens, float sca
     }
 }
 
+typedef struct {
+    int first, end;
+} span;
+
+static void turn_rest(const float *from, size_t stride, int rows, span some, span columns, float *to, size_t step)
+{
+    for (int r = some.first; r < some.end; r++)
+        for (int j = columns.first; j < columns.end; j++)
+            to[(size_t)j * step + (size_t)r] = r < rows ? from[(size_t)r * stride + (size_t)j] : 0.0f;
+}
+
 /* to[j * step + r] = from[r * stride + j] for `rows` rows, and zeros up to `most`. Vectors are written whole: up to
  * fifteen floats behind the last value change. */
 static void turn(const float *from, size_t stride, int rows, int most, int width, float *to, size_t step)
 {
     int j = 0;
-#if defined(EMRL_AVX512)
+#if defined(EMRL_NEON)
+    int whole = width / 4 * 4, r = 0;
+    for (; r + 4 <= rows; r += 4)
+        for (j = 0; j < whole; j += 4)
+            vf_turn(from + (size_t)r * stride + j, stride, to + (size_t)j * step + r, step);
+    turn_rest(from, stride, rows, (span){r, most}, (span){0, whole}, to, step);
+    j = whole;
+#elif defined(EMRL_AVX512)
     for (; j + EMRL_LANES <= width; j += EMRL_LANES)
         vf_turn(from + j, stride, rows, to + (size_t)j * step, step);
 #endif
-    for (int r = 0; r < most; r++)
-        for (int i = j; i < width; i++)
-            to[(size_t)i * step + (size_t)r] = r < rows ? from[(size_t)r * stride + (size_t)i] : 0.0f;
+    turn_rest(from, stride, rows, (span){0, most}, (span){j, width}, to, step);
 }
 
 /* Keys with their tokens beside each other, and values without what lies between them. */

@@ -203,6 +203,18 @@ INLINE uint8x16_t vi_u8(vi x)
 }
 INLINE void vi_store_u8(uint8_t *at, vi x) { vst1q_u8(at, vi_u8(x)); }
 
+/* to[j * step + r] = row[r][j] for four of each. */
+INLINE void vf_turn(const float *from, size_t stride, float *to, size_t step)
+{
+    float32x4_t a = vld1q_f32(from), b = vld1q_f32(from + stride);
+    float32x4_t c = vld1q_f32(from + 2 * stride), d = vld1q_f32(from + 3 * stride);
+    float32x4_t low = vzip1q_f32(a, c), high = vzip2q_f32(a, c), others = vzip1q_f32(b, d), last = vzip2q_f32(b, d);
+    vst1q_f32(to, vzip1q_f32(low, others));
+    vst1q_f32(to + step, vzip2q_f32(low, others));
+    vst1q_f32(to + 2 * step, vzip1q_f32(high, last));
+    vst1q_f32(to + 3 * step, vzip2q_f32(high, last));
+}
+
 /* By halves, as below. */
 INLINE float vf_sum(vf x)
 {
