@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from android_demo.tools import manifest, sdk
+from android_demo.tools.app_bundle import write_app_bundle
 from android_demo.tools.archive import Entry, write_zip
 from android_demo.tools.kotlin import BUILD, ROOT, core_jar, module_jar
 from android_demo.tools.project import ABIS, ANDROID, APP, versions
@@ -72,7 +73,8 @@ def build(wanted: Build) -> Path:
         _say(said)
         entries = [*_libraries(wanted.abis), *_assets(wanted.bundle), *_java_resources()]
         if wanted.kind == "aab":
-            made = _app_bundle(folder, resources, [*dex, *entries])
+            made = folder / "made.aab"
+            write_app_bundle(made, [*_read(resources), *dex, *entries], wanted.abis)
         else:
             made = _apk(folder, [*_read(resources), *dex, *entries], wanted.key)
         signed = wanted.kind == "apk" and wanted.key is not None
@@ -223,27 +225,6 @@ def _apk(folder: Path, entries: Sequence[Entry], key: Path | None) -> Path:
     signed = folder / "signed.apk"
     sdk.sign(unsigned, signed, key, least=versions()["minSdk"])
     return signed
-
-
-def _app_bundle(folder: Path, resources: Path, entries: Sequence[Entry]) -> Path:
-    """The same files in the folders that bundletool wants, and what it makes of them."""
-    module = []
-    for entry in [*_read(resources), *entries]:
-        name = entry.name
-        if name == "AndroidManifest.xml":
-            name = f"manifest/{name}"
-        elif name.endswith(".dex"):
-            name = f"dex/{name}"
-        elif not name.startswith(("res/", "assets/", "lib/")) and name != "resources.pb":
-            name = f"root/{name}"
-        module.append(Entry(name, entry.data))
-    base = folder / "base.zip"
-    write_zip(base, module, align=False)
-    made = folder / "made.aab"
-    _say("make the app bundle")
-    sdk.bundletool("build-bundle", f"--modules={base}", f"--output={made}")
-    sdk.bundletool("validate", f"--bundle={made}")
-    return made
 
 
 def _say(step: str) -> None:

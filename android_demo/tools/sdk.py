@@ -1,4 +1,4 @@
-"""The programs of the build, each out of a pinned part: aapt2, javac, R8, bundletool, and the lint."""
+"""The programs of the build, each out of a pinned part: aapt2, javac, R8, the signer, and the lint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from android_demo.tools.toolchain import UnavailableError, cache, part
 __all__ = [
     "BuildError",
     "aapt2",
-    "bundletool",
+    "aapt2_file",
     "compile_java",
     "debug_key",
     "digest",
@@ -41,7 +41,7 @@ class BuildError(Exception):
 
 def aapt2(*arguments: object) -> str:
     """Run aapt2."""
-    return _run([_aapt2(), *arguments])
+    return _run([aapt2_file(), *arguments])
 
 
 def compile_java(source: Path, target: Path) -> None:
@@ -88,11 +88,6 @@ def sign(source: Path, target: Path, key: Path, *, least: str) -> None:
     _run([java(), *program, source, target, key, least], environment)
 
 
-def bundletool(*arguments: object) -> str:
-    """Run bundletool."""
-    return _run([java(), "-jar", part("bundletool"), *arguments])
-
-
 def debug_key_file() -> Path:
     """The place of the key of debug builds: one for each machine, so that a phone takes the next too."""
     return cache() / "debug.p12"
@@ -125,7 +120,8 @@ def java_home() -> Path:
 
 
 @functools.cache
-def _aapt2() -> Path:
+def aapt2_file() -> Path:
+    """The program aapt2, unpacked if it is not yet."""
     folder = {"linux": "linux", "darwin": "macosx"}.get(sys.platform)
     if folder is None:
         raise UnavailableError(f"no aapt2 for {sys.platform}: build on Linux or macOS")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from android_demo.tools import build, kotlin, manifest, sdk
+from android_demo.tools.app_bundle import FORMAT_VERSION, write_app_bundle
 from android_demo.tools.archive import Entry, write_zip
 from android_demo.tools.project import versions
 from android_demo.tools.toolchain import part
@@ -105,14 +106,76 @@ def test_the_unsigned_apk_is_the_same_when_all_is_compiled_again(
 
 @pytest.mark.nightly
 def test_the_app_bundle_is_valid(unsigned: Path, tmp_path: Path) -> None:
-    made = build.build(build.Build("aab", build.TINY, ABIS, None, tmp_path / "app.aab"))
-    said = sdk.bundletool("dump", "manifest", f"--bundle={made}")
-    assert 'package="org.edgemrl.demo"' in said
+    made, again = (
+        build.build(build.Build("aab", build.TINY, build.DEFAULT_ABIS, None, tmp_path / name))
+        for name in ("one.aab", "two.aab")
+    )
+    assert _digest(made) == _digest(again)
     with zipfile.ZipFile(made) as bundle, zipfile.ZipFile(unsigned) as apk:
-        names = set(bundle.namelist())
         assert bundle.read("base/dex/classes.dex") == apk.read("classes.dex")
-    assert {"base/manifest/AndroidManifest.xml", "base/resources.pb"} <= names
-    assert f"base/lib/{ABIS[0]}/libonnxruntime.so" in names
+    said = _bundletool("dump", "manifest", f"--bundle={made}")
+    assert 'package="org.edgemrl.demo"' in said
+    assert 'minSdkVersion="24"' in said
+    _bundletool("validate", f"--bundle={made}")
+    apks = tmp_path / "app.apks"
+    _bundletool(
+        "build-apks",
+        f"--bundle={made}",
+        f"--output={apks}",
+        "--mode=universal",
+        f"--aapt2={sdk.aapt2_file()}",
+    )
+    with zipfile.ZipFile(apks) as archive:
+        archive.extract("universal.apk", tmp_path)
+    # What a store makes of it is mapped from pages of 16 KB, too.
+    found = libraries(tmp_path / "universal.apk")
+    assert len(found) == 3 * len(build.DEFAULT_ABIS)
+    for library in found:
+        assert (library.stored, library.offset % PAGE) == (True, 0), library.name
+        assert all(alignment % PAGE == 0 for alignment in library.segments), library.name
+
+
+def _bundletool(*arguments: object) -> str:
+    """The bundletool that makes APKs, which refuses what it cannot read."""
+    line = [kotlin.java(), "-jar", part("nightly-bundletool"), *arguments]
+    done = subprocess.run([*map(str, line)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _fields(data: bytes) -> dict[int, list[bytes | int]]:
+    """The fields of a message of protobuf whose numbers and lengths are below 128."""
+    found: dict[int, list[bytes | int]] = {}
+    while data:
+        field, kind, size = data[0] >> 3, data[0] & 7, data[1]
+        assert kind in (0, 2)
+        found.setdefault(field, []).append(data[2 : 2 + size] if kind == 2 else size)
+        data = data[2 + (size if kind == 2 else 0) :]
+    return found
+
+
+@pytest.mark.quick
+def test_an_app_bundle_has_everything_in_its_place(tmp_path: Path) -> None:
+    names = ["AndroidManifest.xml", "resources.pb", "classes.dex", "res/a.xml", "assets/b", "c.txt"]
+    entries = [*(Entry(name, name.encode()) for name in names), Entry("lib/x86_64/d.so", b"d")]
+    for file in ("one.aab", "two.aab"):
+        write_app_bundle(tmp_path / file, entries, ["x86_64", "arm64-v8a"])
+    assert _digest(tmp_path / "one.aab") == _digest(tmp_path / "two.aab")
+    with zipfile.ZipFile(tmp_path / "one.aab") as archive:
+        assert set(archive.namelist()) == {
+            "BundleConfig.pb", "base/native.pb", "base/manifest/AndroidManifest.xml",
+            "base/resources.pb", "base/dex/classes.dex", "base/res/a.xml", "base/assets/b",
+            "base/root/c.txt", "base/lib/x86_64/d.so",
+        }  # fmt: skip
+        config = _fields(archive.read("BundleConfig.pb"))
+        native = _fields(archive.read("base/native.pb"))
+    assert _fields(config[1][0]) == {2: [FORMAT_VERSION.encode()]}  # type: ignore[arg-type]
+    folders = [_fields(one) for one in native[1]]  # type: ignore[arg-type]
+    assert [one[1] for one in folders] == [[b"lib/arm64-v8a"], [b"lib/x86_64"]]
+    with pytest.raises(ValueError, match="mips"):
+        write_app_bundle(tmp_path / "no.aab", entries, ["mips"])
+    with pytest.raises(ValueError, match="lacks its manifest"):
+        write_app_bundle(tmp_path / "no.aab", entries[1:], ["x86_64"])
 
 
 @pytest.mark.test

@@ -18,10 +18,13 @@ from android_demo.tools import build, kotlin, manifest
 from android_demo.tools.project import versions
 from android_demo.tools.toolchain import LIBRARIES, UnavailableError, part, parts, pinned
 from tests.android.conftest import REASON, REQUIRED
+from tests.support.serving import Serving, invitations, serving
 
 HERE = Path(__file__).parent / "screens"
 JUNIT_TIMEOUT_S = 900
-SCREENS = ("list", "search", "note", "import", "sync", "verify", "settings")
+SCREENS = ("list", "search", "note", "import", "join", "sync", "verify", "settings")
+#: Tests that join a server: each look, and those of the job.
+PHONES = 8
 LOOKS = ("light", "dark", "large", "rtl")
 #: 360 x 640 dp with two pixels each.
 SIZE = (720, 1280)
@@ -57,7 +60,7 @@ def _compile(folder: Path, files: str) -> Path:
     return classes
 
 
-def _run(folder: Path, apk: Path) -> subprocess.CompletedProcess[str]:
+def _run(folder: Path, apk: Path, server: Serving) -> subprocess.CompletedProcess[str]:
     framework = folder / "framework"
     framework.mkdir()
     name = "android-all-instrumented-15-robolectric-13954326-i7.jar"
@@ -77,6 +80,7 @@ def _run(folder: Path, apk: Path) -> subprocess.CompletedProcess[str]:
             *(kotlin.java(), *kotlin.QUICKLY, "-Xmx2g", *opened),
             *("-Drobolectric.offline=true", f"-Drobolectric.dependency.dir={framework}"),
             *(f"-Dedge.screens={folder / 'out'}", f"-Djava.library.path={native}"),
+            *(f"-Dedge.server={server.url}", f"-Dedge.invitations={_invitations(server)}"),
             *("-cp", kotlin.classpath(classes, _settings(folder, apk), *files)),
             *("org.junit.runner.JUnitCore", "org.edgemrl.demo.ScreensTest"),
         ],
@@ -85,6 +89,15 @@ def _run(folder: Path, apk: Path) -> subprocess.CompletedProcess[str]:
         timeout=JUNIT_TIMEOUT_S,
         check=False,
     )
+
+
+def _invitations(server: Serving) -> str:
+    """Invitations, each to a tenant of its own."""
+    found = []
+    for _ in range(PHONES):
+        with invitations(server) as invite:
+            found.append(invite())
+    return ",".join(found)
 
 
 def _size(picture: Path) -> tuple[int, int]:
@@ -100,7 +113,8 @@ def test_every_screen_in_every_look(
     unsigned: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     try:
-        done = _run(tmp_path, unsigned)
+        with serving(tmp_path / "server.db") as server:
+            done = _run(tmp_path, unsigned, server)
     except UnavailableError as error:
         if os.environ.get(REQUIRED):
             raise

@@ -4,23 +4,34 @@ import static org.junit.Assert.assertEquals;
 import static org.junit.Assert.assertTrue;
 
 import android.app.Activity;
+import android.app.job.JobInfo;
+import android.app.job.JobParameters;
+import android.app.job.JobScheduler;
+import android.content.ComponentName;
 import android.content.Intent;
 import android.graphics.Bitmap;
 import android.graphics.Canvas;
 import android.system.Os;
 import android.view.View;
 import android.view.ViewGroup;
+import android.widget.Button;
 import android.widget.EditText;
 import android.widget.TextView;
 import java.io.File;
 import java.io.FileDescriptor;
 import java.io.FileOutputStream;
+import java.util.ArrayDeque;
 import java.util.ArrayList;
+import java.util.Deque;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
+import org.edgemrl.android.SyncJob;
 import org.edgemrl.demo.notes.Note;
+import org.edgemrl.demo.sync.LinkState;
+import org.edgemrl.store.Store;
 import org.junit.Before;
 import org.junit.Test;
 import org.junit.runner.RunWith;
@@ -33,6 +44,8 @@ import org.robolectric.annotation.Config;
 import org.robolectric.annotation.GraphicsMode;
 import org.robolectric.annotation.Implementation;
 import org.robolectric.annotation.Implements;
+import org.robolectric.shadow.api.Shadow;
+import org.robolectric.shadows.ShadowJobService;
 
 /** The real screens, on the real framework of Android 15, drawn by its own code. */
 @RunWith(RobolectricTestRunner.class)
@@ -66,6 +79,9 @@ public class ScreensTest {
         protected static void close(FileDescriptor file) {}
     }
 
+    private static final String SERVER = System.getProperty("edge.server");
+    /** One for each test, each of a tenant of its own. */
+    private static final Deque<String> INVITATIONS = new ArrayDeque<>(List.of(System.getProperty("edge.invitations").split(",")));
     private static final File OUT = new File(System.getProperty("edge.screens"));
     private NotesApplication application;
 
@@ -138,7 +154,13 @@ public class ScreensTest {
         each(list, "search", look);
         each(open(NoteActivity.class, note), "note", look);
         each(open(ImportActivity.class, null), "import", look);
-        each(open(SyncActivity.class, null), "sync", look);
+        SyncActivity sync = open(SyncActivity.class, null);
+        each(sync, "join", look);
+        join(sync);
+        aLetter();
+        sync.findViewById(R.id.sync_now).performClick();
+        until("a letter is shown", () -> shows(sync, R.id.letters, "too large"));
+        each(sync, "sync", look);
         VerifyActivity verify = open(VerifyActivity.class, null);
         for (View view : all(verify.getWindow().getDecorView())) {
             if (view instanceof android.widget.Button && view.isEnabled() && view.getHeight() > 0) view.performClick();
@@ -154,6 +176,122 @@ public class ScreensTest {
     private void each(Activity activity, String screen, String look) throws Exception {
         inspect(activity);
         shoot(activity, screen + "-" + look);
+    }
+
+    /** Waits until the screen shows something, which a server has a part in. */
+    private void until(String what, Condition holds) throws Exception {
+        long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(60);
+        while (!holds.now()) {
+            assertTrue(what, System.nanoTime() < end);
+            Thread.sleep(20);
+            Shadows.shadowOf(android.os.Looper.getMainLooper()).idle();
+        }
+    }
+
+    private interface Condition {
+        boolean now() throws Exception;
+    }
+
+    private static boolean shows(Activity activity, int id, String words) {
+        View view = activity.findViewById(id);
+        return view.isShown() && ((TextView) view).getText().toString().contains(words);
+    }
+
+    private static void type(Activity activity, int id, String words) {
+        ((EditText) activity.findViewById(id)).setText(words);
+    }
+
+    /** Fills the form in, and waits until everything is exchanged. */
+    private void join(SyncActivity sync) throws Exception {
+        type(sync, R.id.server, SERVER);
+        type(sync, R.id.invitation, INVITATIONS.remove());
+        sync.findViewById(R.id.join).performClick();
+        until("everything is exchanged", () -> shows(sync, R.id.status, "Everything is exchanged"));
+    }
+
+    /** A note that is too large for a server. */
+    private void aLetter() {
+        application.getNotebook().put(List.of(new Note("large", "Minutes of a very long meeting " + "a".repeat(1 << 20), 4)));
+    }
+
+    private JobScheduler jobs() {
+        return application.getSystemService(JobScheduler.class);
+    }
+
+    @Test
+    public void joiningStartsJobsAndLeavingEndsThem() throws Exception {
+        assertTrue(jobs().getAllPendingJobs().isEmpty());
+        SyncActivity sync = open(SyncActivity.class, null);
+        join(sync);
+        JobInfo job = jobs().getAllPendingJobs().get(0);
+        assertEquals(new ComponentName(application, SyncJob.class), job.getService());
+        assertEquals(JobInfo.NETWORK_TYPE_UNMETERED, job.getNetworkType());
+        assertTrue(job.isPersisted() && job.isPeriodic() && job.isRequireBatteryNotLow() && !job.isRequireCharging());
+        application.getNotebook().put(List.of(new Note("n", "A new note is sent soon", 5)));
+        assertEquals(2, jobs().getAllPendingJobs().size());
+        application.getLink().leave();
+        assertTrue(jobs().getAllPendingJobs().isEmpty());
+    }
+
+    @Test
+    public void theJobExchangesAndSaysThatItIsDone() throws Exception {
+        join(open(SyncActivity.class, null));
+        application.getNotebook().put(List.of(new Note("n", "The job sends this", 5)));
+        assertEquals(1, application.getLink().state().getQueued());
+        SyncJob job = Robolectric.setupService(SyncJob.class);
+        ShadowJobService shadow = Shadow.extract(job);
+        assertTrue(job.onStartJob(Shadow.newInstanceOf(JobParameters.class)));
+        until("the job is done", shadow::getIsJobFinished);
+        assertTrue("it is not asked for again", !shadow.getIsRescheduleNeeded());
+        assertEquals(0, application.getLink().state().getQueued());
+    }
+
+    @Test
+    public void aJobThatIsStoppedEndsAndIsNotFinishedTwice() throws Exception {
+        join(open(SyncActivity.class, null));
+        application.getNotebook().put(List.of(new Note("n", "This waits", 5)));
+        try (java.net.ServerSocket silent = new java.net.ServerSocket(0, 9, java.net.InetAddress.getByName("127.0.0.1"))) {
+            try (Store store = Store.Companion.open(application.getNotebook().storeFile(), 10_000)) {
+                org.edgemrl.sync.EnrollingKt.move(store, "http://127.0.0.1:" + silent.getLocalPort(), null);
+            }
+            SyncJob job = Robolectric.setupService(SyncJob.class);
+            ShadowJobService shadow = Shadow.extract(job);
+            JobParameters parameters = Shadow.newInstanceOf(JobParameters.class);
+            assertTrue(job.onStartJob(parameters));
+            silent.accept().close();
+            assertTrue("it is tried again later", job.onStopJob(parameters));
+            until("the exchange ends", () -> application.getLink().state().getRunning() == null);
+            assertTrue(!shadow.getIsJobFinished());
+        }
+        LinkState state = application.getLink().state();
+        assertEquals(1, state.getQueued());
+    }
+
+    @Test
+    public void aScannedInvitationFillsTheFormAndNothingElseDoes() throws Exception {
+        SyncActivity sync = open(SyncActivity.class, null);
+        sync.onActivityResult(1, Activity.RESULT_OK, new Intent().putExtra("SCAN_RESULT", "https://example.org abc"));
+        assertEquals("https://example.org", ((EditText) sync.findViewById(R.id.server)).getText().toString());
+        assertEquals("abc", ((EditText) sync.findViewById(R.id.invitation)).getText().toString());
+        sync.onActivityResult(1, Activity.RESULT_OK, new Intent().putExtra("SCAN_RESULT", "a b c"));
+        assertEquals("abc", ((EditText) sync.findViewById(R.id.invitation)).getText().toString());
+        sync.onActivityResult(1, Activity.RESULT_CANCELED, null);
+        Shadows.shadowOf(application).checkActivities(true); // as on a phone without a scanner
+        for (View view : all(sync.getWindow().getDecorView())) {
+            if (view instanceof Button && ((Button) view).getText().toString().startsWith("Scan")) view.performClick();
+        }
+        assertTrue(all(sync.getWindow().getDecorView()).stream()
+            .anyMatch(view -> view.isShown() && view instanceof TextView && ((TextView) view).getText().toString().contains("no app that scans")));
+    }
+
+    @Test
+    public void aRotationKeepsTheForm() throws Exception {
+        ActivityController<SyncActivity> controller = Robolectric.buildActivity(SyncActivity.class).setup();
+        settle();
+        type(controller.get(), R.id.server, "https://example.org");
+        controller.recreate();
+        settle();
+        assertEquals("https://example.org", ((EditText) controller.get().findViewById(R.id.server)).getText().toString());
     }
 
     @Test
