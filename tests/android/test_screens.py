@@ -24,7 +24,7 @@ HERE = Path(__file__).parent / "screens"
 JUNIT_TIMEOUT_S = 900
 SCREENS = ("list", "search", "note", "import", "join", "sync", "verify", "settings")
 #: Tests that join a server: each look, and those of the job.
-PHONES = 8
+PHONES = 9
 LOOKS = ("light", "dark", "large", "rtl")
 #: 360 x 640 dp with two pixels each.
 SIZE = (720, 1280)

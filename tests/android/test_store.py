@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import sqlite3
 import struct
 from contextlib import closing
@@ -11,13 +12,14 @@ import numpy as np
 import pytest
 
 from edge_mrl.codes import Packing
-from edge_mrl.documents import Document, metadata_problem
+from edge_mrl.documents import Document, PassageRule, metadata_problem
 from edge_mrl.errors import UsageError
-from edge_mrl.store import Entry, Store, check, compact
+from edge_mrl.store import Entry, Store, check, compact, convert
 from edge_mrl.store.filters.compiling import compile_filter
 from edge_mrl.store.records import checksum, encode_metadata
 from tests.android.probe import KotlinError, Probe
 from tests.android.stores import KotlinStore, binding_of, entries, python_store
+from tests.support.keys import KEY
 
 DIM = 72
 PACKINGS = [
@@ -161,6 +163,68 @@ def test_other_files_are_refused_by_name(tmp_path: Path, kotlin: Probe) -> None:
         KotlinStore(kotlin, path).create(binding_of(Packing("1bit"), DIM).__class__(
             "space", "other", DIM, 1.0, "/bundle"
         ))  # fmt: skip
+
+
+def test_encrypted_store_is_refused_and_left_as_it_is(tmp_path: Path, kotlin: Probe) -> None:
+    pytest.importorskip("sqlcipher3", reason="needs the extra encrypted")
+    path = tmp_path / "s.db"
+    binding = binding_of(Packing(), DIM)
+    Store.create(path, binding, PassageRule(100, 10), key=KEY).close()
+    before = path.read_bytes()
+    for command in ("open", "create"):
+        store = KotlinStore(kotlin, path)
+        with pytest.raises(KotlinError, match=r"StoreKeyException.*edge-mrl decrypt"):
+            store("open") if command == "open" else store.create(binding)
+    assert path.read_bytes() == before
+    with Store.open(path, key=KEY) as still:
+        assert check(still).sound
+    # Decrypted, it is opened.
+    convert(path, key=KEY, new_key=None)
+    assert KotlinStore(kotlin, path)("open") is not None
+
+
+def _instances(path: Path) -> list[tuple[Any, ...]]:
+    """Each word of the index of words, with its document and its place."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE VIRTUAL TABLE temp.v USING fts5vocab(main, keywords, instance)")
+        return connection.execute(
+            "SELECT term, doc, offset FROM temp.v ORDER BY 1, 2, 3"
+        ).fetchall()
+
+
+def test_store_of_an_earlier_app_is_brought_to_this_version(tmp_path: Path, kotlin: Probe) -> None:
+    """The first app wrote version 9, whose words had the form of whichever Unicode there was."""
+    golden = Path(__file__).parents[1] / "golden" / "store-5.db"
+    ours, theirs = tmp_path / "kotlin.db", tmp_path / "python.db"
+    for path in (ours, theirs):
+        path.write_bytes(golden.read_bytes())
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("INSERT INTO keywords (keywords) VALUES ('delete-all')")
+    before = ours.read_bytes()
+    with closing(
+        sqlite3.connect(ours, isolation_level=None)
+    ) as writer:  # it cannot be migrated now
+        writer.execute("BEGIN IMMEDIATE")
+        with pytest.raises(KotlinError, match="StoreBusyException"):
+            KotlinStore(kotlin, ours)("open", timeout_ms=100)
+    assert ours.read_bytes() == before
+    KotlinStore(kotlin, ours)("open")
+    kotlin("store.close", path=str(ours))
+    Store.open(theirs).close()
+    assert _instances(ours) == _instances(theirs) != []
+    with Store.open(ours) as store:
+        assert check(store).sound, check(store)
+    with closing(sqlite3.connect(ours)) as connection:
+        names = connection.execute("SELECT version, name FROM migrations ORDER BY 1").fetchall()
+    with closing(sqlite3.connect(theirs)) as connection:
+        query = "SELECT version, name FROM migrations ORDER BY 1"
+        assert names == connection.execute(query).fetchall()
+    # Where it cannot be written, it is refused.
+    ours.write_bytes(golden.read_bytes())
+    ours.chmod(0o400)
+    if not os.access(ours, os.W_OK):
+        with pytest.raises(KotlinError, match="StoreVersionException"):
+            KotlinStore(kotlin, ours)("open")
 
 
 def test_values_have_the_checksums_of_the_format(kotlin: Probe) -> None:

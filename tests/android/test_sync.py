@@ -5,13 +5,18 @@ from __future__ import annotations
 import contextlib
 import socket
 import sqlite3
-from collections.abc import Callable, Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edge_mrl import Document, Encoder, Index, SyncClient, __version__
+from edge_mrl.search.rerank import doubt, merge
 from edge_mrl.store import Store, check
 from edge_mrl.sync.credentials import Credentials
 from edge_mrl.sync.enrollment import enroll
@@ -420,6 +425,159 @@ def test_enrolling_again_keeps_what_was_chosen(
     one("client")
     assert one("status")["with_text"]
     one("close")
+
+
+#: Kotlin's full vectors are not the bits of Python's.
+SCORE = 2e-3
+
+
+def test_search_is_ordered_by_the_server_as_in_python(device: Any, kotlin: Probe) -> None:
+    one = device(with_text=True)
+    names = [f"{n} {word}" for n, word in enumerate(["ferry", "bread", "salt", "oven", "fox"] * 3)]
+    one.put(documents(*names))
+    assert_done(one.sync())
+    one.put(documents("late ferry"))  # it is not on the server, and its full vectors are here
+    query = "when does the ferry leave"
+
+    def asked(**options: Any) -> Any:
+        return one("search", query=query, **{"k": 4, "deadline_s": 20.0, **options})
+
+    found = asked()
+    assert (found["by"], found["reason"], len(found["hits"])) == ("server", None, 4)
+    assert asked(client=True)["hits"] == found["hits"]
+    one("margin", margin=0.0)
+    assert asked(auto=True)["hits"] == found["hits"]
+    one("margin", margin=1e6)
+    local = asked(auto=True)
+    assert (local["by"], local["reason"]) == ("local", "the local order is not in doubt")
+    assert "within 0 ms" in asked(deadline_s=0.0)["reason"]
+    with pytest.raises(KotlinError, match="deadlineS is -1"):
+        asked(deadline_s=-1.0)
+    one("close")
+    with Index.open(one.path, TINY, threads=1) as index:
+        wanted = index.search(query, 4, rerank="always", deadline_ms=20_000)
+        assert wanted.ranked_by == "server"
+        assert [hit[0] for hit in found["hits"]] == [hit.id for hit in wanted]
+        scores = [hit.score for hit in wanted]
+        assert [hit[1] for hit in found["hits"]] == pytest.approx(scores, abs=SCORE)
+        assert [hit[0] for hit in local["hits"]] == [hit.id for hit in index.search(query, 4)]
+
+
+def test_scores_that_the_server_lacks_and_the_doubt_are_those_of_python(kotlin: Probe) -> None:
+    rng = np.random.default_rng(7)
+    for count in (1, 2, 4, 5, 30):
+        local = sorted(rng.uniform(-1, 1, count).tolist(), reverse=True)
+        pairs = [(f"d{n}", score) for n, score in enumerate(local)]
+        server = {name: float(rng.uniform(-1, 1)) for name, _ in pairs if rng.random() < 0.7}
+        own = {name: 0.5 for name, _ in pairs[:2]}
+        said = kotlin("sync.merge", local=pairs, server=server, own=own)
+        wanted = merge(pairs, server, partial(_among, own))
+        assert said["scores"] == (None if wanted is None else pytest.approx(wanted, abs=1e-12))
+        assert said["doubt"] == pytest.approx(doubt(local), abs=1e-12)
+
+
+def _among(scores: dict[str, float], names: Sequence[str]) -> dict[str, float]:
+    return {name: scores[name] for name in names if name in scores}
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait for something, a minute at most."""
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end, "it never happens"
+        time.sleep(0.05)
+
+
+def test_thread_keeps_a_store_in_sync(device: Any, python: Any) -> None:
+    one, other = device(with_text=True), python(with_text=True)
+    with pytest.raises(KotlinError, match="not running"):
+        one("now")
+    one("start", interval_s=600.0)
+    with pytest.raises(KotlinError, match="already running"):
+        one("start", interval_s=600.0)
+    until(lambda: len(one("ran")) == 1)
+    one.put(documents("a"))  # it looks for what is written here
+    until(lambda: len(one("ran")) == 2)
+    assert other.client.sync_once().pulled == 1
+    other.index.put(documents("b"))
+    assert other.client.sync_once().done
+    one("now")  # and is told to look there
+    until(lambda: "b" in one.get(["b"]))
+    one("stop")
+    one("stop")
+    runs = len(one("ran"))
+    one.put(documents("c"))
+    time.sleep(1.5)
+    assert (len(one("ran")), one("status")["queue"]) == (runs, 1)
+
+
+def test_thread_outlives_the_faults_of_its_application(device: Any) -> None:
+    one = device()
+    one("start", interval_s=0.05, breaks=True)
+    until(lambda: len(one("ran")) >= 2)
+    assert "the application's own fault" in one("status")["waiting"]
+    one("stop")
+
+
+def test_what_was_received_is_forgotten_here_and_comes_again(device: Any, python: Any) -> None:
+    one, other = device(with_text=True), python(with_text=True)
+    one.put(documents("mine"))
+    other.index.put(documents("theirs", "too"))
+    for _ in range(2):
+        assert other.client.sync_once().done
+        assert_done(one.sync())
+    assert one("forget") == 2
+    assert set(one.get(["mine", "theirs", "too"])) == {"mine"}
+    assert_done(one.sync())
+    assert set(one.get(["mine", "theirs", "too"])) == {"mine", "theirs", "too"}
+    assert other.client.sync_once().deleted == 0
+
+
+def test_new_device_is_filled_by_a_snapshot_and_goes_on_where_it_was_interrupted(
+    device: Any, python: Any, kotlin: Probe
+) -> None:
+    other = python(with_text=True)
+    other.index.put(documents(*(f"d{n}" for n in range(60))))
+    other.index.delete(["d7"])
+    assert other.client.sync_once().done
+    one = device(with_text=True)
+    part = one.path.with_name(f"{one.path.name}-sync.part")
+    kotlin("sync.ranges", size_bytes=2_000)
+    try:
+        one("client", max_bytes=5_000)
+        outcome = one.sync()
+        assert (outcome["cause"], outcome["pulled"], part.exists()) == ("policy", 0, True)
+        kept = part.stat().st_size - 1_024
+        assert kept >= 4_000
+        if sys.platform != "win32":
+            assert part.stat().st_mode & 0o077 == 0
+        one("client")
+        rest = one.sync()
+        assert_done(rest)
+        assert (rest["pulled"], part.exists()) == (59, False)
+        # Another new device, whose part is damaged by its disk, fetches all of it again.
+        third = device("third", with_text=True)
+        third("client", max_bytes=5_000)
+        third.sync()
+        part = third.path.with_name(f"{third.path.name}-sync.part")
+        data = bytearray(part.read_bytes())
+        data[1_100] ^= 1
+        part.write_bytes(data)
+        third("client")
+        whole = third.sync()
+        assert_done(whole)
+        assert (whole["pulled"], part.exists()) == (59, False)
+        assert whole["received"] > rest["received"] + kept
+    finally:
+        kotlin("sync.ranges", size_bytes=4 << 20)
+    assert_done(one.sync())
+    one("close")
+    third("close")
+    here, there = rows(one.path), rows(other.index.store.path)
+    # Codes are a server's, of vectors that were rounded on their way.
+    assert [row[:3] for row in here[0]] == [row[:3] for row in there[0]]
+    assert here[1:] == there[1:]
+    assert rows(third.path)[:2] == here[:2]
 
 
 #: Metadata that a server may hold and a device cannot store; the last one no reader of JSON takes either.

@@ -11,6 +11,8 @@ import android.content.ComponentName;
 import android.content.Intent;
 import android.graphics.Bitmap;
 import android.graphics.Canvas;
+import android.net.ConnectivityManager;
+import android.net.NetworkInfo;
 import android.system.Os;
 import android.view.View;
 import android.view.ViewGroup;
@@ -46,6 +48,7 @@ import org.robolectric.annotation.Implementation;
 import org.robolectric.annotation.Implements;
 import org.robolectric.shadow.api.Shadow;
 import org.robolectric.shadows.ShadowJobService;
+import org.robolectric.shadows.ShadowNetworkInfo;
 
 /** The real screens, on the real framework of Android 15, drawn by its own code. */
 @RunWith(RobolectricTestRunner.class)
@@ -88,11 +91,17 @@ public class ScreensTest {
     @Before
     public void notes() throws Exception {
         application = (NotesApplication) RuntimeEnvironment.getApplication();
+        network(ConnectivityManager.TYPE_WIFI);
         settle();
         application.getNotebook().put(List.of(
             new Note("a", "Tomato soup\n\nCut the onions. Boil the water and add salt. Serve hot.", 3),
             new Note("b", "Flat in Lisbon\n\nThe landlord wants the deposit before the first of May.", 2),
             new Note("c", "قائمة التسوق\n\nخبز وحليب وبيض.", 1)));
+    }
+
+    private void network(int kind) {
+        NetworkInfo info = ShadowNetworkInfo.newInstance(NetworkInfo.DetailedState.CONNECTED, kind, 0, true, NetworkInfo.State.CONNECTED);
+        Shadows.shadowOf(application.getSystemService(ConnectivityManager.class)).setActiveNetworkInfo(info);
     }
 
     /** Waits for the thread of work, then for that of the views, a few times. */
@@ -182,7 +191,7 @@ public class ScreensTest {
     private void until(String what, Condition holds) throws Exception {
         long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(60);
         while (!holds.now()) {
-            assertTrue(what, System.nanoTime() < end);
+            assertTrue(what + ", " + application.getLink().state(), System.nanoTime() < end);
             Thread.sleep(20);
             Shadows.shadowOf(android.os.Looper.getMainLooper()).idle();
         }
@@ -231,6 +240,18 @@ public class ScreensTest {
         assertEquals(2, jobs().getAllPendingJobs().size());
         application.getLink().leave();
         assertTrue(jobs().getAllPendingJobs().isEmpty());
+    }
+
+    @Test
+    public void aMeteredNetworkIsWaitedForAndSyncNowIsNot() throws Exception {
+        network(ConnectivityManager.TYPE_MOBILE);
+        SyncActivity sync = open(SyncActivity.class, null);
+        type(sync, R.id.server, SERVER);
+        type(sync, R.id.invitation, INVITATIONS.remove());
+        sync.findViewById(R.id.join).performClick();
+        until("it says why it waits", () -> shows(sync, R.id.status, "a network that costs nothing"));
+        sync.findViewById(R.id.sync_now).performClick();
+        until("everything is exchanged", () -> shows(sync, R.id.status, "Everything is exchanged"));
     }
 
     @Test

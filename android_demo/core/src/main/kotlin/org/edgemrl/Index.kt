@@ -6,14 +6,20 @@ import org.edgemrl.encode.BundleEncoder
 import org.edgemrl.encode.bindingOf
 import org.edgemrl.encode.manifestOf
 import org.edgemrl.encode.passageRule
+import org.edgemrl.search.DEFAULT_MARGIN
 import org.edgemrl.search.Funnel
 import org.edgemrl.search.Mode
 import org.edgemrl.search.QueryVectors
+import org.edgemrl.search.Rerank
 import org.edgemrl.search.Results
 import org.edgemrl.search.SearchOptions
+import org.edgemrl.search.exactScores
 import org.edgemrl.search.queryOf
+import org.edgemrl.search.reorder
+import org.edgemrl.search.requireRerankable
 import org.edgemrl.search.requireVectorMode
 import org.edgemrl.search.search
+import org.edgemrl.search.shortlistOf
 import org.edgemrl.search.similar
 import org.edgemrl.search.tune
 import org.edgemrl.search.tuned
@@ -24,7 +30,9 @@ import org.edgemrl.store.Entry
 import org.edgemrl.store.Health
 import org.edgemrl.store.Store
 import org.edgemrl.store.encodeMetadata
+import org.edgemrl.store.replica.enrollmentOf
 import org.edgemrl.store.textHash
+import org.edgemrl.sync.Reranker
 
 /** The most documents, and about the most characters, that are embedded and committed together. */
 private const val BATCH_DOCUMENTS = 256
@@ -93,6 +101,9 @@ public data class Stored(
  * @property store the store itself, to put vectors that were computed elsewhere.
  */
 public class Index private constructor(public val store: Store, private val model: Model) : Closeable {
+    /** Asks the server that the store is enrolled with. */
+    private val server = lazy { Reranker(store) }
+
     /** The store's file. */
     public val path: File get() = store.path
 
@@ -165,6 +176,25 @@ public class Index private constructor(public val store: Store, private val mode
     }
 
     /**
+     * The same by meaning, with the best 100 documents ordered by somebody who has the full vectors.
+     *
+     * @param options the mode is [Mode.VECTOR], without diversity.
+     * @param rerank who is asked, when, and how long.
+     * @return the hits, and who ordered them; if the server did not, `reason` says why.
+     */
+    public fun search(query: String, options: SearchOptions = SearchOptions(), rerank: Rerank): Results {
+        requireRerankable(options)
+        val (vectors, code) = model.lend { it.encodeQuery(query) to it.binding.code }
+        val found = search(store, query, vectors, shortlistOf(options), code)
+        val full = vectors.full
+        if (full == null) {
+            return found.copy(hits = found.hits.take(options.k), reason = "the bundle gives no full vectors".takeIf { found.hits.isNotEmpty() })
+        }
+        val margin = if (rerank.onlyInDoubt) enrollmentOf(store)?.margin ?: DEFAULT_MARGIN else null
+        return reorder(found, options.k, margin, { (rerank.scorer ?: server.value).rerank(it, full, rerank.deadlineS) }) { exactScores(store, it, full) }
+    }
+
+    /**
      * Finds the documents that are nearest to a vector. No model is loaded.
      *
      * @param vector a full vector of the store's embedding space: `fullDim` elements, of any length.
@@ -226,6 +256,7 @@ public class Index private constructor(public val store: Store, private val mode
     public fun releaseCaches(): Unit = store.releaseCaches()
 
     override fun close() {
+        if (server.isInitialized()) server.value.close()
         model.release()
         store.close()
     }

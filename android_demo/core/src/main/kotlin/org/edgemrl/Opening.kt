@@ -4,6 +4,7 @@ import java.io.File
 import java.util.concurrent.locks.ReentrantReadWriteLock
 import kotlin.concurrent.read
 import kotlin.concurrent.write
+import org.edgemrl.bundle.TrustedKeys
 import org.edgemrl.encode.BundleEncoder
 import org.edgemrl.encode.Encoder
 import org.edgemrl.encode.bindingOf
@@ -23,6 +24,8 @@ import org.edgemrl.store.Store
  * @property lowMemory smaller batches and no memory arena: slower, with the smallest memory.
  * @property hashes compare the SHA-256 of the bundle's files each time it is opened. False for a folder that
  *   nothing but this app can write to, and whose hashes were compared when it was filled.
+ * @property trust refuse a bundle that none of these keys has signed whenever its encoder is opened; null asks for no
+ *   signature.
  */
 public data class Opening(
     public val maxTokens: Int? = null,
@@ -31,8 +34,9 @@ public data class Opening(
     public val threads: Int? = null,
     public val lowMemory: Boolean = false,
     public val hashes: Boolean = true,
+    public val trust: TrustedKeys? = null,
 ) {
-    internal fun encoder(folder: File): BundleEncoder = BundleEncoder(Encoder.open(folder, threads, lowMemory, hashes))
+    internal fun encoder(folder: File): BundleEncoder = BundleEncoder(Encoder.open(folder, threads, lowMemory, hashes, trust = trust))
 
     /** @throws UsageException if a store was made with other options than are asked for. */
     internal fun check(store: Store) {

@@ -11,11 +11,13 @@ import org.edgemrl.UsageException
  * @property folder the bundle's folder.
  * @property manifest its manifest.
  * @property digest SHA-256 of the manifest's file, which names every other file.
+ * @property signer the id of the trusted key that signed it; null if no keys were given.
  */
 public class Bundle private constructor(
     public val folder: File,
     public val manifest: Manifest,
     public val digest: String,
+    public val signer: String?,
     internal val tokenizer: Any?,
 ) {
     /** The graph's file, for a library that opens files by their path. */
@@ -45,12 +47,15 @@ public class Bundle private constructor(
          * @param hashes compare every file's SHA-256. False for a folder that nothing but this app can write
          *     to, and whose hashes were compared when it was filled: then only sizes, links, graph, tokenizer
          *     and head are.
+         * @param trust refuse a bundle that none of these keys has signed, before anything of it is parsed; then every
+         *     file is compared, whatever [hashes] says. Null asks for no signature.
          * @throws UsageException if the folder does not exist.
+         * @throws org.edgemrl.SignatureException if no trusted key vouches for it.
          * @throws BundleException if the bundle is damaged or unknown; the class says how.
          */
         @JvmStatic
         @JvmOverloads
-        public fun open(path: File, hashes: Boolean = true): Bundle {
+        public fun open(path: File, hashes: Boolean = true, trust: TrustedKeys? = null): Bundle {
             if (!path.isDirectory) throw UsageException("no bundle at $path: expected a folder made by `edge-mrl export`")
             val folder = path.absoluteFile
             val data = try {
@@ -58,8 +63,9 @@ public class Bundle private constructor(
             } catch (e: MissingFileException) {
                 throw MissingFileException("$path has no $MANIFEST: it is not a bundle, or the copy is incomplete")
             }
+            val signer = trust?.vouch(folder, data)
             val manifest = parseManifest(data)
-            checkFiles(folder, manifest, hashes)
+            checkFiles(folder, manifest, hashes || trust != null)
             val files = manifest.files
             val weights = listOf(WEIGHTS, HEAD).filter { it in files }
             val graph = readFile(folder, GRAPH, files.getValue(GRAPH))
@@ -67,7 +73,7 @@ public class Bundle private constructor(
             val tokenizer = parseJson(readFile(folder, TOKENIZER, files.getValue(TOKENIZER)), TOKENIZER)
             checkTokenizer(tokenizer, manifest.maxTokens)
             readHead(folder, manifest)
-            return Bundle(folder, manifest, sha256(data), tokenizer)
+            return Bundle(folder, manifest, sha256(data), signer, tokenizer)
         }
     }
 }

@@ -5,6 +5,7 @@ import java.io.File
 import org.edgemrl.EncoderException
 import org.edgemrl.UsageException
 import org.edgemrl.bundle.Bundle
+import org.edgemrl.bundle.TrustedKeys
 import org.edgemrl.bundle.points
 import org.edgemrl.tokenize.Places
 import org.edgemrl.tokenize.Tokenizer
@@ -170,6 +171,7 @@ public class Encoder private constructor(
          * @param lowMemory use smaller batches and no memory arena: slower, with the smallest memory.
          * @param hashes compare every file's SHA-256, see [Bundle.open].
          * @param tried false to leave out the trial: for a bundle that this device has verified before.
+         * @param trust refuse a bundle that none of these keys has signed, see [Bundle.open].
          * @throws UsageException if the folder does not exist, or [threads] is below 1.
          * @throws org.edgemrl.BundleException if the bundle is damaged, cannot be opened, or failed its trial.
          */
@@ -181,9 +183,10 @@ public class Encoder private constructor(
             lowMemory: Boolean = false,
             hashes: Boolean = true,
             tried: Boolean = true,
+            trust: TrustedKeys? = null,
         ): Encoder {
             if (threads != null && threads < 1) throw UsageException("threads is $threads, expected at least 1")
-            val bundle = Bundle.open(path, hashes)
+            val bundle = Bundle.open(path, hashes, trust)
             val tokenizer = Tokenizer.of(bundle)
             val session = GraphSession(bundle, threads ?: Runtime.getRuntime().availableProcessors(), lowMemory)
             val encoder = Encoder(bundle, tokenizer, session, lowMemory)

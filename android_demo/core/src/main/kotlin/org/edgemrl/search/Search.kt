@@ -1,6 +1,5 @@
 package org.edgemrl.search
 
-import kotlin.math.sqrt
 import org.edgemrl.BindingException
 import org.edgemrl.DamagedException
 import org.edgemrl.Document
@@ -18,7 +17,7 @@ private const val SEARCH_STAGES = "funnel"
 private const val HYBRID_DEPTH = 100
 
 /** Documents that are rescored by full vectors. */
-private const val RESCORE_DEPTH = 100
+internal const val RESCORE_DEPTH = 100
 
 /** The constant of reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009). */
 private const val RRF_K = 60
@@ -84,13 +83,24 @@ public data class Hit(
     public val metadata: Map<String, Any?>,
 )
 
+/** Who ordered the hits of a search: this store's codes, or a server's full vectors. */
+public enum class RankedBy { LOCAL, SERVER }
+
 /**
  * The hits of one search, from the best.
  *
  * @property hits equal scores come in the order of their ids.
  * @property damaged ids of documents that were left out because they are not what was stored.
+ * @property rankedBy who ordered them.
+ * @property reason why the order is the local one, if a server could have been asked: a sentence for people. Null if
+ *   nobody was to be asked, or if the server ordered the hits.
  */
-public data class Results(public val hits: List<Hit>, public val damaged: List<String> = emptyList())
+public data class Results(
+    public val hits: List<Hit>,
+    public val damaged: List<String> = emptyList(),
+    public val rankedBy: RankedBy = RankedBy.LOCAL,
+    public val reason: String? = null,
+)
 
 private class Ranked(val key: Long, val row: Int?, val score: Double)
 
@@ -219,12 +229,6 @@ private fun rescored(view: View, vectors: QueryVectors, found: List<Match>): Lis
     if (query == null || !matches.all { it.key in fulls }) return matches
     return matches.map { match ->
         val vector = fulls.getValue(match.key)[(match.row - places.getValue(match.key).firstRow).toInt()]
-        var dot = 0.0
-        var square = 0.0
-        for (i in vector.indices) {
-            dot += vector[i].toDouble() * query[i]
-            square += vector[i].toDouble() * vector[i]
-        }
-        Match(match.key, match.row, dot / maxOf(sqrt(square), 1e-12))
+        Match(match.key, match.row, cosine(vector, query))
     }.sortedByDescending { it.score }
 }

@@ -10,7 +10,7 @@ import org.edgemrl.shorten
 private const val MAX_KEY = 0xFFFFFFFFL
 
 private const val FORGET_WORDS = "INSERT INTO keywords (keywords, rowid, text) VALUES ('delete', ?, ?)"
-private const val PUT_WORDS = "INSERT INTO keywords (rowid, text) VALUES (?, ?)"
+internal const val PUT_WORDS = "INSERT INTO keywords (rowid, text) VALUES (?, ?)"
 
 /** An entry as the values of its rows; its key and its first row are set last. */
 internal class EntryRows(entry: Entry, binding: Binding, keepFull: String?) {

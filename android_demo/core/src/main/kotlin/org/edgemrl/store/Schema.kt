@@ -15,6 +15,9 @@ private val RENAMED = Regex("^CREATE TABLE \"(\\w+)\"")
 /** What an encrypted store has beside the tables of the migrations. */
 private const val BESIDE = "private"
 
+/** The oldest version that an edge-mrl for Android has written; older ones come from computers. */
+private const val OLDEST_OWN = 9L
+
 /** The tables of a store (FORMAT.md, "Store"), as the Python package defines them; android_demo/tools/tables.py. */
 internal object Schema {
     private val made: Map<*, *> by lazy {
@@ -40,9 +43,11 @@ internal object Schema {
     /**
      * Whether the database is a store of the present version; false if it is empty.
      *
+     * @param migrate whether a store of an earlier version, which an earlier edge-mrl for Android may have written, is
+     *     brought to the present one, in one transaction. It can be written then.
      * @throws StoreException if it is another file, of another version, or not defined as it was.
      */
-    fun isPresent(database: Database, path: String): Boolean {
+    fun isPresent(database: Database, path: String, migrate: Boolean = false): Boolean {
         if (database.row("PRAGMA application_id")!![0] != APPLICATION_ID) {
             if (database.row("SELECT count(*) FROM sqlite_master")!![0] != 0L) throw foreign(path)
             return false
@@ -55,7 +60,9 @@ internal object Schema {
         if (names != migrations.take(found.toInt()).map { it["name"] }) {
             throw DamagedException("$path is damaged (its migrations are $names): restore a copy")
         }
-        if (found < version) {
+        if (found in OLDEST_OWN until version && migrate) {
+            Migration(database, migrations).run()
+        } else if (found < version) {
             throw StoreVersionException(
                 "$path is of store version $found, and this edge-mrl for Android reads version $version: open it once with " +
                     "edge-mrl on a computer (`edge-mrl stats --store $path`), which brings it to version $version",

@@ -54,7 +54,7 @@ internal object StoreFile {
             null
         }
         if (found == null && hasMagic(file)) {
-            throw StoreKeyException("$file is encrypted: this edge-mrl for Android opens plain stores only")
+            throw StoreKeyException("$file is encrypted: edge-mrl for Android opens plain stores only; make one of a copy with `edge-mrl decrypt` on a computer")
         }
         if (found != APPLICATION_ID) throw Schema.foreign(file.path)
         return true
@@ -85,7 +85,7 @@ internal object StoreFile {
             // FULL syncs each commit: what was acknowledged survives a power cut, not only a crash.
             database.run("PRAGMA synchronous = FULL")
             database.run("PRAGMA secure_delete = ON")
-            if (!Schema.isPresent(database, file.path)) {
+            if (!Schema.isPresent(database, file.path, migrate = true)) {
                 if (fill == null) throw missing(file)
                 database.transaction("IMMEDIATE") {
                     Schema.create(database)

@@ -16,7 +16,8 @@ internal const val MAX_REFUSAL_BYTES = 64 shl 10
 private const val SMALL = 64 shl 10
 private const val MAX_WORD_CHARS = 1_000
 private const val MAX_FLOAT = 1e300
-private val LIMITS = mapOf("pull" to 16 * MAX_BODY_BYTES, "push" to 2 * MAX_BODY_BYTES, "rerank" to 2 * MAX_BODY_BYTES)
+// A range of a snapshot has 4 MiB.
+private val LIMITS = mapOf("snapshot" to 5 * MAX_BODY_BYTES, "pull" to 16 * MAX_BODY_BYTES, "push" to 2 * MAX_BODY_BYTES, "rerank" to 2 * MAX_BODY_BYTES)
 private val STATUSES = setOf("applied", "stale", "clock_ahead", "invalid", "too_large", "forbidden")
 
 /** How long to wait before asking again for an answer that was too large, in seconds: its sender will not have changed. */
@@ -56,6 +57,14 @@ internal fun offsetOf(clock: Any?, startedMs: Long): Long {
     if (!isCount(clock)) throw NetworkException("now_ms: expected the server's clock in milliseconds")
     return clock as Long - (startedMs + Wall.nowMs()).floorDiv(2L)
 }
+
+/** The first byte and the whole size that a Content-Range names. @throws NetworkException if it is none. */
+internal fun contentRange(text: String): Pair<Long, Long> {
+    val found = RANGE.matchEntire(text) ?: throw NetworkException("Content-Range ${brief(text, 60)}: expected bytes FIRST-LAST/SIZE")
+    return found.groupValues[1].toLong() to found.groupValues[2].toLong()
+}
+
+private val RANGE = Regex("bytes ([0-9]{1,18})-[^/]*/([0-9]{1,18})")
 
 /** Whether a value of JSON is a number from 0 on that a store can keep. */
 internal fun isCount(value: Any?): Boolean = value is Long && value >= 0

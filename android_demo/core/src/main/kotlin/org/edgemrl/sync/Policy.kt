@@ -3,7 +3,7 @@ package org.edgemrl.sync
 import java.util.Random
 
 /** The longest wait after failures by default, and the longest after the first one, in seconds. */
-private const val MAX_WAIT_S = 300.0
+internal const val MAX_WAIT_S = 300.0
 private const val FIRST_WAIT_S = 1.0
 private const val DAY_S = 86_400.0
 

@@ -1,7 +1,11 @@
 package org.edgemrl.sync
 
+import java.io.File
+import java.io.IOException
 import org.edgemrl.NetworkException
+import org.edgemrl.OversizedAnswerException
 import org.edgemrl.ServerException
+import org.edgemrl.WireException
 import org.edgemrl.store.Store
 import org.edgemrl.store.replica.Agreed
 import org.edgemrl.store.replica.Enrollment
@@ -14,18 +18,34 @@ import org.edgemrl.store.replica.Withheld
 import org.edgemrl.store.replica.applyPulled
 import org.edgemrl.store.replica.concernsDocuments
 import org.edgemrl.store.replica.enrollmentOf
+import org.edgemrl.store.replica.everAcknowledged
+import org.edgemrl.store.replica.queueOf
 import org.edgemrl.store.replica.reconcile
 import org.edgemrl.store.replica.takeRestamp
 import org.edgemrl.wire.Item
 import org.edgemrl.wire.UnreadableItem
 import org.edgemrl.wire.VectorType
 import org.edgemrl.wire.Vectors
+import org.edgemrl.wire.decodeMessage
+import org.edgemrl.wire.decodeReadableItems
 
 /** Why a document is not here whose page cannot be read with it. */
 private const val NOT_READ = "the server's message with this document cannot be read"
 
 /** How much less is asked for after a page that cannot be read. */
 private const val FEWER = 8
+
+/** Documents of a snapshot that are committed together: each commit flushes to disk and rewrites pages. */
+private const val BATCH_DOCUMENTS = 4_096
+
+/** Most documents in one frame of a snapshot. */
+private const val FRAME_ITEMS = 65_536
+
+/** How often a snapshot may change while it is read; then changes are pulled instead. */
+private const val SNAPSHOT_TRIES = 3
+
+/** Statuses of a server that makes no snapshot, or has another one now. */
+private val NO_SNAPSHOT = setOf(404, 412, 416, 501)
 
 /** Documents of some groups, as a server has them, and the largest stamp of others' versions that it takes. */
 internal class GroupsThere(val there: Map<String, There>, val offers: Long?)
@@ -68,6 +88,77 @@ internal class Puller(private val store: Store, private val remote: Remote, priv
             for (item in page.unreadable) there[item.id] = There(item.version, item.deleted)
         }
         GroupsThere(there, last.offers)
+    }
+
+    /**
+     * Fills a store that has pulled nothing yet: by a snapshot where that is enough, else page by page.
+     *
+     * @return what [everything] returns if it was needed; null if a snapshot was enough.
+     */
+    fun bootstrap(): Agreed? {
+        // A snapshot has no deletions, and may be older than what this device has sent since. What waits may have
+        // been sent already, its answer lost, and deleted by others.
+        if (full || everAcknowledged(store) || queueOf(store).items != 0L) return everything()
+        repeat(SNAPSHOT_TRIES) {
+            try {
+                if (takeSnapshot()) return null
+            } catch (e: ServerException) {
+                if (e.status !in NO_SNAPSHOT) throw e
+                partPath.delete()
+            } catch (_: OversizedAnswerException) { // a server that knows no ranges: in pages, then
+                return everything()
+            } catch (e: IOException) { // no room on the disk for what is taken apart anyway
+                partPath.delete()
+                return everything()
+            }
+        }
+        return everything()
+    }
+
+    private val partPath get() = File("${store.path.path}-sync.part")
+
+    /** Fetches and applies a snapshot; false if it changed meanwhile. */
+    private fun takeSnapshot(): Boolean = PartFile(partPath, "${code.query} ${manifest.spaceId}").use { part ->
+        while (!part.isComplete) part.add(withHead { remote.snapshot(code, part.size, part.etag) })
+        try {
+            part.isSound().also { if (it) apply(part) }
+        } finally {
+            part.remove() // also if it cannot be read: the next run asks for another one
+        }
+    }
+
+    private fun apply(part: PartFile) {
+        val items = ArrayList<Item>()
+        val unreadable = ArrayList<UnreadableItem>()
+        var end: Position? = null
+        part.frames { frame ->
+            val message = try {
+                decodeMessage(frame).also { message ->
+                    val found = decodeReadableItems(message, FRAME_ITEMS)
+                    items += found.items
+                    unreadable += found.unreadable
+                }
+            } catch (e: WireException) {
+                throw NetworkException("the snapshot: ${e.message}", e)
+            }
+            if (end == null) end = positionOf(message.header)
+            if (items.size >= BATCH_DOCUMENTS) {
+                storeItems(items.toList(), unreadable.toList(), Position())
+                items.clear()
+                unreadable.clear()
+            }
+        }
+        // The cursor moves only now: applying a snapshot twice is harmless, missing a part is not.
+        storeItems(items, unreadable, end ?: Position(0, ""))
+    }
+
+    /** Where a snapshot ends, as its first frame says. */
+    private fun positionOf(header: Map<String, Any?>): Position {
+        remote.requireAnswer(header, code)
+        val cursor = header["cursor"]
+        val epoch = header.getOrElse("epoch") { "" }
+        if (!isCount(cursor) || epoch != "" && !isWord(epoch)) throw NetworkException("the snapshot: expected cursor as a number, epoch as text")
+        return Position(cursor as Long, epoch as String)
     }
 
     /**
@@ -155,10 +246,12 @@ internal class Puller(private val store: Store, private val remote: Remote, priv
     }
 
     /** Stores a page. A document that cannot be stored is said, and stops nothing else. */
-    private fun apply(page: ChangePage, cursor: Long?) {
-        val position = Position(cursor, if (cursor == null) "" else page.epoch, page.offsetMs)
-        requireSpace(page.items)
-        val (pairs, others) = entries.of(page.items, page.unreadable)
+    private fun apply(page: ChangePage, cursor: Long?): Unit =
+        storeItems(page.items, page.unreadable, Position(cursor, if (cursor == null) "" else page.epoch, page.offsetMs))
+
+    private fun storeItems(items: List<Item>, unreadable: List<UnreadableItem>, position: Position) {
+        requireSpace(items)
+        val (pairs, others) = entries.of(items, unreadable)
         try {
             take(pairs, others, position)
         } catch (e: RuntimeException) {

@@ -18,6 +18,16 @@ private const val MARKS_IN_A_ROW = 3
 private const val JSON_TYPE = "application/json"
 private const val SHOWN_CHARS = 64
 
+/** What a test may change. */
+internal object Ranges {
+    /** Bytes of a snapshot in one request: cheap to repeat, and large beside the time of a round trip. */
+    @Volatile
+    var snapshotBytes: Long = 4L shl 20
+}
+
+/** The status of an answer that has the range that was asked for. */
+private const val PARTIAL = 206
+
 /** What became of a push: of each document, the server's clock minus ours, and what was refused of an earlier one. */
 internal class PushResult(val results: List<Result>, val offsetMs: Long, val refused: List<String>?)
 
@@ -114,6 +124,34 @@ internal class Remote(credentials: Credentials, val spaceId: String, timeouts: T
         )
     }
 
+    /**
+     * Asks for a range of a snapshot, which has the codes of all documents that are not deleted.
+     *
+     * @param start the first byte.
+     * @param etag the ETag of the snapshot that earlier ranges were of; null for a new snapshot.
+     * @throws ServerException if the server makes no snapshot, or has another one now.
+     */
+    fun snapshot(code: CodeKey, start: Long, etag: String?): SnapshotPart {
+        val more = linkedMapOf("Range" to "bytes=$start-${start + Ranges.snapshotBytes - 1}")
+        if (etag != null) {
+            more["If-Match"] = etag
+            more["If-Range"] = etag
+        }
+        val response = ask("GET", "/v1/snapshot/coarse?${urlEncoded(code.query + ("text" to "1"))}", more = more)
+        val name = response.headers["etag"].orEmpty()
+        if (name.isEmpty() || etag != null && name != etag) throw NetworkException("the snapshot changed while it was read")
+        val digest = response.headers["repr-digest"]
+        val body = response.body
+        if (response.status != PARTIAL) {
+            return SnapshotPart(body.copyOfRange(minOf(start, body.size.toLong()).toInt(), body.size), body.size.toLong(), name, digest)
+        }
+        val (first, size) = contentRange(response.headers["content-range"].orEmpty())
+        if (first != start || start + body.size > size || body.isEmpty()) {
+            throw NetworkException("the server sent another range of the snapshot than requested")
+        }
+        return SnapshotPart(body, size, name, digest)
+    }
+
     /** Registers a projection head, float32[D, dim] in C order, so that the server can make its codes. */
     fun putHead(name: String, matrix: Vectors, layerNorm: Boolean) {
         ask("PUT", "/v1/heads/$name", encodeMessage(mapOf("layer_norm" to layerNorm), matrix))
@@ -163,7 +201,7 @@ internal class Remote(credentials: Credentials, val spaceId: String, timeouts: T
     }
 
     /** Compares what an answer says that its vectors are with what was asked for. A receipt is kept. */
-    private fun requireAnswer(header: Map<String, Any?>, code: CodeKey?) {
+    fun requireAnswer(header: Map<String, Any?>, code: CodeKey?) {
         requireSpace(header)
         val said = header["code"]
         if (code != null && said != null && !code.isNamed(said)) throw NetworkException("$server: the answer has other codes than were asked for")
@@ -183,8 +221,16 @@ internal class Remote(credentials: Credentials, val spaceId: String, timeouts: T
         if (isWord(receipt)) marks?.receipt = receipt as String
     }
 
-    private fun ask(method: String, path: String, body: ByteArray? = null, totalS: Double? = null, kind: String = CONTENT_TYPE): Response = asItself {
+    private fun ask(
+        method: String,
+        path: String,
+        body: ByteArray? = null,
+        totalS: Double? = null,
+        kind: String = CONTENT_TYPE,
+        more: Map<String, String> = emptyMap(),
+    ): Response = asItself {
         val headers = linkedMapOf("Authorization" to "Bearer $token", "Edge-MRL-Space" to spaceId)
+        headers += more
         marks?.let { headers["Edge-MRL-Copy"] = it.header }
         if (body != null) headers["Content-Type"] = kind
         transport.request(method, path, body, headers, totalS)

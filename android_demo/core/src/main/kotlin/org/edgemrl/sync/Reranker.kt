@@ -10,6 +10,7 @@ import java.util.concurrent.atomic.AtomicBoolean
 import org.edgemrl.NetworkException
 import org.edgemrl.NotEnrolledException
 import org.edgemrl.UsageException
+import org.edgemrl.search.Scorer
 import org.edgemrl.store.Store
 import org.edgemrl.wire.MAX_IDS
 
@@ -20,7 +21,7 @@ private const val PATIENCE_S = 2.0
  * Asks a store's server for scores: ids and the query's full vector are sent, cosines come back. A search does
  * not wait for the server longer than its deadline. Safe to share between threads; it answers one search at a time.
  */
-internal class Reranker(private val store: Store) : Closeable {
+internal class Reranker(private val store: Store) : Scorer, Closeable {
     private val busy = AtomicBoolean()
     private val backoff = Backoff(capS = 30.0, firstS = 0.5)
     private val thread: ExecutorService = Executors.newSingleThreadExecutor { task -> Thread(task, "edge-mrl-rerank").also { it.isDaemon = true } }
@@ -31,7 +32,7 @@ internal class Reranker(private val store: Store) : Closeable {
     private var known: Credentials? = null
 
     /** See [SyncClient.rerank]. */
-    fun rerank(ids: List<String>, query: FloatArray, deadlineS: Double): Map<String, Double> {
+    override fun rerank(ids: List<String>, query: FloatArray, deadlineS: Double): Map<String, Double> {
         if (ids.size > MAX_IDS) throw UsageException("${ids.size} ids, expected at most $MAX_IDS")
         silentUntilNs?.let { until ->
             if (System.nanoTime() - until < 0) throw NetworkException("the server did not answer a moment ago; it will be asked again soon")

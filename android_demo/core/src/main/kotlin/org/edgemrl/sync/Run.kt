@@ -54,7 +54,7 @@ internal class Run(
         } catch (e: EdgeMrlException) {
             throw e
         } catch (e: RuntimeException) { // it is part of the outcome
-            tally.stop("an internal error: ${e.javaClass.simpleName}: ${e.message}; what is queued stays queued", Cause.INTERNAL)
+            tally.stop(internalFault(e).waiting!!, Cause.INTERNAL)
         }
         return tally.outcome
     }
@@ -91,7 +91,7 @@ internal class Run(
         if (enrollment.isOpen) pusher.settle()
         val puller = if (pushOnly) null else Puller(store, remote, budget, tally)
         // Before anything is sent: what waits may have been sent already, its answer lost, and deleted by others.
-        if (puller != null && enrollment.cursor == 0L) tally.agreed(puller.everything().resent)
+        if (puller != null && enrollment.cursor == 0L) tally.agreed(puller.bootstrap()?.resent)
         askForUnreadable(store)
         val backoff = attemptBackoff()
         repeat(CATCH_UPS) {

@@ -3,6 +3,7 @@ package org.edgemrl.sync
 import java.io.Closeable
 import java.util.concurrent.locks.ReentrantLock
 import kotlin.concurrent.withLock
+import org.edgemrl.EdgeMrlException
 import org.edgemrl.NetworkException
 import org.edgemrl.NotEnrolledException
 import org.edgemrl.StoreException
@@ -11,11 +12,16 @@ import org.edgemrl.encode.BundleEncoder
 import org.edgemrl.encode.Encoder
 import org.edgemrl.findBundle
 import org.edgemrl.store.Store
+import org.edgemrl.search.Scorer
 import org.edgemrl.store.DeadLetter
 import org.edgemrl.store.replica.changeEnrollment
 import org.edgemrl.store.replica.dropDeadLetters
+import org.edgemrl.store.replica.forgetReceived
 import org.edgemrl.store.replica.listDeadLetters
 import org.edgemrl.store.replica.requeueDeadLetters
+
+/** Between two looks for what other devices wrote, in seconds. */
+private const val INTERVAL_S = 60.0
 
 /**
  * Syncs one store with one server. Pushing empties the store's queue; pulling brings what other devices wrote.
@@ -31,7 +37,7 @@ public class SyncClient private constructor(
     private val pushOnly: Boolean,
     timeouts: Timeouts,
     private val given: Encoder?,
-) : Closeable {
+) : Scorer, Closeable {
     @Volatile
     private var stopped: () -> Boolean = { false }
     private val link = Link(store, timeouts) { stopped() }
@@ -42,6 +48,7 @@ public class SyncClient private constructor(
 
     @Volatile
     private var waiting: String? = null
+    private var background: BackgroundSync? = null
 
     /**
      * Pushes what waits, then pulls what changed. Failures of the network and refusals of the server are part of the
@@ -76,6 +83,45 @@ public class SyncClient private constructor(
         }
     }
 
+    /**
+     * Keeps syncing in a thread: soon after each write here, and regularly for what others wrote. On a phone Android's
+     * jobs do that, since no thread lives as long as its app is kept.
+     *
+     * @param intervalS seconds between two pulls.
+     * @param maxWaitS the longest wait after failures, in seconds.
+     * @param listener told about each commit and each run, in that thread.
+     * @throws UsageException if the client is already running.
+     */
+    @JvmOverloads
+    public fun start(intervalS: Double = INTERVAL_S, maxWaitS: Double = MAX_WAIT_S, listener: SyncListener = SyncListener()): Unit = synchronized(link) {
+        if (background != null) throw UsageException("the client is already running: call stop() before starting it again")
+        background = BackgroundSync(store, ::attempt, ::deadLetters, { waiting = it }, intervalS, Backoff(maxWaitS), listener).also { it.start() }
+    }
+
+    /**
+     * Ends the thread within its request; what waits stays in the store. Does nothing where none runs.
+     *
+     * @param timeoutMs milliseconds to wait for the thread at most; 0 waits until it has ended.
+     */
+    @JvmOverloads
+    public fun stop(timeoutMs: Long = 0) {
+        val found = synchronized(link) { background.also { background = null } }
+        found?.stop(timeoutMs)
+    }
+
+    /** Has the thread sync at once, whatever the policy says about the conditions. @throws UsageException if the client is not running. */
+    public fun syncNow() {
+        val found = synchronized(link) { background }
+        (found ?: throw UsageException("the client is not running: call start() first, or syncOnce(now = true)")).wake(now = true)
+    }
+
+    /** Syncs once, sending each request once; whatever fails is part of the outcome. */
+    private fun attempt(now: Boolean, stopped: () -> Boolean, step: (Outcome) -> Unit): Outcome = try {
+        syncOnce(now, attempts = 1, stopped = stopped, step = step)
+    } catch (e: EdgeMrlException) { // the store is busy, or damaged
+        Outcome(waiting = e.message, cause = Cause.STORE).also { waiting = it.waiting }
+    }
+
     /** Where the store's sync stands. */
     public fun status(): Status = statusOf(store, waiting)
 
@@ -97,6 +143,14 @@ public class SyncClient private constructor(
     /** Deletes dead letters of some documents, or all; the store's documents stay. Returns how many were deleted. */
     public fun drop(ids: Collection<String>? = null): Int = dropDeadLetters(store, ids)
 
+    /**
+     * Deletes here what other devices wrote, and tells no server; the next sync pulls everything again. For a store that
+     * has received vectors of another embedding space.
+     *
+     * @return how many documents were deleted.
+     */
+    public fun forgetReceived(): Int = forgetReceived(store)
+
     /** Has the next sync pull everything, and send again what the server lacks of this device's. */
     public fun resend(): Unit = org.edgemrl.store.replica.resend(store)
 
@@ -116,10 +170,11 @@ public class SyncClient private constructor(
      * @throws NetworkException if the server did not answer in time, or is busy with an earlier search. After a failure
      *     it is not asked for some seconds.
      */
-    public fun rerank(ids: List<String>, query: FloatArray, deadlineS: Double): Map<String, Double> = reranker.value.rerank(ids, query, deadlineS)
+    override fun rerank(ids: List<String>, query: FloatArray, deadlineS: Double): Map<String, Double> = reranker.value.rerank(ids, query, deadlineS)
 
-    /** Closes what this client opened; the store stays open. */
+    /** Ends the thread, and closes what this client opened; the store stays open. */
     override fun close() {
+        stop()
         if (reranker.isInitialized()) reranker.value.close()
         lock.withLock {
             opened?.close()

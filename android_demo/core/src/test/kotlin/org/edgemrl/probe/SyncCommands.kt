@@ -2,10 +2,15 @@ package org.edgemrl.probe
 
 import java.io.File
 import org.edgemrl.Document
+import org.edgemrl.Index
 import org.edgemrl.PassageRule
 import org.edgemrl.VERSION
 import org.edgemrl.encode.BundleEncoder
 import org.edgemrl.encode.Encoder
+import org.edgemrl.search.Rerank
+import org.edgemrl.search.SearchOptions
+import org.edgemrl.search.doubt
+import org.edgemrl.search.merge
 import org.edgemrl.store.Entry
 import org.edgemrl.store.Store
 import org.edgemrl.sync.Conditions
@@ -13,8 +18,10 @@ import org.edgemrl.sync.Credentials
 import org.edgemrl.sync.EnrollmentOptions
 import org.edgemrl.sync.Outcome
 import org.edgemrl.sync.Policy
+import org.edgemrl.sync.Ranges
 import org.edgemrl.sync.Status
 import org.edgemrl.sync.SyncClient
+import org.edgemrl.sync.SyncListener
 import org.edgemrl.sync.Timeouts
 import org.edgemrl.sync.enroll
 import org.edgemrl.sync.isEnrolled
@@ -25,6 +32,7 @@ import org.edgemrl.wire.Wall
 
 private val encoders = HashMap<String, Encoder>()
 private val clients = HashMap<String, SyncClient>()
+private val ran = HashMap<String, List<Outcome>>()
 
 private fun encoderOf(bundle: String): Encoder = encoders.getOrPut(bundle) { Encoder.open(File(bundle), threads = 1) }
 
@@ -95,6 +103,40 @@ internal val syncCommands: Map<String, Command> = mapOf(
     },
     "sync.retry" to { arguments -> clientOf(arguments).retry(names(arguments["ids"])) },
     "sync.drop" to { arguments -> clientOf(arguments).drop(names(arguments["ids"])) },
+    "sync.ranges" to { arguments -> Ranges.snapshotBytes = arguments["size_bytes"] as Long },
+    "sync.forget" to { arguments -> clientOf(arguments).forgetReceived() },
+    "sync.start" to { arguments ->
+        val outcomes = java.util.concurrent.CopyOnWriteArrayList<Outcome>()
+        val listener = object : SyncListener() {
+            override fun ran(outcome: Outcome) {
+                outcomes.add(outcome)
+                if (arguments["breaks"] == true) throw IllegalStateException("the application's own fault")
+            }
+        }
+        clientOf(arguments).start(arguments["interval_s"] as Double, listener = listener)
+        ran[arguments["path"] as String] = outcomes
+        null
+    },
+    "sync.now" to { arguments -> clientOf(arguments).syncNow().let { null } },
+    "sync.ran" to { arguments -> ran.getValue(arguments["path"] as String).map { describe(it) } },
+    "sync.stop" to { arguments -> clientOf(arguments).stop().let { null } },
+    "sync.search" to { arguments ->
+        val store = storeOf(arguments)
+        val scorer = if (arguments["client"] == true) clientOf(arguments) else null
+        Index.open(store.path, BundleEncoder(encoderOf(store.binding.bundle))).use { index ->
+            val rerank = Rerank(scorer, arguments["auto"] == true, arguments["deadline_s"] as Double)
+            val found = index.search(arguments["query"] as String, SearchOptions((arguments["k"] as Long).toInt()), rerank)
+            mapOf("hits" to found.hits.map { listOf(it.id, it.score) }, "by" to found.rankedBy.name.lowercase(), "reason" to found.reason)
+        }
+    },
+    "sync.merge" to { arguments ->
+        val pairs = (arguments["local"] as List<*>).map { (it as List<*>)[0] as String to (it[1] as Number).toDouble() }
+        val own = arguments["own"].asObject().mapValues { (it.value as Number).toDouble() }
+        val server = arguments["server"].asObject().mapValues { (it.value as Number).toDouble() }
+        val scores = merge(pairs, server) { ids -> own.filterKeys { it in ids } }
+        mapOf("scores" to scores, "doubt" to doubt(pairs.map { it.second }))
+    },
+    "sync.margin" to { arguments -> clientOf(arguments).setMargin(arguments["margin"] as Double?).let { null } },
     "sync.resend" to { arguments -> clientOf(arguments).resend().let { null } },
     "sync.with_text" to { arguments -> clientOf(arguments).setWithText(arguments["with_text"] == true).let { null } },
     "sync.rerank" to { arguments ->

@@ -190,3 +190,7 @@ private fun dequeue(database: Database, store: Store, done: List<Verdict>) {
     val gone = done.filter { database.execute("DELETE FROM outbox WHERE id = ? AND stamp = ?", it.id, it.stamp) > 0 }
     if (store.keepFull == "until-synced") forgetFulls(database, gone.map { it.id })
 }
+
+/** Values that change when something is queued to be sent. The largest stamp alone stays the same behind one that is ahead of the time. */
+internal fun newestQueued(store: Store): List<Any?> =
+    store.lending { database, _ -> database.row("SELECT count(*), ifnull(max(stamp), 0) FROM outbox")!!.asList() }
