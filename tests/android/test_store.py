@@ -198,8 +198,11 @@ def test_store_of_an_earlier_app_is_brought_to_this_version(tmp_path: Path, kotl
     ours, theirs = tmp_path / "kotlin.db", tmp_path / "python.db"
     for path in (ours, theirs):
         path.write_bytes(golden.read_bytes())
-        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-            connection.execute("INSERT INTO keywords (keywords) VALUES ('delete-all')")
+    with closing(
+        sqlite3.connect(ours, isolation_level=None)
+    ) as connection:  # other words than theirs
+        connection.execute("INSERT INTO keywords (keywords) VALUES ('delete-all')")
+        connection.execute("INSERT INTO keywords (rowid, text) VALUES (1, 'wrong')")
     before = ours.read_bytes()
     with closing(
         sqlite3.connect(ours, isolation_level=None)
