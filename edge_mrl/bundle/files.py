@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_mrl.errors import BundleError, HashError, MissingFileError, TruncatedError
+from edge_mrl.machine import BINARY
 
 if TYPE_CHECKING:
     from edge_mrl.bundle.manifest import FileEntry, Manifest
@@ -51,7 +52,7 @@ MOST_FILES = 64
 _BLOCK = 1 << 20
 #: Opened without waiting: a FIFO would wait for a writer for ever.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-_FLAGS |= getattr(os, "O_BINARY", 0)
+_FLAGS |= BINARY
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 #: Inode, size, and the times of the last change of a file's bytes and of the file itself, in

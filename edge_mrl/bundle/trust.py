@@ -25,7 +25,7 @@ from edge_mrl.errors import (
     UsageError,
     brief,
 )
-from edge_mrl.machine import sync_path
+from edge_mrl.machine import BINARY, sync_path
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -250,7 +250,7 @@ def make_key(path: str | os.PathLike[str]) -> tuple[str, Path]:
     public = Path(f"{os.fspath(path)}.pub")
     for file, data, mode in ((Path(path), secret, 0o600), (public, shown, 0o644)):
         try:
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, mode)
         except OSError as error:
             raise UsageError(f"cannot write {file}: {error.strerror}") from error
         with os.fdopen(descriptor, "wb") as written:
@@ -277,7 +277,7 @@ def _library() -> tuple[Any, Any]:
 
 def _read_text(path: Path) -> str:
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | BINARY)
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise UsageError(f"{path} is not a file: expected keys in PEM")

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
         require_room_for_products,
         require_room_for_runtime,
     )
+    from edge_mrl.machine.positional import BINARY, read_at, read_into, write_at
 
 __all__ = [
+    "BINARY",
     "Cpu",
     "FileSystem",
     "Memory",
@@ -31,11 +33,14 @@ __all__ = [
     "limit_process",
     "memory",
     "ran_out",
+    "read_at",
+    "read_into",
     "reporting_memory",
     "require_room",
     "require_room_for_products",
     "require_room_for_runtime",
     "sync_path",
+    "write_at",
 ]
 
 __getattr__ = lazily(
@@ -53,5 +58,6 @@ __getattr__ = lazily(
             "require_room_for_products",
             "require_room_for_runtime",
         ),
+        "positional": ("BINARY", "read_at", "read_into", "write_at"),
     },
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from edge_mrl.machine.positional import BINARY
+
 __all__ = ["sync_path"]
 
 
@@ -21,7 +23,7 @@ def sync_path(path: Path) -> None:
     """
     if path.is_dir() and not hasattr(os, "O_DIRECTORY"):
         return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | BINARY)
     try:
         os.fsync(descriptor)
     finally:

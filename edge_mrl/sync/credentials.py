@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from edge_mrl.errors import StoreError, UsageError
-from edge_mrl.machine import sync_path
+from edge_mrl.machine import BINARY, sync_path
 from edge_mrl.store import PrivateData, Store, private_data
 
 __all__ = ["Credentials", "credentials_path"]
@@ -98,7 +98,7 @@ class Credentials:
         try:
             with contextlib.suppress(FileNotFoundError):
                 part.unlink()
-            file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o600)
             with os.fdopen(file, "w", encoding="utf-8") as stream:
                 json.dump(asdict(self), stream, indent=1)
                 stream.flush()

@@ -367,12 +367,11 @@ class CodeCache:
         try:
             self._connection.execute("DELETE FROM segments")
             self._append(file, 0, state.next_row)
+            self._forget()
             file.install(self.path)
         except BaseException:
             file.discard()
             raise
-        file.close()
-        self._forget()
         write_state(self._connection, replace(state, filed=state.next_row, generation=generation))
 
     def _append(self, file: CodeFile, first: int, after: int) -> None:

@@ -6,13 +6,12 @@ ends the process by a signal (SIGBUS). A read returns an error, and the rows are
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from edge_mrl.machine import facts
+from edge_mrl.machine import facts, read_at, read_into
 from edge_mrl.store.codefile.compiled import take_rows
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ class Reader:
         """
         try:
             while data:
-                count = os.preadv(self.descriptor, [data], offset)
+                count = read_into(self.descriptor, data, offset)
                 if not count:
                     raise CodeFileError("it is truncated")
                 data, offset = data[count:], offset + count
@@ -73,7 +72,7 @@ class Reader:
         Raises:
             CodeFileError: The file ends before, or its medium fails.
         """
-        descriptor, read = self.descriptor, os.pread
+        descriptor, read = self.descriptor, read_at
         try:
             places = (offset + indices * stride).tolist()
             data = b"".join([read(descriptor, stride, place) for place in places])

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from edge_mrl.codes import INT8, PLANES, Packing, planes_of, splitmix64
-from edge_mrl.machine import sync_path
+from edge_mrl.machine import BINARY, read_at, sync_path, write_at
 from edge_mrl.store.codefile.column import CodeFileError, Codes, FiledCodes, Reader
 from edge_mrl.store.codefile.compiled import checks_of
 from edge_mrl.store.engine.modes import PRIVATE
@@ -252,7 +252,7 @@ class CodeFile:
             CodeFileError: The file is missing, or has another generation or shape.
             ForeignFileError: The file is not a code file.
         """
-        flags = (os.O_RDWR if write else os.O_RDONLY) | getattr(os, "O_BINARY", 0)
+        flags = (os.O_RDWR if write else os.O_RDONLY) | BINARY
         try:
             descriptor = os.open(path, flags)
         except FileNotFoundError as error:
@@ -278,7 +278,7 @@ class CodeFile:
         require_ours(path)
         temporary = path.with_name(f"{path.name}-new")
         require_ours(temporary)
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | BINARY
         descriptor = os.open(temporary, flags, PRIVATE)
         file = cls(descriptor, layout, generation, temporary)
         head = _HEADER.pack(MAGIC, VERSION, layout.dim, layout.rows, generation)
@@ -290,8 +290,12 @@ class CodeFile:
         return file
 
     def install(self, path: Path) -> None:
-        """Sync a created file and rename it to ``path``; who has an older one open can read it."""
+        """Sync a created file, close it and rename it to ``path``; who has an older one open can read it.
+
+        Windows renames only what is closed. If somebody has the older one open there, it is an OSError.
+        """
         self.sync()
+        self.close()
         self._path = self._path.replace(path)
         sync_path(path.absolute().parent)
 
@@ -384,7 +388,7 @@ class CodeFile:
 
     def _check_header(self) -> None:
         try:
-            data = os.pread(self._reader.descriptor, _HEADER.size + _CRC.size, 0)
+            data = read_at(self._reader.descriptor, _HEADER.size + _CRC.size, 0)
         except OSError as error:
             raise CodeFileError(f"it cannot be read: {error.strerror}") from error
         if not data.startswith(MAGIC):
@@ -418,5 +422,5 @@ def require_ours(path: Path) -> None:
 def _write(descriptor: int, data: bytes, offset: int) -> None:
     view = memoryview(data)
     while view:
-        written = os.pwrite(descriptor, view, offset)
+        written = write_at(descriptor, view, offset)
         view, offset = view[written:], offset + written

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edge_mrl.errors import StoreBusyError
-from edge_mrl.machine import sync_path
+from edge_mrl.machine import BINARY, sync_path
 from edge_mrl.store.engine.modes import PRIVATE, create_private
 
 __all__ = ["has_rollback_journal", "make_whole", "remove_with_log", "unfinished_path"]
@@ -76,7 +76,7 @@ def _place(target: Path, deadline: float) -> Iterator[str]:
     if before and target.stat().st_size:  # not opened: closing it would drop locks on it
         yield "taken"
         return
-    descriptor = os.open(target, os.O_RDWR | os.O_CREAT, PRIVATE)
+    descriptor = os.open(target, os.O_RDWR | os.O_CREAT | BINARY, PRIVATE)
     made = False
     try:
         while True:

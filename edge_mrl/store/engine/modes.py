@@ -6,6 +6,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from edge_mrl.machine import BINARY
+
 __all__ = ["PRIVATE", "create_private", "tighten"]
 
 #: Read and written by the owner, by nobody else.
@@ -34,7 +36,7 @@ def create_private(path: Path) -> None:
         OSError: The file cannot be made.
     """
     with suppress(FileExistsError):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, PRIVATE))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | BINARY, PRIVATE))
 
 
 def tighten(store: Path) -> None:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_mrl.machine import BINARY, write_at
 from edge_mrl.store.engine.making import remove_with_log, unfinished_path
 from edge_mrl.store.engine.private import carry_in
 
@@ -45,7 +46,7 @@ def wipe(path: Path, *, everything: bool = True) -> bool:
     if not everything:
         return False
     try:
-        descriptor = os.open(path, os.O_RDWR)
+        descriptor = os.open(path, os.O_RDWR | BINARY)
     except OSError:
         return False
     try:
@@ -53,7 +54,7 @@ def wipe(path: Path, *, everything: bool = True) -> bool:
         if status.st_nlink > 1:  # somebody keeps it under another name
             return False
         for first in range(0, status.st_size, _BLOCK_BYTES):
-            os.pwrite(descriptor, bytes(min(_BLOCK_BYTES, status.st_size - first)), first)
+            write_at(descriptor, bytes(min(_BLOCK_BYTES, status.st_size - first)), first)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

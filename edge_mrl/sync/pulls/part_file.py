@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from edge_mrl.errors import NetworkError
+from edge_mrl.machine import BINARY
 from edge_mrl.store import PrivateData, PrivateStream
 
 __all__ = ["PartFile"]
@@ -111,7 +112,7 @@ class PartFile:
             self._path.append(head)
             self._file = self._path.stream()
         else:
-            handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | BINARY, 0o600)
             self._file = os.fdopen(handle, "w+b")
             self._file.write(head)
         self.size, self.etag, self._digest, self._whole = 0, etag, digest, size_bytes
