@@ -81,10 +81,13 @@ class PassageRule:
     Attributes:
         max_tokens: Most tokens in a passage, special tokens and prompt not counted.
         overlap: Tokens that a passage shares with the one before it.
+        splitter: "markdown" if documents whose ids end with .md or .markdown are split by structure, and
+            the others by tokens; "tokens" if all are split by tokens, as in stores of earlier versions.
     """
 
     max_tokens: int
     overlap: int
+    splitter: str = "tokens"
 
 
 def clean(text: str) -> str:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Block", "first_title", "is_markdown", "read_blocks"]
+__all__ = ["Block", "first_title", "headings_at", "is_markdown", "read_blocks"]
 
 #: What the names of Markdown files end with.
 SUFFIXES = (".md", ".markdown")

@@ -6,14 +6,13 @@ import argparse
 import contextlib
 import dataclasses
 import math
-import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from edge_mrl.cli.common.output import count, duration, print_json, snippet
+from edge_mrl.cli.common.hits import print_hits
+from edge_mrl.cli.common.output import count, duration, print_json
 from edge_mrl.cli.common.stores import (
     FILTER_HELP,
     add_filter,
@@ -32,17 +31,16 @@ if TYPE_CHECKING:
 __all__ = ["HELP", "add_arguments", "run"]
 
 HELP = "find the documents that answer a question"
-SNIPPET_LINES = 2
-#: Shown for documents that other devices sent without their texts.
-TEXT_ELSEWHERE = "(the text is on another device)"
 #: Damaged documents that a warning names.
 MOST_NAMED = 3
 MODES = ("vector", "keyword", "hybrid")
 _EPILOG = f"""\
-Each document is ranked by its best passage, and that passage is printed, below the path of its file or
-its id. Everything happens on this
-machine, unless you ask the store's server with --rerank. Put the question in quotes. Without a question,
-the command reads questions from the keyboard or a pipe, one a line.
+Each document is ranked by its best passage. Printed are the path of its file or its id, the headings
+above the passage, and of a long passage the sentence that answers. On a terminal, the question's words
+are marked where the search went by words (NO_COLOR turns that off). Elsewhere the number of the line
+stands behind the path. Everything happens on this machine, unless you ask the store's server with
+--rerank. Put the question in quotes. Without a question, the command reads questions from the keyboard
+or a pipe, one a line.
 
 --mode vector ranks by meaning (the score is a cosine); keyword ranks by words (BM25; understands
 "phrases" and prefix*; loads no model); hybrid ranks by both (reciprocal rank fusion).
@@ -172,6 +170,10 @@ def _questions(args: argparse.Namespace) -> Iterator[str]:
 
 
 def _ask() -> str:
+    if sys.stdout.isatty():
+        with contextlib.suppress(ImportError):  # where there is none, lines cannot be edited
+            import readline  # noqa: F401 - input() edits lines and remembers them where it is loaded
+        return input("> ").strip()
     print("> ", end="", file=sys.stderr, flush=True)  # standard output carries answers alone
     return input().strip()
 
@@ -202,7 +204,7 @@ def _answer(index: Index, args: argparse.Namespace, query: str, started: float) 
         if not hits and not args.quiet:
             print("nothing found", file=sys.stderr)
         return
-    _print_text(hits, _paths(index, hits))
+    print_hits(index, query, hits, mode=args.mode)
     if not args.quiet:
         counts = index.count()
         where = f"{count(counts.passages, 'passage')} of {count(counts.documents, 'document')}"
@@ -231,24 +233,3 @@ def _print_json(query: str, hits: Results, seconds: float, *, reranked: bool) ->
     if reranked:
         facts |= {"ranked_by": hits.ranked_by, "reason": hits.reason}
     print_json(facts)
-
-
-def _paths(index: Index, hits: Results) -> dict[str, str]:
-    """Paths of hits by id, where a document is a file on this machine."""
-    from edge_mrl.sources import shown_path
-    from edge_mrl.store import read_roots
-
-    roots = read_roots(index.store)
-    here = os.path.realpath(".")
-    found = {hit.id: shown_path(roots, hit.id, folder=here) for hit in hits}
-    return {
-        name: path for name, path in found.items() if path is not None and os.path.lexists(path)
-    }
-
-
-def _print_text(hits: Results, paths: dict[str, str]) -> None:
-    width = shutil.get_terminal_size().columns
-    for rank, hit in enumerate(hits, start=1):
-        print(f"{rank:>3}  {hit.score:.3f}  {snippet(paths.get(hit.id, hit.id), chars=width)}")
-        text = snippet(hit.text, chars=SNIPPET_LINES * (width - 12)) if hit.text else TEXT_ELSEWHERE
-        print(f"            {text}")

@@ -61,6 +61,7 @@ def _rows(facts: Stats) -> list[tuple[str, str]]:
         (
             "passages",
             f"{facts.passages:,} of up to {facts.max_tokens} tokens, {facts.overlap} shared"
+            + ("; Markdown by structure" if facts.splitter == "markdown" else "")
             + (f"; {deleted:,} deleted (`edge-mrl compact` drops them)" if deleted else ""),
         ),
         ("full", facts.keep_full or "not kept"),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         split_passages,
         token_spans,
     )
+    from edge_mrl.encode.structure import split_document
     from edge_mrl.encode.verification import (
         BATCH_MIN,
         GOLDEN_FORMAT,
@@ -35,6 +36,7 @@ __all__ = [
     "cosines",
     "encode_vector",
     "passage_rule",
+    "split_document",
     "split_passages",
     "token_spans",
     "verify",
@@ -46,6 +48,7 @@ __getattr__ = lazily(
         "encoder": ("Encoder", "Encoding", "OpeningKeywords", "check_opening"),
         "graph_session": ("available_threads",),
         "passages": ("passage_rule", "split_passages", "token_spans"),
+        "structure": ("split_document",),
         "verification": (
             "BATCH_MIN",
             "GOLDEN_FORMAT",

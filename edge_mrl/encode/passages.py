@@ -21,7 +21,10 @@ from edge_mrl.machine import reporting_memory
 if TYPE_CHECKING:
     from edge_mrl.encode.encoder import Encoder
 
-__all__ = ["passage_rule", "split_passages", "token_spans"]
+__all__ = ["SPLITTER", "Cutting", "passage_rule", "split_passages", "token_spans"]
+
+#: How new stores split their documents.
+SPLITTER = "markdown"
 
 #: Longest passage by default, in tokens. A model that reads 8,192 tokens still makes one vector of them,
 #: in which a single sentence no longer shows; most models were trained on passages of up to this length.
@@ -69,11 +72,11 @@ def passage_rule(
         overlap = max_tokens // OVERLAP
     elif not 0 <= overlap < max_tokens:
         raise UsageError(f"an overlap of {overlap} tokens: expected 0 to {max_tokens - 1}")
-    return PassageRule(max_tokens, overlap)
+    return PassageRule(max_tokens, overlap, SPLITTER)
 
 
 def split_passages(encoder: Encoder, text: str, rule: PassageRule) -> list[tuple[int, int]]:
-    """Split a text into passages.
+    """Split a text into passages by tokens, whatever it is; ``split_document`` knows Markdown.
 
     Args:
         encoder: Its tokenizer counts the tokens.
@@ -85,11 +88,11 @@ def split_passages(encoder: Encoder, text: str, rule: PassageRule) -> list[tuple
         passages cover the text. A border is at the start of a word if one is near. [] for a text
         without tokens.
     """
-    spans = token_spans(encoder, text, max_tokens=rule.max_tokens, overlap=rule.overlap)
-    if len(spans) < 2:
-        return spans
-    moved = [(_word_start(text, start), _word_start(text, end)) for start, end in spans]
-    return [(start, end) for start, end in moved if start < end]
+    if not 0 <= rule.overlap < rule.max_tokens:
+        raise UsageError(
+            f"overlap is {rule.overlap}, expected 0 to {rule.max_tokens - 1} (below max_tokens)"
+        )
+    return Cutting(encoder, text, rule).between_words(0, len(text))
 
 
 def token_spans(
@@ -113,16 +116,59 @@ def token_spans(
     """
     if not 0 <= overlap < max_tokens:
         raise UsageError(f"overlap is {overlap}, expected 0 to {max_tokens - 1} (below max_tokens)")
-    with reporting_memory():
-        starts, words = _tokens(encoder, replace_surrogates(text))
-    spans: list[tuple[int, int]] = []
-    first, after = 0, 0
-    while after < len(starts):
-        after = _first_token_of_word(words, first + max_tokens, above=first)
-        end = int(starts[after]) if after < len(starts) else len(text)
-        spans.append((int(starts[first]) if spans else 0, end))
-        first = _first_token_of_word(words, max(after - overlap, first + 1), above=first)
-    return spans
+    cutting = Cutting(encoder, text, PassageRule(max_tokens, overlap))
+    return cutting.spans(0, len(text))
+
+
+class Cutting:
+    """A text's tokens, and where they may be cut.
+
+    Args:
+        encoder: Its tokenizer counts the tokens.
+        text: Any string.
+        rule: Most tokens in a passage, and their overlap.
+
+    Raises:
+        OutOfMemoryError: There is not enough memory to tokenise the text.
+    """
+
+    def __init__(self, encoder: Encoder, text: str, rule: PassageRule) -> None:
+        self.text = text
+        self.rule = rule
+        with reporting_memory():
+            self._starts, self._words = _tokens(encoder, replace_surrogates(text))
+
+    def count(self, start: int, end: int) -> int:
+        """How many tokens begin in a part of the text."""
+        first, after = np.searchsorted(self._starts, (start, end))
+        return int(after - first)
+
+    def spans(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Parts of a part of the text, each of at most as many tokens as the rule has."""
+        low, high = (int(at) for at in np.searchsorted(self._starts, (start, end)))
+        starts, words = self._starts[low:high], self._words[low:high]
+        found: list[tuple[int, int]] = []
+        first, after = 0, 0
+        while after < len(starts):
+            after = _first_token_of_word(words, first + self.rule.max_tokens, above=first)
+            until = int(starts[after]) if after < len(starts) else end
+            found.append((int(starts[first]) if found else start, until))
+            first = _first_token_of_word(
+                words, max(after - self.rule.overlap, first + 1), above=first
+            )
+        return found
+
+    def between_words(self, start: int, end: int) -> list[tuple[int, int]]:
+        """The same parts, each border at the start of a word if one is near."""
+        spans = self.spans(start, end)
+        if len(spans) <= 1:
+            return spans
+        moved = [
+            (max(_word_start(self.text, first), start), max(_word_start(self.text, after), start))
+            for first, after in spans[:-1]
+        ]
+        moved.append((max(_word_start(self.text, spans[-1][0]), start), end))
+        return [(first, after) for first, after in moved if first < after]
 
 
 def _tokens(encoder: Encoder, text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypedDict, Unpack
 
@@ -104,7 +104,12 @@ Known: TypeAlias = Mapping[int, tuple[int, NDArray[np.float32]]]
 
 
 def rule_for(
-    encoder: Encoder, now: PassageRule, max_tokens: int | None, overlap: int | None
+    encoder: Encoder,
+    now: PassageRule,
+    max_tokens: int | None,
+    overlap: int | None,
+    *,
+    anew: bool = False,
 ) -> PassageRule:
     """The passage rule for a store after reindexing.
 
@@ -113,17 +118,20 @@ def rule_for(
         now: The store's present rule.
         max_tokens: The longest passage, in tokens; None if not asked for.
         overlap: The overlap of neighbouring passages, in tokens; None if not asked for.
+        anew: Whether all texts are embedded in any case, so that they may be split in the newest way.
 
     Returns:
         The present rule if nothing is asked for and the new model can read such passages; else what is
-        asked for, and the new model's defaults for the rest.
+        asked for, and the new model's defaults for the rest. The splitter is the newest, unless the
+        present rule is kept and texts need not be embedded.
 
     Raises:
         UsageError: The new model cannot read passages of that length.
     """
     if max_tokens is None and overlap is None:
         try:
-            return passage_rule(encoder, max_tokens=now.max_tokens, overlap=now.overlap)
+            kept = passage_rule(encoder, max_tokens=now.max_tokens, overlap=now.overlap)
+            return kept if anew else replace(kept, splitter=now.splitter)
         except UsageError:  # the new model reads less
             return passage_rule(encoder)
     return passage_rule(encoder, max_tokens=max_tokens, overlap=overlap)
@@ -176,7 +184,9 @@ def reindex_store(
     tally = options.get("tally") or Tally()
     again = options.get("again", False)
     with closing(Encoder.open(place, **opening)) as encoder:
-        rule = rule_for(encoder, store.rule, options.get("max_tokens"), options.get("overlap"))
+        anew = again or encoder.manifest.space_id != store.binding.space_id
+        sizes = options.get("max_tokens"), options.get("overlap")
+        rule = rule_for(encoder, store.rule, *sizes, anew=anew)
         wanted = reindex.Reindexing(binding_of(encoder.manifest, place), rule, store.keep_full)
         if not again and reindex.is_done(store, wanted):
             return 0

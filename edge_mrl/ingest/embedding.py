@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from edge_mrl.encode import split_passages
+from edge_mrl.encode import split_document
 from edge_mrl.errors import BundleError, EncoderError, UsageError
 from edge_mrl.store import Entry
 
@@ -60,7 +60,7 @@ def embed(
     Raises:
         EncoderError: The bundle cannot take one of the texts.
     """
-    cut = [(document, split_passages(encoder, document.text, rule)) for document in documents]
+    cut = [(document, split_document(encoder, document, rule)) for document in documents]
     texts = (document.text[start:end] for document, spans in cut for start, end in spans)
     encoding = encoder.encode(texts, kind="document", advance=_adding(advance, cut))
     entries, first = [], 0

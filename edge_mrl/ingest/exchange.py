@@ -171,12 +171,17 @@ def load_lines(
     return total
 
 
+#: What must be equal for codes to be taken as they are.
+_MADE_BY = ("space", "code", "max_tokens", "overlap", "splitter")
+
+
 def _made_by(bound: Bound) -> dict[str, Any]:
     return {
         "space": bound.binding.space_id,
         "code": bound.binding.code_id,
         "max_tokens": bound.rule.max_tokens,
         "overlap": bound.rule.overlap,
+        "splitter": bound.rule.splitter,
     }
 
 
@@ -215,9 +220,9 @@ def _bytes_of(passage: Mapping[str, Any], name: str) -> bytes:
 def _fits(line: Parsed, store: Store) -> bool:
     """Whether a store takes a line's codes as they are."""
     binding, rule = store.binding, store.rule
-    mine = (*binding.code, rule.max_tokens, rule.overlap)
-    made_by = line.made_by or {}
-    if tuple(made_by.get(name) for name in ("space", "code", "max_tokens", "overlap")) != mine:
+    mine = (*binding.code, rule.max_tokens, rule.overlap, rule.splitter)
+    made_by = {"splitter": "tokens", **(line.made_by or {})}
+    if tuple(made_by.get(name) for name in _MADE_BY) != mine:
         return False
     return store.keep_full is None or line.full is not None
 

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     )
     from edge_mrl.search.scan import EXACT_BELOW, nearest
     from edge_mrl.search.shortlist import exact_scores, reorder
+    from edge_mrl.search.snippets import (
+        Words,
+        sentence_by_model,
+        sentence_by_words,
+        sentences,
+    )
 
 __all__ = [
     "DEFAULT_MARGIN",
@@ -36,12 +42,16 @@ __all__ = [
     "SearchKeywords",
     "SearchOptions",
     "Stage",
+    "Words",
     "answer",
     "calibrate_margin",
     "check_rerank",
     "exact_scores",
     "nearest",
     "reorder",
+    "sentence_by_model",
+    "sentence_by_words",
+    "sentences",
     "tune",
     "tuned_funnel",
 ]
@@ -56,6 +66,7 @@ __getattr__ = lazily(
         "rerank": ("DEFAULT_MARGIN", "Margin", "Scorer", "calibrate_margin"),
         "scan": ("EXACT_BELOW", "nearest"),
         "shortlist": ("exact_scores", "reorder"),
+        "snippets": ("Words", "sentence_by_model", "sentence_by_words", "sentences"),
     },
     renamed={"Answer": "Results"},
 )

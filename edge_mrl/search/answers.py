@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from edge_mrl.errors import DamagedError
+from edge_mrl.markdown import headings_at, is_markdown, read_blocks
 from edge_mrl.search.fusion import best_passage
 from edge_mrl.search.ranking import rank
 
@@ -32,6 +33,7 @@ class Hit:
             full vectors if the store keeps those. In mode "keyword", BM25. In mode "hybrid", the sum of
             1 / (60 + rank) over both rankings.
         metadata: The document's metadata.
+        headings: Of Markdown, the headings that the passage stands below, from the outermost.
     """
 
     id: str
@@ -40,6 +42,7 @@ class Hit:
     end: int
     score: float
     metadata: Mapping[str, Any]
+    headings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,4 +146,14 @@ def _hit(found: Ranked, query: str, document: Document, place: Place | None) -> 
             raise DamagedError(f"the passages of document {document.id!r} are not where they were")
         start, end = spans[position]
     text = document.text[start:end]
-    return Hit(document.id, text, start, end, found.score, document.metadata)
+    above = _headings(document, start, end)
+    return Hit(document.id, text, start, end, found.score, document.metadata, above)
+
+
+def _headings(document: Document, start: int, end: int) -> tuple[str, ...]:
+    """The headings above the first text of a passage that is no heading itself."""
+    if not is_markdown(document.id):
+        return ()
+    blocks = read_blocks(document.text[:end])
+    inside = [block.start for block in blocks if block.end > start and not block.level]
+    return headings_at(blocks, max(start, inside[0]) if inside else end)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
+    from edge_mrl.sources.facts import line_in_file
     from edge_mrl.sources.files import Scan, Search, SourceFile, as_name, find_sources
     from edge_mrl.sources.formats import Part, Reader, Unreadable, extra_reads
     from edge_mrl.sources.found import find_in_roots, move_ids, note_roots
@@ -36,6 +37,7 @@ __all__ = [
     "find_sources",
     "ids_of_paths",
     "kind_of",
+    "line_in_file",
     "move_ids",
     "note_roots",
     "read_documents",
@@ -47,6 +49,7 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
+        "facts": ("line_in_file",),
         "files": ("as_name", "Scan", "Search", "SourceFile", "find_sources"),
         "formats": ("Part", "Reader", "Unreadable", "extra_reads"),
         "found": ("find_in_roots", "move_ids", "note_roots"),

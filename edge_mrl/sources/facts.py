@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -10,15 +11,18 @@ from typing import TYPE_CHECKING, Any
 from edge_mrl.documents import Document, metadata_problem
 from edge_mrl.markdown import first_title, is_markdown
 from edge_mrl.sources.frontmatter import front_matter
+from edge_mrl.sources.kinds import is_parsed, kind_of, markup_of
 
 if TYPE_CHECKING:
     from edge_mrl.sources.files import SourceFile
 
-__all__ = ["file_document", "with_facts"]
+__all__ = ["file_document", "line_in_file", "with_facts"]
 
 #: Facts that are always the file's. What a note itself says under these names is kept under OWN.
 OF_FILE = ("path", "folder", "mtime")
 OWN = "own"
+#: In so many bytes is all front matter that is read.
+HEAD_BYTES = 1 << 18
 #: From this year on, times as texts have the order of times.
 FOUR_DIGITS = 1_000
 
@@ -44,6 +48,32 @@ def file_document(source: SourceFile, text: str, noted: Callable[[str], None]) -
         noted(f"its front matter is left out: {problem}")
         metadata = with_facts(source, {})
     return Document(source.source, text, metadata, source=source.source)
+
+
+def line_in_file(path: str, text: str, at: int) -> int | None:
+    """The line of a file in which a place of its document is, counted from 1.
+
+    Args:
+        path: The file.
+        text: The document's text, which lacks the file's front matter.
+        at: The place in the text, in characters.
+
+    Returns:
+        None for files whose lines are not those of their text, or that cannot be read.
+    """
+    if kind_of(path) != "text" or is_parsed(path) or markup_of(path) is not None:
+        return None
+    above = 0
+    if is_markdown(path):
+        try:
+            with open(path, "rb") as file:
+                head = (
+                    file.read(HEAD_BYTES).removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace")
+                )
+        except OSError:
+            return None
+        above = head.count("\n", 0, front_matter(head).end)
+    return above + text.count("\n", 0, at) + 1
 
 
 def with_facts(source: SourceFile, own: Mapping[str, Any], *, whole: bool = True) -> dict[str, Any]:

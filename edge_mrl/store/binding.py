@@ -36,6 +36,11 @@ SEARCH_STAGES = "funnel"
 #: The setting that holds the names under which the store was enrolled before. It is about no codes, and
 #: stays when the store is bound anew.
 FORMER_NAMES = "former"
+#: The setting that holds the splitter of the store's passage rule, where that is not "tokens".
+SPLITTER = "splitter"
+_BY_TOKENS = "tokens"
+#: What SQLite and Python say where a table of settings is damaged or lost.
+_DAMAGE = ("malformed", "no such table", "no such column", "codec can't decode", "UTF-8")
 #: Columns that the checksum covers, in its order. The bundle's place may change without a new checksum.
 BOUND_COLUMNS = (
     "space_id",
@@ -101,7 +106,8 @@ def read_bound(connection: sqlite3.Connection, *, mend: bool = False) -> Bound:
         full_dim=value["full_dim"],
         packing=decode_packing(value["stored"], value["step"], value["centre"]),
     )
-    rule = PassageRule(value["passage_tokens"], value["passage_overlap"])
+    splitter = _read_splitter(connection)
+    rule = PassageRule(value["passage_tokens"], value["passage_overlap"], splitter)
     return Bound(binding, rule, value["keep_full"], value["bundle_relative"])
 
 
@@ -135,6 +141,20 @@ def write_bound(
     }
     insert_row(connection, "binding", bound | beside, replace=True)
     connection.execute("DELETE FROM settings WHERE name <> ?", (FORMER_NAMES,))
+    if rule.splitter != _BY_TOKENS:
+        write_setting(connection, SPLITTER, rule.splitter)
+
+
+def _read_splitter(connection: sqlite3.Connection) -> str:
+    """How documents are split. If that is lost, by tokens, which gives right passages of any text."""
+    try:
+        return read_setting(connection, SPLITTER) or _BY_TOKENS
+    except DamagedError:  # `check` names it, and `check --repair` deletes it
+        return _BY_TOKENS
+    except database_errors() as error:
+        if not any(word in str(error) for word in _DAMAGE):
+            raise
+        return _BY_TOKENS
 
 
 def fill_new(path: Path, binding: Binding, rule: PassageRule, keep_full: str | None) -> Fill:

@@ -277,3 +277,22 @@ def test_damaged_documents_are_named_behind_all_others(tmp_path: Path, kotlin: P
     with pytest.raises(KotlinError, match=r"DamagedException.*'n4'"):
         kotlin("index.similar", id="n4")
     kotlin("index.close")
+
+
+def test_markdown_of_a_store_that_python_splits_is_refused_and_all_else_is_not(
+    tmp_path: Path, kotlin: Probe
+) -> None:
+    path = tmp_path / "s.db"
+    with Index.open(path, TINY) as index:
+        index.put([Document("a.md", "# the cat\n\na dog\n")])
+        assert index.rule.splitter == "markdown"
+    kotlin("index.open", path=str(path), bundle=str(TINY))
+    document = {"id": "A.MD", "text": "# a dog", "metadata": {}}
+    with pytest.raises(KotlinError, match=r"Usage.*'A.MD' is Markdown.*splits by 'markdown'"):
+        kotlin("index.put", documents=[document])
+    assert kotlin("index.put", documents=[document | {"id": "b.txt"}])["added"] == 1
+    kotlin("index.close")
+    with Index.open(path) as index:
+        assert index.rule.splitter == "markdown"
+        assert sorted(index.ids()) == ["a.md", "b.txt"]
+        assert index.check().problems == ()

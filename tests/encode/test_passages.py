@@ -35,11 +35,11 @@ def encoder() -> Iterator[Encoder]:
 
 
 def test_rule_by_default_leaves_slack_and_overlaps(encoder: Encoder) -> None:
-    assert passage_rule(encoder) == PassageRule(45, 5)
+    assert passage_rule(encoder) == PassageRule(45, 5, "markdown")
 
 
 def test_rule_takes_all_the_room_if_asked(encoder: Encoder) -> None:
-    assert passage_rule(encoder, max_tokens=ROOM, overlap=0) == PassageRule(ROOM, 0)
+    assert passage_rule(encoder, max_tokens=ROOM, overlap=0) == PassageRule(ROOM, 0, "markdown")
 
 
 @pytest.mark.parametrize(

@@ -450,9 +450,9 @@ def test_other_bundle_in_the_place_of_the_right_one_is_refused(path: Path) -> No
 
 def test_passage_rule_is_kept_by_the_store(path: Path) -> None:
     with Index.open(path, bundle=TINY, max_tokens=9) as index:
-        assert index.rule == PassageRule(9, 1)
+        assert index.rule == PassageRule(9, 1, "markdown")
     with Index.open(path, bundle=TINY, max_tokens=9, overlap=1) as index:
-        assert index.rule == PassageRule(9, 1)
+        assert index.rule == PassageRule(9, 1, "markdown")
     with pytest.raises(UsageError, match="up to 9 tokens"):
         Index.open(path, max_tokens=10)
 

@@ -84,7 +84,7 @@ def test_full_vectors_are_dropped_where_the_store_keeps_none(encoder: Encoder) -
 
 def test_rule_stays_where_the_new_model_can_read_its_passages(encoder: Encoder) -> None:
     assert rule_for(encoder, RULE, None, None) == RULE
-    assert rule_for(encoder, RULE, 9, None) == PassageRule(9, 1)
+    assert rule_for(encoder, RULE, 9, None) == PassageRule(9, 1, "markdown")
     fitting = rule_for(encoder, PassageRule(100_000, 5), None, None)
     assert fitting.max_tokens < encoder.manifest.max_tokens
     with pytest.raises(UsageError, match="100000 tokens"):

@@ -38,6 +38,7 @@ class Stats:
         stages: The stages that searches of this store use; None for the default ones.
         max_tokens: Most tokens in a passage.
         overlap: Tokens that a passage shares with the one before it.
+        splitter: "markdown" if Markdown is split by structure, "tokens" if all is split by tokens.
         keep_full: What is kept of full vectors: "until-synced", "fp16" or "int8"; None for nothing.
         documents: Documents in the store.
         passages: Passages in the store.
@@ -65,6 +66,7 @@ class Stats:
     stages: str | None
     max_tokens: int
     overlap: int
+    splitter: str
     keep_full: str | None
     documents: int
     passages: int
@@ -117,6 +119,7 @@ def stats(store: Store) -> Stats:
         stages=stages,
         max_tokens=store.rule.max_tokens,
         overlap=store.rule.overlap,
+        splitter=store.rule.splitter,
         keep_full=store.keep_full,
         documents=counts.documents,
         passages=counts.passages,

@@ -1,5 +1,7 @@
 package org.edgemrl
 
+import java.util.Locale
+
 /**
  * A text with a name.
  *
@@ -34,8 +36,15 @@ public class Document(
  *
  * @property maxTokens most tokens in a passage, special tokens and prompt not counted.
  * @property overlap tokens that a passage shares with the one before it.
+ * @property splitter `tokens`, or what another program splits Markdown by; such documents are not put here.
  */
-public data class PassageRule(public val maxTokens: Int, public val overlap: Int)
+public data class PassageRule(public val maxTokens: Int, public val overlap: Int, public val splitter: String = BY_TOKENS)
+
+/** The splitter of all documents of this library's stores. */
+internal const val BY_TOKENS: String = "tokens"
+
+/** Whether a document is Markdown, by its id. */
+internal fun isMarkdown(id: String): Boolean = id.lowercase(Locale.ROOT).let { it.endsWith(".md") || it.endsWith(".markdown") }
 
 /** A passage's place in its text, in code points; the end is exclusive. */
 public data class Span(public val start: Int, public val end: Int)

@@ -2,9 +2,11 @@ package org.edgemrl.encode
 
 import java.io.Closeable
 import java.io.File
+import org.edgemrl.BY_TOKENS
 import org.edgemrl.Document
 import org.edgemrl.PassageRule
 import org.edgemrl.TextEncoder
+import org.edgemrl.UsageException
 import org.edgemrl.bundle.MANIFEST
 import org.edgemrl.bundle.Manifest
 import org.edgemrl.bundle.Matrix
@@ -15,7 +17,9 @@ import org.edgemrl.codes.CodeKind
 import org.edgemrl.codes.Packing
 import org.edgemrl.codes.quantize
 import org.edgemrl.codes.unit
+import org.edgemrl.isMarkdown
 import org.edgemrl.search.QueryVectors
+import org.edgemrl.shorten
 import org.edgemrl.store.Binding
 import org.edgemrl.store.Entry
 
@@ -35,6 +39,9 @@ public class BundleEncoder(public val encoder: Encoder) : TextEncoder, Closeable
     override fun codeOf(full: FloatArray): ByteArray = codeOf(full, encoder.bundle.head(), encoder.bundle.manifest)
 
     override fun embed(documents: List<Document>, rule: PassageRule, full: Boolean): List<Entry> {
+        if (rule.splitter != BY_TOKENS) {
+            documents.firstOrNull { isMarkdown(it.id) }?.let { throw UsageException(refusal(it, rule)) }
+        }
         val cut = documents.map { splitPassages(encoder, it.text, rule) }
         val texts = documents.indices.flatMap { i -> partsOf(documents[i].text, cut[i]) }
         val codes = ArrayList<ByteArray>(texts.size)
@@ -56,6 +63,10 @@ public class BundleEncoder(public val encoder: Encoder) : TextEncoder, Closeable
         encoder.close()
     }
 }
+
+private fun refusal(document: Document, rule: PassageRule): String =
+    "${shorten(document.id)} is Markdown, which this store splits by ${shorten(rule.splitter)}, and this library by tokens: put it with " +
+        "edge-mrl on a computer, or under an id that does not end with .md"
 
 /** What a store that is made with this bundle is bound to. */
 internal fun bindingOf(manifest: Manifest, folder: File): Binding {

@@ -7,6 +7,7 @@ import kotlin.concurrent.withLock
 import org.edgemrl.BindingException
 import org.edgemrl.DamagedException
 import org.edgemrl.Document
+import org.edgemrl.BY_TOKENS
 import org.edgemrl.PassageRule
 import org.edgemrl.StoreBusyException
 import org.edgemrl.StoreException
@@ -27,6 +28,9 @@ private const val BOUND_COLUMNS = "space_id, code_id, dim, scale, full_dim, keep
 
 /** The setting that stays when a store is bound anew: names under which it was enrolled before. */
 internal const val FORMER_NAMES = "former"
+
+/** The setting that holds the splitter of the store's passage rule, where that is not `tokens`. */
+internal const val SPLITTER = "splitter"
 
 /**
  * Documents, passages and codes in one SQLite file, bound to one embedding space and code: the same file as
@@ -275,9 +279,15 @@ public class Store private constructor(public val path: File, opened: Opened) : 
         val packing = Packing(CodeKind.of(row[8] as String), row[9] as Double?, centre)
         val fullDim = (row[4] as Long?)?.toInt()
         binding = Binding(row[0] as String, row[1] as String, (row[2] as Long).toInt(), row[3] as Double, row[12].toString(), fullDim, packing)
-        rule = PassageRule((row[6] as Long).toInt(), (row[7] as Long).toInt())
+        rule = PassageRule((row[6] as Long).toInt(), (row[7] as Long).toInt(), splitter())
         keepFull = row[5] as String?
         bundleRelative = row[13].toString()
+    }
+
+    /** How Python's stores split Markdown; by tokens where that is lost, as Python has it. */
+    private fun splitter(): String {
+        val (value, crc) = database.row("SELECT value, crc FROM settings WHERE name = ?", SPLITTER) ?: return BY_TOKENS
+        return (value as? String)?.takeIf { checksum(SPLITTER, it) == crc } ?: BY_TOKENS
     }
 
     public companion object {
@@ -352,6 +362,10 @@ public class Store private constructor(public val path: File, opened: Opened) : 
             val values = listOf<Any?>(1) + bound + listOf(checksum(bound), clean(binding.bundle), relativeBundle(binding.bundle, path))
             database.execute(insertInto("binding", "id, $BOUND_COLUMNS, crc, bundle, bundle_relative", replace = true), *values.toTypedArray())
             database.execute("DELETE FROM settings WHERE name <> ?", FORMER_NAMES)
+            if (rule.splitter != BY_TOKENS) {
+                val crc = checksum(SPLITTER, rule.splitter)
+                database.execute(insertInto("settings", "name, value, crc"), SPLITTER, rule.splitter, crc)
+            }
         }
 
         private fun relativeBundle(bundle: String, path: File): String = try {
