@@ -35,12 +35,11 @@ HELP = "find the documents that answer a question"
 MOST_NAMED = 3
 MODES = ("vector", "keyword", "hybrid")
 _EPILOG = f"""\
-Each document is ranked by its best passage. Printed are the path of its file or its id, the headings
-above the passage, and of a long passage the sentence that answers. On a terminal, the question's words
-are marked where the search went by words (NO_COLOR turns that off). Elsewhere the number of the line
-stands behind the path. Everything happens on this machine, unless you ask the store's server with
---rerank. Put the question in quotes. Without a question, the command reads questions from the keyboard
-or a pipe, one a line.
+Each document is ranked by its best passage. Printed are the path and line of its file, or its id, the
+headings above the passage, and of a long passage the sentence that answers. On a terminal, the question's
+words are marked where the search went by words (NO_COLOR turns that off). Everything happens on this
+machine, unless you ask the store's server with --rerank. Put the question in quotes. Without a question,
+the command reads questions from the keyboard or a pipe, one a line.
 
 --mode vector ranks by meaning (the score is a cosine); keyword ranks by words (BM25; understands
 "phrases" and prefix*; loads no model); hybrid ranks by both (reciprocal rank fusion).

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edge_mrl.sources.lines import BadLineError
     from edge_mrl.sources.places import Places, ids_of_paths, shown_path, split_name
     from edge_mrl.sources.reading import read_documents
+    from edge_mrl.sources.rows import check_query, namespace_of, read_rows
     from edge_mrl.sources.text import check_encoding
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Unreadable",
     "as_name",
     "check_encoding",
+    "check_query",
     "extra_reads",
     "find_in_roots",
     "find_sources",
@@ -39,8 +41,10 @@ __all__ = [
     "kind_of",
     "line_in_file",
     "move_ids",
+    "namespace_of",
     "note_roots",
     "read_documents",
+    "read_rows",
     "shown_path",
     "split_name",
     "what_is_gone",
@@ -58,6 +62,7 @@ __getattr__ = lazily(
         "lines": ("BadLineError",),
         "places": ("Places", "ids_of_paths", "shown_path", "split_name"),
         "reading": ("read_documents",),
+        "rows": ("check_query", "namespace_of", "read_rows"),
         "text": ("check_encoding",),
     },
 )

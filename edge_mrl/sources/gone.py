@@ -38,12 +38,14 @@ class RunFacts:
         files: Sources of all files that were found.
         unread: Sources of files that could not be read, or not completely.
         filled: Sources of JSON Lines files that held at least one document.
+        only: What begins the ids of the documents that could have been read; "" for all.
     """
 
     seen: Callable[[str], bool]
     files: Collection[str]
     unread: Collection[str]
     filled: Collection[str]
+    only: str = ""
 
 
 @dataclass(slots=True)
@@ -82,6 +84,8 @@ def what_is_gone(store: Store, places: Places, run: RunFacts) -> Pruning:
     judge = _Judge(places, run)
     missing: dict[str, tuple[str, Root]] = {}
     for name, source, root in _documents(store, places):
+        if not name.startswith(run.only):
+            continue
         pruning.total += 1
         seen = run.seen(name)
         judge.count(source, root, seen=seen)

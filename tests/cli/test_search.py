@@ -94,7 +94,7 @@ def test_words_are_marked_on_a_terminal_that_wants_colour(search: Callable[..., 
     words = ["search", "model", "--store", "s.db", "-k", "1", "--mode", "keyword"]
     shown = on_terminal(words, NO_COLOR="")
     assert "training of a \x1b[1mmodel\x1b[0m." in shown
-    assert "a.md:" not in shown
+    assert "\x1b[36mn/a.md:11\x1b[0m\x1b[2m > the cat > testing\x1b[0m" in shown
     for env in ({"NO_COLOR": "1"}, {"TERM": "dumb", "NO_COLOR": ""}):
         plain = on_terminal(words, **env)
         assert "\x1b" not in plain

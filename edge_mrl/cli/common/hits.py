@@ -30,8 +30,8 @@ _BOLD, _PATH, _FAINT, _PLAIN = "\x1b[1m", "\x1b[36m", "\x1b[2m", "\x1b[0m"
 def print_hits(index: Index, query: str, hits: Results, *, mode: str) -> None:
     """Print hits, two or three lines each.
 
-    On a terminal, words of the question are marked where a search went by words. Elsewhere the line is
-    behind the path, as other programs want it.
+    The line is behind the path, as editors and other programs want it. On a terminal, words of the
+    question are marked where a search went by words.
     """
     from edge_mrl.search import Words
 
@@ -39,7 +39,7 @@ def print_hits(index: Index, query: str, hits: Results, *, mode: str) -> None:
     colour = _in_colour()
     paths, words = _paths(index, hits), Words(query)
     starts = _starts(index, query, hits, mode=mode, room=SNIPPET_LINES * (width - INDENT))
-    lines = {} if sys.stdout.isatty() else _lines(index, hits, paths, starts)
+    lines = _lines(index, hits, paths, starts)
     for rank, hit in enumerate(hits, start=1):
         place = paths.get(hit.id, hit.id) + (f":{lines[hit.id]}" if hit.id in lines else "")
         above = "".join(f" > {title}" for title in _headings(index, hit, starts[hit.id]))

@@ -53,6 +53,7 @@ examples:
   edge-mrl index notes/ --store notes.db --bundle my-model/
   edge-mrl index notes/ --store notes.db --prune
   edge-mrl index shared=/mnt/team/notes --store notes.db
+  edge-mrl index --sql "SELECT id, body AS text, tag FROM note" --database app.db --store notes.db
   grep -v '"draft"' all.jsonl | edge-mrl index - --store notes.db --json
 
 exit codes: 0 done; 1 --prune would delete much, which needs --yes (all documents were indexed); 2 wrong
@@ -65,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the sub-command's arguments."""
     parser.epilog = _EPILOG
     parser.add_argument(
-        "paths", nargs="+", metavar="PATHS", help="files, folders, patterns, or -; or NAME=PATH"
+        "paths", nargs="*", metavar="PATHS", help="files, folders, patterns, or -; or NAME=PATH"
     )
     add_new_store(parser)
     parser.add_argument(
@@ -87,6 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "is created)",
     )
     _add_reading(parser)
+    _add_rows(parser)
     _add_pruning(parser)
     add_threads(parser)
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
@@ -124,6 +126,21 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_rows(parser: argparse.ArgumentParser) -> None:
+    """Add the options that read a database."""
+    parser.add_argument(
+        "--sql",
+        metavar="QUERY",
+        help="index the rows of a SELECT instead of files: the columns id and text are needed, title is "
+        "put before the text, and all others are metadata",
+    )
+    parser.add_argument(
+        "--database",
+        metavar="FILE",
+        help="with --sql, the SQLite database, or NAME=FILE; it is opened to be read only",
+    )
+
+
 def _add_pruning(parser: argparse.ArgumentParser) -> None:
     """Add the options that delete documents or change their ids."""
     parser.add_argument(
@@ -153,6 +170,7 @@ def run(args: argparse.Namespace) -> int:
     from edge_mrl.sources import check_encoding
 
     started = time.monotonic()
+    _check_paths(args)
     if args.prune:
         _require_no_pattern(args.paths)
     check_encoding(args.encoding)
@@ -166,7 +184,7 @@ def run(args: argparse.Namespace) -> int:
         if places.store is None:
             places.store = index.store
         moved = _prepare(index.store, places, args)
-        run_ = Run(places, scan, skip_bad=args.skip_bad, encoding=args.encoding)
+        run_ = Run(places, scan, skip_bad=args.skip_bad, encoding=args.encoding, query=args.sql)
         stored = _put(index, run_, args)
         pruning = _prune(index, run_, args) if args.prune else None
         from edge_mrl.cli.index.report import facts_of, print_report
@@ -180,6 +198,31 @@ def run(args: argparse.Namespace) -> int:
         raise GateError(_refusal(pruning))
     left_out = run_.bad_lines or stored.refused or run_.named_and_skipped()
     return LEFT_OUT if left_out else 0
+
+
+def _check_paths(args: argparse.Namespace) -> None:
+    """Take the database as the path, where rows are read.
+
+    Raises:
+        UsageError: Nothing is named that could be read, or too much.
+    """
+    from edge_mrl.sources import check_query, split_name
+
+    if args.sql is None and args.database is None:
+        if not args.paths:
+            raise UsageError("expected files or folders, or --sql with --database")
+        return
+    if args.sql is None or args.database is None:
+        raise UsageError("--sql and --database go together")
+    if args.paths:
+        raise UsageError(
+            f"--sql reads a database, not {args.paths[0]}: index that with a command of its own"
+        )
+    args.paths = [args.database]
+    path = split_name(args.database)[1]
+    if not Path(path).is_file():
+        raise UsageError(f"--database {args.database}: expected a file that is there")
+    check_query(path, args.sql)
 
 
 def _require_no_pattern(paths: list[str]) -> None:
@@ -214,7 +257,7 @@ def _find(args: argparse.Namespace) -> tuple[Places, Scan]:
     from edge_mrl.sources import Places, Search, find_in_roots
     from edge_mrl.store import Store
 
-    search = Search(include=args.include, as_text=args.as_text)
+    search = Search(include=args.include, as_text=args.as_text or args.sql is not None)
     try:
         store: Store | None = Store.open(args.store, key=key_of(args))
     except NoStoreError:

@@ -9,7 +9,15 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from edge_mrl.cli.common.output import count
-from edge_mrl.sources import BadLineError, RunFacts, as_name, kind_of, read_documents
+from edge_mrl.sources import (
+    BadLineError,
+    RunFacts,
+    as_name,
+    kind_of,
+    namespace_of,
+    read_documents,
+    read_rows,
+)
 
 if TYPE_CHECKING:
     from edge_mrl.cli.common.progress import Progress
@@ -31,6 +39,7 @@ class Run:
         scan: The files that were found.
         skip_bad: Whether lines that are no documents are left out.
         encoding: The encoding of files that are not UTF-8.
+        query: What to read of a database, which is the only file; None to read files.
 
     Attributes:
         skipped: Reasons by path, of files that could not be read.
@@ -39,7 +48,15 @@ class Run:
         committed: Documents that are stored.
     """
 
-    def __init__(self, places: Places, scan: Scan, *, skip_bad: bool, encoding: str | None) -> None:
+    def __init__(
+        self,
+        places: Places,
+        scan: Scan,
+        *,
+        skip_bad: bool,
+        encoding: str | None,
+        query: str | None = None,
+    ) -> None:
         self.places = places
         self.scan = scan
         self.skipped: dict[str, str] = {}
@@ -49,6 +66,7 @@ class Run:
         self.total_bytes = sum(file.size_bytes for file in scan.files)
         self._skip_bad = skip_bad
         self._encoding = encoding
+        self._query = query
         self._ids = array("Q")
         self._unread: set[str] = set()
         self._filled: set[str] = set()
@@ -78,14 +96,19 @@ class Run:
                 if len(self.bad_lines) <= MOST_NAMED:
                     self._warn(f"{error}: skipped")
 
-            read = read_documents(
-                [file],
-                skipped=skip,
-                advance=self._advance,
-                encoding=self._encoding,
-                bad_line=bad if self._skip_bad else None,
-                noted=self._note,
-            )
+            bad_line = bad if self._skip_bad else None
+            if self._query is not None:
+                several = True
+                read = read_rows(file.path, self._query, source=file.source, bad=bad_line)
+            else:
+                read = read_documents(
+                    [file],
+                    skipped=skip,
+                    advance=self._advance,
+                    encoding=self._encoding,
+                    bad_line=bad_line,
+                    noted=self._note,
+                )
             for document in read:
                 self._ids.append(_hash(document.id))
                 if several:
@@ -116,9 +139,9 @@ class Run:
 
     def facts(self) -> RunFacts:
         """What tells whether documents that were not read are gone."""
-        return RunFacts(
-            self._seen(), {file.source for file in self.scan.files}, self._unread, self._filled
-        )
+        sources = {file.source for file in self.scan.files}
+        only = "" if self._query is None else namespace_of(min(sources), self._query)
+        return RunFacts(self._seen(), sources, self._unread, self._filled, only)
 
     def _seen(self) -> Callable[[str], bool]:
         import numpy as np

@@ -41,10 +41,12 @@ def rehearse(args: argparse.Namespace) -> int:
     try:
         places = Places(store, move_ids=args.move_ids)
         places.resolve(args.paths)
-        scan = find_in_roots(places, Search(include=args.include, as_text=args.as_text))
+        scan = find_in_roots(
+            places, Search(include=args.include, as_text=args.as_text or args.sql is not None)
+        )
         if store is None:
             bundle_of_new(args)  # or there would be no run
-        run = Run(places, scan, skip_bad=args.skip_bad, encoding=args.encoding)
+        run = Run(places, scan, skip_bad=args.skip_bad, encoding=args.encoding, query=args.sql)
         with Progress("reading", run.total_bytes, quiet=args.quiet) as bar:
             run.watch(bar)
             changes = _changes(store, run, _former_ids(places))
