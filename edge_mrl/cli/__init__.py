@@ -42,6 +42,7 @@ COMMANDS = {
     "embed": "encode lines of text as vectors",
     "index": "add documents to a store",
     "search": "find the documents that answer a question",
+    "list": "list the documents of a store",
     "get": "print documents of a store",
     "delete": "delete documents from a store",
     "dump": "write what a store holds as lines of JSON",

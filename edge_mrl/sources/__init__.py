@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edge_mrl.sources.gone import Pruning, RunFacts, what_is_gone
     from edge_mrl.sources.kinds import LINES_SUFFIXES, kind_of
     from edge_mrl.sources.lines import BadLineError
+    from edge_mrl.sources.looking import Look, folders_of, look_at
     from edge_mrl.sources.places import Places, ids_of_paths, shown_path, split_name
     from edge_mrl.sources.reading import read_documents
     from edge_mrl.sources.rows import check_query, namespace_of, read_rows
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LINES_SUFFIXES",
     "BadLineError",
+    "Look",
     "Part",
     "Places",
     "Pruning",
@@ -37,9 +39,11 @@ __all__ = [
     "extra_reads",
     "find_in_roots",
     "find_sources",
+    "folders_of",
     "ids_of_paths",
     "kind_of",
     "line_in_file",
+    "look_at",
     "move_ids",
     "namespace_of",
     "note_roots",
@@ -60,6 +64,7 @@ __getattr__ = lazily(
         "gone": ("Pruning", "RunFacts", "what_is_gone"),
         "kinds": ("LINES_SUFFIXES", "kind_of"),
         "lines": ("BadLineError",),
+        "looking": ("Look", "folders_of", "look_at"),
         "places": ("Places", "ids_of_paths", "shown_path", "split_name"),
         "reading": ("read_documents",),
         "rows": ("check_query", "namespace_of", "read_rows"),

@@ -6,6 +6,7 @@ import argparse
 import glob
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -152,6 +153,19 @@ def _add_pruning(parser: argparse.ArgumentParser) -> None:
         help="with --prune, delete even more than 25 documents and a third of those from PATHS",
     )
     parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="go on until the command is ended: look for changes, and index them",
+    )
+    parser.add_argument(
+        "--interval",
+        type=float,
+        default=2.0,
+        metavar="S",
+        help="with --watch, look after S seconds, unless watchfiles is installed and tells of changes at "
+        "once (default: 2)",
+    )
+    parser.add_argument(
         "--dry-run",
         action="store_true",
         help="print what would be added, updated and deleted, and write nothing",
@@ -166,11 +180,13 @@ def _add_pruning(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Index documents and print a summary."""
-    from edge_mrl.cli.index.reading import Run
     from edge_mrl.sources import check_encoding
 
-    started = time.monotonic()
     _check_paths(args)
+    if args.watch and not args.interval > 0:
+        raise UsageError(f"--interval {args.interval:g}: expected more than 0 seconds")
+    if args.watch and args.dry_run:
+        raise UsageError("--watch and --dry-run do not go together")
     if args.prune:
         _require_no_pattern(args.paths)
     check_encoding(args.encoding)
@@ -178,7 +194,21 @@ def run(args: argparse.Namespace) -> int:
         from edge_mrl.cli.index.rehearsal import rehearse
 
         return rehearse(args)
+    if args.watch:
+        from edge_mrl.cli.index.watching import watch
+
+        return watch(args, _once)
+    return _once(args)
+
+
+def _once(args: argparse.Namespace, only: Collection[str] | None = None) -> int:
+    """Index the files of the paths, or only those of some paths, and print a summary."""
+    from edge_mrl.cli.index.reading import Run
+
+    started = time.monotonic()
     places, scan = _find(args)
+    if only is not None:
+        scan.files = [file for file in scan.files if file.path in only]
     with _open(args) as index:
         # Made or migrated by now: the same paths once more, against what the store holds.
         if places.store is None:
@@ -186,7 +216,7 @@ def run(args: argparse.Namespace) -> int:
         moved = _prepare(index.store, places, args)
         run_ = Run(places, scan, skip_bad=args.skip_bad, encoding=args.encoding, query=args.sql)
         stored = _put(index, run_, args)
-        pruning = _prune(index, run_, args) if args.prune else None
+        pruning = _prune(index, run_, args) if args.prune and only is None else None
         from edge_mrl.cli.index.report import facts_of, print_report
 
         facts = facts_of(index, stored, run_, pruning, moved)
