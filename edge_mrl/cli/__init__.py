@@ -65,6 +65,7 @@ FOLDERS = {
     "decrypt": "keys.",
     "dump": "exchange.",
     "encrypt": "keys.",
+    "list": "exchange.",
     "load": "exchange.",
     "pack": "exchange.",
     "pull": "hub.",

@@ -221,8 +221,8 @@ def test_search_finds_what_was_indexed(store: Path) -> None:
     lines = result.stdout.decode().splitlines()
     assert len(lines) == 6
     assert lines[0].split()[0] == "1"
-    assert lines[0].endswith("notes/a.md")
-    assert lines[1].strip() == "# the cat a cat and a dog"
+    assert lines[0].endswith("notes/a.md:3 > the cat")
+    assert lines[1].strip() == "a cat and a dog"
     assert b"passages of 4 documents" in result.stderr
 
 
@@ -337,3 +337,21 @@ def test_minilm_from_files_to_an_answer(tmp_path: Path, minilm_bundle: Path) -> 
     assert (facts["added"], facts["max_tokens"], facts["overlap"]) == (2, 247, 30)
     answer = json.loads(good("search", "how is a loaf made?", *where, "--json").stdout)
     assert answer["hits"][0]["id"].endswith("bread.md")
+
+
+def test_list_names_documents_with_titles(store: Path, tmp_path: Path) -> None:
+    listed = good("list", "--store", store, cwd=tmp_path)
+    assert listed.stdout.decode().splitlines() == [
+        "notes/a.md  the cat",
+        "notes/b.txt  b",
+        "x  testing it",
+        "7  0 1 2",
+    ]
+    assert listed.stderr == b"4 documents\n"
+    (line,) = good("list", "--store", store, "--json", "--filter", "n=7").stdout.splitlines()
+    facts = json.loads(line)
+    assert (facts["id"], facts["path"], facts["metadata"]) == ("7", None, {"n": 7})
+    assert len(good("list", "--store", store, "--limit", 2).stdout.splitlines()) == 2
+    nothing = good("list", "--store", store, "--filter", "folder=none")
+    assert (nothing.stdout, nothing.stderr) == (b"", b"nothing found\n")
+    assert run("list", "--store", store, "--limit", 0).returncode == 2

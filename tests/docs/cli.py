@@ -22,7 +22,7 @@ MARKER = "<!-- Below: python -m tests.docs.cli --write -->\n"
 GROUPS = {
     "Models and bundles": ("export", "sign", "inspect", "verify", "pack", "pull", "push", "embed"),
     "Choosing a code": ("eval", "advise"),
-    "Documents and search": ("index", "search", "get", "delete"),
+    "Documents and search": ("index", "search", "list", "get", "delete"),
     "Out of a store and into another": ("dump", "load"),
     "Looking after a store": ("stats", "check", "compact", "reindex", "adapt"),
     "The key of a store": ("encrypt", "rekey", "decrypt"),
