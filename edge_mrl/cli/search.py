@@ -34,6 +34,7 @@ HELP = "find the documents that answer a question"
 #: Damaged documents that a warning names.
 MOST_NAMED = 3
 MODES = ("vector", "keyword", "hybrid")
+RERANK = ("auto", "always")
 _EPILOG = f"""\
 Each document is ranked by its best passage. Printed are the path and line of its file, or its id, the
 headings above the passage, and of a long passage the sentence that answers. On a terminal, the question's
@@ -121,8 +122,9 @@ def _add_ranking(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rerank",
         nargs="?",
-        choices=("auto", "always"),
+        action=_Rerank,
         const="auto",
+        metavar="{auto,always}",
         help="let the server rerank the best hits by full vectors: always, or only if the local order "
         "is in doubt (auto, the default); if the server does not answer in time, the local order is kept",
     )
@@ -138,6 +140,10 @@ def _add_ranking(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Search and print the hits."""
     started = time.monotonic()
+    asked = getattr(args, "asked", None)
+    if asked is not None and args.query is not None:
+        raise UsageError(f"--rerank {asked}: expected {' or '.join(RERANK)}")
+    args.query = args.query if asked is None else asked
     if args.min_score is not None and not math.isfinite(args.min_score):
         raise UsageError(f"--min-score {args.min_score}: expected a finite number")
     if args.query is not None:
@@ -149,6 +155,22 @@ def run(args: argparse.Namespace) -> int:
         for query in _questions(args):
             _answer(index, args, query, time.monotonic())
     return 0
+
+
+class _Rerank(argparse.Action):
+    """Takes auto or always; any other word behind --rerank is the question."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        del parser, option_string
+        setattr(namespace, self.dest, values if values in RERANK else RERANK[0])
+        if values not in RERANK:
+            namespace.asked = str(values)
 
 
 def _require_words(query: str) -> None:

@@ -69,6 +69,10 @@ class AsyncIndex:
         """See ``Index.put``. ``documents`` is read in another thread."""
         return await self._run(self.index.put, documents, **options)
 
+    async def put_files(self, paths: Any, **options: Any) -> Stored:
+        """See ``Index.put_files``."""
+        return await self._run(self.index.put_files, paths, **options)
+
     async def delete(self, ids: Iterable[str]) -> int:
         """See ``Index.delete``."""
         return await self._run(self.index.delete, ids)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 from edge_mrl.encode import Encoder
 from edge_mrl.errors import UsageError
 from edge_mrl.index.asking import ask, ask_and_rerank, code_of_encoder
+from edge_mrl.index.files import TakesFiles
 from edge_mrl.index.opening import open_or_create
 from edge_mrl.index.supplying import codes_of_server
 from edge_mrl.index.vectors import ask_by_vector, ask_for_similar
@@ -46,7 +47,7 @@ __all__ = ["Index"]
 RERANK_MS = 150.0
 
 
-class Index:
+class Index(TakesFiles):
     """A store together with its bundle, opened as ``opening`` says. Threads may share an index."""
 
     def __init__(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edge_mrl.sources.looking import Look, folders_of, look_at
     from edge_mrl.sources.places import Places, ids_of_paths, shown_path, split_name
     from edge_mrl.sources.reading import read_documents
-    from edge_mrl.sources.rows import check_query, namespace_of, read_rows
+    from edge_mrl.sources.rows import namespace_of, read_rows
     from edge_mrl.sources.text import check_encoding
 
 __all__ = [
@@ -35,7 +35,6 @@ __all__ = [
     "Unreadable",
     "as_name",
     "check_encoding",
-    "check_query",
     "extra_reads",
     "find_in_roots",
     "find_sources",
@@ -67,7 +66,7 @@ __getattr__ = lazily(
         "looking": ("Look", "folders_of", "look_at"),
         "places": ("Places", "ids_of_paths", "shown_path", "split_name"),
         "reading": ("read_documents",),
-        "rows": ("check_query", "namespace_of", "read_rows"),
+        "rows": ("namespace_of", "read_rows"),
         "text": ("check_encoding",),
     },
 )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         key_from_file,
     )
     from edge_mrl.store.engine.private import PrivateData, PrivateStream, private_data
+    from edge_mrl.store.engine.userdata import check_query, copy_rows
     from edge_mrl.store.health.check import Health, check
     from edge_mrl.store.health.statistics import Stats, stats
     from edge_mrl.store.keywords.expression import full_text_problem
@@ -73,8 +74,10 @@ __all__ = [
     "View",
     "binding_of",
     "check",
+    "check_query",
     "compact",
     "convert",
+    "copy_rows",
     "find_bundle",
     "forget_root",
     "full_text_problem",
@@ -126,6 +129,7 @@ __getattr__ = lazily(
         ),
         "health.statistics": ("Stats", "stats"),
         "store": ("Store",),
+        "engine.userdata": ("check_query", "copy_rows"),
         "view": ("Place", "View"),
     },
 )

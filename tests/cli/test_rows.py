@@ -15,6 +15,7 @@ from edge_mrl.cli import main
 from edge_mrl.errors import UsageError
 from edge_mrl.index import Index
 from edge_mrl.sources import rows
+from edge_mrl.store.engine import userdata
 from tests.support.bundles import TINY
 
 pytestmark = pytest.mark.test
@@ -106,7 +107,7 @@ def test_the_database_is_only_read_and_free_while_rows_are_embedded(
         with pytest.raises(UsageError, match="--sql"):
             list(rows.read_rows("app.db", query, source="x"))
     assert not Path("new.db").exists()
-    monkeypatch.setattr(rows, "TIMEOUT_S", 0.05)
+    monkeypatch.setattr(userdata, "TIMEOUT_S", 0.05)
     with closing(sqlite3.connect("app.db")) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(UsageError, match="locked by another program"):

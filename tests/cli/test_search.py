@@ -116,3 +116,16 @@ def test_questions_on_a_terminal_can_be_edited_and_come_back(search: Callable[..
     )
     assert shown.count("... training of a model.") == 3
     assert shown.count("nothing found") == 0
+
+
+def test_a_question_behind_rerank_is_the_question(
+    search: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (
+        ["--rerank", "training"],
+        ["training", "--rerank"],
+        ["--rerank=always", "training"],
+    ):
+        assert "n/a.md" in search(*words, "-k", "1")
+    assert main(["search", "training", "--rerank", "often", "--store", "s.db"]) == 2
+    assert "--rerank often: expected auto or always" in capsys.readouterr().err

@@ -236,7 +236,8 @@ def _check_paths(args: argparse.Namespace) -> None:
     Raises:
         UsageError: Nothing is named that could be read, or too much.
     """
-    from edge_mrl.sources import check_query, split_name
+    from edge_mrl.sources import split_name
+    from edge_mrl.store import check_query
 
     if args.sql is None and args.database is None:
         if not args.paths:
