@@ -190,7 +190,7 @@ def test_commands_that_are_written_down_run(
             assert main(["admin", *words]) == expected, words
     options = set(re.findall(r"--[a-z-]*[a-z]", SERVER_PAGE)) - {"--days"}
     assert len(options) > 5
-    subjects = ("backup", "documents delete", "restamp", "restore", "restored")
+    subjects = ("backup", "documents delete", "index create", "restamp", "restore", "restored")
     known = "".join(_help(capsys, f"admin {subject}") for subject in subjects)
     known += _help(capsys, "serve") + _help(capsys, "sync")
     assert options <= set(re.findall(r"--[a-z-]+", known))

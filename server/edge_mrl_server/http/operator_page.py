@@ -148,6 +148,13 @@ def _parts(database: Database, registry: CollectorRegistry, name: str | None) ->
             f"{_span(behind_ms)}: it is wrong now, or was ahead once. See "
             "<code>edge-mrl admin restamp</code>.</p>",
         )
+    slow = [tenant.name for tenant in tenants if database.lacks_index(tenant)]
+    if slow:
+        parts.insert(
+            0,
+            '<p class="bad">Each search compares all vectors of '
+            f"{escape(', '.join(slow))}: see <code>edge-mrl admin index create</code>.</p>",
+        )
     if chosen is not None:
         parts.append(_devices(chosen, devices))
     elif name:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         restore,
     )
     from edge_mrl_server.storage.engines.postgres import PostgresDatabase
+    from edge_mrl_server.storage.engines.prefix_index import IndexMade
     from edge_mrl_server.storage.heads import Head
     from edge_mrl_server.storage.pulls import (
         Changes,
@@ -45,6 +46,7 @@ __all__ = [
     "Copied",
     "Database",
     "Head",
+    "IndexMade",
     "IssuedToken",
     "PostgresDatabase",
     "Principal",
@@ -86,6 +88,7 @@ __getattr__ = lazily(
         "database": ("Database", "hold_database", "is_file", "open_database"),
         "engines.copies": ("Copied", "Restored", "backup", "check_restored", "restore"),
         "engines.postgres": ("PostgresDatabase",),
+        "engines.prefix_index": ("IndexMade",),
         "heads": ("Head",),
         "agreement.offers": ("MAX_LOST",),
         "pulls": ("Changes", "PullQuery", "changes_after", "live_pages", "note_pull"),

@@ -43,11 +43,8 @@ def other_contents(
     if not same:
         return set()
     names = [item.id for item in same.values()]
-    sql = (
-        "SELECT id, deleted, text, metadata FROM documents "  # noqa: S608
-        f"WHERE tenant = ? AND id {transaction.among}"
-    )
-    there = {row["id"]: row for row in transaction.rows(sql, tenant.name, transaction.pack(names))}
+    found = transaction.documents(tenant.name, "id, deleted, text, metadata", names)
+    there = {row["id"]: row for row in found}
     vectors = transaction.vectors(tenant.name, names)
     none = np.zeros((0, 1), np.float16)
     return {

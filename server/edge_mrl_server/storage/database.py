@@ -32,8 +32,6 @@ __all__ = ["Database", "Transaction", "hold_database", "is_file", "open_database
 class Transaction(Protocol):
     """One transaction. SQL has ``?`` for parameters; columns of results are named."""
 
-    #: The condition behind a column that is true where the column's value is among ``pack(values)``.
-    among: str
     #: The table that has the vectors.
     vector_table: str
 
@@ -43,8 +41,14 @@ class Transaction(Protocol):
     def run(self, sql: str, *arguments: object) -> int:
         """Run a statement that changes rows; returns how many it changed."""
 
-    def pack(self, values: Sequence[str]) -> object:
-        """The parameter for ``among``."""
+    def documents(self, tenant: str, columns: str, ids: Sequence[str]) -> list[Row]:
+        """Those of some documents that are there, each looked up by its id.
+
+        Args:
+            tenant: Whose.
+            columns: Columns of ``documents`` with commas between them, each named in the result.
+            ids: Ids of documents; no matter how often each is there.
+        """
 
     def lock_tenant(self, name: str) -> Tenant | None:
         """A tenant, or None; its row is locked until the transaction ends."""
@@ -106,6 +110,9 @@ class Database(Protocol):
 
     def erase(self) -> None:
         """See that nothing of what was deleted stays in the file's free pages or its log (SQLite)."""
+
+    def lacks_index(self, tenant: Tenant) -> bool:
+        """Whether an operator should make an index, since each search of a tenant compares everything."""
 
     def sizes(self) -> Mapping[str, int]:
         """Bytes on disk, by table (with its indexes) or file."""

@@ -249,11 +249,7 @@ def _load(
     arrays = transaction.vectors(tenant.name, live) if vectors and live else {}
     contents: dict[str, Row] = {}
     if text and live:
-        sql = (
-            "SELECT id, text, spans, metadata FROM documents "  # noqa: S608
-            f"WHERE tenant = ? AND id {transaction.among}"
-        )
-        found = transaction.rows(sql, tenant.name, transaction.pack(live))
+        found = transaction.documents(tenant.name, "id, text, spans, metadata", live)
         contents = {content["id"]: content for content in found}
     return [
         _item(row, arrays.get(row.id, no_vectors), contents.get(row.id), with_spans=vectors)

@@ -328,11 +328,8 @@ def _check_stamps(
 
 def _known(transaction: Transaction, tenant: str, ids: Sequence[str]) -> dict[str, Row]:
     """Stamp, device, whether deleted, and passages of the documents that are there, by id."""
-    sql = (
-        "SELECT id, stamp, device, deleted, passages FROM documents "  # noqa: S608
-        f"WHERE tenant = ? AND id {transaction.among}"
-    )
-    return {row["id"]: row for row in transaction.rows(sql, tenant, transaction.pack(ids))}
+    found = transaction.documents(tenant, "id, stamp, device, deleted, passages", ids)
+    return {row["id"]: row for row in found}
 
 
 def _check_fence(

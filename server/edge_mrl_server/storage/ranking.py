@@ -71,8 +71,7 @@ def search(
         hits = [{"id": name, "score": round(score, 6)} for name, score in found]
         if text and hits:
             names = _within_budget(transaction, tenant_name, [name for name, _ in found])
-            sql = f"SELECT id, text, metadata FROM documents WHERE tenant = ? AND id {transaction.among}"  # noqa: S608
-            rows = transaction.rows(sql, tenant_name, transaction.pack(names))
+            rows = transaction.documents(tenant_name, "id, text, metadata", names)
             texts = {row["id"]: _content(row["text"], row["metadata"]) for row in rows}
             hits = [hit | texts.get(str(hit["id"]), {}) for hit in hits]
     return hits
@@ -80,13 +79,8 @@ def search(
 
 def _within_budget(transaction: Transaction, tenant: str, names: Sequence[str]) -> list[str]:
     """The first documents whose texts and metadata are sent; the others come without."""
-    sql = (
-        "SELECT id, coalesce(length(text), 0) + coalesce(length(metadata), 0) AS size "  # noqa: S608
-        f"FROM documents WHERE tenant = ? AND id {transaction.among}"
-    )
-    sizes = {
-        row["id"]: row["size"] for row in transaction.rows(sql, tenant, transaction.pack(names))
-    }
+    columns = "id, coalesce(length(text), 0) + coalesce(length(metadata), 0) AS size"
+    sizes = {row["id"]: row["size"] for row in transaction.documents(tenant, columns, names)}
     total = 0
     taken: list[str] = []
     for name in names:

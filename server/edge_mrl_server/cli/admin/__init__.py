@@ -62,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
         code, result, lines = copies.FILE_ACTIONS[name](args)
     else:
         create = name == ("tenants", "create")
-        with open_database(args.database, connections=1, create=create) as opened:
+        # One to work with, and one that looks how far PostgreSQL is.
+        with open_database(args.database, connections=2, create=create) as opened:
             code, result, lines = _ACTIONS[name](opened, args)
     if args.json:
         print_json(result)

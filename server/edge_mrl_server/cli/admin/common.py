@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from edge_mrl_server.storage import Database
 
-__all__ = ["Actions", "FileActions", "Outcome", "Subjects"]
+__all__ = ["Actions", "FileActions", "Outcome", "Subjects", "in_percent"]
 
 #: Exit code, what ``--json`` prints, and lines of text.
 Outcome = tuple[int, dict[str, Any], list[str]]
@@ -57,3 +58,28 @@ class Subjects:
             return parser
 
         return verb
+
+
+@contextmanager
+def in_percent(
+    what: str, *, quiet: bool, unit: Callable[[int], str] = "{:,}".format
+) -> Iterator[Callable[[int, int], None]]:
+    """Show progress; gives what is called with how much is done and how much there is.
+
+    Args:
+        what: What goes on.
+        quiet: Whether to show nothing.
+        unit: How an amount is written.
+    """
+    from edge_mrl.cli import Progress
+
+    with Progress(what, 100, quiet=quiet) as bar:
+        shown = 0
+
+        def note(done: int, total: int) -> None:
+            nonlocal shown
+            percent = 100 * done // max(total, 1)
+            bar.advance(max(percent - shown, 0), note=f"{unit(done)} of {unit(total)}")
+            shown = max(percent, shown)
+
+        yield note

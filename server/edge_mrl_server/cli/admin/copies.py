@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_mrl.errors import UsageError
-from edge_mrl_server.cli.admin.common import Actions, FileActions, Outcome, Subjects
+from edge_mrl_server.cli.admin.common import Actions, FileActions, Outcome, Subjects, in_percent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from edge_mrl_server.storage import Copied
 
 __all__ = ["ACTIONS", "FILE_ACTIONS", "add"]
@@ -57,7 +54,7 @@ def _backup(args: argparse.Namespace) -> Outcome:
         "`pg_dump --format=custom --file DEST URL` makes a copy, and pg_basebackup with archived WAL one "
         "of the whole cluster",
     )
-    with _progress("copied", args.quiet) as note:
+    with in_percent("copied", quiet=args.quiet, unit=_size) as note:
         copied = backup(database, args.copy, force=args.force, progress=note)
     result = {"database": str(database), "copy": str(args.copy), **_as_json(copied)}
     lines = [f"{args.copy}: {_words(copied)}", *_doubts(copied)]
@@ -72,7 +69,7 @@ def _restore(args: argparse.Namespace) -> Outcome:
         "stop every server process, `pg_restore --clean --if-exists --dbname URL COPY`, then "
         "`edge-mrl admin restored --database URL`",
     )
-    with _progress("taken in", args.quiet) as note:
+    with in_percent("taken in", quiet=args.quiet, unit=_size) as note:
         done = restore(database, args.copy, force=args.force, progress=note)
     kept = None if done.kept is None else str(done.kept)
     result = {
@@ -116,22 +113,6 @@ def _file(url: str, instead: str) -> Path:
     return Path(url)
 
 
-@contextmanager
-def _progress(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:  # noqa: FBT001
-    from edge_mrl.cli import Progress, size
-
-    with Progress(what, 100, quiet=quiet) as bar:
-        shown = 0
-
-        def note(done: int, total: int) -> None:
-            nonlocal shown
-            percent = 100 * done // max(total, 1)
-            bar.advance(max(percent - shown, 0), note=f"{size(done)} of {size(total)}")
-            shown = max(percent, shown)
-
-        yield note
-
-
 def _as_json(copied: Copied) -> dict[str, Any]:
     return {
         "bytes": copied.size_bytes,
@@ -142,15 +123,19 @@ def _as_json(copied: Copied) -> dict[str, Any]:
     }
 
 
-def _words(copied: Copied) -> str:
+def _size(count: int) -> str:
     from edge_mrl.cli import size
 
+    return size(count)
+
+
+def _words(copied: Copied) -> str:
     newest = "nothing written yet"
     if copied.newest_ms:
         moment = datetime.fromtimestamp(min(copied.newest_ms, 253_402_300_799_000) / 1000, UTC)
         newest = f"the newest of {moment:%Y-%m-%d %H:%M:%S} UTC"
     counts = f"{copied.tenants:,} tenants, {copied.documents:,} documents"
-    return f"{size(copied.size_bytes)}, {counts}, {newest}"
+    return f"{_size(copied.size_bytes)}, {counts}, {newest}"
 
 
 def _doubts(copied: Copied) -> list[str]:

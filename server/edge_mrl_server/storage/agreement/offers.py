@@ -61,11 +61,8 @@ def lacks(transaction: Transaction, tenant: Tenant, lost: Sequence[tuple[str, Ve
     now = now_ms()
     if not lost or now - tenant.restored_ms < CLAIM_MS:
         return False
-    sql = (
-        "SELECT id, stamp, device FROM documents "  # noqa: S608
-        f"WHERE tenant = ? AND id {transaction.among}"
-    )
-    found = transaction.rows(sql, tenant.name, transaction.pack([name for name, _ in lost]))
+    names = [name for name, _ in lost]
+    found = transaction.documents(tenant.name, "id, stamp, device", names)
     there = {row["id"]: Version(row["stamp"], row["device"]) for row in found}
     latest = (now + MAX_AHEAD_MS) << COUNTER_BITS
     forgotten = Version(tenant.fence_stamp, tenant.fence_device)

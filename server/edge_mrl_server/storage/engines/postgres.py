@@ -6,7 +6,7 @@ Every commit is flushed, here and on the synchronous standbys that there are, be
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, LiteralString, Self
 
@@ -26,13 +26,15 @@ try:
     import psycopg.adapt
     import psycopg.conninfo
 
+    from edge_mrl_server.storage.engines import prefix_index
     from edge_mrl_server.storage.engines.pool import CONNECT_TIMEOUT_S, Connection, Pool
+    from edge_mrl_server.storage.engines.prefix_index import PREFIX
 except ImportError as error:
     raise MissingDependencyError(
         'PostgreSQL needs psycopg: pip install "edge-mrl[server]"'
     ) from error
 
-__all__ = ["PREFIX", "PostgresDatabase"]
+__all__ = ["PostgresDatabase"]
 
 LEAST_SERVER = 160_000
 LEAST_PGVECTOR = (0, 8)
@@ -42,10 +44,11 @@ STATEMENT_TIMEOUT_MS = 30_000
 LAZY_MS = 100
 #: Held while migrating, so that several servers may start at once.
 MIGRATION_LOCK = 0x654D5253
-#: Dimensions of the index over prefixes, where `edge-mrl admin index` made one.
-PREFIX = 128
 #: Up to here every vector of the tenant is compared: it takes some tens of milliseconds, and is exact.
 EXACT_PASSAGES = 20_000
+#: From here on the operator is told to make the index: searches take a tenth of a second and more, of all
+#: processors that PostgreSQL may use.
+INDEX_PASSAGES = 100_000
 #: Passages that the index is asked for, to be scored with their full vectors.
 SHORTLIST = 200
 
@@ -56,10 +59,21 @@ _COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">II", 0, 0)
 _COPY_END = struct.pack(">h", -1)
 
 
+def _each(table: str, columns: str) -> str:
+    """SQL for the rows of documents, each looked up by its id; parameters: ids, and the tenant.
+
+    With ``id = ANY(ids)`` a tenant that has grown since PostgreSQL counted its rows last is read as a
+    whole. OFFSET 0 keeps the planner from making that of this, too.
+    """
+    return (
+        "SELECT found.* FROM unnest(?::text[]) AS wanted (name) CROSS JOIN LATERAL "  # noqa: S608
+        f"(SELECT {columns} FROM {table} WHERE tenant = ? AND id = wanted.name OFFSET 0) AS found"
+    )
+
+
 class PostgresTransaction:
     """A transaction of PostgreSQL."""
 
-    among = "= ANY(?)"
     vector_table = "passages"
 
     def __init__(self, connection: Connection) -> None:
@@ -73,9 +87,10 @@ class PostgresTransaction:
         """Change something."""
         return self._execute(sql, arguments).rowcount
 
-    def pack(self, values: Sequence[str]) -> object:
-        """A list becomes an array."""
-        return list(values)
+    def documents(self, tenant: str, columns: str, ids: Sequence[str]) -> list[Row]:
+        """Those of some documents that are there."""
+        wanted = list(dict.fromkeys(ids))
+        return self.rows(_each("documents", columns), wanted, tenant)
 
     def lock_tenant(self, name: str) -> Tenant | None:
         """A tenant's row, locked."""
@@ -115,7 +130,10 @@ class PostgresTransaction:
     ) -> None:
         """Forget some documents' vectors, and add others."""
         if drop:
-            self.run("DELETE FROM passages WHERE tenant = ? AND id = ANY(?)", tenant, list(drop))
+            # By their places: the planner would read a tenant that it takes for a small one.
+            places = _each("passages", "ctid AS place")
+            sql = f"DELETE FROM passages WHERE ctid = ANY(ARRAY({places}))"  # noqa: S608 - own text
+            self.run(sql, list(dict.fromkeys(drop)), tenant)
         rows = b"".join(_copy_rows(tenant.encode(), item) for item in versions)
         if rows:
             sql = "COPY passages (tenant, id, position, vector) FROM STDIN (FORMAT BINARY)"
@@ -126,12 +144,13 @@ class PostgresTransaction:
         """float16[n, full_dim] by id."""
         # One value for each document, as the network carries it: a header of 4 bytes, then big-endian
         # float16 for each passage.
+        each = _each("passages", "id, position, vector").replace("?", "%b", 1).replace("?", "%s")
         sql = (
-            "SELECT id, string_agg(halfvec_send(vector), ''::bytea ORDER BY position) AS vectors, "
-            "count(*) AS n FROM passages WHERE tenant = %s AND id = ANY(%b) GROUP BY id"
+            "SELECT id, string_agg(halfvec_send(vector), ''::bytea ORDER BY position) AS vectors, "  # noqa: S608
+            f"count(*) AS n FROM ({each}) AS p GROUP BY id"
         )
         with self._connection.cursor(binary=True) as cursor:
-            cursor.execute(sql, (tenant, list(ids)))
+            cursor.execute(sql, (list(dict.fromkeys(ids)), tenant))
             return {row["id"]: _from_network(row["vectors"], row["n"]) for row in cursor}
 
     def scores(
@@ -139,38 +158,50 @@ class PostgresTransaction:
     ) -> Mapping[str, float]:
         """Computed in the database: fetching the vectors would take half as long again."""
         rows = self.rows(
-            "SELECT id, max(1 - (vector <=> ?::halfvec)) AS score FROM passages "
-            "WHERE tenant = ? AND id = ANY(?) GROUP BY id",
+            "SELECT id, max(1 - (vector <=> ?::halfvec)) AS score "  # noqa: S608 - own text
+            f"FROM ({_each('passages', 'id, vector')}) AS p GROUP BY id",
             _as_text(query),
+            list(dict.fromkeys(ids)),
             tenant,
-            list(ids),
         )
         return {row["id"]: row["score"] for row in rows}
 
     def search(self, tenant: Tenant, query: NDArray[np.float32], k: int) -> list[tuple[str, float]]:
         """Compare all vectors of a small tenant; use the index over prefixes, if made, for others."""
         text = _as_text(query)
-        if tenant.passages > EXACT_PASSAGES and len(query) >= PREFIX and self._has_index():
+        if (
+            tenant.passages > EXACT_PASSAGES
+            and len(query) >= PREFIX
+            and prefix_index.is_valid(self._connection)
+        ):
             hits = self._search_by_prefix(tenant.name, text, k)
             # The index gives up after some ten thousand rows of other tenants.
             if len(hits) >= min(k, tenant.documents):
                 return hits
-        rows = self.rows(
-            "SELECT id, max(1 - (vector <=> ?::halfvec)) AS score FROM passages "
-            "WHERE tenant = ? GROUP BY id ORDER BY score DESC, id LIMIT ?",
-            text,
-            tenant.name,
-            k,
-        )
-        return [(row["id"], float(row["score"])) for row in rows]
+        return self._search_all(tenant.name, text, k)
 
-    def _has_index(self) -> bool:
-        return bool(
-            self.rows(
-                "SELECT 1 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
-                "WHERE c.relname = 'passages_by_prefix' AND i.indisvalid"
+    def _search_all(self, tenant: str, text: str, k: int) -> list[tuple[str, float]]:
+        """Compare every vector: the nearest passages, more of them until they are of k documents."""
+        # To group all passages first and sort then takes one processor two to three times as long.
+        count = max(SHORTLIST, 4 * k)
+        while True:
+            rows = self.rows(
+                "WITH near AS MATERIALIZED (SELECT id, vector <=> ?::halfvec AS distance "
+                "FROM passages WHERE tenant = ? ORDER BY vector <=> ?::halfvec LIMIT ?) "
+                "SELECT id, max(1 - distance) AS score, (SELECT count(*) FROM near) AS passages, "
+                "(SELECT min(1 - distance) FROM near) AS least FROM near "
+                "GROUP BY id ORDER BY score DESC, id LIMIT ?",
+                text,
+                tenant,
+                text,
+                count,
+                k,
             )
-        )
+            # A document as near as the last passage may not be among them.
+            whole = not rows or rows[0]["passages"] < count
+            if whole or (len(rows) == k and rows[-1]["score"] > rows[0]["least"]):
+                return [(row["id"], float(row["score"])) for row in rows]
+            count *= 4
 
     def _search_by_prefix(self, tenant: str, text: str, k: int) -> list[tuple[str, float]]:
         # Without iterative scans an index over all tenants finds its nearest rows first and drops
@@ -247,19 +278,27 @@ class PostgresDatabase:
             )
         return {row["name"]: row["size"] for row in rows}
 
-    def make_index(self) -> None:
-        """Make the index over prefixes, without keeping writers out."""
-        self._alone(
-            "CREATE INDEX CONCURRENTLY IF NOT EXISTS passages_by_prefix ON passages USING hnsw "
-            f"((subvector(vector, 1, {PREFIX})::halfvec({PREFIX})) halfvec_cosine_ops) "
-            f"WHERE vector_dims(vector) >= {PREFIX}"
-        )
-        # Without figures the planner takes every tenant for a small one, and sorts instead.
-        self._alone("ANALYZE passages")
+    def make_index(
+        self,
+        *,
+        memory_mb: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> prefix_index.IndexMade:
+        """Make the index over prefixes, without keeping writers out; see ``prefix_index.make``."""
+        with _translated():
+            return prefix_index.make(self._pool, memory_mb=memory_mb, progress=progress)
 
     def drop_index(self) -> None:
         """Drop the index over prefixes."""
-        self._alone("DROP INDEX CONCURRENTLY IF EXISTS passages_by_prefix")
+        with _translated():
+            prefix_index.drop(self._pool)
+
+    def lacks_index(self, tenant: Tenant) -> bool:
+        """Whether each search of a tenant compares so many vectors that the index would help."""
+        if tenant.passages <= INDEX_PASSAGES or (tenant.full_dim or 0) < PREFIX:
+            return False
+        with _translated(), self._pool.connection() as connection:
+            return not prefix_index.is_valid(connection)
 
     def close(self) -> None:
         """Close every connection."""
@@ -271,22 +310,14 @@ class PostgresDatabase:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _alone(self, sql: str) -> None:
-        with _translated(), self._pool.connection() as connection:
-            connection.autocommit = True
-            try:
-                connection.execute("SET statement_timeout = 0")
-                connection.execute(sql)
-            finally:
-                if not connection.closed:
-                    connection.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
-                    connection.autocommit = False
-
 
 def _configure(connection: Connection) -> None:
     # No prepared statements: a plan that was made while a table was small goes on being used when it
     # is not (a push of 512 took 200 ms instead of 20), and poolers between us and the server lose them.
     connection.prepare_threshold = None
+    # What is read in order is read from an index. Where a tenant has grown since its rows were counted
+    # last, the planner would rather collect and sort everything behind a page's beginning.
+    connection.execute("SET enable_bitmapscan = off")
     connection.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
     connection.execute(f"SET idle_in_transaction_session_timeout = {2 * STATEMENT_TIMEOUT_MS}")
     # Whatever else the cluster does: what is acknowledged is on the disk, and on synchronous standbys.

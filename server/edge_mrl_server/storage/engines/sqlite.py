@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from edge_mrl.wire import now_ms
 from edge_mrl_server.errors import DamagedDatabaseError, DatabaseError, UnavailableError
 from edge_mrl_server.logs import LOGGER
-from edge_mrl_server.storage.bits import BitCache
+from edge_mrl_server.storage.bits import BitCache, Page
 from edge_mrl_server.storage.database import Transaction
 from edge_mrl_server.storage.engines.guard import Files, hold
 from edge_mrl_server.storage.engines.soundness import (
@@ -44,10 +44,13 @@ LOOKUP = 500
 SCORED_PASSAGES = 8_192
 
 
+#: The condition that a column's value is in a list; the list is a parameter that ``_pack`` makes.
+_AMONG = "IN (SELECT value FROM json_each(?))"
+
+
 class SqliteTransaction:
     """A transaction of SQLite."""
 
-    among = "IN (SELECT value FROM json_each(?))"
     vector_table = "vectors"
 
     def __init__(self, connection: sqlite3.Connection, bits: BitCache) -> None:
@@ -63,9 +66,10 @@ class SqliteTransaction:
         """Change something."""
         return self._connection.execute(sql, arguments).rowcount
 
-    def pack(self, values: Sequence[str]) -> object:
-        """A JSON list."""
-        return json.dumps(list(values), ensure_ascii=False)
+    def documents(self, tenant: str, columns: str, ids: Sequence[str]) -> list[Row]:
+        """Those of some documents that are there."""
+        sql = f"SELECT {columns} FROM documents WHERE tenant = ? AND id {_AMONG}"  # noqa: S608
+        return self.rows(sql, tenant, _pack(ids))
 
     def lock_tenant(self, name: str) -> Tenant | None:
         """A tenant's row; the transaction has the whole file locked."""
@@ -119,11 +123,11 @@ class SqliteTransaction:
         """float16[n, full_dim] by id."""
         sql = (
             "SELECT v.id, v.vectors, d.passages FROM vectors v JOIN documents d "  # noqa: S608
-            f"ON d.tenant = v.tenant AND d.id = v.id WHERE v.tenant = ? AND v.id {self.among}"
+            f"ON d.tenant = v.tenant AND d.id = v.id WHERE v.tenant = ? AND v.id {_AMONG}"
         )
         return {
             row["id"]: np.frombuffer(row["vectors"], "<f2").reshape(row["passages"], -1)
-            for row in self.rows(sql, tenant, self.pack(ids))
+            for row in self.rows(sql, tenant, _pack(ids))
         }
 
     def scores(
@@ -137,10 +141,9 @@ class SqliteTransaction:
 
     def _by_size(self, tenant: str, ids: Sequence[str]) -> Iterator[list[str]]:
         """Ids in groups whose vectors are in memory at once: a document may have a thousand of them."""
-        sql = f"SELECT id, passages FROM documents WHERE tenant = ? AND id {self.among}"  # noqa: S608
         group: list[str] = []
         total = 0
-        for row in self.rows(sql, tenant, self.pack(ids)):
+        for row in self.documents(tenant, "id, passages", ids):
             if group and total + row["passages"] > SCORED_PASSAGES:
                 yield group
                 group, total = [], 0
@@ -161,6 +164,37 @@ class SqliteTransaction:
         best = np.maximum.reduceat(whole @ query / lengths, starts)
         return dict(zip(found, best.tolist(), strict=True))
 
+    def page(self, tenant: str, change: int, limit: int) -> Page:
+        """Vectors of the next changes."""
+        rows = self.rows(
+            "SELECT d.change, d.passages, v.vectors FROM documents d LEFT JOIN vectors v "
+            "ON v.tenant = d.tenant AND v.id = d.id "
+            "WHERE d.tenant = ? AND d.change > ? ORDER BY d.change LIMIT ?",
+            tenant,
+            change,
+            limit,
+        )
+        live = [row for row in rows if row["vectors"] is not None]
+        counts = np.array([row["passages"] for row in live], np.int64)
+        owners = np.repeat(np.array([row["change"] for row in live], np.int64), counts)
+        vectors = np.frombuffer(b"".join([row["vectors"] for row in live]), "<f2")
+        return Page(
+            rows[-1]["change"] if rows else change,
+            len(rows) == limit,
+            owners,
+            vectors.reshape(len(owners), -1 if len(owners) else 1),
+        )
+
+    def live(self, tenant: str) -> NDArray[np.int64]:
+        """Changes of all documents that are there."""
+        rows = self.rows("SELECT change FROM documents WHERE tenant = ? AND NOT deleted", tenant)
+        return np.array([row["change"] for row in rows], np.int64)
+
+    def names(self, tenant: str, changes: Sequence[int]) -> dict[int, str]:
+        """Ids of documents by their changes."""
+        sql = f"SELECT change, id FROM documents WHERE tenant = ? AND change {_AMONG}"  # noqa: S608
+        return {row["change"]: row["id"] for row in self.rows(sql, tenant, json.dumps([*changes]))}
+
     def search(self, tenant: Tenant, query: NDArray[np.float32], k: int) -> list[tuple[str, float]]:
         """One bit of every dimension first, then the full vectors of the nearest."""
         ids = self._bits.shortlist(self, tenant, query, k)
@@ -168,6 +202,10 @@ class SqliteTransaction:
         for start in range(0, len(ids), LOOKUP):
             best |= self.scores(tenant.name, ids[start : start + LOOKUP], query)
         return sorted(best.items(), key=lambda hit: (-hit[1], hit[0]))[:k]
+
+
+def _pack(values: Sequence[str]) -> str:
+    return json.dumps(list(values), ensure_ascii=False)
 
 
 class SqliteDatabase:
@@ -257,6 +295,10 @@ class SqliteDatabase:
         """Fold the log in: pages that were given up are overwritten (``secure_delete``)."""
         with self._writing, self._watching():
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def lacks_index(self, tenant: Tenant) -> bool:  # noqa: ARG002 - as the protocol has it
+        """There is none to make."""
+        return False
 
     def sizes(self) -> Mapping[str, int]:
         """Bytes of the database and its log."""
