@@ -13,8 +13,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["Step", "comparable", "compare_page", "steps"]
+if TYPE_CHECKING:
+    import pytest
+
+__all__ = ["Step", "comparable", "compare_page", "steps", "use_installed"]
 
 SEPARATOR = "\0"
 
@@ -63,6 +67,13 @@ def compare_page(page: str, folder: Path, prepare: Callable[[str], str] = str) -
     outputs = run([sys.executable, "-W", "error::DeprecationWarning:__main__", "-c", code], folder)
     for step, printed in zip(programs, outputs.split(SEPARATOR), strict=True):
         _compare(step, printed)
+
+
+def use_installed(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the packages of a folder installed, and nothing else set, in processes that are started."""
+    root = Path(__file__).parent.parent.parent
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(root), str(site)]))
+    monkeypatch.setenv("EDGE_MRL_CONFIG", os.devnull)
 
 
 def _compare(step: Step, printed: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.docs.pages import ROOT, blocks
-from tests.docs.running import compare_page, steps
+from tests.docs.running import compare_page, steps, use_installed
 from tests.support.bundles import install_bundle
 from tests.support.models import build_model, unpack
 from tests.support.processes import good
@@ -45,12 +44,6 @@ def test_readme_commands_run_with_the_wheel_of_an_export_of_their_own(
     assert built.returncode == 0, built.stderr
     use_installed(unpack(tmp_path / "dist", tmp_path / "site"), monkeypatch)
     compare_page(README, tmp_path)
-
-
-def use_installed(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the packages of a folder installed, and nothing else set, in processes that are started."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(site)]))
-    monkeypatch.setenv("EDGE_MRL_CONFIG", os.devnull)
 
 
 def test_readme_opens_with_a_picture_that_is_there() -> None:
