@@ -388,6 +388,43 @@ def test_damage_is_named_as_python_names_it(tmp_path: Path, kotlin: Probe) -> No
         path.with_name("s.db-codes").unlink(missing_ok=True)
 
 
+def test_indexes_are_made_anew_and_damaged_documents_can_go(tmp_path: Path, kotlin: Probe) -> None:
+    path = tmp_path / "s.db"
+    with python_store(path, binding_of(Packing(), DIM)) as python:
+        python.put(entries(8, 60, DIM))
+        wanted = python.count().documents
+    whole = path.read_bytes()
+    of_indexes = [
+        "DELETE FROM fields WHERE document = 9",
+        "INSERT INTO fields VALUES ('a', 2, 1, 9)",
+        "INSERT INTO keywords (keywords, rowid, text) VALUES ('delete', 10, 'alpha')",
+        "INSERT INTO keywords (rowid, text) VALUES (99999, 'alpha')",
+    ]
+    of_documents = [
+        "UPDATE documents SET text = text || 'x' WHERE id = 'd3'",
+        "UPDATE documents SET metadata = '{}' WHERE id = 'd4'",
+        "UPDATE passages SET codes = zeroblob(length(codes)) WHERE document = 6",
+    ]
+    for damage in (*of_indexes, *of_documents):
+        path.write_bytes(whole)
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute(damage)
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        theirs = KotlinStore(kotlin, path)
+        theirs("open")
+        assert theirs("check")["problems"], damage
+        left = theirs("repair")
+        assert bool(left["problems"]) == (damage in of_documents), (damage, left)
+        if left["ids"]:
+            assert theirs("delete", ids=left["ids"]) == 1
+        assert theirs("repair")["problems"] == [], damage
+        theirs("close")
+        with Store.open(path) as opened:
+            assert check(opened).sound, damage
+            assert opened.count().documents == wanted - len(left["ids"])
+        path.with_name("s.db-codes").unlink(missing_ok=True)
+
+
 def test_an_entry_of_other_codes_is_refused_and_nothing_is_stored(
     tmp_path: Path, kotlin: Probe
 ) -> None:

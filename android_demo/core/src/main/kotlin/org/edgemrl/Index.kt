@@ -237,6 +237,9 @@ public class Index private constructor(public val store: Store, private val mode
     /** Compares everything stored with its checksums. */
     public fun check(): Health = store.check()
 
+    /** Makes the indexes of words and metadata anew, see [Store.repairIndexes]. */
+    public fun repairIndexes(): Health = store.repairIndexes()
+
     /** Frees the space of deleted documents. */
     public fun compact(): Compaction = store.compact()
 

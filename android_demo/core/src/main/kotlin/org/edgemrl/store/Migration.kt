@@ -24,10 +24,6 @@ internal class Migration(private val database: Database, private val migrations:
     private fun indexWordsAnew() {
         val others = "SELECT 1 FROM documents WHERE length(text) <> length(CAST(text AS BLOB)) LIMIT 1"
         if (database.row(others) == null) return
-        database.run("INSERT INTO keywords (keywords) VALUES ('delete-all')")
-        database.each("SELECT $DOCUMENT_COLUMNS FROM documents NOT INDEXED ORDER BY key") { row ->
-            // Words of damaged texts are nowhere, as after a repair.
-            if (soundDocument(row)) database.execute(PUT_WORDS, row[0], keywordText(row[6] as String))
-        }
+        indexWords(database)
     }
 }

@@ -167,6 +167,20 @@ public class Store private constructor(public val path: File, opened: Opened) : 
     /** Compares everything in the store with its checksums, and every index with what it indexes. */
     public fun check(): Health = lending { database, cache -> Check(database, cache).examine() }
 
+    /**
+     * Makes what [check] names of indexes whole again: the index of words, that of metadata, and SQLite's own are made
+     * anew out of the documents. Documents that are not what was stored stay as they are: put them again, or delete them.
+     * A kill at any moment leaves the store as it was.
+     *
+     * @return what a check finds then.
+     * @throws StoreException if the store cannot be written, or its tables are damaged themselves: `edge-mrl check
+     *     --repair` on a computer saves what can be read.
+     */
+    public fun repairIndexes(): Health {
+        remakeIndexes(this)
+        return check()
+    }
+
     /** Drops the rows of deleted passages, and gives free space back. A kill at any moment loses nothing. */
     public fun compact(): Compaction = compact(this)
 

@@ -6,6 +6,7 @@ import org.edgemrl.PassageRule
 import org.edgemrl.Span
 import org.edgemrl.store.Binding
 import org.edgemrl.store.Entry
+import org.edgemrl.store.Health
 import org.edgemrl.store.Store
 import org.edgemrl.store.checksum
 import org.edgemrl.store.compileFilter
@@ -51,10 +52,8 @@ internal val storeCommands: Map<String, Command> = mapOf(
         storeOf(arguments).hashes((arguments["ids"] as List<*>).map { it as String }).mapValues { encode(it.value) }
     },
     "store.count" to { arguments -> storeOf(arguments).count().let { listOf(it.documents, it.passages) } },
-    "store.check" to { arguments ->
-        val health = storeOf(arguments).check()
-        mapOf("documents" to health.documents, "problems" to health.problems, "ids" to health.damagedIds, "notes" to health.notes)
-    },
+    "store.check" to { arguments -> describe(storeOf(arguments).check()) },
+    "store.repair" to { arguments -> describe(storeOf(arguments).repairIndexes()) },
     "store.compact" to { arguments -> storeOf(arguments).compact().rowsDropped },
     "store.setting" to { arguments -> storeOf(arguments).setSetting(arguments["name"] as String, arguments["value"] as String?).let { null } },
     "store.select" to { arguments -> storeOf(arguments).reading { it.idsWhere(arguments["filter"].asObject()) } },
@@ -95,3 +94,6 @@ private fun entryOf(one: Map<String, Any?>): Entry {
     val full = (one["full"] as List<*>?)?.map { row -> (row as List<*>).map { (it as Double).toFloat() }.toFloatArray() }
     return Entry(documentOf(one), spans, one.codes("codes"), full)
 }
+
+private fun describe(health: Health): Map<String, Any?> =
+    mapOf("documents" to health.documents, "problems" to health.problems, "ids" to health.damagedIds, "notes" to health.notes)
