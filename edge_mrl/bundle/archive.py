@@ -23,6 +23,7 @@ from edge_mrl.bundle.files import MOST_BYTES, MOST_FILES, check_files
 from edge_mrl.bundle.hub.cache import name_of_snapshot
 from edge_mrl.bundle.installed import installed_bundle, installed_names
 from edge_mrl.bundle.manifest import MANIFEST, SIGNATURE, read_manifest
+from edge_mrl.bundle.tidy import mark_used, remove, tidy
 from edge_mrl.errors import BundleError, FormatError, UsageError, reason
 from edge_mrl.machine import sync_path
 
@@ -234,8 +235,11 @@ def _in_cache(
         digest.update(f"\0{name}\0{info.file_size}\0{info.CRC}".encode())
     folder = cache / "bundles" / digest.hexdigest()
     try:
-        if not _is_whole(folder, entries):
+        if _is_whole(folder, entries):
+            mark_used(folder)
+        else:
             _unpack(archive, entries, folder)
+            tidy(folder.parent)
     except OSError as error:
         raise BundleError(
             f"{place} cannot be unpacked into {folder.parent}: {reason(error)}: make room there, or "
@@ -284,13 +288,22 @@ def _unpack(archive: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipInfo], fo
             with archive.open(info) as source, (temporary / name).open("xb") as target:
                 shutil.copyfileobj(source, target, _BLOCK)
             sync_path(temporary / name)
-        if folder.is_dir():  # not whole: a power cut, or somebody tidied up
-            shutil.rmtree(folder)
-        try:
-            temporary.rename(folder)
-        except OSError:
-            if not _is_whole(folder, entries):  # not another process that did the same
-                raise
+        _put_in_place(temporary, folder, entries)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     sync_path(folder.parent)
+
+
+def _put_in_place(temporary: Path, folder: Path, entries: Mapping[str, zipfile.ZipInfo]) -> None:
+    """Rename a complete folder to its name, unless another process has done the same."""
+    for last in (False, False, True):
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if _is_whole(folder, entries):
+                return
+            if last:
+                raise
+            remove(folder)  # a power cut, or somebody tidied up a part of it
+        else:
+            return
