@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from edge_mrl.wire.clock import now_ms
 from edge_mrl_server.storage import accounts, open_database
-from edge_mrl_server.storage.pushes import purge
+from edge_mrl_server.storage.removal import purge
 from tests.faults.databases import TENANT, Database, Held
 from tests.faults.plan import Blow
 from tests.faults.report import StuckError
@@ -161,7 +161,7 @@ class Served:
         program = self.program
         if program:  # whatever is broken is broken there too
             code = f"{program}\nfrom edge_mrl_server.storage import open_database\n"
-            code += "from edge_mrl_server.storage.pushes import purge\n"
+            code += "from edge_mrl_server.storage.removal import purge\n"
             code += f"with open_database({self.url!r}, connections=1) as database:\n"
             code += f"    purge(database, {TENANT!r}, before_ms={now_ms() + DAY_MS})\n"
             subprocess.run([sys.executable, "-c", code], check=True)

@@ -25,7 +25,7 @@ from edge_mrl.sync.credentials import Credentials
 from edge_mrl.sync.enrollment import enroll
 from edge_mrl.wire.clock import now_ms
 from edge_mrl_server.storage import accounts, open_database
-from edge_mrl_server.storage.pushes import purge
+from edge_mrl_server.storage.removal import purge
 from tests.server.conftest import Place
 from tests.support.bundles import TINY
 from tests.support.postgres import Postgres

@@ -15,11 +15,12 @@ import psycopg
 import pytest
 
 from edge_mrl.cli import main
+from edge_mrl.wire import now_ms
 from edge_mrl_server.errors import UnavailableError
 from edge_mrl_server.http.operator_page import _page
-from edge_mrl_server.storage import accounts, open_database
+from edge_mrl_server.storage import accounts, open_database, purge, removal
+from edge_mrl_server.storage.engines import pool, prefix_index
 from edge_mrl_server.storage.engines import postgres as engine
-from edge_mrl_server.storage.engines import prefix_index
 from edge_mrl_server.storage.engines.postgres import PostgresDatabase, PostgresTransaction
 from edge_mrl_server.storage.pulls import PullQuery, changes_after
 from edge_mrl_server.storage.pushes import Push, push
@@ -196,10 +197,10 @@ def test_search_without_an_index_is_exact(
 @contextmanager
 def stopping(url: str, make: Callable[[], object]) -> Iterator[Future[object]]:
     """Begin to make an index, and have an operator cancel it."""
-    with psycopg.connect(url) as holder, ThreadPoolExecutor(1) as pool:
+    with psycopg.connect(url) as holder, ThreadPoolExecutor(1) as threads:
         # What is being written keeps an index from becoming valid until it ends.
         holder.execute("UPDATE passages SET position = position")
-        making = pool.submit(make)
+        making = threads.submit(make)
         try:
             with psycopg.connect(url, autocommit=True) as operator:
                 wait_until(lambda: _cancel(operator) or making.done(), limit_s=30)
@@ -298,3 +299,63 @@ def test_operator_is_told_which_tenants_need_an_index(
         monkeypatch.setattr(engine, "INDEX_PASSAGES", 100)
         page = _page(database, CollectorRegistry(), None).decode()
     assert "Each search compares all vectors of long" in page
+
+
+def test_purge_lets_devices_go_on_between_its_pieces(
+    pg: postgres.Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(removal, "PURGED", 3)
+    with open_database(pg.make_database("purged")) as database:
+        with database.write() as transaction:
+            accounts.create_tenant(transaction, "t")
+        device = Principal("t", "d", {})
+        for after, deleted in ((-50_000, False), (-40_000, True)):
+            items = [item(f"d{n}", after=after, deleted=deleted, dim=DIM) for n in range(11)]
+            push(database, device, Push(SPACE, items, DIM, 0))
+        push(database, device, Push(SPACE, [item("live", dim=DIM)], DIM, 0))
+        fences: list[int] = []
+        forget = removal._forget
+
+        def watched(transaction: Any, tenant: Any, rows: Any, stamp: int) -> int:
+            fences.append(forget(transaction, tenant, rows, stamp))
+            # Another connection sees what earlier pieces did: they are committed.
+            with database.read() as other:
+                assert accounts.require_tenant(other, "t").fence == (fences[-2:-1] or [0])[0]
+            return fences[-1]
+
+        monkeypatch.setattr(removal, "_forget", watched)
+        assert purge(database, "t", before_ms=now_ms() - 30_000) == (11, 22)
+        assert fences == [14, 17, 20, 22]
+        with database.read() as transaction:
+            tenant = accounts.require_tenant(transaction, "t")
+        assert (tenant.tombstones, tenant.documents, tenant.fence) == (0, 1, 22)
+
+
+def test_connections_that_postgresql_refuses_are_waited_for(
+    pg: postgres.Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = pg.make_database("few")
+    with open_database(url) as database, database.write() as transaction:
+        accounts.create_tenant(transaction, "t")
+    with psycopg.connect(url, autocommit=True) as operator:
+        operator.execute("CREATE ROLE few LOGIN PASSWORD 'few' CONNECTION LIMIT 3")
+        operator.execute("GRANT ALL ON SCHEMA public TO few")
+        operator.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO few")
+    url = re.sub(r"//[^@]*@", "//few:few@", url)
+
+    def work(database: PostgresDatabase) -> int:
+        with database.read() as transaction:
+            transaction.rows("SELECT pg_sleep(0.02)")
+            return accounts.require_tenant(transaction, "t").change
+
+    with open_database(url, connections=12) as database, ThreadPoolExecutor(12) as threads:
+        assert isinstance(database, PostgresDatabase)
+        assert [*threads.map(work, [database] * 100)] == [0] * 100
+    monkeypatch.setattr(pool, "FULL_S", 0.0)  # nobody waits: the limit is reached indeed
+    with (
+        open_database(url, connections=12) as database,
+        ThreadPoolExecutor(12) as threads,
+    ):
+        assert isinstance(database, PostgresDatabase)
+        answers = [threads.submit(work, database) for _ in range(100)]
+        assert any(isinstance(answer.exception(), UnavailableError) for answer in answers)

@@ -22,7 +22,7 @@ from edge_mrl.wire.frames import (
     encode_message,
 )
 from edge_mrl_server.storage import accounts
-from edge_mrl_server.storage.pushes import purge
+from edge_mrl_server.storage.removal import purge
 from tests.server.conftest import Place
 from tests.support.serving import SPACE, Caller, Reply, enroll, item, units
 

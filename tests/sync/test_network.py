@@ -21,7 +21,7 @@ from edge_mrl.sync.credentials import Credentials, credentials_path
 from edge_mrl.sync.enrollment import enroll
 from edge_mrl.wire.clock import now_ms
 from edge_mrl_server.storage import open_database
-from edge_mrl_server.storage.pushes import purge
+from edge_mrl_server.storage.removal import purge
 from tests.support.bundles import TINY
 from tests.support.processes import run
 from tests.support.relays import Certificates, HttpProxy, Relay, make_certificates

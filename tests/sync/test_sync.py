@@ -28,7 +28,7 @@ from edge_mrl.sync.targets.target import PushBatch
 from edge_mrl.wire.clock import now_ms
 from edge_mrl.wire.frames import encode_items
 from edge_mrl_server.storage import open_database
-from edge_mrl_server.storage.pushes import purge
+from edge_mrl_server.storage.removal import purge
 from tests.support.bundles import TINY
 from tests.support.processes import COMMAND
 from tests.support.serving import Serving

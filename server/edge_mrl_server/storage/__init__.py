@@ -35,8 +35,9 @@ if TYPE_CHECKING:
         live_pages,
         note_pull,
     )
-    from edge_mrl_server.storage.pushes import Push, purge, push
+    from edge_mrl_server.storage.pushes import Push, push
     from edge_mrl_server.storage.records import Principal, Tenant
+    from edge_mrl_server.storage.removal import purge
     from edge_mrl_server.storage.spaces import require_space
     from edge_mrl_server.storage.tokens import IssuedToken
 
@@ -92,7 +93,8 @@ __getattr__ = lazily(
         "heads": ("Head",),
         "agreement.offers": ("MAX_LOST",),
         "pulls": ("Changes", "PullQuery", "changes_after", "live_pages", "note_pull"),
-        "pushes": ("Push", "purge", "push"),
+        "pushes": ("Push", "push"),
+        "removal": ("purge",),
         "records": ("Principal", "Tenant"),
         "spaces": ("require_space",),
         "tokens": ("IssuedToken",),

@@ -22,7 +22,6 @@ from edge_mrl_server.storage.accounts import (
     get_tenant,
     present_tenant,
     renew_epochs,
-    require_tenant,
 )
 from edge_mrl_server.storage.agreement.offers import lacks, not_offerable, writer_of
 from edge_mrl_server.storage.agreement.sums import move_sums
@@ -31,7 +30,7 @@ from edge_mrl_server.storage.database import Database, Transaction
 from edge_mrl_server.storage.records import NewVersion, Principal, Row, Tenant, new_version
 from edge_mrl_server.storage.spaces import require_space
 
-__all__ = ["MAX_AHEAD_MS", "Push", "purge", "push"]
+__all__ = ["MAX_AHEAD_MS", "Push", "push"]
 
 #: How far ahead of this clock a stamp may be.
 MAX_AHEAD_MS = 5 * 60_000
@@ -249,38 +248,6 @@ def _check_number(batch: Push, last: _LastPush) -> None:
     closed = bool(batch.items) and last.refused is None
     if batch.number and (batch.number < last.number or (batch.number == last.number and closed)):
         raise SupersededPushError(batch.number, last=last.number)
-
-
-def purge(database: Database, tenant_name: str, *, before_ms: int) -> tuple[int, int]:
-    """Forget tombstones of before a time, and raise the fence to the last of them.
-
-    Returns:
-        How many were forgotten, and the fence.
-    """
-    with database.write() as transaction:
-        transaction.lock_tenant(tenant_name)
-        tenant = require_tenant(transaction, tenant_name)
-        where = "WHERE tenant = ? AND deleted AND stamp < ?"
-        args = (tenant_name, max(before_ms, 0) << COUNTER_BITS)
-        rows = transaction.rows(
-            f"SELECT change, stamp, device FROM documents {where}",  # noqa: S608
-            *args,
-        )
-        if not rows:
-            return 0, tenant.fence
-        transaction.run(f"DELETE FROM documents {where}", *args)  # noqa: S608
-        fence = max(tenant.fence, *(row["change"] for row in rows))
-        newest = max((row["stamp"], row["device"]) for row in rows)
-        newest = max(newest, (tenant.fence_stamp, tenant.fence_device))
-        transaction.run(
-            "UPDATE tenants SET fence = ?, fence_stamp = ?, fence_device = ?, "
-            "tombstones = tombstones - ? WHERE tenant = ?",
-            fence,
-            *newest,
-            len(rows),
-            tenant_name,
-        )
-        return len(rows), fence
 
 
 def _judge(batch: Push) -> tuple[dict[int, Item], dict[int, Result]]:

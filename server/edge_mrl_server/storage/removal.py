@@ -1,21 +1,23 @@
-"""Taking away: tenants with all that they have, devices, invitations, and documents of a device."""
+"""Taking away: tenants with all they have, devices, invitations, documents of a device, tombstones."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from edge_mrl.errors import UsageError
 from edge_mrl.wire import COUNTER_BITS, now_ms
 from edge_mrl_server.storage.accounts import require_tenant
 from edge_mrl_server.storage.database import Database, Transaction
+from edge_mrl_server.storage.records import Row, Tenant
 
 __all__ = [
     "delete_documents",
     "delete_tenant",
     "documents_of",
     "list_invitations",
+    "purge",
     "remove_device",
     "reset_space",
     "revoke_invitations",
@@ -23,6 +25,8 @@ __all__ = [
 
 #: Documents of one page, or one transaction.
 PAGE = 256
+#: Tombstones that are forgotten in one transaction.
+PURGED = 5_000
 
 
 def delete_tenant(database: Database, name: str) -> int:
@@ -181,3 +185,60 @@ def _delete_some(database: Database, tenant: str, device: str) -> int:
             tenant,
         )
         return len(rows)
+
+
+def purge(database: Database, tenant_name: str, *, before_ms: int) -> tuple[int, int]:
+    """Forget tombstones of before a time, and raise the fence to the last of them.
+
+    In pieces, each a transaction of its own between which devices go on. What is forgotten is behind the
+    fence after each of them.
+
+    Returns:
+        How many were forgotten, and the fence.
+    """
+    with database.read() as transaction:
+        end = require_tenant(transaction, tenant_name).change
+    forgotten, change = 0, 0
+    while True:
+        with database.write() as transaction:
+            transaction.lock_tenant(tenant_name)
+            tenant = require_tenant(transaction, tenant_name)
+            stamp = max(before_ms, 0) << COUNTER_BITS
+            rows = transaction.rows(
+                "SELECT change, stamp, device FROM documents WHERE tenant = ? AND change > ? "
+                "AND change <= ? AND deleted AND stamp < ? ORDER BY change LIMIT ?",
+                tenant_name,
+                change,
+                end,
+                stamp,
+                PURGED,
+            )
+            fence = _forget(transaction, tenant, rows, stamp) if rows else tenant.fence
+        forgotten += len(rows)
+        if len(rows) < PURGED:
+            return forgotten, fence
+        change = rows[-1]["change"]
+
+
+def _forget(transaction: Transaction, tenant: Tenant, rows: Sequence[Row], stamp: int) -> int:
+    """Forget some tombstones; returns the fence that they are behind."""
+    transaction.run(
+        "DELETE FROM documents WHERE tenant = ? AND change >= ? AND change <= ? AND deleted "
+        "AND stamp < ?",
+        tenant.name,
+        rows[0]["change"],
+        rows[-1]["change"],
+        stamp,
+    )
+    fence = max(tenant.fence, rows[-1]["change"])
+    newest = max((row["stamp"], row["device"]) for row in rows)
+    newest = max(newest, (tenant.fence_stamp, tenant.fence_device))
+    transaction.run(
+        "UPDATE tenants SET fence = ?, fence_stamp = ?, fence_device = ?, "
+        "tombstones = tombstones - ? WHERE tenant = ?",
+        fence,
+        *newest,
+        len(rows),
+        tenant.name,
+    )
+    return int(fence)

@@ -1,7 +1,8 @@
 """A few connections to PostgreSQL, made when they are needed.
 
-A connection that the server has closed is noticed before it is used again. One that cannot be made is an
-error at once: devices are told to come again, and no thread waits for a database that is away.
+A connection that the server has closed is noticed before it is used again. Where no more can be made, one
+that is in use is waited for, shortly. If none is, that is an error at once: devices are told to come
+again, and no thread waits for a database that is away.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import select
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +29,8 @@ Connection = psycopg.Connection[dict[str, Any]]
 CONNECT_TIMEOUT_S = 5
 #: How long a request waits for another to give its connection back.
 WAIT_S = 5.0
+#: And how long if it has to be one of ours, because PostgreSQL gives no more.
+FULL_S = 2.0
 #: A network that swallows everything is found out after so long; the address may say otherwise.
 DEAD_MS = 10_000
 
@@ -45,6 +49,8 @@ class Pool:
         self._configure = configure
         self._free = threading.BoundedSemaphore(most)
         self._idle: deque[Connection] = deque()
+        self._ours = 0
+        self._changed = threading.Condition()
         self._closed = False
         self._local = threading.local()
 
@@ -59,7 +65,7 @@ class Pool:
         if not self._free.acquire(timeout=WAIT_S):
             raise UnavailableError("all connections to the database are in use")
         try:
-            connection = self._take() or self._connect()
+            connection = self._obtain()
             try:
                 yield connection
                 self._commit(connection)
@@ -69,6 +75,9 @@ class Pool:
                 raise
             finally:
                 self._give_back(connection)
+                with self._changed:
+                    self._ours -= 1
+                    self._changed.notify_all()
         finally:
             self._free.release()
 
@@ -78,6 +87,30 @@ class Pool:
         with contextlib.suppress(IndexError):
             while True:
                 self._idle.pop().close()
+
+    def _obtain(self) -> Connection:
+        """A connection that is idle, or a new one.
+
+        Where PostgreSQL gives no more (``max_connections``), one of ours comes back in a moment. Where it
+        is away, there are none of ours to wait for.
+        """
+        deadline = time.monotonic() + FULL_S
+        with self._changed:
+            self._ours += 1  # in use, or about to be
+        while True:
+            try:
+                return self._take() or self._connect()
+            except BaseException as error:
+                with self._changed:
+                    self._ours -= 1
+                    self._changed.notify_all()
+                    left = deadline - time.monotonic()
+                    full = isinstance(error, psycopg.OperationalError) and left > 0
+                    if not full or not (self._idle or self._ours):
+                        raise
+                    if not self._idle:
+                        self._changed.wait(left)
+                    self._ours += 1
 
     def _take(self) -> Connection | None:
         with contextlib.suppress(IndexError):
