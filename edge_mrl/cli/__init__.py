@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edge_mrl.cli.common.output import duration, print_json, size
     from edge_mrl.cli.common.progress import Progress
 
-__all__ = ["COMMANDS", "EXTRAS", "Progress", "duration", "main", "print_json", "size"]
+__all__ = ["COMMANDS", "EXTRAS", "Progress", "duration", "main", "parser_of", "print_json", "size"]
 
 __getattr__ = lazily(
     __name__,
@@ -59,9 +59,11 @@ COMMANDS = {
     "sync": "keep a store and a server in sync",
     "bench": "measure speed and memory on this machine",
     "doctor": "find problems with this machine, a bundle or a store",
+    "completion": "print what a shell needs to complete commands and options",
 }
 #: Where a sub-command's module is, if it is not in this folder.
 FOLDERS = {
+    "completion": "shell.",
     "decrypt": "keys.",
     "dump": "exchange.",
     "encrypt": "keys.",
@@ -159,14 +161,7 @@ def _dispatch(arguments: list[str]) -> int:
         parser.print_help(sys.stderr)
         return UsageError.exit_code
     name = arguments[0]
-    command = _load(name)
-    parser = _Parser(
-        prog=f"edge-mrl {name}",
-        description=_sentence(command.HELP),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    command.add_arguments(parser)
+    parser, command = parser_of(name)
     args = parser.parse_args(arguments[1:])
     if hasattr(args, "fills_store") or hasattr(args, "fills_bundle"):
         from edge_mrl.cli.common.defaults import fill_defaults
@@ -181,6 +176,24 @@ def _dispatch(arguments: list[str]) -> int:
             raise
         raise _missing(name, f"{name} needs {error.name}") from error
     return code
+
+
+def parser_of(name: str) -> tuple[argparse.ArgumentParser, ModuleType]:
+    """The parser of a command, and the command's module.
+
+    Raises:
+        MissingDependencyError: It is a command of an extra that is not installed.
+        UsageError: There is no such command.
+    """
+    command = _load(name)
+    parser = _Parser(
+        prog=f"edge-mrl {name}",
+        description=_sentence(command.HELP),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.add_arguments(parser)
+    return parser, command
 
 
 @contextlib.contextmanager

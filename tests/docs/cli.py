@@ -27,7 +27,7 @@ GROUPS = {
     "Looking after a store": ("stats", "check", "compact", "reindex", "adapt"),
     "The key of a store": ("encrypt", "rekey", "decrypt"),
     "Several devices": ("enroll", "sync", "serve", "admin"),
-    "This machine": ("bench", "doctor"),
+    "This machine": ("bench", "doctor", "completion"),
 }
 
 

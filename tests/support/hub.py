@@ -233,7 +233,9 @@ class _Handler(BaseHTTPRequestHandler):
             if failure.path in path and failure.method in ("", method):
                 self.close_connection = True
                 if failure.status:
-                    self._send(failure.status, failure.body, failure.headers)
+                    self._send(
+                        failure.status, failure.body, {**failure.headers, "Connection": "close"}
+                    )
                 return
         parts = path.strip("/").split("/")
         if parts[0] == "api":

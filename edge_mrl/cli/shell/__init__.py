@@ -1,0 +1,5 @@
+"""Commands for the shell that edge-mrl is used in."""
+
+from __future__ import annotations
+
+__all__: list[str] = []
