@@ -83,12 +83,21 @@ class NotesApplication : Application(), SyncHost, Releasable {
 
     private fun joined(now: Boolean) {
         isJoined = now
-        reschedule(settings.read().conditions)
+        asking { reschedule(settings.read().conditions) }
     }
 
     /** A note was written or deleted. */
     private fun exchangeSoon() {
-        if (isJoined) SyncSchedule(this).soon(settings.read().conditions)
+        if (isJoined) asking { SyncSchedule(this).soon(settings.read().conditions) }
+    }
+
+    /** Asks for a job. The note is saved, and the server joined, also where the phone refuses it. */
+    private fun asking(ask: () -> Unit) {
+        try {
+            ask()
+        } catch (e: IllegalStateException) {
+            android.util.Log.w("edge-mrl", "the phone refuses the job: notes are exchanged from the screen Sync alone", e)
+        }
     }
 
     /** The jobs outlast the process; they are asked for again if the phone has forgotten them. */
