@@ -27,6 +27,8 @@ _FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})(.*)$")
 _ITEM = re.compile(r" {0,3}(?:[-+*]|[0-9]{1,9}[.)])(?:[ \t]|$)")
 _RULE = re.compile(r" {0,3}([-*_])[ \t]*(?:\1[ \t]*){2,}$")
 _BAR = re.compile(r"[ \t]*\|?[ \t:-]*-[ \t:|-]*$")
+#: What lines that begin a block by their signs begin with; only a table's has a bar instead.
+_SIGNS = frozenset("#=-`~+*<0123456789")
 #: Spaces from which a line is code, and not a fence or a heading, outside of lists.
 CODE_INDENT = 4
 
@@ -135,6 +137,8 @@ class _Reader:
 
     def _marked(self, start: int, line: str, last: Block | None) -> bool:
         """Take a line that begins a block by its own signs; whether it does."""
+        if line.lstrip(" \t")[0] not in _SIGNS and "|" not in line:
+            return False
         short = line if len(line) < MOST_CHARS else ""
         atx = _ATX.match(short)
         if atx is not None:

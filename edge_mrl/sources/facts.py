@@ -5,12 +5,10 @@ from __future__ import annotations
 import codecs
 import os
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from edge_mrl.documents import Document, metadata_problem
 from edge_mrl.markdown import first_title, is_markdown
-from edge_mrl.sources.frontmatter import front_matter
 from edge_mrl.sources.kinds import is_parsed, kind_of, markup_of
 
 if TYPE_CHECKING:
@@ -37,6 +35,8 @@ def file_document(source: SourceFile, text: str, noted: Callable[[str], None]) -
     """
     own: Mapping[str, Any] = {}
     if is_markdown(source.below):
+        from edge_mrl.sources.frontmatter import front_matter
+
         found = front_matter(text)
         if found.problem is not None:
             noted(f"its front matter is read as text: {found.problem}")
@@ -72,7 +72,10 @@ def line_in_file(path: str, text: str, at: int) -> int | None:
                 )
         except OSError:
             return None
-        above = head.count("\n", 0, front_matter(head).end)
+        if head.startswith(("---", "+++")):
+            from edge_mrl.sources.frontmatter import front_matter
+
+            above = head.count("\n", 0, front_matter(head).end)
     return above + text.count("\n", 0, at) + 1
 
 
@@ -101,6 +104,8 @@ def with_facts(source: SourceFile, own: Mapping[str, Any], *, whole: bool = True
 
 def _changed(path: str) -> str | None:
     """When a file was changed, as "2026-11-27T16:43:55Z"; None if that cannot be told."""
+    from datetime import UTC, datetime
+
     try:
         at = datetime.fromtimestamp(int(os.stat(path).st_mtime), UTC)
     except (OSError, ValueError, OverflowError):

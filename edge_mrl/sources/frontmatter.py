@@ -17,7 +17,6 @@ from typing import Any
 
 from edge_mrl.documents import MAX_INTEGER, metadata_problem
 from edge_mrl.errors import reason
-from edge_mrl.sources.yaml import YamlError, read_yaml
 
 __all__ = ["FrontMatter", "front_matter"]
 
@@ -61,6 +60,8 @@ def front_matter(text: str) -> FrontMatter:
 
 
 def _read(fence: str, inner: str, end: int) -> FrontMatter:
+    from edge_mrl.sources.yaml import YamlError, read_yaml
+
     try:
         found = read_yaml(inner) if fence == "---" else _read_toml(inner)
     except (YamlError, ValueError, RecursionError) as error:
