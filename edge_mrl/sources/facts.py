@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_mrl.documents import Document, metadata_problem
 from edge_mrl.markdown import first_title, is_markdown
-from edge_mrl.sources.kinds import is_parsed, kind_of, markup_of
+from edge_mrl.sources.kinds import TEXT_SUFFIXES, is_parsed, kind_of, markup_of, suffix_of
 
 if TYPE_CHECKING:
     from edge_mrl.sources.files import SourceFile
@@ -61,7 +61,9 @@ def line_in_file(path: str, text: str, at: int) -> int | None:
     Returns:
         None for files whose lines are not those of their text, or that cannot be read.
     """
-    if kind_of(path) != "text" or is_parsed(path) or markup_of(path) is not None:
+    if kind_of(path) != "text" or markup_of(path) is not None:
+        return None
+    if suffix_of(path) not in TEXT_SUFFIXES and is_parsed(path):  # the readers of others take time
         return None
     above = 0
     if is_markdown(path):

@@ -14,6 +14,7 @@ from edge_mrl.sources.formats import ONLY_INCLUDED, reader_of
 __all__ = [
     "LINES_SUFFIXES",
     "STDIN",
+    "TEXT_SUFFIXES",
     "Kind",
     "is_parsed",
     "kind_of",

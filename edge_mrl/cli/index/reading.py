@@ -9,15 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from edge_mrl.cli.common.output import count
-from edge_mrl.sources import (
-    BadLineError,
-    RunFacts,
-    as_name,
-    kind_of,
-    namespace_of,
-    read_documents,
-    read_rows,
-)
+from edge_mrl.sources import BadLineError, RunFacts, as_name, kind_of, read_documents
 
 if TYPE_CHECKING:
     from edge_mrl.cli.common.progress import Progress
@@ -98,6 +90,8 @@ class Run:
 
             bad_line = bad if self._skip_bad else None
             if self._query is not None:
+                from edge_mrl.sources import read_rows
+
                 several = True
                 read = read_rows(file.path, self._query, source=file.source, bad=bad_line)
             else:
@@ -140,7 +134,11 @@ class Run:
     def facts(self) -> RunFacts:
         """What tells whether documents that were not read are gone."""
         sources = {file.source for file in self.scan.files}
-        only = "" if self._query is None else namespace_of(min(sources), self._query)
+        if self._query is None:
+            return RunFacts(self._seen(), sources, self._unread, self._filled)
+        from edge_mrl.sources import namespace_of
+
+        only = namespace_of(min(sources), self._query)
         return RunFacts(self._seen(), sources, self._unread, self._filled, only)
 
     def _seen(self) -> Callable[[str], bool]:
