@@ -173,7 +173,7 @@ def test_other_encodings(index: Run) -> None:
     _, facts, _ = index("n", "--encoding", "latin-1")
     assert (facts["added"], facts["unchanged"]) == (1, 2)
     with Index.open("s.db") as store:
-        texts = {d.text for d in store.get([n for n, _ in sources_below(store, "")]).values()}
+        texts = {d.text for d in store.get([n for n, _ in sources_below(store.store, "")]).values()}
     assert texts == {"caf\u00e9", "na\u00efve", "\u00fcber"}
     code, facts, _ = index("n", "--encoding", "base64")
     assert (code, facts["error"]["kind"]) == (2, "UsageError")
@@ -249,7 +249,7 @@ def test_search_shows_paths_and_says_that_nothing_was_found(
     write("n/a.md", "the cat")
     index("n")
     assert main(["search", "cat", "--store", "s.db"]) == 0
-    assert "  n/a.md\n" in capsys.readouterr().out
+    assert "  n/a.md:1\n" in capsys.readouterr().out
     assert main(["get", "n/a.md", "--store", "s.db"]) == 0
     assert capsys.readouterr().out == "the cat\n"
     assert main(["search", "dog", "--store", "s.db", "--mode", "keyword", "--json"]) == 0
