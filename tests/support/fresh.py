@@ -67,20 +67,26 @@ def build(project: Path, out: Path, **env: str) -> Path:
     return wheel
 
 
-def install(folder: Path, *wanted: str, constraints: str | None = "tested") -> Fresh:
+def install(
+    folder: Path,
+    *wanted: str,
+    constraints: str | None = "tested",
+    python: Path | None = None,
+) -> Fresh:
     """A fresh environment.
 
     Args:
         folder: An empty folder for it.
         *wanted: Wheels, with extras behind them in brackets if they are wanted.
         constraints: "tested" or "lowest"; None for the newest versions of the package index.
+        python: The interpreter; None for the one of this process.
 
     Raises:
         UnreachableError: A version is not in the cache, and there is no network.
         RuntimeError: It cannot be installed.
     """
     fresh = Fresh(folder)
-    _uv("venv", "--python", sys.executable, str(folder / "venv"))
+    _uv("venv", "--python", str(python or sys.executable), str(folder / "venv"))
     pins = [] if constraints is None else ["-c", str(CONSTRAINTS / f"{constraints}.txt")]
     newest = ["--upgrade"] if constraints is None else []
     _uv("pip", "install", "--python", str(fresh.python), *pins, *newest, *wanted)
