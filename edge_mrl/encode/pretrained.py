@@ -7,20 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from edge_mrl.arguments import path_of
-from edge_mrl.bundle import (
-    Publication,
-    Pushed,
-    copy_bundle,
-    hub_name,
-    installed_names,
-    is_hub_name,
-    local_bundle,
-    push_bundle,
-)
 from edge_mrl.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from edge_mrl.bundle import Publication, Pushed
 
 __all__ = ["Pretrained"]
 
@@ -65,6 +57,8 @@ class Pretrained:
             MissingDependencyError: It must be fetched, and huggingface_hub is not installed.
             BundleError: The bundle is damaged, or cannot be opened.
         """
+        from edge_mrl.bundle import hub_name, installed_names, is_hub_name, local_bundle
+
         place = path_of("name", name)
         here = not is_hub_name(place) and (
             os.path.lexists(place) or str(place) in installed_names()
@@ -87,6 +81,8 @@ class Pretrained:
             BundleError: The bundle is damaged.
             OSError: The folder cannot be written.
         """
+        from edge_mrl.bundle import copy_bundle
+
         copy_bundle(self.path, path_of("folder", folder))
 
     def push_to_hub(
@@ -114,4 +110,6 @@ class Pretrained:
             NetworkError: The hub cannot be reached, or refuses.
             MissingDependencyError: huggingface_hub is not installed.
         """
+        from edge_mrl.bundle import push_bundle
+
         return push_bundle(self.path, name, revision=revision, token=token, publication=publication)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,7 +79,7 @@ def in_cache(home: Path, commit: str = COMMIT) -> Path:
 def test_a_cache_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
-    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)  # not installed
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # not installed
     snapshot = in_cache(tmp_path)
     assert locate_bundle(Path("hf://maria/tiny")) == snapshot
     assert locate_bundle(Path(f"hf://maria/tiny@{COMMIT}")) == snapshot
@@ -175,3 +177,15 @@ def test_the_card_says_what_the_manifest_says(tmp_path: Path) -> None:
     other = yaml.safe_load(make_card(read_manifest(bundle), licence="Our: 'own'").split("---\n")[1])
     assert (other["license"], other["license_name"]) == ("other", "Our: 'own'")
     assert "license" not in make_card(read_manifest(TINY))
+
+
+def test_a_search_loads_nothing_of_the_hub() -> None:
+    code = f"""
+import sys
+from edge_mrl import Encoder
+with Encoder.open({str(TINY)!r}) as encoder:
+    encoder.encode(["a cat"])
+print([one for one in sys.modules if "huggingface" in one or one.startswith("edge_mrl.bundle.hub.pu")])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
