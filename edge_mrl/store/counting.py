@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from edge_mrl.store.statements import select_rows
@@ -57,13 +57,18 @@ class Counting:
         return sum(size for (size,) in select_rows(self._connection, "bytes", "id", ids, "outbox"))
 
     @contextmanager
-    def following(self) -> Iterator[None]:
-        """Run a transaction that writes; what ``queueing`` found holds if it succeeds."""
+    def following(self, undone: Callable[[], None]) -> Iterator[None]:
+        """Run a transaction that writes; what ``queueing`` found holds if it succeeds.
+
+        Args:
+            undone: Called if it does not.
+        """
         self._begin()
         try:
             yield
         except BaseException:
             self._state = None
+            undone()
             raise
         if self._written is not None:
             # FTS5 writes when a transaction ends; of other connections, what came after is seen later.

@@ -350,7 +350,7 @@ class Store:
             raise StoreError(f"{self.path} cannot be written: it, or its medium, is read-only")
         # IMMEDIATE takes the write lock first: a transaction that starts by reading could not wait.
         begun = transaction(self._connection, "IMMEDIATE")
-        with self._lock, self._reporting(), self._counting.following(), begun:
+        with self._lock, self._reporting(), self._counting.following(self._undone), begun:
             yield read_state(self._connection)
 
     @contextmanager
@@ -387,6 +387,9 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _undone(self) -> None:
+        self._cache.undone()
 
     def _most(self) -> int | None:
         """How many bytes of vectors may wait to be sent; None for any number, or where none wait."""

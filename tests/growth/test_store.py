@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from edge_mrl.search import QueryVectors, SearchOptions, answer
+from edge_mrl.store.codefile import cache as codecache
+from edge_mrl.store.codefile.state import read_state, write_state
 from edge_mrl.store.keywords import common
 from tests.support.stores import DIM, entry, full_entry, open_enrolled, open_store
 
@@ -233,3 +235,53 @@ def test_bytes_that_wait_are_right_after_every_kind_of_write(tmp_path: Path) -> 
             undone(store)
         assert room() == 10_000 - waiting()
         assert waiting() % size == 0
+
+
+@pytest.mark.parametrize("filed", [False, True])
+def test_search_after_a_commit_reads_only_what_is_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, filed: bool
+) -> None:
+    if filed:
+        monkeypatch.setattr(codecache, "STAGE_ROWS", 1_500)
+    with open_store(tmp_path / "s.db") as store:
+        fill(store, 2_000)
+        with store.locked() as (connection, _):
+            assert bool(read_state(connection).filed) is filed
+        store.put([entry(f"more{n}", f"text {n}") for n in range(1_000)])
+        with store.reading() as view:
+            assert view.codes.rows == 3_000
+        store.put([entry("new", "a new text", fill=7)])
+        store.delete(["more3"])
+        with counting(store) as steps, store.reading() as view:
+            codes, keys = view.codes.gather(np.array([2_003, 3_000]))
+            assert view.codes.live == 3_000
+        assert (codes[1][:DIM] == 7).all()
+        assert len(keys) == 2
+        assert steps() < 500
+        with open_store(tmp_path / "s.db") as anew, anew.reading() as other:
+            rows = np.setdiff1d(np.arange(3_001), other.codes.dead)
+            theirs = other.codes.gather(rows)
+        with store.reading() as view:
+            for mine, right in zip(view.codes.gather(rows), theirs, strict=True):
+                assert (mine == right).all()
+
+
+def taken_back(store: Store) -> None:
+    """A write that reads what it has written, and fails."""
+    with store.taking() as taking:
+        taking.put([entry("b", fill=2)])
+        write_state(taking.connection, replace(taking.state, changes=taking.state.changes + 1))
+        with store.reading() as view:
+            assert view.codes.rows == 2
+        raise OverflowError
+
+
+def test_rows_of_a_write_that_is_undone_are_forgotten(tmp_path: Path) -> None:
+    with open_store(tmp_path / "s.db") as store:
+        store.put([entry("a", fill=1)])
+        with pytest.raises(OverflowError):
+            taken_back(store)
+        store.put([entry("c", fill=3)])
+        with store.reading() as view:
+            codes, _ = view.codes.gather(np.array([0, 1]))
+        assert codes[:, 0].tolist() == [1, 3]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from edge_mrl.machine import read_at, read_into
 from edge_mrl.search.scan import nearest
 from edge_mrl.store import Binding, Store, check
 from edge_mrl.store.codefile import column
@@ -136,12 +137,12 @@ def test_medium_that_fails_leaves_right_answers(
     with Store.open(path) as store, monkeypatch.context() as patch:
         with store.reading() as view:
             assert view.codes.rows == NUMBER
-        patch.setattr(column.os, "pread", fail)
-        patch.setattr(column.os, "preadv", fail)
+        patch.setattr(column, "read_at", fail)
+        patch.setattr(column, "read_into", fail)
         assert ask(store) == expected
         assert failed
     with Store.open(path) as store, monkeypatch.context() as patch:
-        patch.setattr(column.os, "preadv", fail)
+        patch.setattr(column, "read_into", fail)
         assert ask(store) == expected
 
 
@@ -149,7 +150,6 @@ def test_codes_that_are_asked_for_often_are_kept_where_there_is_room(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads = 0
-    pread, preadv = os.pread, os.preadv
 
     def count(read: object) -> object:
         def counted(*arguments: object) -> object:
@@ -163,8 +163,8 @@ def test_codes_that_are_asked_for_often_are_kept_where_there_is_room(
     for room in (10**9, 0):
         with Store.open(path) as store, monkeypatch.context() as patch:
             patch.setattr(column, "_room_bytes", lambda room=room: room)
-            patch.setattr(column.os, "pread", count(pread))
-            patch.setattr(column.os, "preadv", count(preadv))
+            patch.setattr(column, "read_at", count(read_at))
+            patch.setattr(column, "read_into", count(read_into))
             first = ask(store)
             reads = 0
             assert [ask(store) for _ in range(20)] == [first] * 20

@@ -29,6 +29,7 @@ from edge_mrl.store.codefile.file import (
     code_path,
     require_ours,
 )
+from edge_mrl.store.codefile.kept import KeptRows
 from edge_mrl.store.codefile.state import State, read_dead, read_state, write_state
 from edge_mrl.store.codefile.table import CodeBlock, CodeTable
 from edge_mrl.store.engine.explaining import reporting
@@ -92,6 +93,11 @@ class CodeCache:
         self._unsound: set[int] = set()
         self._damaged = False
         self._retry_at = 0
+        #: Rows that are not in the file, and those among them that were lost to damage.
+        self._kept = KeptRows(self.layout, self.load)
+        self._missed = np.empty(0, np.int64)
+        #: The blocks of the file of a generation, up to a row.
+        self._blocks: tuple[bytes, int, list[CodeBlock]] = (b"", 0, [])
 
     def table(self, state: State) -> CodeTable:
         """The codes at a state that a transaction shows.
@@ -104,11 +110,12 @@ class CodeCache:
             return self._table
         self._table = None
         self._dead = read_dead(self._connection)
-        self._lost, self._unsound = np.empty(0, np.int64), set()
-        parts = self._filed(state)
-        for first in range(state.filed, state.next_row, self.layout.rows):
-            after = min(first + self.layout.rows, state.next_row)
-            parts.append(CodeBlock(first, self.load(first, after), checked=False))
+        if not self._kept.keeps(state, state.filed):
+            self._missed = np.empty(0, np.int64)
+        self._lost, self._unsound = self._missed, set()
+        waiting = self._kept.read(state)
+        self._missed = np.setdiff1d(self._lost, self._dead)  # without those that are deleted
+        parts = [*self._filed(state), *waiting]
         if len(self._dead) and self._dead[-1] >= state.next_row:
             raise DamagedError("rows are deleted that were never there")
         self._state = state
@@ -260,6 +267,7 @@ class CodeCache:
 
     def close(self) -> None:
         """Close the file."""
+        self.undone()
         self._forget()
 
     def _passages(
@@ -288,6 +296,15 @@ class CodeCache:
         return starts, counts, keys, codes.reshape(-1, size)
 
     def _filed(self, state: State) -> list[CodeBlock]:
+        generation, filed, blocks = self._blocks
+        if (generation, filed) == (state.generation, state.filed) and self._file is not None:
+            return blocks
+        blocks = self._filed_anew(state)
+        if all(block.checked for block in blocks):
+            self._blocks = state.generation, state.filed, blocks
+        return blocks
+
+    def _filed_anew(self, state: State) -> list[CodeBlock]:
         usable = bool(state.filed) and self._usable(state)
         parts = []
         for first in range(0, state.filed, self.layout.rows):
@@ -395,8 +412,15 @@ class CodeCache:
         self._state = None
         self._forget_file()
 
+    def undone(self) -> None:
+        """Forget what was read: a transaction that wrote, and may have read it back, was undone."""
+        self._table = self._state = None
+        self._kept.forget()
+        self._missed = np.empty(0, np.int64)
+
     def _forget_file(self) -> None:
         self._verified.clear()
+        self._blocks = (b"", 0, [])
         if self._file is not None:
             self._file.close()
             self._file = None
