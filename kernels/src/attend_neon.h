@@ -23,8 +23,9 @@ static void score_half(const float *q, const float *keys, size_t padded, int wid
 {
     REPEAT_12(TO_ZERO)
     for (int j = 0; j < width; j++, q += ATTEND_ROWS, keys += padded) {
-        float32x4_t by0 = vld1q_f32(q), by1 = vld1q_f32(q + 4), by2 = vld1q_f32(q + 8);
-        float32x4_t x = vld1q_f32(keys), y = vld1q_f32(keys + 4);
+        float32x4x3_t all = vld1q_f32_x3(q);
+        float32x4x2_t eight = vld1q_f32_x2(keys);
+        float32x4_t by0 = all.val[0], by1 = all.val[1], by2 = all.val[2], x = eight.val[0], y = eight.val[1];
         FOUR_QUERIES(0, 0, 1, 2, 3)
         FOUR_QUERIES(1, 4, 5, 6, 7)
         FOUR_QUERIES(2, 8, 9, 10, 11)

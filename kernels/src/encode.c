@@ -110,7 +110,7 @@ static emrl_work *make_work(const emrl_model *model, size_t tokens, size_t longe
     work->block = zeros(BLOCK_ROWS * stride);
     work->inner = zeros(BLOCK_ROWS * inner);
     work->peaks = zeros(tokens > BLOCK_ROWS ? tokens : BLOCK_ROWS);
-    work->codes = (uint8_t *)zeros(codes * (size_t)model->kernels->code_bytes / sizeof(float) + 1);
+    work->codes = (uint8_t *)zeros((codes + EMRL_CODES_BEHIND) * (size_t)model->kernels->code_bytes / sizeof(float) + 1);
     work->scratch = zeros(emrl_attention_floats(longest, (size_t)(model->width / heads)));
     for (int i = 0; i < 2; i++)
         work->vector[i] = zeros(widest_vector(model));

@@ -7,6 +7,7 @@
  * that one register points at all of them. */
 #define TILE_ROWS 12
 #define CODE_ROWS TILE_ROWS
+#define CODE_GROUP 4
 #define STORE_APART store_apart
 #include "vec.h"
 

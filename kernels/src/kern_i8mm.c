@@ -2,55 +2,69 @@
 #define EMRL_NEON
 #define CODE_TYPE uint8_t
 #define STORE_CODES vi_store_u8
+/* Pairs of rows of a tile; its columns are eight. */
+#define TILE_PAIRS 5
+#define CODE_ROWS (2 * TILE_PAIRS)
+#define CODE_GROUP 8
+#define STORE_APART store_apart
 #define ATTEND_KEYS 1
+#include "vec.h"
+
+INLINE void store_apart(uint8_t *at, size_t step, vi values)
+{
+    uint8x16_t codes = vi_u8(values);
+    vst1_u8(at, vget_low_u8(codes));
+    vst1_u8(at + step, vget_high_u8(codes));
+}
+
 #include "rows.h"
 #include "neon.h"
 
-/* Pairs of rows of a tile; its columns are eight. */
-#define TILE_PAIRS 5
-
 /* sums: [row, column], [row, column + 1], [next row, column], [next row, column + 1] */
+#undef START
+#undef DECLARE
 #define START(at) vcombine_s32(vld1_s32(weights->start + column + at), vld1_s32(weights->start + column + at))
 #define DECLARE(r) int32x4_t a##r = START(0), b##r = START(2), c##r = START(4), d##r = START(6);
-/* Behind an odd last row is that row again. */
-#define ROW(r) const uint8_t *at##r = codes + 2 * r * depth, *next##r = at##r + (2 * r + 1 < rows ? depth : 0);
-#define ADD(r, w0, w1, w2, w3)                                                                                 \
-    a##r = vusmmlaq_s32(a##r, code, w0);                                                                       \
-    b##r = vusmmlaq_s32(b##r, code, w1);                                                                       \
-    c##r = vusmmlaq_s32(c##r, code, w2);                                                                       \
-    d##r = vusmmlaq_s32(d##r, code, w3);
-#define ZIPPED(which, x, y) vreinterpretq_u8_u64(vzip##which##q_u64(vreinterpretq_u64_u8(x), vreinterpretq_u64_u8(y)))
-#define STEP(r)                                                                                                \
-    {                                                                                                          \
-        uint8x16_t one = vld1q_u8(at##r + k), two = vld1q_u8(next##r + k), code = ZIPPED(1, one, two);         \
-        ADD(r, w0, w1, w2, w3)                                                                                 \
-        code = ZIPPED(2, one, two);                                                                            \
-        ADD(r, w4, w5, w6, w7)                                                                                 \
-    }
+#define STEP(r) STEP_##r
+#define ADD(r, code)                                                                                           \
+    a##r = vusmmlaq_s32(a##r, code, w.val[0]);                                                                 \
+    b##r = vusmmlaq_s32(b##r, code, w.val[1]);                                                                 \
+    c##r = vusmmlaq_s32(c##r, code, w.val[2]);                                                                 \
+    d##r = vusmmlaq_s32(d##r, code, w.val[3]);
+#define STEP_0 ADD(0, c.val[0])
+#define STEP_1 ADD(1, c.val[1])
+#define STEP_2 ADD(2, c.val[2])
+#define STEP_3 ADD(3, c.val[3])
+#define STEP_4 ADD(4, last)
+/* The codes of eight values of all rows. Behind an odd last row are others, whose sums are not kept. */
+#define LOAD_1 struct { uint8x16_t val[1]; } c = {{vld1q_u8(codes)}};
+#define LOAD_2 uint8x16x2_t c = vld1q_u8_x2(codes);
+#define LOAD_3 uint8x16x3_t c = vld1q_u8_x3(codes);
+#define LOAD_4 uint8x16x4_t c = vld1q_u8_x4(codes);
+#define LOAD_5                                                                                                 \
+    LOAD_4                                                                                                     \
+    uint8x16_t last = vld1q_u8(codes + 64);
 #define PART(x, y, half) vcombine_s32(vget_##half##_s32(x), vget_##half##_s32(y))
 #define FINISH(r)                                                                                              \
-    finish(PART(a##r, b##r, low), weights, column, peaks[2 * r], out + 2 * r * stride);                  \
-    finish(PART(c##r, d##r, low), weights, column + 4, peaks[2 * r], out + 2 * r * stride);              \
+    FINISH_FOUR(PART(a##r, b##r, low), a, 0, 2 * r)                                                            \
+    FINISH_FOUR(PART(c##r, d##r, low), b, 4, 2 * r)                                                            \
     if (2 * r + 1 < rows) {                                                                                    \
-        finish(PART(a##r, b##r, high), weights, column, peaks[2 * r + 1], out + (2 * r + 1) * stride);   \
-        finish(PART(c##r, d##r, high), weights, column + 4, peaks[2 * r + 1], out + (2 * r + 1) * stride); \
+        FINISH_FOUR(PART(a##r, b##r, high), a, 0, 2 * r + 1)                                                   \
+        FINISH_FOUR(PART(c##r, d##r, high), b, 4, 2 * r + 1)                                                   \
     }
 #define DEFINE_TILE(n)                                                                                         \
     static void tile_##n(const uint8_t *codes, size_t rows, const emrl_packed *weights, int column,  \
                          const float *peaks, float *out, size_t stride)                                        \
     {                                                                                                          \
-        size_t depth = (size_t)weights->depth;                                                                 \
-        const int8_t *packed = half_panel(weights, column, 8);                                                 \
-        REPEAT_##n(ROW)                                                                                        \
+        const int8_t *packed = part_of_panel(weights, column, 8);                                              \
         REPEAT_##n(DECLARE)                                                                                    \
-        for (size_t k = 0; k < depth; k += 16, packed += 16 * EMRL_PANEL) {                                    \
-            const int8_t *more = packed + 8 * EMRL_PANEL;                                                      \
-            int8x16_t w0 = vld1q_s8(packed), w1 = vld1q_s8(packed + 16);                                       \
-            int8x16_t w2 = vld1q_s8(packed + 32), w3 = vld1q_s8(packed + 48);                                  \
-            int8x16_t w4 = vld1q_s8(more), w5 = vld1q_s8(more + 16);                                           \
-            int8x16_t w6 = vld1q_s8(more + 32), w7 = vld1q_s8(more + 48);                                      \
+        for (int k = 0; k < weights->depth; k += 8, packed += 8 * EMRL_PANEL, codes += 8 * rows) {             \
+            int8x16x4_t w = vld1q_s8_x4(packed);                                                               \
+            LOAD_##n                                                                                           \
             REPEAT_##n(STEP)                                                                                   \
         }                                                                                                      \
+        SCALES(a, 0)                                                                                           \
+        SCALES(b, 4)                                                                                           \
         REPEAT_##n(FINISH)                                                                                     \
     }
 

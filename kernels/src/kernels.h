@@ -10,6 +10,7 @@
 #define EMRL_LANES 16
 /* Columns of a panel of packed weights. */
 #define EMRL_PANEL 32
+#define EMRL_CODES_BEHIND 64
 
 static inline size_t emrl_up(size_t value, size_t step)
 {
@@ -18,8 +19,8 @@ static inline size_t emrl_up(size_t value, size_t step)
 
 typedef enum { EMRL_NO_ACTIVATION, EMRL_GELU_TANH, EMRL_GELU_ERF, EMRL_RELU } emrl_activation;
 
-/* How rows become codes 0..255: an activation, then x * smooth + offset, then rounded in steps that are fixed, or such that
- * the row's peak is `levels` steps away from 0. */
+/* How rows become codes 0..255: an activation, then x * smooth + offset, then rounded in steps that are fixed, or
+ * such that the row's peak is `levels` steps away from 0. */
 typedef struct {
     const float *smooth, *offset; /* of a row's padded width, or NULL */
     bool fixed;
@@ -46,8 +47,9 @@ typedef struct {
     int group;      /* values of a column that lie together: a divisor of EMRL_LANES */
     int code_bytes; /* bytes of a code in a row of codes */
     int code_bias;  /* what is taken from a code before it is stored, modulo 256 */
-    /* Rows of codes lie interleaved, so many together: four codes of each, then the next four of each. Behind
-     * the last whole number of them are fewer rows. 1: a row lies behind the other. */
+    /* Rows of codes lie interleaved, so many together: `group` codes of each, then the next ones of each. Behind
+     * the last whole number of them are fewer rows. 1: a row lies behind the other. Kernels may read up to
+     * EMRL_CODES_BEHIND codes behind the last row. */
     int code_rows;
 
     /* Code `count` rows of `width` floats into rows of `depth` codes, zeros behind them. `peaks` get what
@@ -92,9 +94,9 @@ typedef struct {
 /* Where the code of a row lies among those of `count` rows. */
 static inline size_t emrl_code_place(const emrl_kernels *kernels, size_t count, size_t depth, size_t row, size_t k)
 {
-    size_t most = (size_t)kernels->code_rows, first = row / most * most;
+    size_t most = (size_t)kernels->code_rows, group = (size_t)kernels->group, first = row / most * most;
     size_t beside = count - first < most ? count - first : most;
-    return first * depth + (k / 4 * beside + row - first) * 4 + k % 4;
+    return first * depth + (k / group * beside + row - first) * group + k % group;
 }
 
 /* Floats that `attend` needs for texts of so many tokens and heads of so many values. */

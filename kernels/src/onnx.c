@@ -3,8 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The fields are those of onnx/onnx.proto; the encoding is that of
- * protobuf.dev/programming-guides/encoding. Every length is compared with what is left. */
+/* Fields: onnx/onnx.proto; encoding: protobuf.dev/programming-guides/encoding. Lengths are compared with what is left. */
 
 enum { VARINT = 0, FIXED64 = 1, BYTES = 2, FIXED32 = 5 };
 

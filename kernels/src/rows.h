@@ -4,7 +4,8 @@
  *   STORE_CODES   stores 16 codes of a vi at a CODE_TYPE *
  *   CODE_BIAS     what is taken from a code before it is stored modulo 256; 0 where it is not defined
  *   CODE_ROWS     rows of codes that lie interleaved, see emrl_kernels; 1 where it is not defined
- *   STORE_APART   stores 16 codes of a vi in fours that are so many bytes apart, where CODE_ROWS is not 1
+ *   CODE_GROUP    codes of a row that lie together, and
+ *   STORE_APART   stores 16 codes of a vi in such groups, so many bytes apart, where CODE_ROWS is not 1
  *   ATTEND_KEYS   vectors of keys that are compared at a time, 1 or 2: what the registers hold
  */
 #ifndef EMRL_ROWS_H
@@ -17,6 +18,7 @@
 #endif
 #if !defined(CODE_ROWS)
 #define CODE_ROWS 1
+#define CODE_GROUP 1
 #define STORE_APART(at, step, values) STORE_CODES(at, values)
 #endif
 
@@ -28,7 +30,7 @@
  * error of the product: below 6e-6 of the exact function, and of the one by tanh (arXiv 1606.08415). Steps of
  * codes are a thousand times as large. */
 #define GELU_END 4.75f
-#define GELU_POWERS 11
+#define GELU_POWERS 12
 static const float gelu_erf[GELU_POWERS] = {
     0.148748353f,  -0.073669225f, 0.0532333963f,   -0.0405317731f, 0.0303973034f,  -0.02184866f,
     0.0135126589f, -0.00678688567f, 0.00474386523f, -0.00400537997f, 0.00146950386f};
@@ -36,20 +38,17 @@ static const float gelu_tanh[GELU_POWERS] = {
     0.148771256f,  -0.0737565905f,  0.0533579178f,  -0.0405828506f,  0.0302640088f, -0.0213372987f,
     0.0126850484f, -0.00647784863f, 0.00535154436f, -0.00466690073f, 0.00165487092f};
 
-INLINE vf gelu(vf x, const float *powers)
+INLINE vf gelu(vf x, polynomial powers)
 {
     vf end = vf_set(GELU_END), near = vf_max(vf_min(x, end), vf_set(-GELU_END));
     vf s = vf_fma(vf_mul(near, near), vf_set(2.0f / (GELU_END * GELU_END)), vf_set(-1.0f));
-    vf p = vf_fma(vf_set(powers[10]), s, vf_set(powers[9]));
-    p = vf_fma(p, s, vf_set(powers[8]));
-    p = vf_fma(p, s, vf_set(powers[7]));
-    p = vf_fma(p, s, vf_set(powers[6]));
-    p = vf_fma(p, s, vf_set(powers[5]));
-    p = vf_fma(p, s, vf_set(powers[4]));
-    p = vf_fma(p, s, vf_set(powers[3]));
-    p = vf_fma(p, s, vf_set(powers[2]));
-    p = vf_fma(p, s, vf_set(powers[1]));
-    p = vf_fma(p, s, vf_set(powers[0]));
+    /* By pairs: fewer sums wait for each other. */
+    vf square = vf_mul(s, s), p = PAIR(powers, 10, s);
+    p = vf_fma(p, square, PAIR(powers, 8, s));
+    p = vf_fma(p, square, PAIR(powers, 6, s));
+    p = vf_fma(p, square, PAIR(powers, 4, s));
+    p = vf_fma(p, square, PAIR(powers, 2, s));
+    p = vf_fma(p, square, PAIR(powers, 0, s));
     return vf_mul(x, vf_fma(near, p, vf_set(0.5f)));
 }
 
@@ -73,10 +72,11 @@ INLINE vf coded(vf x, int at, const float *smooth, const float *offset)
 static void activate(float *row, int width, const emrl_coding *coding)
 {
     const float *smooth = coding->smooth, *offset = coding->offset;
+    polynomial tanh_powers = polynomial_of(gelu_tanh), erf_powers = polynomial_of(gelu_erf);
     if (coding->activation == EMRL_GELU_TANH)
-        ACTIVATE(gelu(x, gelu_tanh))
+        ACTIVATE(gelu(x, tanh_powers))
     else if (coding->activation == EMRL_GELU_ERF)
-        ACTIVATE(gelu(x, gelu_erf))
+        ACTIVATE(gelu(x, erf_powers))
     else
         ACTIVATE(vf_max(x, vf_set(0.0f)))
 }
@@ -89,7 +89,7 @@ static void code_row(const float *row, int width, const float *smooth, const flo
     vi shift = vi_set(zero);
     for (int at = 0; at < width; at += EMRL_LANES) {
         vf x = vf_mul(coded(vf_load(row + at), at, smooth, offset), by);
-        STORE_APART(codes + (size_t)at * rows, 4 * rows, vi_add(vf_round(vf_min(vf_max(x, least), most)), shift));
+        STORE_APART(codes + (size_t)at * rows, CODE_GROUP * rows, vi_add(vf_round(vf_min(vf_max(x, least), most)), shift));
     }
 }
 
@@ -115,7 +115,7 @@ static void code(float *from, size_t stride, int count, int width, const emrl_co
         float *row = from + (size_t)i * stride;
         int first = i / CODE_ROWS * CODE_ROWS, rest = count - first;
         size_t beside = (size_t)(rest < CODE_ROWS ? rest : CODE_ROWS);
-        CODE_TYPE *out = (CODE_TYPE *)codes + (size_t)first * (size_t)depth + 4 * (size_t)(i - first);
+        CODE_TYPE *out = (CODE_TYPE *)codes + (size_t)first * (size_t)depth + CODE_GROUP * (size_t)(i - first);
         const float *smooth = coding->smooth, *offset = coding->offset;
         if (coding->activation != EMRL_NO_ACTIVATION) {
             activate(row, width, coding);
@@ -129,8 +129,8 @@ static void code(float *from, size_t stride, int count, int width, const emrl_co
         peaks[i] = peak;
         code_row(row, width, smooth, offset, (coding->fixed ? 1.0f / coding->step : coding->levels / peak),
                  coding->zero, beside, out);
-        for (size_t at = (size_t)width; at < (size_t)depth; at++) /* weights there are zeros; this keeps rows the same */
-            out[at / 4 * 4 * beside + at % 4] = CODE_BIAS;
+        for (size_t at = (size_t)width; at < (size_t)depth; at++) /* weights there are zeros */
+            out[at / CODE_GROUP * CODE_GROUP * beside + at % CODE_GROUP] = CODE_BIAS;
     }
 }
 

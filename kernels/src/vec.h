@@ -82,7 +82,8 @@ INLINE void vf_turn(const float *from, size_t stride, int rows, float *to, size_
 #undef PAIRS
     for (int c = 0; c < 4; c++) {
         vf even = _mm512_shuffle_f32x4(r[c], r[c + 4], 0x88), odd = _mm512_shuffle_f32x4(r[c], r[c + 4], 0xDD);
-        vf others = _mm512_shuffle_f32x4(r[c + 8], r[c + 12], 0x88), last = _mm512_shuffle_f32x4(r[c + 8], r[c + 12], 0xDD);
+        vf others = _mm512_shuffle_f32x4(r[c + 8], r[c + 12], 0x88);
+        vf last = _mm512_shuffle_f32x4(r[c + 8], r[c + 12], 0xDD);
         t[c] = _mm512_shuffle_f32x4(even, others, 0x88);
         t[c + 4] = _mm512_shuffle_f32x4(odd, last, 0x88);
         t[c + 8] = _mm512_shuffle_f32x4(even, others, 0xDD);
@@ -177,6 +178,15 @@ INLINE vf vf_fma(vf x, vf y, vf z)
     return (vf){vfmaq_f32(z.a, x.a, y.a), vfmaq_f32(z.b, x.b, y.b), vfmaq_f32(z.c, x.c, y.c), vfmaq_f32(z.d, x.d, y.d)};
 }
 INLINE vf vf_abs(vf x) { return EACH(vf, vabsq_f32); }
+/* powers[i] + powers[i + 1] * x, of powers that lie in registers: i is a number, not a variable. */
+typedef struct { float32x4_t at[3]; } polynomial;
+INLINE polynomial polynomial_of(const float *powers)
+{
+    return (polynomial){{vld1q_f32(powers), vld1q_f32(powers + 4), vld1q_f32(powers + 8)}};
+}
+#define PAIR_OF(t, i, p)                                                                                       \
+    vfmaq_laneq_f32(vdupq_laneq_f32(t.at[(i) / 4], (i) % 4), p, t.at[((i) + 1) / 4], ((i) + 1) % 4)
+#define PAIR(t, i, x) ((vf){PAIR_OF(t, i, x.a), PAIR_OF(t, i, x.b), PAIR_OF(t, i, x.c), PAIR_OF(t, i, x.d)})
 INLINE vi vf_round(vf x) { return EACH(vi, vcvtnq_s32_f32); }
 INLINE vf vf_of(vi x) { return EACH(vf, vcvtq_f32_s32); }
 INLINE vi vi_set(int32_t x) { int32x4_t a = vdupq_n_s32(x); return (vi){a, a, a, a}; }
@@ -272,6 +282,12 @@ INLINE void vi_store_u8(uint8_t *at, vi x)
 }
 #endif
 
+#if !defined(EMRL_NEON)
+typedef const float *polynomial;
+INLINE polynomial polynomial_of(const float *powers) { return powers; }
+#define PAIR(t, i, x) vf_fma(vf_set(t[(i) + 1]), x, vf_set(t[i]))
+#endif
+
 #if !defined(EMRL_AVX512)
 INLINE vf vf_scale(vf a, vf n, vi whole)
 {
@@ -320,21 +336,24 @@ INLINE float vf_largest(vf a)
 }
 #endif
 
+/* Of e^x = 1 + x + x^2 * (...), the lowest first. */
+static const float exp_powers[12] = {5.0000001201e-1f, 1.6666665459e-1f, 4.1665795894e-2f,
+                                     8.3334519073e-3f, 1.3981999507e-3f, 1.9875691500e-4f};
+
 /* e^a for -87.3 <= a <= 88, and for lower ones as if they were there: the Cephes library's expf, whose error is
  * below 2e-7 of the result. */
 INLINE vf vf_exp_below(vf a)
 {
+    polynomial powers = polynomial_of(exp_powers);
     a = vf_max(a, vf_set(-87.3f));
     vi whole = vf_round(vf_mul(a, vf_set(1.44269504f)));
     vf n = vf_of(whole);
     vf r = vf_fma(n, vf_set(-0.693359375f), a);
     r = vf_fma(n, vf_set(2.12194440e-4f), r);
-    vf p = vf_fma(vf_set(1.9875691500e-4f), r, vf_set(1.3981999507e-3f));
-    p = vf_fma(p, r, vf_set(8.3334519073e-3f));
-    p = vf_fma(p, r, vf_set(4.1665795894e-2f));
-    p = vf_fma(p, r, vf_set(1.6666665459e-1f));
-    p = vf_fma(p, r, vf_set(5.0000001201e-1f));
-    p = vf_fma(p, vf_mul(r, r), vf_add(r, vf_set(1.0f)));
+    vf square = vf_mul(r, r), p = PAIR(powers, 4, r);
+    p = vf_fma(p, square, PAIR(powers, 2, r));
+    p = vf_fma(p, square, PAIR(powers, 0, r));
+    p = vf_fma(p, square, vf_add(r, vf_set(1.0f)));
     return vf_scale(p, n, whole);
 }
 
