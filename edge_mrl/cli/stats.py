@@ -77,6 +77,8 @@ def _rows(facts: Stats) -> list[tuple[str, str]]:
     rows += [("folder", f"{name} = {path}") for name, path in facts.roots.items()]
     if facts.stages:
         rows.append(("stages", facts.stages))
+    if facts.engines:
+        rows.append(("embedded by", " and ".join(facts.engines)))
     if facts.server:
         rows.append(("synced", f"with {facts.server}; {facts.queued:,} queued"))
     if facts.reindexing:

@@ -65,6 +65,9 @@ def _text(result: Verification, keys: list[str]) -> str:
         rows[2:2] = [("to the exporter's machine", full), ("to the fp32 source", source)]
     if result.engine != "onnxruntime":
         rows.append(("engine", result.engine))
+    if result.other_engine is not None:
+        mean, least = result.engines_cosine_mean, result.engines_cosine_min
+        rows.append((f"to {result.other_engine} here", f"cosine {mean:.5f} mean, {least:.5f} min"))
     if keys:
         rows.append(("signed by", ", ".join(keys)))
     rows.append(("result", "good" if result.passed else "FAILED"))

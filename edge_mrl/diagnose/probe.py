@@ -203,12 +203,13 @@ def check(job: dict[str, Any]) -> dict[str, Any]:
     """Check a store, and whether the bundle of the job, or else its own, is there and belongs to it.
 
     Returns:
-        The fields of a ``Health``, and "bundle_problem", a sentence or None.
+        The fields of a ``Health``; "bundle_problem", a sentence or None; "engines", the
+        names of those that made the vectors, with commas between, or None.
     """
     import dataclasses
 
     from edge_mrl.bundle import read_manifest
-    from edge_mrl.store import Store, binding_of, find_bundle
+    from edge_mrl.store import ENGINES, Store, binding_of, find_bundle
     from edge_mrl.store import check as check_store
 
     problem = None
@@ -218,7 +219,13 @@ def check(job: dict[str, Any]) -> dict[str, Any]:
             _require(store, binding_of(read_manifest(folder), folder))
         except EdgeMrlError as error:
             problem = str(error)
-        return {**dataclasses.asdict(check_store(store)), "bundle_problem": problem}
+        health = dataclasses.asdict(check_store(store))
+        try:
+            with store.reading() as view:
+                engines = view.setting(ENGINES)
+        except EdgeMrlError:  # the check has said what is damaged
+            engines = None
+        return {**health, "bundle_problem": problem, "engines": engines}
 
 
 def fill(job: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from edge_mrl.encode.encoder import Encoder
 from edge_mrl.encode.trial import admit, run_apart
 from edge_mrl.errors import FormatError, GraphError, TokenizerError, brief
 from edge_mrl.machine import facts as machine
+from edge_mrl.native import reference_engine
 
 __all__ = [
     "BATCH_MIN",
@@ -29,6 +31,8 @@ __all__ = [
 ]
 
 GOLDEN_FORMAT = "edge-mrl-golden"
+#: How the native kernels' ``Encoder.engine`` begins.
+KERNELS = "kernels"
 GOLDEN_VERSION = 1
 #: The vectors of one int8 graph on x86 and ARM have a cosine of 0.9997 on average and 0.997 at least,
 #: because rounding changes some codes. Below these limits, something else is wrong.
@@ -83,6 +87,9 @@ class Verification:
         equal_codes: Share of the codes' elements that are equal, from 0 to 1.
         batch_cosine_min: Least cosine of a text's vector alone and in a padded batch.
         engine: What ran the graph; see ``Encoder.engine``.
+        other_engine: Where the native kernels ran it: ONNX Runtime, which ran it too; else None.
+        engines_cosine_mean: Mean cosine of both engines' vectors of the golden texts.
+        engines_cosine_min: The least of these cosines.
     """
 
     passed: bool
@@ -99,6 +106,9 @@ class Verification:
     equal_codes: float
     batch_cosine_min: float
     engine: str
+    other_engine: str | None = None
+    engines_cosine_mean: float | None = None
+    engines_cosine_min: float | None = None
 
 
 def verify(
@@ -146,7 +156,33 @@ def verify_here(folder: Path, *, threads: int | None) -> Verification:
     """Verify a bundle, whose hashes have been compared, in this process."""
     with Encoder.open(folder, threads=threads, untried=True) as encoder:
         golden = read_golden(folder, encoder.manifest)
-        return _compare(encoder, golden, len(encoder.manifest.files))
+        result = _compare(encoder, golden, len(encoder.manifest.files))
+        if not encoder.engine.startswith(KERNELS):
+            return result
+        found = _vectors(encoder, golden)
+    with reference_engine(), Encoder.open(folder, threads=threads, untried=True) as encoder:
+        other = _compare(encoder, golden, 0)
+        apart = cosines(found, _vectors(encoder, golden))
+    warnings = [f"in ONNX Runtime: {text}" for text in (*other.failures, *other.warnings)]
+    if apart.mean() < MACHINE_MEAN or apart.min() < MACHINE_MIN:
+        warnings.append(
+            f"the native kernels and ONNX Runtime differ here: cosine {apart.mean():.5f} mean, "
+            f"{apart.min():.5f} min, expected at least {MACHINE_MEAN} and {MACHINE_MIN}: let one of "
+            "them make and search all stores of this bundle (EDGE_MRL_KERNEL)"
+        )
+    return dataclasses.replace(
+        result,
+        warnings=(*result.warnings, *warnings),
+        other_engine=other.engine,
+        engines_cosine_mean=float(apart.mean()),
+        engines_cosine_min=float(apart.min()),
+    )
+
+
+def _vectors(encoder: Encoder, golden: list[Golden]) -> NDArray[Any]:
+    """Full vectors of golden texts, each alone; codes where the bundle gives no others."""
+    alone = [encoder.encode([g.text], kind=g.kind) for g in golden]
+    return np.concatenate([one.coarse if one.full is None else one.full for one in alone])
 
 
 def try_here(folder: Path) -> str:

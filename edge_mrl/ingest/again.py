@@ -22,6 +22,7 @@ from edge_mrl.documents import shorten
 from edge_mrl.encode import Encoder, passage_rule
 from edge_mrl.errors import EdgeMrlError, NetworkError, ServerError, StoreError, UsageError
 from edge_mrl.ingest.embedding import Refused, embed_or_refuse
+from edge_mrl.ingest.engines import note_engine
 from edge_mrl.machine import facts
 from edge_mrl.store import Entry, binding_of, reindex
 
@@ -413,6 +414,8 @@ class _Making:
     def _embedded(self, documents: Sequence[Document]) -> list[Entry]:
         wanted = self._wanted
         entries, refused = embed_or_refuse(self._encoder, documents, wanted.rule, wanted.keep_full)
+        if entries:
+            note_engine(self._store, self._encoder.engine)
         names = {one.id for one in refused}
         self._tally.embedded += sum(1 for entry in entries if entry.spans)
         self._tally.refused += refused

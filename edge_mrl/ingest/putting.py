@@ -10,6 +10,7 @@ from edge_mrl.arguments import check_call
 from edge_mrl.documents import Document, check_metadata, id_problem, shorten
 from edge_mrl.errors import BindingError, RefusedDocumentsError, UsageError
 from edge_mrl.ingest.embedding import Advance, Refused, embed_or_refuse
+from edge_mrl.ingest.engines import note_engine
 from edge_mrl.store import replica, text_hash
 
 if TYPE_CHECKING:
@@ -222,12 +223,17 @@ def _store_all(
     """
     fresh, same = documents
     for left in reversed(range(MOST_CHANGES)):
-        rule, keep_full = store.rule, store.keep_full
         entries: list[Entry] = []
         refused: list[Refused] = []
-        if fresh:
-            entries, refused = embed_or_refuse(encoder(), fresh, rule, keep_full, advance=advance)
         try:
+            if fresh:
+                note_engine(
+                    store, encoder().engine
+                )  # before, since it follows a change of the bundle
+                rule, keep_full = store.rule, store.keep_full
+                entries, refused = embed_or_refuse(
+                    encoder(), fresh, rule, keep_full, advance=advance
+                )
             return entries, refused, store.put(entries, unchanged=same)
         except BindingError:
             if not left:

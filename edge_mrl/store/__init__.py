@@ -8,7 +8,7 @@ from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
     from edge_mrl.store import reindex, replica
-    from edge_mrl.store.binding import SEARCH_STAGES, Bound
+    from edge_mrl.store.binding import ENGINES, SEARCH_STAGES, Bound
     from edge_mrl.store.bundles import binding_of, find_bundle
     from edge_mrl.store.codefile.file import Layout, Segment
     from edge_mrl.store.codefile.table import CodeBlock, CodeTable
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from edge_mrl.store.view import Place, View
 
 __all__ = [
+    "ENGINES",
     "MAX_QUEUE_BYTES",
     "SEARCH_STAGES",
     "Agreed",
@@ -101,7 +102,7 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "binding": ("SEARCH_STAGES", "Bound"),
+        "binding": ("ENGINES", "SEARCH_STAGES", "Bound"),
         "bundles": ("binding_of", "find_bundle"),
         "codefile.file": ("Layout", "Segment"),
         "codefile.table": ("CodeTable", "CodeBlock"),

@@ -19,6 +19,7 @@ from edge_mrl.store.schema.tables import mend_definitions_of
 from edge_mrl.store.statements import insert_row
 
 __all__ = [
+    "ENGINES",
     "FORMER_NAMES",
     "SEARCH_STAGES",
     "Bound",
@@ -41,6 +42,9 @@ SPLITTER = "splitter"
 _BY_TOKENS = "tokens"
 #: What SQLite and Python say where a table of settings is damaged or lost.
 _DAMAGE = ("malformed", "no such table", "no such column", "codec can't decode", "UTF-8")
+#: The setting that names the engines that have made vectors for the store, with commas between them. They
+#: stay when the store is bound anew: codes may have been made of vectors that were kept.
+ENGINES = "engines"
 #: Columns that the checksum covers, in its order. The bundle's place may change without a new checksum.
 BOUND_COLUMNS = (
     "space_id",
@@ -140,7 +144,7 @@ def write_bound(
         "bundle_relative": relative_bundle(binding.bundle, path),
     }
     insert_row(connection, "binding", bound | beside, replace=True)
-    connection.execute("DELETE FROM settings WHERE name <> ?", (FORMER_NAMES,))
+    connection.execute("DELETE FROM settings WHERE name NOT IN (?, ?)", (FORMER_NAMES, ENGINES))
     if rule.splitter != _BY_TOKENS:
         write_setting(connection, SPLITTER, rule.splitter)
 

@@ -129,6 +129,9 @@ def _check_vectors(job: dict[str, Any]) -> Iterator[Finding]:
             text = f"{text}; cosine to the fp32 source {mean:.4f} on average"
         if result["engine"] != "onnxruntime":
             text = f"{text}; run by the native {result['engine']}"
+        if result.get("other_engine") is not None:
+            mean = result["engines_cosine_mean"]
+            text = f"{text}; cosine to {result['other_engine']}'s vectors {mean:.4f} on average"
         yield Finding("bundle", "good", text)
 
 

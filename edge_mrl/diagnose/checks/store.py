@@ -42,5 +42,9 @@ def check_store(store: Path, bundle: Path | None, key: Key | None = None) -> Ite
     if not health["problems"]:
         kind = "" if key is None else "encrypted, "
         yield Finding("store", "good", f"{kind}intact, documents: {health['documents']:,}")
+    if "," in (health.get("engines") or ""):
+        names = " and ".join(health["engines"].split(","))
+        text = f"its vectors were made by {names}, which round differently, as x86 and ARM do"
+        yield Finding("store", "note", text, "`edge-mrl verify` compares them on this machine")
     if health["bundle_problem"] is not None:
         yield Finding("store", "problem", health["bundle_problem"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_mrl.documents import clean
 from edge_mrl.store import reindex
-from edge_mrl.store.binding import SEARCH_STAGES, read_setting
+from edge_mrl.store.binding import ENGINES, SEARCH_STAGES, read_setting
 from edge_mrl.store.codefile.state import read_dead, read_state
 from edge_mrl.store.engine.sizes import stored_bytes
 from edge_mrl.store.replica.outbox import read_enrollment
@@ -79,6 +79,7 @@ class Stats:
     queued: int
     roots: Mapping[str, str]
     reindexing: str | None
+    engines: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """The figures by name, as ``edge-mrl stats --json`` prints them."""
@@ -105,6 +106,7 @@ def stats(store: Store) -> Stats:
         enrollment = read_enrollment(connection)
         (queued,) = connection.execute("SELECT count(*) FROM outbox").fetchone()
         stages = read_setting(connection, SEARCH_STAGES)
+        engines = read_setting(connection, ENGINES)
     binding = store.binding
     return Stats(
         path=str(store.path),
@@ -132,4 +134,5 @@ def stats(store: Store) -> Stats:
         queued=queued,
         roots={root.name: clean(root.path) for root in read_roots(store)},
         reindexing=None if going is None else going.binding.bundle,
+        engines=() if engines is None else tuple(engines.split(",")),
     )
