@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edge_mrl.arguments import each_text
-from edge_mrl.errors import BindingError
+from edge_mrl.errors import BindingError, UsageError
 from edge_mrl.ingest import MOST_CHANGES
 from edge_mrl.search import (
     DEFAULT_MARGIN,
@@ -63,7 +63,7 @@ def _find(
     index: Index, queries: Sequence[str], options: SearchOptions
 ) -> tuple[list[list[Hit]], list[QueryVectors | None], tuple[str, ...]]:
     """Hits for each query, the queries' vectors, and damaged documents that were left out."""
-    queries = list(each_text("queries", queries))
+    queries = _texts(queries)
     for _ in range(MOST_CHANGES):
         vectors, code = _encode(index, queries, options)
         with index.store.reading() as view:
@@ -88,3 +88,17 @@ def _encode(
 def code_of_encoder(encoder: Encoder) -> tuple[str, str]:
     """The embedding space and the code of an encoder's bundle."""
     return encoder.manifest.space_id, encoder.manifest.code_id
+
+
+def _texts(queries: Sequence[str]) -> list[str]:
+    """The questions, checked.
+
+    Raises:
+        UsageError: One is no text.
+    """
+    try:
+        return list(each_text("queries", queries))
+    except UsageError as error:
+        if isinstance(queries, Sequence) and any(hasattr(one, "__array__") for one in queries):
+            raise UsageError(f"{error}; for a vector use search_vector") from error
+        raise

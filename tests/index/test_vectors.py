@@ -80,6 +80,15 @@ def test_what_is_no_vector_is_refused(index: Index) -> None:
         index.search_vector(np.ones(width), mode="hybrid")
 
 
+def test_a_vector_in_the_place_of_a_question_is_told_where_it_belongs(index: Index) -> None:
+    vector = index.encoder.encode_query("a cat")
+    for ask in (lambda: index.search(vector), lambda: index.search_many(["a cat", vector])):
+        with pytest.raises(UsageError, match="for a vector use search_vector"):
+            ask()
+    with pytest.raises(UsageError, match=r"expected a text \(str\)$"):
+        index.search_many(["a cat", 3])
+
+
 def test_a_bundle_of_codes_only_takes_codes_only(tmp_path: Path) -> None:
     with Index.open(tmp_path / "notes.db", bundle=TINY_COARSE) as index:
         index.put(make_documents(5))
