@@ -9,9 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from edge_mrl.codes import Packing
+from edge_mrl.documents import Document
 from edge_mrl.errors import UsageError
 from edge_mrl.search import Funnel, QueryVectors, SearchOptions, answer, tune
-from edge_mrl.store import Store
+from edge_mrl.store import Entry, Store
 from tests.android.probe import KotlinError, Probe
 from tests.android.stores import FULL_DIM, KotlinStore, binding_of, entries, python_store
 
@@ -190,6 +191,29 @@ def test_words_and_both(tmp_path: Path, kotlin: Probe) -> None:
                 for k in (3, 150):
                     options = SearchOptions(k=k, mode="hybrid", filter=where)
                     _compare(python, theirs, options, code, query=query)
+        theirs("close")
+
+
+def test_common_words_are_left_out_of_large_stores(tmp_path: Path, kotlin: Probe) -> None:
+    path = tmp_path / "s.db"
+    texts = ["common " + ("often " if n % 5 else "") + f"n{n % 1500}" for n in range(8_000)]
+    code = np.ones((1, DIM), np.int8)
+    with python_store(path, binding_of(Packing(), DIM)) as python:
+        python.put(
+            [
+                Entry(Document(f"d{n}", text, {"n": n % 7}), [(0, len(text))], code)
+                for n, text in enumerate(texts)
+            ]
+        )
+        theirs = KotlinStore(kotlin, path)
+        theirs("open")
+        lengths = []
+        for query in ("common n7", "common often", "common", "common nowhere", "n7 n8 often"):
+            for where in (None, {"n": 3}):
+                options = SearchOptions(k=50, mode="keyword", filter=where)
+                lengths.append(len(_compare(python, theirs, options, None, query=query)))
+        # Of the rare words alone, of which there are few.
+        assert lengths[0] == 6
         theirs("close")
 
 

@@ -16,7 +16,11 @@ internal fun keywordText(text: String): String = if (isAscii(text)) text else Wo
  * `"several words"` in quotes are matched as a phrase, `word*` as a prefix. Every term is quoted, so that no
  * character of the query acts as an operator.
  */
-internal fun matchExpression(query: String, every: Boolean = false): String {
+internal fun matchExpression(query: String, every: Boolean = false): String =
+    matchTerms(query).joinToString(if (every) " AND " else " OR ")
+
+/** The terms of [matchExpression], each once, in the order of the query. */
+internal fun matchTerms(query: String): List<String> {
     val terms = LinkedHashSet<String>()
     for (found in split(clean(query).replace('\u0000', ' '))) {
         val text = keywordText(found.text).replace('"', ' ')
@@ -24,7 +28,29 @@ internal fun matchExpression(query: String, every: Boolean = false): String {
         val star = if (!found.phrase && found.text.endsWith("*")) "*" else ""
         terms.add("\"${text.trimEnd('*')}\"$star")
     }
-    return terms.joinToString(if (every) " AND " else " OR ")
+    return terms.toList()
+}
+
+/** A word is common if more documents have it than both of one of these: a share, and a number. */
+private val COMMON = listOf(0.4 to 5_000L, 0.2 to 20_000L)
+
+/**
+ * The terms of a search without those that too many documents have to tell them apart, if any is left that a
+ * document has; else the rarest of those that occur.
+ *
+ * @param documents how many documents there are.
+ * @param count how many documents match a term; the number that it is given if there are at least as many.
+ */
+internal fun withoutCommon(terms: List<String>, documents: () -> Long, count: (String, Long) -> Long): List<String> {
+    if (terms.size < 2) return terms
+    val all = documents()
+    val common = 1 + COMMON.minOf { (share, least) -> maxOf((all * share).toLong(), least) }
+    val counts = terms.map { count(it, common) }
+    if (counts.all { it < common }) return terms
+    val rare = terms.indices.filter { counts[it] < common }
+    if (rare.any { counts[it] > 0 }) return rare.map { terms[it] }
+    val occurring = terms.map { it to count(it, all + 1) }.filter { it.second > 0 }
+    return listOf(occurring.minByOrNull { it.second }!!.first)
 }
 
 private class Term(val text: String, val phrase: Boolean)

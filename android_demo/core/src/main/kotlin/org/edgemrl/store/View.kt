@@ -127,16 +127,23 @@ internal class View(
 
     /** Documents that have at least one of the query's words: keys and BM25, the best first. */
     fun keywordMatches(query: String, k: Int, where: Map<String, Any?>?): List<Pair<Long, Double>> {
-        val expression = matchExpression(query)
+        val expression = withoutCommon(matchTerms(query), ::countDocuments, ::countMatches).joinToString(" OR ")
         if (expression.isEmpty()) return emptyList()
         val filter = where?.let { compileFilter(it) }
-        val condition = if (filter == null) "" else " AND rowid IN (${filter.sql})"
+        // The sign keeps SQLite from searching the words anew for each document.
+        val condition = if (filter == null) "" else " AND +rowid IN (${filter.sql})"
         val sql = "SELECT rowid, -rank FROM keywords WHERE keywords MATCH ?$condition " +
             // Words of a damaged document stay until the index is made again.
             "AND EXISTS (SELECT 1 FROM documents WHERE key = keywords.rowid) ORDER BY rank, rowid LIMIT ?"
         val values = listOf<Any?>(expression) + (filter?.values ?: emptyList()) + listOf(k)
         return database.rows(sql, *values.toTypedArray()).map { it[0] as Long to it[1] as Double }
     }
+
+    private fun countDocuments(): Long = database.row("SELECT count(*) FROM documents")!![0] as Long
+
+    /** How many documents match an expression, counted up to [most]. */
+    private fun countMatches(expression: String, most: Long): Long =
+        database.row("SELECT count(*) FROM (SELECT 1 FROM keywords WHERE keywords MATCH ? LIMIT ?)", expression, most)!![0] as Long
 }
 
 /** The document of a row of [DOCUMENT_COLUMNS]. @throws DamagedException if it is not what was put. */
