@@ -6,6 +6,7 @@ import argparse
 import re
 from collections.abc import Iterator
 
+from edge_mrl.cli.common.output import print_json
 from edge_mrl.cli.shell.words import Option, Place, every_place
 
 __all__ = ["HELP", "add_arguments", "run"]
@@ -25,11 +26,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the sub-command's arguments."""
     parser.epilog = _EPILOG
     parser.add_argument("shell", choices=tuple(_SHELLS), help="the shell")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object, with the shell and the script"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the script."""
-    print("\n".join(_SHELLS[args.shell](list(every_place()))))
+    script = "\n".join(_SHELLS[args.shell](list(every_place())))
+    if args.json:
+        print_json({"shell": args.shell, "script": script})
+    else:
+        print(script)
     return 0
 
 
