@@ -177,6 +177,11 @@ def test_the_card_says_what_the_manifest_says(tmp_path: Path) -> None:
     other = yaml.safe_load(make_card(read_manifest(bundle), licence="Our: 'own'").split("---\n")[1])
     assert (other["license"], other["license_name"]) == ("other", "Our: 'own'")
     assert "license" not in make_card(read_manifest(TINY))
+    for path in ("/home/maria/models/tiny", "C:\\Users\\maria\\tiny\\"):
+        rewrite_manifest(bundle, lambda values, path=path: values["source"].update(model=path))
+        card = make_card(read_manifest(bundle), name="owner/tiny")
+        assert "maria" not in card
+        assert "| tiny (BertModel) |" in card
 
 
 def test_a_search_loads_nothing_of_the_hub() -> None:

@@ -69,3 +69,5 @@ def test_hub_id_is_exported_from_the_hubs_cache(hub_cache: Path, tmp_path: Path)
     assert result.manifest.name == "tiny-model"
     local = export(str(folder), tmp_path / "local", Recipe(dim=16))
     assert local.manifest.space_id == result.manifest.space_id
+    # A bundle is published: where the folder lies is nobody's business.
+    assert local.manifest.source.model == folder.name

@@ -69,6 +69,11 @@ def _licence_lines(licence: str) -> list[str]:
     return ["license: other", f"license_name: {json.dumps(licence.strip()[:100])}"]
 
 
+def _without_path(model: str) -> str:
+    """A hub's name as it is; of a path, which older exports gave, the last part alone."""
+    return model if _HUB_ID.fullmatch(model) else re.split(r"[\\/]", model.rstrip("\\/"))[-1]
+
+
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -77,7 +82,7 @@ def _body(manifest: Manifest, name: str | None) -> list[str]:
     where = f"hf://{name}" if name is not None else "DIR"
     full = "none: codes only" if manifest.full_dim is None else f"float32[{manifest.full_dim}]"
     facts = {
-        "made of": f"{manifest.source.model} ({manifest.source.architecture})",
+        "made of": f"{_without_path(manifest.source.model)} ({manifest.source.architecture})",
         "files": f"{manifest.size_bytes / 1e6:.1f} MB",
         "full vectors": full,
         "codes": f"{manifest.dim} dimensions, kept as {manifest.code.stored}",

@@ -65,6 +65,14 @@ def load_source(model: str | None, *, pooling: str | None = None) -> Source:
     return _load_sentence_transformers(folder, label)
 
 
+def _published(label: str) -> str:
+    """What a bundle says that it is made of: a hub's name as it is; of a path the last part alone.
+
+    Bundles are published, and a path tells of a person's machine.
+    """
+    return Path(label).resolve().name if Path(label).exists() else label
+
+
 def _load_sentence_transformers(folder: Path, label: str) -> Source:
     model = _open_reference(folder, label)
     modules = checked_modules(model, label)
@@ -78,7 +86,7 @@ def _load_sentence_transformers(folder: Path, label: str) -> Source:
     positions = _max_positions(config)
     return Source(
         name=label.rsplit("/", 1)[-1],
-        model=label,
+        model=_published(label),
         licence=read_licence(folder),
         architecture=type(transformer).__name__,
         transformer=transformer,
@@ -126,7 +134,7 @@ def _static_source(
         notes.append(f"no file names a longest input: the limit is {UNLIMITED_TOKENS:,} tokens")
     return Source(
         name=label.rsplit("/", 1)[-1],
-        model=label,
+        model=_published(label),
         licence=read_licence(folder),
         architecture=str(architecture),
         transformer=first,
@@ -177,7 +185,7 @@ def _load_onnx(path: Path, label: str, pooling: str | None) -> Source:
         )
     return Source(
         name=root.name if path.stem.startswith("model") else path.stem,
-        model=label,
+        model=_published(label),
         licence=read_licence(root),
         architecture=(config.get("architectures") or ["onnx"])[0],
         transformer=transformer,

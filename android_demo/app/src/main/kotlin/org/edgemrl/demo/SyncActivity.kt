@@ -120,7 +120,7 @@ class SyncActivity : Screen() {
     private inner class Form {
         val server = field(R.id.server, R.string.sync_address, InputType.TYPE_TEXT_VARIATION_URI)
         val invitation = field(R.id.invitation, R.string.sync_token, InputType.TYPE_TEXT_VARIATION_VISIBLE_PASSWORD)
-        private val words: CheckBox = checkBox(R.string.sync_words, true) {}.apply { id = R.id.words }
+        private val words: CheckBox = checkBox(R.string.sync_words, false) {}.apply { id = R.id.words }
         private val cleartext: CheckBox = checkBox(R.string.sync_cleartext, false) {}.apply { id = R.id.cleartext }
         private val join: Button = button(R.string.sync_enroll) {
             val wanted = Joining(server.text.toString(), invitation.text.toString(), words.isChecked, cleartext.isChecked, Build.MODEL.orEmpty().ifEmpty { "Android" })
