@@ -199,14 +199,28 @@ private fun byKeyword(view: View, query: String, k: Int, options: SearchOptions)
 
 private fun byVector(view: View, vectors: QueryVectors, wanted: Int, options: SearchOptions): List<Ranked> {
     val k = if (options.diversity > 0) candidates(wanted) else wanted
-    val keys = options.filter?.let { view.select(it) }
     val funnel = funnelOf(view, options)
     val rescore = view.keepsFull && vectors.full != null
     val deep = if (rescore) maxOf(k, funnel.rescored ?: RESCORE_DEPTH) else k
-    var matches = nearest(vectors.coarse, view.codes, deep, options.exact, keys, funnel)
+    var matches = nearestSelected(view, vectors, deep, options, funnel)
     if (rescore) matches = rescored(view, vectors, matches)
     if (options.diversity > 0) matches = diversify(matches.take(k), view.codes, wanted, options.diversity)
     return matches.take(wanted).map { Ranked(it.key, it.row, it.score) }
+}
+
+/**
+ * The k nearest documents that the filter selects: of the nearest, if enough of these match it. Only where few do,
+ * all that match are looked up first, and searched alone.
+ */
+private fun nearestSelected(view: View, vectors: QueryVectors, k: Int, options: SearchOptions, funnel: Funnel): List<Match> {
+    fun search(k: Int, keys: Set<Long>?): List<Match> = nearest(vectors.coarse, view.codes, k, options.exact, keys, funnel)
+    val where = options.filter ?: return search(k, null)
+    val depth = view.judgedDepth(k)
+    val near = search(depth, null)
+    val found = view.firstMatching(where, near.map { it.key }, k)
+    if (found == null || (found.size < k && near.size == depth)) return search(k, view.select(where))
+    val chosen = found.toSet()
+    return near.filter { it.key in chosen }
 }
 
 /** The stages that were asked for; else those that the store is tuned to; else the default ones. */

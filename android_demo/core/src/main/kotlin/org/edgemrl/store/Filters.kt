@@ -166,7 +166,7 @@ private class FilterCompiler {
  */
 internal fun matches(where: Map<*, *>, fields: List<Field>): Boolean = asksForWords(where) || all(where, fields)
 
-private fun asksForWords(where: Map<*, *>): Boolean {
+internal fun asksForWords(where: Map<*, *>): Boolean {
     if ("\$match" in where) return true
     val parts = listOf("\$and", "\$or").flatMap { where[it] as? List<*> ?: emptyList<Any?>() } + listOfNotNull(where["\$not"])
     return parts.any { asksForWords(it as Map<*, *>) }

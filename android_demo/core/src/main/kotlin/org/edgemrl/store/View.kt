@@ -8,6 +8,10 @@ import org.edgemrl.Span
 import org.edgemrl.json.JsonException
 import org.edgemrl.shorten
 
+/** Documents whose metadata are read and compared with a filter at a time, and in all for a few hits. */
+private const val JUDGED = 64
+private const val MOST_JUDGED = 512
+
 /** First row and spans of a document's passages. */
 internal class Place(val firstRow: Long, val spans: List<Span>)
 
@@ -125,11 +129,44 @@ internal class View(
         if (!matches(where, fieldRows(metadata))) throw DamagedException("its index of metadata cannot be trusted")
     }
 
+    /** How many of the best documents to compare with a filter, to find [wanted] that match it. */
+    fun judgedDepth(wanted: Int): Int = maxOf(MOST_JUDGED, 4 * wanted)
+
+    /**
+     * The first of some documents, in their order, that a filter selects by their metadata: [wanted] of them, or
+     * all that match. Null if the documents cannot or should not be judged one by one: the filter asks for words,
+     * so few match that a look into the index of metadata costs less, or a document is damaged.
+     */
+    fun firstMatching(where: Map<String, Any?>, keys: List<Long>, wanted: Int): List<Long>? {
+        compileFilter(where)
+        if (asksForWords(where)) return null
+        val found = ArrayList<Long>()
+        var seen = 0
+        for (some in keys.chunked(JUDGED)) {
+            val rows = database.select("key, id, metadata, source, hash, crc", "key", some).associateBy { it[0] as Long }
+            if (some.any { key -> rows[key]?.let { checksum(it.asList().dropLast(1)) == it[5] } != true }) return null
+            some.filterTo(found) { matches(where, fieldRows(decodeMetadata(rows.getValue(it)[2] as String))) }
+            if (found.size >= wanted) return found.take(wanted)
+            seen += some.size
+            if (seen < keys.size && 2L * found.size * keys.size < wanted.toLong() * seen) return null
+        }
+        return found
+    }
+
     /** Documents that have at least one of the query's words: keys and BM25, the best first. */
     fun keywordMatches(query: String, k: Int, where: Map<String, Any?>?): List<Pair<Long, Double>> {
         val expression = withoutCommon(matchTerms(query), ::countDocuments, ::countMatches).joinToString(" OR ")
         if (expression.isEmpty()) return emptyList()
-        val filter = where?.let { compileFilter(it) }
+        if (where == null) return ranked(expression, k, null)
+        val depth = judgedDepth(k)
+        val best = ranked(expression, depth, null)
+        val found = firstMatching(where, best.map { it.first }, k)
+        if (found == null || (found.size < k && best.size == depth)) return ranked(expression, k, compileFilter(where))
+        val scores = best.toMap()
+        return found.map { it to scores.getValue(it) }
+    }
+
+    private fun ranked(expression: String, k: Int, filter: Query?): List<Pair<Long, Double>> {
         // The sign keeps SQLite from searching the words anew for each document.
         val condition = if (filter == null) "" else " AND +rowid IN (${filter.sql})"
         val sql = "SELECT rowid, -rank FROM keywords WHERE keywords MATCH ?$condition " +
