@@ -89,7 +89,7 @@ def test_an_interrupt_ends_it() -> None:
 
 
 def test_two_that_watch_and_one_that_writes_share_a_store() -> None:
-    with watching() as (first, _), watching() as (second, _):
+    with watching() as (first, one), watching() as (second, other):
         for n in range(5):
             Path(f"n/{n}.txt").write_text(f"a cat {n}")
             with Index.open("s.db") as index:
@@ -97,7 +97,7 @@ def test_two_that_watch_and_one_that_writes_share_a_store() -> None:
         wait_until(lambda: len(titles()) == 6)
         for process in (first, second):
             process.send_signal(signal.SIGTERM)
-        assert [process.wait(30) for process in (first, second)] == [0, 0]
+        assert [process.wait(30) for process in (first, second)] == [0, 0], "".join(one + other)
     with Index.open("s.db") as index:
         assert index.check().problems == ()
         assert len(index) == 6

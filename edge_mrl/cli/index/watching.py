@@ -55,7 +55,8 @@ def watch(args: argparse.Namespace, once: Once) -> int:
             working = True
             seen = _pass(args, once, seen, end)
             working = False
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception):
+        # An interrupt inside of a library's code may come out as an error of that library.
         if not end.is_set():
             raise
     finally:

@@ -50,8 +50,12 @@ class KeptRows:
             after = min(self._first + (number + 1) * size, state.next_row)
             rows = self._load(self._after, after)
             if not place:
-                self._segments.append(_empty(self._layout))
-            _copy(rows, self._segments[-1], place)
+                self._segments.append(rows)
+            else:
+                self._segments[-1] = _with_room(
+                    self._layout, self._segments[-1], place, place + len(rows.keys)
+                )
+                _copy(rows, self._segments[-1], place)
             self._after = after
         starts = range(self._first, self._after, size)
         return [
@@ -65,10 +69,16 @@ class KeptRows:
         self._generation, self._first, self._after = generation, first, first
 
 
-def _empty(layout: Layout) -> Segment:
-    bits = np.empty((layout.columns - 2, layout.rows), np.uint64)
-    checks, keys = np.empty(layout.rows, np.uint32), np.empty(layout.rows, np.uint32)
-    return Segment(bits, checks, keys, np.empty((layout.rows, layout.stride), np.uint8))
+def _with_room(layout: Layout, segment: Segment, used: int, wanted: int) -> Segment:
+    """A segment with room for some rows: the same, or a larger one with the rows that are used."""
+    if len(segment.keys) >= wanted:
+        return segment
+    size = min(max(wanted, used + used // 2), layout.rows)
+    bits = np.empty((layout.columns - 2, size), np.uint64)
+    checks, keys = np.empty(size, np.uint32), np.empty(size, np.uint32)
+    grown = Segment(bits, checks, keys, np.empty((size, layout.stride), np.uint8))
+    _copy(segment.first(used), grown, 0)
+    return grown
 
 
 def _copy(rows: Segment, target: Segment, start: int) -> None:
