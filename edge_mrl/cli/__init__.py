@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn
 
 from edge_mrl._version import __version__
-from edge_mrl.errors import EdgeMrlError, MissingDependencyError, UsageError
+from edge_mrl.errors import EdgeMrlError, MissingDependencyError, OutOfMemoryError, UsageError
 from edge_mrl.lazy import lazily
 from edge_mrl.machine import memory
 
@@ -127,7 +127,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _dispatch(arguments)
         sys.stdout.flush()
     except EdgeMrlError as error:
-        return _report(type(error).__name__, str(error), error.exit_code, arguments)
+        code = _report(type(error).__name__, str(error), error.exit_code, arguments)
+        return _end_now(code, argv) if isinstance(error, OutOfMemoryError) else code
     except BrokenPipeError:
         # The reader of our output has closed it. Without this, Python complains again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -143,7 +144,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not memory.ran_out(error):
             raise
         shortage = memory.as_error(error)
-        return _report(type(shortage).__name__, str(shortage), shortage.exit_code, arguments)
+        code = _report(type(shortage).__name__, str(shortage), shortage.exit_code, arguments)
+        return _end_now(code, argv)
+    return code
+
+
+def _end_now(code: int, argv: Sequence[str] | None) -> int:
+    """End the process of a command that ran out of memory; in another process, give back the code.
+
+    Libraries that were stopped halfway may crash when they are taken down. All files are closed by now.
+    """
+    if argv is None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     return code
 
 
