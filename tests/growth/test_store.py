@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from edge_mrl.store import Store
 
+pytestmark = pytest.mark.test
+
 #: Documents of two stores that are compared, and how much more a linear cost may grow than they do.
 SMALL, LARGE = 1_000, 4_000
 LINEAR = 1.5 * LARGE / SMALL
