@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from edge_mrl.errors import DamagedError
 from edge_mrl.store import ENGINES
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from edge_mrl.store import Store
 
 __all__ = ["note_engine"]
+
+#: What was noted for open stores: to look it up for each put would take a third of a small one's time.
+_NOTED: WeakKeyDictionary[Store, str] = WeakKeyDictionary()
 
 
 def note_engine(store: Store, engine: str) -> None:
@@ -25,6 +29,8 @@ def note_engine(store: Store, engine: str) -> None:
         StoreError: It could not be written.
     """
     name = engine.split(" ", maxsplit=1)[0]
+    if _NOTED.get(store) == name:
+        return
     try:
         with store.reading() as view:
             text = view.setting(ENGINES)
@@ -33,3 +39,4 @@ def note_engine(store: Store, engine: str) -> None:
     known = set() if text is None else set(text.split(","))
     if name not in known:
         store.set_setting(ENGINES, ",".join(sorted({*known, name})))
+    _NOTED[store] = name

@@ -227,9 +227,8 @@ def _store_all(
         refused: list[Refused] = []
         try:
             if fresh:
-                note_engine(
-                    store, encoder().engine
-                )  # before, since it follows a change of the bundle
+                # It follows a change of the bundle; rule and encoder are those after it.
+                note_engine(store, encoder().engine)
                 rule, keep_full = store.rule, store.keep_full
                 entries, refused = embed_or_refuse(
                     encoder(), fresh, rule, keep_full, advance=advance

@@ -63,21 +63,18 @@ class Counting:
         Args:
             undone: Called if it does not.
         """
-        self._begin()
         try:
             yield
         except BaseException:
-            self._state = None
+            self._state = self._written = None
             undone()
             raise
-        if self._written is not None:
+        written, self._written = self._written, None
+        if written is not None:
             # FTS5 writes when a transaction ends; of other connections, what came after is seen later.
-            others, waiting = self._written
+            others, waiting = written
             self._state = (others, self._connection.total_changes)
             self._known = {"queued": waiting}
-
-    def _begin(self) -> None:
-        self._written = None
 
     def with_words(self, expression: str, most: int) -> int:
         """How many documents match an expression of FTS5; ``most`` if there are at least as many.

@@ -18,7 +18,8 @@ HELP = "fetch a bundle from a model hub, and check it"
 _EPILOG = """\
 The bundle's own files alone are fetched, into the hub's cache, and every hash is compared. Commands take
 it as --bundle hf://OWNER/NAME, and fetch it themselves if it is not there. What is there is used without
-a request; --update asks where the branch is now. An interrupted download goes on where it was.
+a request; --update asks where the branch is now. An interrupted download goes on with the files that are
+missing.
 
 HF_TOKEN, HF_HOME, HF_ENDPOINT and HF_HUB_OFFLINE are honoured. It needs the extra `hub`, unless the cache
 has the bundle.
