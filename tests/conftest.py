@@ -26,6 +26,8 @@ ROOT = Path(__file__).parent.parent
 TIERS = ("quick", "test", "nightly")
 #: A file that gives all its tests another tier.
 NOT_QUICK = re.compile(r"^pytestmark = .*pytest\.mark\.(test|nightly)\b", re.MULTILINE)
+#: Whoever asks for it waits for a PostgreSQL to start, so such a test is not quick.
+WITH_SERVER = "pg"
 #: What takes longest begins first, so that nothing is waited for at the end.
 FIRST = ("tests/arm/", "tests/faults/", "tests/store/test_crash.py", "tests/packaging/")
 #: Each of their tests may run on any worker: they share little, or exports through build/. Other files
@@ -45,6 +47,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 hypothesis.settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
+hypothesis.settings.register_profile(
+    "on each save", hypothesis.settings.get_profile("any machine"), max_examples=20
+)
 hypothesis.settings.load_profile("any machine")
 # A shell ignores interrupts in what it starts in the background, and children inherit that: the tests
 # that interrupt a command would wait for ever.
@@ -53,6 +58,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.option.markexpr == "quick":
+        hypothesis.settings.load_profile("on each save")
     if not hasattr(config, "workerinput"):  # a worker of pytest-xdist inherits what its leader has
         config.pluginmanager.register(Leftovers(ROOT), "leftovers")
 
@@ -69,7 +76,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give each test its tier; long ones come first."""
     for item in items:
         if all(item.get_closest_marker(tier) is None for tier in TIERS):
-            item.add_marker("quick")
+            item.add_marker("test" if WITH_SERVER in getattr(item, "fixturenames", ()) else "quick")
     items.sort(key=_rank)
 
 

@@ -12,6 +12,8 @@ from bench.quality.sets import JudgedSet
 from edge_mrl.codes.packing import normalize
 from edge_mrl.heads.selection import Excerpts
 
+pytestmark = pytest.mark.test
+
 DIMS = (32, 96)
 
 

@@ -15,6 +15,8 @@ from edge_mrl.encode.encoder import Encoder
 from tests.support.bundles import TINY
 from tests.support.processes import COMMAND, good, wait_until
 
+pytestmark = pytest.mark.test
+
 if TYPE_CHECKING:
     from pathlib import Path
 

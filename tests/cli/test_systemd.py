@@ -22,6 +22,8 @@ from tests.support.bundles import copy_bundle
 from tests.support.processes import COMMAND, good, wait_until
 from tests.support.serving import serving
 
+pytestmark = pytest.mark.test
+
 ROOT = Path(__file__).parent.parent.parent
 UNITS = ROOT / "packaging" / "systemd"
 SERVICE = UNITS / "edge-mrl-index@.service"

@@ -15,6 +15,8 @@ from edge_mrl.errors import BindingError, StepError
 from edge_mrl.index import Index
 from tests.support.bundles import TINY, TINY_COARSE, copy_bundle
 
+pytestmark = pytest.mark.test
+
 #: Memory that a process is given before it starts a step, to see that it is not counted there.
 BALLAST_MB = 400
 JOB: dict[str, Any] = {

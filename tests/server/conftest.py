@@ -95,7 +95,7 @@ def check_log(server: Serving) -> None:
     assert '"status": 500' not in log
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.test)])
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     """The same tests on both databases."""
     found: Place = request.getfixturevalue(f"{request.param}_place")

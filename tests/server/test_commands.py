@@ -273,7 +273,7 @@ def test_database_of_the_first_version_goes_on(sqlite_path: Path) -> None:
         device.close()
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.test)])
 def test_each_tenant_of_the_first_version_gets_an_epoch(
     kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

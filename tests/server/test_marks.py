@@ -171,6 +171,7 @@ def one_device(seed: int, judge: Judge) -> list[str]:
     return side.verdicts
 
 
+@pytest.mark.test
 def test_restarts_processes_late_and_doubled_requests_and_a_restore_are_no_copies() -> None:
     for seed in range(300):
         assert "cloned" not in one_device(seed, marks.judge), seed

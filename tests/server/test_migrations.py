@@ -20,7 +20,7 @@ RELEASED = {
 KINDS = ["sqlite", "postgres"]
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.test)])
 def kind(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name

@@ -22,6 +22,8 @@ from tests.server.conftest import Place
 from tests.server.test_pushes import Sender, another
 from tests.support.serving import item
 
+pytestmark = pytest.mark.test
+
 
 @pytest.fixture
 def sender(place: Place) -> Sender:

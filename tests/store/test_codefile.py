@@ -151,6 +151,7 @@ def test_unusable_file_is_made_again(damage: Any, path: Path, codes: NDArray[np.
         assert check(store).sound
 
 
+@pytest.mark.test
 @pytest.mark.parametrize("column", range(4))
 def test_flipped_bit_is_never_an_answer(
     column: int, path: Path, codes: NDArray[np.int8], bound: Binding
@@ -365,6 +366,7 @@ def test_compacting_drops_rows_and_gives_space_back(
         assert compact(store).rows_dropped == 0
 
 
+@pytest.mark.test
 def test_reader_sees_compaction_of_another_process(path: Path, codes: NDArray[np.int8]) -> None:
     make(path, codes)
     with Store.open(path) as store:
@@ -380,6 +382,7 @@ def test_reader_sees_compaction_of_another_process(path: Path, codes: NDArray[np
         assert stats(store).deleted_passages == 0
 
 
+@pytest.mark.test
 def test_open_block_keeps_its_rows_while_another_process_compacts(
     path: Path, codes: NDArray[np.int8]
 ) -> None:
@@ -398,6 +401,7 @@ def test_open_block_keeps_its_rows_while_another_process_compacts(
         assert check(store).sound
 
 
+@pytest.mark.test
 def test_commits_cost_what_sqlite_costs(path: Path) -> None:
     """Filing adds two syncs for each so many rows, and nothing for a commit."""
     if shutil.which("strace") is None:

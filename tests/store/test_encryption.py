@@ -43,6 +43,8 @@ from edge_mrl.store.engine.keys import (
 from tests.support.keys import KEY, OTHER
 from tests.support.stores import entry, fill, live_codes, open_store, small_segments, vectors
 
+pytestmark = pytest.mark.test
+
 pytest.importorskip("sqlcipher3", reason="needs the extra encrypted")
 
 DIM = 64

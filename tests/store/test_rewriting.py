@@ -19,6 +19,8 @@ from edge_mrl.store import Health, Store, check
 from edge_mrl.store.health import repair, rewriting
 from tests.support.stores import entry, full_entry, open_enrolled, open_store
 
+pytestmark = pytest.mark.test
+
 NUMBER = 120
 #: In the header of a table's leaf page ("Database File Format", section 1.6): type, cells, fragments.
 LEAF, CELLS, FRAGMENTS, CELL_POINTERS = 13, 3, 7, 8

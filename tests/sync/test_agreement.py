@@ -12,6 +12,8 @@ import pytest
 from edge_mrl.store import replica
 from tests.support.fleet import Fleet, spoil, texts
 
+pytestmark = pytest.mark.test
+
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:

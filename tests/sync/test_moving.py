@@ -23,6 +23,8 @@ from tests.support.bundles import copy_bundle, keep_codes_as, with_dim
 from tests.support.stores import packing
 from tests.sync.conftest import Device, NewDevice
 
+pytestmark = pytest.mark.test
+
 THEIRS = [Document(f"t{number:02}", f"the cat {number} of the house") for number in range(20)]
 MINE = [Document(f"m{number:02}", f"a dog {number} barking") for number in range(10)]
 

@@ -21,6 +21,8 @@ from tests.support.stores import PACKINGS, packing
 from tests.sync.conftest import Device, NewCode, NewDevice
 from tests.sync.parts import Parts, remote_of
 
+pytestmark = pytest.mark.test
+
 #: Of 30 documents, each with one passage.
 DOCUMENTS = [Document(f"d{number:02}", f"the cat {number} of the house") for number in range(30)]
 
