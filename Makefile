@@ -96,6 +96,7 @@ bench: bench-$(WHAT) ## Measure into bench/results: WHAT=quality (the default), 
 
 bench-quality: $(BUNDLE)/edge_mrl.json  # retrieval quality and footprint
 	$(BIN)/python -m bench.quality.retrieval --bundle $(BUNDLE)
+	$(BIN)/python -m bench.quality.headings --bundle $(BUNDLE)
 	$(BIN)/python -m bench.footprint --bundle $(BUNDLE)
 
 bench-encoder: $(BUNDLE)/edge_mrl.json  # beside its peers, each in an environment of its own: 9 GB, 25 minutes

@@ -82,7 +82,8 @@ class PassageRule:
         max_tokens: Most tokens in a passage, special tokens and prompt not counted.
         overlap: Tokens that a passage shares with the one before it.
         splitter: "markdown" if documents whose ids end with .md or .markdown are split by structure, and
-            the others by tokens; "tokens" if all are split by tokens, as in stores of earlier versions.
+            the others by tokens; "markdown+headings" if the headings above them are also embedded with
+            them; "tokens" if all are split by tokens, as in stores of earlier versions.
     """
 
     max_tokens: int

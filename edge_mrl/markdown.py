@@ -8,10 +8,11 @@ pass, and every text has blocks.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Block", "first_title", "headings_at", "is_markdown", "read_blocks"]
+__all__ = ["Block", "Outline", "first_title", "is_markdown", "read_blocks"]
 
 #: What the names of Markdown files end with.
 SUFFIXES = (".md", ".markdown")
@@ -76,17 +77,55 @@ def first_title(text: str) -> str | None:
     return found
 
 
-def headings_at(blocks: Sequence[Block], position: int) -> tuple[str, ...]:
-    """The headings that a place stands below, from the outermost, with one that begins there."""
-    above: list[Block] = []
-    for block in blocks:
-        if block.start > position:
-            break
-        if block.level:
-            while above and above[-1].level >= block.level:
-                above.pop()
-            above.append(block)
-    return tuple(block.title for block in above if block.title)
+class Outline:
+    """The headings of a text, asked for by place.
+
+    Attributes:
+        blocks: The blocks of the text, in order.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.blocks = read_blocks(text)
+        self._starts = [block.start for block in self.blocks]
+        self._above: list[tuple[Block, ...]] = []
+        above: tuple[Block, ...] = ()
+        for block in self.blocks:
+            if block.level:
+                above = (*(one for one in above if one.level < block.level), block)
+            self._above.append(above)
+
+    def at(self, position: int) -> tuple[str, ...]:
+        """The headings that a place stands below, from the outermost, with one that begins there."""
+        return _titles(self._blocks_above(position))
+
+    def above(self, start: int, end: int, *, inside: bool = True) -> tuple[str, ...]:
+        """The headings above the first text of a part that is no heading itself, from the outermost.
+
+        Args:
+            start: Where the part begins, in characters.
+            end: Where it ends.
+            inside: Whether those count that stand in the part itself.
+        """
+        position = max(start, self._spoken(start, end))
+        found = self._blocks_above(position)
+        return _titles(found if inside else [block for block in found if block.start < start])
+
+    def _spoken(self, start: int, end: int) -> int:
+        """Where the first block of a part begins that is no heading; its end if there is none."""
+        for block in self.blocks[max(bisect_right(self._starts, start) - 1, 0) :]:
+            if block.start >= end:
+                break
+            if not block.level:
+                return block.start
+        return end - 1
+
+    def _blocks_above(self, position: int) -> tuple[Block, ...]:
+        number = bisect_right(self._starts, position) - 1
+        return self._above[number] if number >= 0 else ()
+
+
+def _titles(blocks: Sequence[Block]) -> tuple[str, ...]:
+    return tuple(block.title for block in blocks if block.title)
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_mrl.markdown import first_title, headings_at, is_markdown, read_blocks
+from edge_mrl.markdown import Outline, first_title, is_markdown, read_blocks
 
 pytestmark = pytest.mark.quick
 
@@ -86,7 +86,7 @@ def test_blocks_are_what_a_person_sees() -> None:
 )
 def test_headings_above_a_place(place: str, above: tuple[str, ...]) -> None:
     at = NOTE.rindex(place)
-    assert headings_at(read_blocks(NOTE), at) == above
+    assert Outline(NOTE).at(at) == above
 
 
 def test_titles_and_names() -> None:
@@ -108,7 +108,11 @@ def test_blocks_cover_any_text(text: str) -> None:
     blocks = read_blocks(text)
     assert "".join(text[block.start : block.end] for block in blocks) == text
     assert all(block.start < block.end for block in blocks)
-    headings_at(blocks, len(text) // 2)
+    outline = Outline(text)
+    for start in range(len(text)):
+        above = outline.above(start, len(text), inside=False)
+        assert outline.above(start, len(text))[: len(above)] == above
+        outline.at(start)
 
 
 def test_long_lines_take_no_time() -> None:

@@ -56,6 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tokens that neighbouring passages share (default: as now)",
     )
     parser.add_argument(
+        "--headings",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="embed the headings above a passage of Markdown with it (default: as now)",
+    )
+    parser.add_argument(
         "--again",
         action="store_true",
         help="embed all texts, also where full vectors are kept or the store has this bundle already",
@@ -130,6 +136,7 @@ def _reindex(index: Index, args: argparse.Namespace, tally: Tally) -> None:
                 args.bundle,
                 max_tokens=args.max_tokens,
                 overlap=args.overlap,
+                headings=args.headings,
                 progress=show,
                 tally=tally,
                 again=args.again,

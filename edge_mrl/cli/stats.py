@@ -50,6 +50,12 @@ def _engine() -> str:
     return "numpy" if found is None else f"kernels {found}"
 
 
+_SPLITTERS = {
+    "markdown": "; Markdown by structure",
+    "markdown+headings": "; Markdown by structure, embedded with its headings",
+}
+
+
 def _rows(facts: Stats) -> list[tuple[str, str]]:
     deleted = facts.deleted_passages
     rows = [
@@ -61,7 +67,7 @@ def _rows(facts: Stats) -> list[tuple[str, str]]:
         (
             "passages",
             f"{facts.passages:,} of up to {facts.max_tokens} tokens, {facts.overlap} shared"
-            + ("; Markdown by structure" if facts.splitter == "markdown" else "")
+            + _SPLITTERS.get(facts.splitter, "")
             + (f"; {deleted:,} deleted (`edge-mrl compact` drops them)" if deleted else ""),
         ),
         ("full", facts.keep_full or "not kept"),

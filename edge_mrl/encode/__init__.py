@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
+    from edge_mrl.encode.context import embedded_texts
     from edge_mrl.encode.encoder import Encoder, Encoding, OpeningKeywords, check_opening
     from edge_mrl.encode.graph_session import available_threads
     from edge_mrl.encode.passages import (
+        WITH_HEADINGS,
         passage_rule,
         split_passages,
         token_spans,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BATCH_MIN",
     "GOLDEN_FORMAT",
+    "WITH_HEADINGS",
     "Encoder",
     "Encoding",
     "OpeningKeywords",
@@ -34,6 +37,7 @@ __all__ = [
     "available_threads",
     "check_opening",
     "cosines",
+    "embedded_texts",
     "encode_vector",
     "passage_rule",
     "split_document",
@@ -45,9 +49,10 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
+        "context": ("embedded_texts",),
         "encoder": ("Encoder", "Encoding", "OpeningKeywords", "check_opening"),
         "graph_session": ("available_threads",),
-        "passages": ("passage_rule", "split_passages", "token_spans"),
+        "passages": ("WITH_HEADINGS", "passage_rule", "split_passages", "token_spans"),
         "structure": ("split_document",),
         "verification": (
             "BATCH_MIN",

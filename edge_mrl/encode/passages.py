@@ -21,10 +21,20 @@ from edge_mrl.machine import reporting_memory
 if TYPE_CHECKING:
     from edge_mrl.encode.encoder import Encoder
 
-__all__ = ["SPLITTER", "Cutting", "passage_rule", "split_passages", "token_spans"]
+__all__ = [
+    "SPLITTER",
+    "WITH_HEADINGS",
+    "Cutting",
+    "heading_tokens",
+    "passage_rule",
+    "split_passages",
+    "token_spans",
+]
 
 #: How new stores split their documents.
 SPLITTER = "markdown"
+#: How those split that embed Markdown's headings with its passages.
+WITH_HEADINGS = "markdown+headings"
 
 #: Longest passage by default, in tokens. A model that reads 8,192 tokens still makes one vector of them,
 #: in which a single sentence no longer shows; most models were trained on passages of up to this length.
@@ -35,6 +45,8 @@ SLACK = 32
 #: By default a passage shares one eighth of its tokens with the one before it, so that a sentence
 #: on the border is whole in one of them.
 OVERLAP = 8
+#: Headings take at most one eighth of a passage's tokens.
+HEADINGS = 8
 #: A border moves left to the start of its word by at most so many characters. In scripts without spaces
 #: it stays where it is.
 WORD_CHARS = 40
@@ -44,7 +56,11 @@ BLOCK_CHARS = 20_000
 
 
 def passage_rule(
-    encoder: Encoder, *, max_tokens: int | None = None, overlap: int | None = None
+    encoder: Encoder,
+    *,
+    max_tokens: int | None = None,
+    overlap: int | None = None,
+    headings: bool | None = None,
 ) -> PassageRule:
     """Choose the rule for a new store: the given values, checked, or values that fit the model.
 
@@ -52,6 +68,7 @@ def passage_rule(
         encoder: The encoder of the store's bundle.
         max_tokens: Most tokens in a passage (default: what the model reads, at most 254, less a 32nd).
         overlap: Tokens that a passage shares with the one before it (default: an eighth of them).
+        headings: Whether the headings above a passage of Markdown are embedded with it (default: no).
 
     Raises:
         UsageError: The model cannot read so many tokens, or the overlap is not below them.
@@ -72,7 +89,12 @@ def passage_rule(
         overlap = max_tokens // OVERLAP
     elif not 0 <= overlap < max_tokens:
         raise UsageError(f"an overlap of {overlap} tokens: expected 0 to {max_tokens - 1}")
-    return PassageRule(max_tokens, overlap, SPLITTER)
+    return PassageRule(max_tokens, overlap, WITH_HEADINGS if headings else SPLITTER)
+
+
+def heading_tokens(rule: PassageRule) -> int:
+    """Most tokens of the headings that are embedded with a passage; 0 if the rule has none."""
+    return rule.max_tokens // HEADINGS if rule.splitter == WITH_HEADINGS else 0
 
 
 def split_passages(encoder: Encoder, text: str, rule: PassageRule) -> list[tuple[int, int]]:

@@ -10,12 +10,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from edge_mrl.documents import shorten
-from edge_mrl.encode.passages import SPLITTER, Cutting, split_passages
+from edge_mrl.encode.passages import (
+    SPLITTER,
+    WITH_HEADINGS,
+    Cutting,
+    heading_tokens,
+    split_passages,
+)
 from edge_mrl.errors import UsageError
 from edge_mrl.markdown import Block, is_markdown, read_blocks
 
@@ -67,11 +73,13 @@ def split_document(
     """
     if rule.splitter == "tokens" or not is_markdown(document.id):
         return split_passages(encoder, document.text, rule)
-    if rule.splitter != SPLITTER:
+    if rule.splitter not in (SPLITTER, WITH_HEADINGS):
         raise UsageError(
             f"the store's Markdown is split by {shorten(rule.splitter)}, which this version does not "
             "know: use the edge-mrl that made it, or `edge-mrl reindex --again`"
         )
+    most = rule.max_tokens - heading_tokens(rule)
+    rule = replace(rule, max_tokens=most, overlap=min(rule.overlap, most - 1))
     cutting = Cutting(encoder, document.text, rule)
     if not cutting.count(0, len(document.text)):
         return []

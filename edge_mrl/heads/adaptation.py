@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from edge_mrl.bundle import derive_codes, has_own_place, head_id, read_head, read_manifest
 from edge_mrl.codes import INT8, PLANES
-from edge_mrl.encode import Encoder
+from edge_mrl.encode import Encoder, embedded_texts
 from edge_mrl.errors import GateError, NetworkError, UsageError
 from edge_mrl.heads.bundle import NewHead, place_for_head, with_head
 from edge_mrl.heads.excerpts import count_excerpts, take_excerpts
@@ -236,12 +236,13 @@ class _Vectors:
     def _embed(
         self, documents: Mapping[int, Document], there: Mapping[int, reindex.Passages]
     ) -> dict[int, Float]:
-        cut = [(key, d.text, there[key].spans) for key, d in documents.items() if d.text]
-        if not cut:
+        keys = [key for key, document in documents.items() if document.text]
+        if not keys:
             return {}
         encoder: Encoder = self.index.encoder
-        texts = [[text[start:end] for start, end in spans] for _, text, spans in cut]
-        made = zip((key for key, _, _ in cut), full_vectors(encoder, texts), strict=True)
+        rule = self.index.rule
+        texts = [embedded_texts(encoder, documents[key], there[key].spans, rule) for key in keys]
+        made = zip(keys, full_vectors(encoder, texts), strict=True)
         return {key: full for key, full in made if full is not None}
 
 

@@ -12,7 +12,7 @@ from edge_mrl.encode import Encoder
 from edge_mrl.errors import UsageError
 from edge_mrl.index.asking import ask, ask_and_rerank, code_of_encoder
 from edge_mrl.index.files import TakesFiles
-from edge_mrl.index.opening import open_or_create
+from edge_mrl.index.opening import Asked, open_or_create
 from edge_mrl.index.supplying import codes_of_server
 from edge_mrl.index.vectors import ask_by_vector, ask_for_similar
 from edge_mrl.ingest import put_documents, reindex_store
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from edge_mrl.documents import Document, PassageRule
     from edge_mrl.encode import OpeningKeywords
+    from edge_mrl.index.opening import IndexKeywords
     from edge_mrl.ingest import PutOptions, ReindexOptions, Stored
     from edge_mrl.search import Scorer, SearchKeywords
     from edge_mrl.store import Compaction, Health, Key, Stats
@@ -70,7 +71,7 @@ class Index(TakesFiles):
         overlap: int | None = None,
         keep_full: str | None = None,
         key: Key | None = None,
-        **opening: Unpack[OpeningKeywords],
+        **opening: Unpack[IndexKeywords],
     ) -> Index:
         """Open a store; if there is none and a bundle is given, create it.
 
@@ -86,8 +87,10 @@ class Index(TakesFiles):
                 them), or None for not at all.
             key: Gives the 32 random bytes that open an encrypted store, or encrypt the one that is
                 made; called when the store is opened. Needs the extra ``encrypted``.
-            **opening: How bundles are opened, as for ``Encoder.open``: ``threads``, ``low_memory``, and
-                ``trust``, a file of public keys, one of which must have signed the bundle.
+            **opening: ``headings``, whether the headings above a passage of Markdown are embedded with
+                it (default: no), which is fixed when the store is created; and how bundles are opened,
+                as for ``Encoder.open``: ``threads``, ``low_memory``, and ``trust``, a file of public
+                keys, one of which must have signed the bundle.
 
         Raises:
             UsageError: There is no store and no bundle is given, or the options for passages or full
@@ -95,15 +98,8 @@ class Index(TakesFiles):
             BundleError: The bundle cannot be trusted or opened.
             StoreError: The store cannot be used; a BindingError if it belongs to another bundle.
         """
-        store, encoder = open_or_create(
-            path,
-            bundle,
-            opening,
-            max_tokens=max_tokens,
-            overlap=overlap,
-            keep_full=keep_full,
-            key=key,
-        )
+        asked = Asked(max_tokens, overlap, opening.pop("headings", None), keep_full)
+        store, encoder = open_or_create(path, bundle, opening, asked, key=key)
         return cls(store, encoder, opening=opening)
 
     @property
@@ -401,7 +397,8 @@ class Index(TakesFiles):
             bundle: The new bundle's folder.
             **options: ``max_tokens``, the longest passage, in tokens (default: as now, or what the new
                 model reads); ``overlap``, tokens that neighbouring passages share (default: as now, or an
-                eighth); ``progress``, called with the number of documents done and of all documents;
+                eighth); ``headings``, whether the headings above a passage of Markdown are embedded with
+                it (default: as now); ``progress``, called with the number of documents done and of all;
                 ``refused``, a list to which documents are added whose texts the bundle cannot take (they
                 stay in the store, where only their words can be searched); ``tally``, which counts where
                 codes came from; ``again``, to embed all texts; ``offline``, to ask no server;

@@ -4,30 +4,51 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edge_mrl.arguments import path_of
+from edge_mrl.arguments import check_flag, path_of
 from edge_mrl.bundle import bundle_folder, locate_bundle, read_manifest
-from edge_mrl.encode import Encoder, check_opening, passage_rule
+from edge_mrl.encode import Encoder, OpeningKeywords, check_opening, passage_rule
 from edge_mrl.errors import NoStoreError
 from edge_mrl.ingest import require_rule
 from edge_mrl.store import Store, binding_of
 
 if TYPE_CHECKING:
-    from edge_mrl.encode import OpeningKeywords
     from edge_mrl.store import Key
 
-__all__ = ["open_or_create"]
+__all__ = ["Asked", "IndexKeywords", "open_or_create"]
+
+
+class IndexKeywords(OpeningKeywords, total=False):
+    """How an index is opened; see ``Index.open``."""
+
+    headings: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked for of a new store, and has to be so in one that is there; None for nothing.
+
+    Attributes:
+        max_tokens: The longest passage, in tokens.
+        overlap: Tokens that neighbouring passages share.
+        headings: Whether headings are embedded with passages of Markdown.
+        keep_full: How full vectors are kept.
+    """
+
+    max_tokens: int | None = None
+    overlap: int | None = None
+    headings: bool | None = None
+    keep_full: str | None = None
 
 
 def open_or_create(
     path: str | os.PathLike[str],
     bundle: str | os.PathLike[str] | None,
     opening: OpeningKeywords,
+    asked: Asked,
     *,
-    max_tokens: int | None,
-    overlap: int | None,
-    keep_full: str | None,
     key: Key | None,
 ) -> tuple[Store, Encoder | None]:
     """A store, made if there is none and a bundle is given; and the bundle's encoder if it was opened.
@@ -35,6 +56,8 @@ def open_or_create(
     Arguments and errors are those of ``Index.open``.
     """
     trust = check_opening(opening)
+    if asked.headings is not None:
+        check_flag("headings", asked.headings)
     encoder = None
     with ExitStack() as opened:
         if bundle is None:
@@ -48,10 +71,21 @@ def open_or_create(
                 store.require(binding)
             except NoStoreError:
                 encoder = opened.enter_context(Encoder.open(folder, **opening))
-                rule = passage_rule(encoder, max_tokens=max_tokens, overlap=overlap)
-                store = opened.enter_context(
-                    Store.create(path, binding, rule, keep_full=keep_full, key=key)
+                rule = passage_rule(
+                    encoder,
+                    max_tokens=asked.max_tokens,
+                    overlap=asked.overlap,
+                    headings=asked.headings,
                 )
-        require_rule(store, max_tokens=max_tokens, overlap=overlap, keep_full=keep_full)
+                store = opened.enter_context(
+                    Store.create(path, binding, rule, keep_full=asked.keep_full, key=key)
+                )
+        require_rule(
+            store,
+            max_tokens=asked.max_tokens,
+            overlap=asked.overlap,
+            headings=asked.headings,
+            keep_full=asked.keep_full,
+        )
         opened.pop_all()
     return store, encoder

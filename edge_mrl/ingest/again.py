@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from edge_mrl.arguments import MOST, check_call, check_flag, check_text, check_whole, path_of
 from edge_mrl.bundle import bundle_codes, locate_bundle, read_head
 from edge_mrl.documents import shorten
-from edge_mrl.encode import Encoder, passage_rule
+from edge_mrl.encode import WITH_HEADINGS, Encoder, passage_rule
 from edge_mrl.errors import EdgeMrlError, NetworkError, ServerError, StoreError, UsageError
 from edge_mrl.ingest.embedding import Refused, embed_or_refuse
 from edge_mrl.ingest.engines import note_engine
@@ -78,6 +78,7 @@ class ReindexOptions(TypedDict, total=False):
 
     max_tokens: int | None
     overlap: int | None
+    headings: bool | None
     progress: Callable[[int, int], None] | None
     refused: list[Refused] | None
     tally: Tally | None
@@ -110,6 +111,7 @@ def rule_for(
     max_tokens: int | None,
     overlap: int | None,
     *,
+    headings: bool | None = None,
     anew: bool = False,
 ) -> PassageRule:
     """The passage rule for a store after reindexing.
@@ -119,27 +121,37 @@ def rule_for(
         now: The store's present rule.
         max_tokens: The longest passage, in tokens; None if not asked for.
         overlap: The overlap of neighbouring passages, in tokens; None if not asked for.
+        headings: Whether headings are embedded with passages of Markdown; None if not asked for.
         anew: Whether all texts are embedded in any case, so that they may be split in the newest way.
 
     Returns:
         The present rule if nothing is asked for and the new model can read such passages; else what is
         asked for, and the new model's defaults for the rest. The splitter is the newest, unless the
-        present rule is kept and texts need not be embedded.
+        present rule is kept and texts need not be embedded. Headings are embedded as they are now.
 
     Raises:
         UsageError: The new model cannot read passages of that length.
     """
+    newest = anew or headings is not None
+    headings = now.splitter == WITH_HEADINGS if headings is None else headings
     if max_tokens is None and overlap is None:
         try:
-            kept = passage_rule(encoder, max_tokens=now.max_tokens, overlap=now.overlap)
-            return kept if anew else replace(kept, splitter=now.splitter)
+            kept = passage_rule(
+                encoder, max_tokens=now.max_tokens, overlap=now.overlap, headings=headings
+            )
+            return kept if newest else replace(kept, splitter=now.splitter)
         except UsageError:  # the new model reads less
-            return passage_rule(encoder)
-    return passage_rule(encoder, max_tokens=max_tokens, overlap=overlap)
+            return passage_rule(encoder, headings=headings)
+    return passage_rule(encoder, max_tokens=max_tokens, overlap=overlap, headings=headings)
 
 
 def require_rule(
-    store: Store, *, max_tokens: int | None, overlap: int | None, keep_full: str | None
+    store: Store,
+    *,
+    max_tokens: int | None,
+    overlap: int | None,
+    headings: bool | None,
+    keep_full: str | None,
 ) -> None:
     """Check that options for a new store are those of one that is there; None was not asked for.
 
@@ -161,6 +173,11 @@ def require_rule(
         raise UsageError(
             f"{store.path} has passages of up to {rule.max_tokens} tokens with an overlap of "
             f"{rule.overlap}, which cannot be changed: leave out these options, or create another store"
+        )
+    if headings not in (None, rule.splitter == WITH_HEADINGS):
+        raise UsageError(
+            f"{store.path} was made {'without' if headings else 'with'} headings in what is embedded: "
+            "leave out this option, or change the store with `edge-mrl reindex`"
         )
 
 
@@ -187,7 +204,8 @@ def reindex_store(
     with closing(Encoder.open(place, **opening)) as encoder:
         anew = again or encoder.manifest.space_id != store.binding.space_id
         sizes = options.get("max_tokens"), options.get("overlap")
-        rule = rule_for(encoder, store.rule, *sizes, anew=anew)
+        headings = options.get("headings")
+        rule = rule_for(encoder, store.rule, *sizes, headings=headings, anew=anew)
         wanted = reindex.Reindexing(binding_of(encoder.manifest, place), rule, store.keep_full)
         if not again and reindex.is_done(store, wanted):
             return 0
@@ -216,6 +234,8 @@ def _check_options(options: ReindexOptions) -> None:
         UsageError: One of them is odd.
     """
     check_call("progress", options.get("progress"))
+    if (headings := options.get("headings")) is not None:
+        check_flag("headings", headings)
     check_flag("again", options.get("again", False))
     check_flag("offline", options.get("offline", False))
     check_flag("check_space", options.get("check_space", True))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from edge_mrl.encode import split_document
+from edge_mrl.encode import embedded_texts, split_document
 from edge_mrl.errors import BundleError, EncoderError, UsageError
 from edge_mrl.store import Entry
 
@@ -61,7 +61,9 @@ def embed(
         EncoderError: The bundle cannot take one of the texts.
     """
     cut = [(document, split_document(encoder, document, rule)) for document in documents]
-    texts = (document.text[start:end] for document, spans in cut for start, end in spans)
+    texts = (
+        text for document, spans in cut for text in embedded_texts(encoder, document, spans, rule)
+    )
     encoding = encoder.encode(texts, kind="document", advance=_adding(advance, cut))
     entries, first = [], 0
     for document, spans in cut:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from edge_mrl.errors import DamagedError
-from edge_mrl.markdown import headings_at, is_markdown, read_blocks
+from edge_mrl.markdown import Outline, is_markdown
 from edge_mrl.search.fusion import best_passage
 from edge_mrl.search.ranking import rank
 
@@ -154,6 +154,4 @@ def _headings(document: Document, start: int, end: int) -> tuple[str, ...]:
     """The headings above the first text of a passage that is no heading itself."""
     if not is_markdown(document.id):
         return ()
-    blocks = read_blocks(document.text[:end])
-    inside = [block.start for block in blocks if block.end > start and not block.level]
-    return headings_at(blocks, max(start, inside[0]) if inside else end)
+    return Outline(document.text[:end]).above(start, end)

@@ -334,13 +334,17 @@ class Pusher:
         """Vectors of documents whose vectors were not kept, made from their text again."""
         if not batch:
             return {}
+        # Loads the tokenizer, which most runs do not need.
+        from edge_mrl.encode import embedded_texts
+
+        encoder, rule = self._encoder(), self._store.rule
         texts = [
-            one.document.text[start:end]
+            text
             for one in batch
             if one.document is not None
-            for start, end in one.spans
+            for text in embedded_texts(encoder, one.document, one.spans, rule)
         ]
-        full = self._encoder().encode(texts, kind="document").full
+        full = encoder.encode(texts, kind="document").full
         if full is None:
             raise UsageError(
                 f"the bundle of {self._store.path} gives no full vectors (it was exported with "

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_mrl.documents import Document, PassageRule
-from edge_mrl.encode import split_document, split_passages
+from edge_mrl.encode import embedded_texts, split_document, split_passages
 from edge_mrl.encode.encoder import Encoder
 from tests.support.bundles import TINY
 
@@ -133,3 +133,60 @@ def test_passages_are_the_same_everywhere(encoder: Encoder) -> None:
     spans = split_document(encoder, Document("a.md", text), RULE)
     digest = hashlib.sha256(repr([(int(a), int(b)) for a, b in spans]).encode()).hexdigest()
     assert (len(spans), digest[:16]) == (35, "0a7be5291a4628b9")
+
+
+HEADINGS = PassageRule(96, 0, "markdown+headings")
+#: The text below a heading of its own fills two passages.
+LONG = "a cat and a dog. " * 14
+SECTIONS = f"# the cat\n\n{LONG}\n\n## test\n\n{LONG}\n\n{LONG}\n\n## a dog\n\n### model\n\n{LONG}"
+
+
+def test_headings_above_a_passage_are_embedded_with_it(encoder: Encoder) -> None:
+    document = Document("a.md", SECTIONS)
+    spans = split_document(encoder, document, HEADINGS)
+    texts = embedded_texts(encoder, document, spans, HEADINGS)
+    plain = [SECTIONS[start:end] for start, end in spans]
+    before = [text.removesuffix(part) for text, part in zip(texts, plain, strict=True)]
+    assert "".join(plain) == SECTIONS
+    assert before[0] == ""  # it begins with its heading
+    assert "the cat > test\n" in before  # below a heading that stands in the passage before it
+    assert [
+        one for one, part in zip(before, plain, strict=True) if part.startswith("## a dog")
+    ] == ["the cat\n"]
+    # The twins: other documents and rules have their text alone.
+    assert embedded_texts(encoder, document, spans, RULE) == plain
+    assert embedded_texts(encoder, Document("a.txt", SECTIONS), spans, HEADINGS) == plain
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["# the cat", "## a dog and a cat and a dog", "### model", "a test of it " * 4]
+        ),
+        max_size=14,
+    ),
+    st.integers(1, 40),
+)
+@settings(max_examples=60)
+def test_passage_and_headings_fit_into_what_the_rule_allows(
+    encoder: Encoder, blocks: list[str], most: int
+) -> None:
+    document = Document("a.md", "\n\n".join(blocks))
+    rule = PassageRule(most, most // 8, "markdown+headings")
+    spans = split_document(encoder, document, rule)
+    texts = embedded_texts(encoder, document, spans, rule)
+    for text, (start, end) in zip(texts, spans, strict=True):
+        plain = document.text[start:end]
+        assert text.endswith(plain)
+        whole, part = (len(ids) for ids in encoder.tokenize([text, plain]))
+        assert whole - part <= most // 8
+
+
+def test_of_headings_too_long_for_their_room_the_innermost_stay(encoder: Encoder) -> None:
+    rule = PassageRule(64, 0, "markdown+headings")
+    for inner, last in (("test", "test\n"), ("test " * 20, "")):
+        text = f"# the cat and a dog and a model\n\na\n\n## {inner}\n\n{LONG}{LONG}"
+        document = Document("a.md", text)
+        spans = split_document(encoder, document, rule)
+        found = embedded_texts(encoder, document, spans, rule)[-1]
+        assert found == last + text[slice(*spans[-1])]

@@ -6,10 +6,12 @@ import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge_mrl.documents import Document, PassageRule
-from edge_mrl.encode import split_document, split_passages
+from edge_mrl.encode import embedded_texts, split_document, split_passages
+from edge_mrl.errors import UsageError
 from edge_mrl.index import Index
 from edge_mrl.ingest import dump_lines, load_lines, parse_line
 from edge_mrl.store import Binding, Store, check
@@ -110,3 +112,39 @@ def test_a_hit_has_the_headings_above_its_passage(tmp_path: Path) -> None:
         hits = {hit.id: hit for hit in index.search("training of a model", mode="keyword")}
         assert hits["a.md"].headings == ("the cat", "testing", "a model")
         assert hits["b"].headings == ()
+
+
+def test_headings_are_in_the_vectors_of_a_store_that_wants_them(tmp_path: Path) -> None:
+    text = f"# cat\n\n{'a dog and a model. ' * 30}"
+    document = Document("a.md", text)
+    with Index.open(tmp_path / "s.db", TINY, keep_full="fp16", headings=True) as index:
+        assert index.stats().splitter == "markdown+headings"
+        index.put([document])
+        texts = embedded_texts(index.encoder, document, spans_of(index, "a.md"), index.rule)
+        assert texts[-1].startswith("cat\n")
+        wanted = index.encoder.encode(texts).full
+        with index.store.reading() as view:
+            (key,) = index.store.keys(["a.md"])
+            found = view.fulls([key])[key]
+        assert np.abs(found - wanted).max() < 1e-3
+        assert index.search("a dog")[0].text in text
+        assert check(index.store).problems == ()
+
+
+def test_headings_belong_to_the_store_and_change_with_reindexing(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    with Index.open(path, TINY, max_tokens=12, overlap=2) as index:
+        index.put([Document("a.md", NOTE)])
+    with pytest.raises(UsageError, match="was made without headings in what is embedded"):
+        Index.open(path, headings=True)
+    with pytest.raises(UsageError, match="headings"):
+        Index.open(path, headings="yes")
+    with Index.open(path, headings=False) as index:
+        assert index.reindex(TINY, headings=True) == 1
+        assert index.rule == PassageRule(12, 2, "markdown+headings")
+        assert index.reindex(TINY) == 0  # as now
+        assert index.rule.splitter == "markdown+headings"
+        assert index.reindex(TINY, headings=False) == 1
+        assert index.rule.splitter == "markdown"
+        assert index.reindex(TINY, again=True) == 1
+        assert index.rule.splitter == "markdown"

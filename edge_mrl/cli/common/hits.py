@@ -103,12 +103,12 @@ def _headings(index: Index, hit: Hit, start: int) -> tuple[str, ...]:
     """The headings above the sentence that is shown, which may be below further ones than its passage."""
     if not hit.headings or not start:
         return hit.headings
-    from edge_mrl.markdown import headings_at, read_blocks
+    from edge_mrl.markdown import Outline
 
     document = index.get([hit.id]).get(hit.id)
     if document is None:
         return hit.headings
-    return headings_at(read_blocks(document.text[: hit.end]), hit.start + start)
+    return Outline(document.text[: hit.end]).at(hit.start + start)
 
 
 def _lines(

@@ -83,6 +83,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tokens that neighbouring passages share (default: an eighth of the longest passage)",
     )
     parser.add_argument(
+        "--headings",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="embed the headings above a passage of Markdown with it (fixed when the store is created; "
+        "default: no)",
+    )
+    parser.add_argument(
         "--keep-full",
         choices=("until-synced", "fp16", "int8"),
         help="also keep full vectors on disk, to rescore the best hits with them (fixed when the store "
@@ -272,6 +279,7 @@ def _open(args: argparse.Namespace) -> Index:
         bundle_of_new(args),
         max_tokens=args.max_tokens,
         overlap=args.overlap,
+        headings=args.headings,
         keep_full=args.keep_full,
         key=key_of(args),
         threads=args.threads,

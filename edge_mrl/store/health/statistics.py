@@ -38,7 +38,8 @@ class Stats:
         stages: The stages that searches of this store use; None for the default ones.
         max_tokens: Most tokens in a passage.
         overlap: Tokens that a passage shares with the one before it.
-        splitter: "markdown" if Markdown is split by structure, "tokens" if all is split by tokens.
+        splitter: "markdown" if Markdown is split by structure, "markdown+headings" if the headings
+            above a passage are embedded with it too, "tokens" if all is split by tokens.
         keep_full: What is kept of full vectors: "until-synced", "fp16" or "int8"; None for nothing.
         documents: Documents in the store.
         passages: Passages in the store.
