@@ -37,8 +37,14 @@ def best_passage(text: str, spans: Sequence[tuple[int, int]], query: str) -> int
         query: The words.
     """
     wanted = _words(query)
-    found = [len(wanted & _words(text[start:end])) for start, end in spans]
-    return found.index(max(found))
+    best, most = 0, 0
+    for number, (start, end) in enumerate(spans):
+        found = len(wanted & _words(text[start:end]))
+        if found > most:
+            best, most = number, found
+        if most == len(wanted):  # no later one can have more
+            break
+    return best
 
 
 def _words(text: str) -> set[str]:

@@ -148,13 +148,15 @@ def _rescored(view: View, vectors: QueryVectors, matches: list[Match]) -> list[M
     Cosines of codes and of full vectors are on different scales, so they must not be mixed.
     """
     keys = [match.key for match in matches]
-    fulls, places = view.fulls(keys, sound=True), view.places(keys, sound=True)
+    places = view.places(keys, sound=True)
+    rows = {match.key: match.row for match in matches if match.key in places}
+    fulls = view.fulls_at({key: row - places[key][0] for key, row in rows.items()})
     matches = [match for match in matches if match.key not in view.damaged]
     if vectors.full is None or not all(match.key in fulls for match in matches):
         return matches
     rescored = []
     for match in matches:
-        vector = fulls[match.key][match.row - places[match.key][0]]
+        vector = fulls[match.key]
         length = max(float(np.linalg.norm(vector)), 1e-12)
         rescored.append(Match(match.key, match.row, float(vector @ vectors.full) / length))
     return sorted(rescored, key=lambda match: -match.score)

@@ -10,9 +10,9 @@ import hashlib
 import json
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -40,6 +40,7 @@ __all__ = [
     "encode_metadata",
     "encode_packing",
     "encode_spans",
+    "full_bytes",
     "passage_check",
     "sound_document",
     "sound_passages",
@@ -51,6 +52,7 @@ KEEP_FULL = (None, "until-synced", "fp16", "int8")
 #: The columns of a document, in the order that ``sound_document`` takes.
 DOCUMENT_COLUMNS = "key, id, metadata, source, hash, crc, text"
 _SCALE_BYTES = 4
+_SPANS_AT_ONCE = 1024
 _INTEGER = struct.Struct("<Bq")
 _REAL = struct.Struct("<Bd")
 _LENGTH = struct.Struct("<BQ")
@@ -189,9 +191,44 @@ def encode_spans(spans: Sequence[tuple[int, int]]) -> bytes:
     return np.array(spans, "<u4").tobytes()
 
 
-def decode_spans(data: bytes) -> list[tuple[int, int]]:
+class Spans(Sequence[tuple[int, int]]):
+    """Offsets (start, end) of passages, made as they are asked for: a document may have 200,000."""
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self, data: bytes) -> None:
+        self._pairs = np.frombuffer(data, "<u4").reshape(-1, 2)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[int, int]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[int, int]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[int, int] | list[tuple[int, int]]:
+        if isinstance(index, slice):
+            return [(start, end) for start, end in self._pairs[index].tolist()]
+        start, end = self._pairs[index]
+        return int(start), int(end)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        for first in range(0, len(self), _SPANS_AT_ONCE):
+            yield from self[first : first + _SPANS_AT_ONCE]
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return repr(list(self))
+
+
+def decode_spans(data: bytes) -> Spans:
     """Offsets (start, end) of each passage."""
-    return [(int(start), int(end)) for start, end in np.frombuffer(data, "<u4").reshape(-1, 2)]
+    return Spans(data)
 
 
 def encode_codes(entry: Entry, binding: Binding) -> bytes:
@@ -239,6 +276,11 @@ def decode_full(data: bytes, dim: int, keep: str) -> NDArray[np.float32]:
     scales = np.ascontiguousarray(rows[:, :_SCALE_BYTES]).view("<f4")
     codes = rows[:, _SCALE_BYTES:].view(np.int8).astype(np.float32)
     return codes * (scales.astype(np.float32) / np.float32(127))
+
+
+def full_bytes(dim: int, keep: str) -> int:
+    """Bytes of one full vector, as ``encode_full`` writes it."""
+    return _SCALE_BYTES + dim if keep == "int8" else 2 * dim
 
 
 def decode_metadata(data: str) -> dict[str, Any]:

@@ -98,7 +98,7 @@ class Passages:
         full: float32[n, full_dim], where the store keeps their full vectors; else None.
     """
 
-    spans: list[tuple[int, int]]
+    spans: Sequence[tuple[int, int]]
     crc: int
     full: NDArray[np.float32] | None
 

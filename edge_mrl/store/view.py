@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from edge_mrl.store.records import (
     decode_metadata,
     decode_spans,
     document_check,
+    full_bytes,
     sound_document,
     sound_passages,
 )
@@ -42,9 +43,11 @@ __all__ = ["Place", "View", "read_document", "read_documents"]
 
 #: Documents whose metadata are read and compared with a filter at a time, and in all for a few hits.
 JUDGED, MOST_JUDGED = 64, 512
+#: Full vectors are read in pieces of this size.
+PIECE_BYTES = 1 << 20
 
 #: First row and spans of a document's passages.
-Place = tuple[int, list[tuple[int, int]]]
+Place = tuple[int, Sequence[tuple[int, int]]]
 
 
 class View:
@@ -178,6 +181,52 @@ class View:
                 continue
             found[key] = decode_full(data, dim, self._keep_full)
         return found
+
+    def fulls_at(self, positions: Mapping[int, int]) -> dict[int, NDArray[np.float32]]:
+        """One full vector float32[full_dim] of each document, of those whose vectors the store keeps.
+
+        All of a document's vectors are compared with their checksum, a part at a time, so that a
+        document of any size takes little memory. Those that are damaged are left out, and are noted in
+        ``damaged``.
+
+        Args:
+            positions: By key, the number of the passage in its document.
+        """
+        dim = self._binding.full_dim
+        if self._keep_full is None or dim is None:
+            return {}
+        size = full_bytes(dim, self._keep_full)
+        found = {}
+        columns = "document, crc, typeof(vectors), length(vectors)"
+        rows = select_rows(self._connection, columns, "document", list(positions), "fulls")
+        for key, crc, kind, length in rows:
+            start = positions[key] * size
+            whole = kind == "blob" and 0 <= start <= length - size
+            data = self._part(key, crc, start, size) if whole else None
+            if data is None:
+                self.damaged.add(key)
+            else:
+                found[key] = decode_full(data, dim, self._keep_full)[0]
+        return found
+
+    def _part(self, key: int, crc: int, start: int, size: int) -> bytes | None:
+        """Bytes of a document's full vectors; None if these are not what was stored."""
+        part, seen, at = b"", key, 0
+        for piece in self._pieces(key):
+            seen = zlib.crc32(piece, seen)
+            part += piece[max(start + len(part) - at, 0) : max(start + size - at, 0)]
+            at += len(piece)
+        return part if seen == crc and len(part) == size else None
+
+    def _pieces(self, key: int) -> Iterator[bytes]:
+        """A document's full vectors, in order."""
+        if hasattr(self._connection, "blobopen"):  # SQLCipher's driver has none
+            with self._connection.blobopen("fulls", "vectors", key, readonly=True) as blob:
+                while piece := blob.read(PIECE_BYTES):
+                    yield piece
+            return
+        query = "SELECT vectors FROM fulls WHERE document = ?"
+        yield from self._connection.execute(query, (key,)).fetchone()
 
     def select(self, where: Mapping[str, Any]) -> NDArray[np.int64]:
         """int64: keys of the documents that a filter selects, ascending."""
