@@ -19,7 +19,7 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := true
 
 .PHONY: help demo check parts test nightly lint types quick tools arm android pythons faults docs dist bench clean \
-	bench-quality bench-encoder bench-store bench-codes bench-search bench-sync bench-arm
+	bench-quality bench-encoder bench-store bench-growth bench-codes bench-search bench-sync bench-arm
 
 help: ## Show this help
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -92,7 +92,7 @@ dist: $(BUNDLE)/edge_mrl.json ## Every distribution into dist/: the package, the
 
 # What make bench measures: each name stands for programs of bench/ and how long they take.
 WHAT ?= quality
-bench: bench-$(WHAT) ## Measure into bench/results: WHAT=quality (the default), encoder, store, codes, search, sync or arm
+bench: bench-$(WHAT) ## Measure into bench/results: WHAT=quality (the default), encoder, store, growth, codes, search, sync or arm
 
 bench-quality: $(BUNDLE)/edge_mrl.json  # retrieval quality and footprint
 	$(BIN)/python -m bench.quality.retrieval --bundle $(BUNDLE)
@@ -106,6 +106,9 @@ bench-store: $(BUNDLE)/edge_mrl.json  # from 10,000 to 3 million passages; recal
 	$(BIN)/python -m bench.store.growth
 	$(BIN)/python -m bench.store.encryption
 	$(BIN)/python -m bench.search.funnel --bundle $(BUNDLE)
+
+bench-growth: $(INSTALLED)  # operations from 10,000 to 3 million documents: 1 hour
+	$(BIN)/python -m bench.growth.device
 
 bench-codes: $(INSTALLED)  # bytes of codes against the quality that they keep: 8 minutes
 	$(BIN)/python -m bench.quality.codes
