@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +83,7 @@ from edge_mrl_export.graph import (
 )
 from edge_mrl_export.recipe import TARGETS, Recipe
 from edge_mrl_export.source import Source, load_source
-from edge_mrl_export.stages import Silent, Stages
+from edge_mrl_export.stages import Clock, Silent, Stages, in_one_line
 from edge_mrl_export.texts import Vocabulary, calibration_texts, choose_vocabulary, read_corpus
 
 __all__ = ["Export", "export"]
@@ -193,12 +192,28 @@ def export(
     if sign is not None:
         require_key(sign)
     texts = _texts(recipe)
-    clock = _Clock(stages or Silent())
+    clock = Clock(stages or Silent())
+    with in_one_line(clock, model or "the default model"):
+        return _export(model, output, recipe, texts, sign, clock)
+
+
+def _export(
+    model: str | None,
+    output: Path,
+    recipe: Recipe,
+    texts: Sequence[str],
+    sign: Path | str | None,
+    clock: Clock,
+) -> Export:
     clock.stage("load source model")
-    source = load_source(model, pooling=recipe.pooling)
+    source = load_source(
+        model, pooling=recipe.pooling, output=recipe.graph_output, prompts=recipe.prompts
+    )
     recipe.check(source)
     source.check_finite()
-    vocabulary = choose_vocabulary(source.tokenizer, texts, recipe.prune_vocab)
+    vocabulary = choose_vocabulary(
+        source.tokenizer, texts, recipe.prune_vocab, table=source.token_rows is not None
+    )
     own = () if recipe.corpus is None else texts
     head, packing = choose_packing(
         source, recipe, own, choose_head(source, recipe, own, clock), scale=CODE_SCALE, stages=clock
@@ -230,7 +245,7 @@ class _Measured:
     speed: Speed
 
 
-def _build(plan: _Plan, scratch: Path, folder: Path, clock: _Clock) -> tuple[Manifest, _Measured]:
+def _build(plan: _Plan, scratch: Path, folder: Path, clock: Clock) -> tuple[Manifest, _Measured]:
     """Write a graph that passes its gates: with fixed scales or, if that fails, with scales per token."""
     for fixed_steps in (True, False):
         lowered = _build_graph(plan, scratch, clock, fixed_steps=fixed_steps)
@@ -247,28 +262,6 @@ def _build(plan: _Plan, scratch: Path, folder: Path, clock: _Clock) -> tuple[Man
     return manifest, measured
 
 
-class _Clock:
-    """Passes stages on, and records the wall time of each."""
-
-    def __init__(self, stages: Stages) -> None:
-        self._stages = stages
-        self._starts: list[tuple[str, float]] = []
-
-    def stage(self, name: str, steps: int | None = None) -> None:
-        self._starts.append((name, time.perf_counter()))
-        self._stages.stage(name, steps)
-
-    def advance(self) -> None:
-        self._stages.advance()
-
-    def seconds(self) -> dict[str, float]:
-        ends = [start for _, start in self._starts[1:]] + [time.perf_counter()]
-        totals: dict[str, float] = {}
-        for (name, start), end in zip(self._starts, ends, strict=True):
-            totals[name] = totals.get(name, 0.0) + end - start
-        return {name: round(seconds, 2) for name, seconds in totals.items()}
-
-
 def _texts(recipe: Recipe) -> list[str]:
     return calibration_texts() if recipe.corpus is None else read_corpus(recipe.corpus)
 
@@ -279,11 +272,11 @@ def _spread(texts: Sequence[str], count: int) -> list[str]:
     return [texts[i] for i in picks]
 
 
-def _build_graph(plan: _Plan, scratch: Path, clock: _Clock, *, fixed_steps: bool) -> Lowered:
+def _build_graph(plan: _Plan, scratch: Path, clock: Clock, *, fixed_steps: bool) -> Lowered:
     source, recipe, vocabulary = plan.source, plan.recipe, plan.vocabulary
     clock.stage("trace and fuse")
     model = source_graph(source, scratch, precision=recipe.precision)
-    FoldInputs()(model)
+    FoldInputs(source.first_position)(model)
     if vocabulary.kept is not None:
         SelectRows(vocabulary.kept)(model)
     TrimPositions(plan.max_tokens)(model)
@@ -353,7 +346,7 @@ def _tools() -> dict[str, str]:
     return {"edge-mrl": edge_mrl.__version__, **versions}
 
 
-def _measure(plan: _Plan, folder: Path, manifest: Manifest, clock: _Clock) -> _Measured:
+def _measure(plan: _Plan, folder: Path, manifest: Manifest, clock: Clock) -> _Measured:
     """Run the written files through the real runtime, against the source run by its own library."""
     sample = plan.vocabulary.unchanged(_spread(plan.texts, GATE_TEXTS))
     if not sample:
@@ -399,7 +392,7 @@ def _check_ids(
 
 
 def _complete(
-    plan: _Plan, folder: Path, manifest: Manifest, measured: _Measured, clock: _Clock
+    plan: _Plan, folder: Path, manifest: Manifest, measured: _Measured, clock: Clock
 ) -> tuple[Manifest, dict[str, Any]]:
     """Write golden vectors, report and final manifest; then verify the bundle as a device does."""
     vocabulary, head, fidelity = plan.vocabulary, plan.head, measured.fidelity

@@ -44,6 +44,10 @@ class Recipe:
         corpus: The user's own text, for calibration, the head and pruning: a file or folder.
         prune_vocab: Tokens to keep in the vocabulary; None for all.
         pooling: Pooling modes, joined with "+", for an .onnx file without modules.json.
+        graph_output: The output of an .onnx file that holds the embeddings; None to choose it.
+        query_prompt: What is put before queries, or the name of a prompt that the model has; None for
+            what sentence-transformers puts there.
+        document_prompt: The same for documents.
         layer_norm: Whether a layer norm comes before the head; None to decide by the model's type.
         head: "auto", "prefix", one of FITTED_HEADS, or the name of a ``.npy`` file with float[D, dim].
         mrl_dims: Prefix sizes that the model was trained for; None to read them from its files.
@@ -62,6 +66,9 @@ class Recipe:
     corpus: Path | None = None
     prune_vocab: int | None = None
     pooling: str | None = None
+    graph_output: str | None = None
+    query_prompt: str | None = None
+    document_prompt: str | None = None
     layer_norm: bool | None = None
     head: str = "auto"
     mrl_dims: tuple[int, ...] | None = None
@@ -108,6 +115,12 @@ class Recipe:
             raise UsageError(
                 f"--nested works with a head that is fitted, not with {self.head_name}"
             )
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """The prompts that were given, by kind."""
+        given = {"query": self.query_prompt, "document": self.document_prompt}
+        return {kind: prompt for kind, prompt in given.items() if prompt is not None}
 
     @property
     def resolved_code(self) -> str:

@@ -14,6 +14,8 @@ import pytest
 from edge_mrl.errors import UsageError
 from edge_mrl_export.graph import tracing
 from edge_mrl_export.graph.tracing import FUSION_TOLERANCE, source_graph
+from edge_mrl_export.source.onnx.file import read_whole
+from edge_mrl_export.source.onnx.signature import Output, Signature
 from tests.export.graphs import FLOATS, IDS, new_graph, output
 
 
@@ -34,7 +36,13 @@ def saved(path: Path, *, shift: float = 0.0) -> Path:
 
 
 def test_graph_of_an_onnx_file_keeps_the_output_that_was_chosen(tmp_path: Path) -> None:
-    transformer = SimpleNamespace(path=saved(tmp_path / "a.onnx"), output="hidden")
+    path = saved(tmp_path / "a.onnx")
+    transformer = SimpleNamespace(
+        path=path,
+        output=Output("hidden", 3, 4, ""),
+        signature=Signature({}, None, None),
+        whole=lambda: read_whole(path),
+    )
     source: Any = SimpleNamespace(model_type="onnx", transformer=transformer)
     (kept,) = source_graph(source, tmp_path).graph.outputs
     assert kept.name == "hidden"

@@ -23,6 +23,7 @@ examples:
   edge-mrl export --dim 128 --int8                  128 dimensions, a byte each
   edge-mrl export ./my-model --corpus notes/ --prune-vocab 16000
   edge-mrl export onnx/model.onnx --pooling mean
+  edge-mrl export ./e5 --query-prompt "query: " --document-prompt "passage: "
   edge-mrl export --corpus notes/ --head rotation   codes fitted to your text
   edge-mrl export --code 2bit                       64 bytes for a passage
   edge-mrl export --corpus notes/ --code 1bit       48 bytes for a passage, all 384 dimensions
@@ -132,11 +133,27 @@ def _add_network_arguments(parser: argparse.ArgumentParser) -> None:
         help="pooling for an .onnx file without modules.json, such as mean or cls",
     )
     parser.add_argument(
+        "--output-name",
+        metavar="NAME",
+        help="output of an .onnx file that holds the embeddings (default: the likeliest one)",
+    )
+    _add_prompt_arguments(parser)
+    parser.add_argument(
         "--layer-norm",
         action=argparse.BooleanOptionalAction,
         default=None,
         help="apply a layer norm before truncation, as Nomic's models need (default: by model type)",
     )
+
+
+def _add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
+    for kind in ("query", "document"):
+        parser.add_argument(
+            f"--{kind}-prompt",
+            metavar="TEXT|NAME",
+            help=f"text to put before each {kind}, or the name of a prompt that the model has (default: "
+            f"what sentence-transformers' encode_{kind} puts there)",
+        )
 
 
 def _add_head_arguments(parser: argparse.ArgumentParser) -> None:
@@ -207,6 +224,9 @@ def run(args: argparse.Namespace) -> int:
         corpus=args.corpus,
         prune_vocab=args.prune_vocab,
         pooling=args.pooling,
+        graph_output=args.output_name,
+        query_prompt=args.query_prompt,
+        document_prompt=args.document_prompt,
         layer_norm=args.layer_norm,
         head=args.head,
         mrl_dims=args.mrl_dims,

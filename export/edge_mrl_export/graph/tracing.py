@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edge_mrl.errors import UsageError, reason
+from edge_mrl_export.graph.adoption import adopt
 from edge_mrl_export.graph.passes.pen import OPSET
 from edge_mrl_export.graph.static_table import static_graph, static_table
 from edge_mrl_export.source import Source
@@ -44,7 +45,7 @@ def source_graph(source: Source, folder: Path, *, precision: str = "fp32") -> ir
     if source.model_type == "static":
         return _static_graph(source, int8=precision == "int8")
     if source.model_type == "onnx":
-        return _keep_output(ir.load(source.transformer.path), source.transformer.output)
+        return adopt(source, folder)
     path = _trace(source, folder)
     fused = _fuse(source, path)
     return _keep_output(ir.load(fused), "last_hidden_state")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -174,7 +174,7 @@ def _source_of(manifest: Manifest, source: str | None) -> tuple[FullModel | None
 
     def encode(texts: list[str], kind: str) -> Iterator[Encoded]:
         if not loaded:
-            loaded.append(open_source(named, manifest.max_tokens).model)
+            loaded.append(open_source(named, manifest.max_tokens, manifest.prompts).model)
             if loaded[0].key != key:
                 raise UsageError(
                     f"{named or DEFAULT_MODEL} is not the model, or not the version, that the bundle was "
@@ -186,12 +186,15 @@ def _source_of(manifest: Manifest, source: str | None) -> tuple[FullModel | None
     return FullModel("fp32 source", key, manifest.full_dim or 0, encode), None
 
 
-def open_source(model: str | None, max_tokens: int | None = None) -> Subject:
+def open_source(
+    model: str | None, max_tokens: int | None = None, prompts: Mapping[str, str] | None = None
+) -> Subject:
     """A source model, run by its own library.
 
     Args:
         model: Hub id or folder; None for all-MiniLM-L6-v2.
         max_tokens: Longest input; None for the model's own limit.
+        prompts: Prompts by kind; None for the model's own.
 
     Raises:
         UsageError: There is no such model.
@@ -199,7 +202,7 @@ def open_source(model: str | None, max_tokens: int | None = None) -> Subject:
     """
     from edge_mrl_export.source import load_source
 
-    source = load_source(model)
+    source = load_source(model, prompts=prompts)
     limit = max_tokens or source.max_tokens
 
     def encode(texts: list[str], kind: str) -> Iterator[Encoded]:

@@ -21,5 +21,5 @@ def read_json(path: Path) -> Any:
         return {}
     try:
         return json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path.name} is not valid JSON: {error}") from error

@@ -8,28 +8,28 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 
-from edge_mrl.errors import UsageError, reason
-from edge_mrl_export.source.json_files import read_json
+from edge_mrl.errors import UsageError
+from edge_mrl_export.source.completeness import note_lost, refuse_changed_tokenizer
 from edge_mrl_export.source.location import DEFAULT_MODEL, locate
 from edge_mrl_export.source.model2vec import Model2Vec, is_model2vec
 from edge_mrl_export.source.model_card import read_licence, read_mrl_dims
-from edge_mrl_export.source.onnx_transformer import OnnxTransformer
+from edge_mrl_export.source.onnx.transformer import OnnxTransformer
+from edge_mrl_export.source.opening import open_reference, try_out
+from edge_mrl_export.source.positions import LONGEST_TRIED, longest_that_runs, position_rows
+from edge_mrl_export.source.prompts import apply_settings, read_prompts
 from edge_mrl_export.source.refusals import (
+    check_pooled_prompts,
     checked_modules,
-    checked_prompts,
-    read_prompts,
     refuse_unsupported,
 )
 from edge_mrl_export.source.source import Source
+from edge_mrl_export.source.table import keep_within_table
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -40,29 +40,44 @@ __all__ = ["load_source"]
 UNLIMITED_TOKENS = 8192
 #: Model types whose published recipe has a layer norm before truncation (Nomic Embed v1.5).
 LAYER_NORM_TYPES = {"nomic_bert"}
-SHIFTED_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl"}
 
 
-def load_source(model: str | None, *, pooling: str | None = None) -> Source:
+def load_source(
+    model: str | None,
+    *,
+    pooling: str | None = None,
+    output: str | None = None,
+    prompts: Mapping[str, str] | None = None,
+) -> Source:
     """Load a source model.
 
     Args:
         model: Hub id, local folder, ``.onnx`` file, or None for all-MiniLM-L6-v2.
         pooling: Pooling mode for an ``.onnx`` file that comes without one.
+        output: The output of an ``.onnx`` file that holds the embeddings; None to choose it.
+        prompts: By kind ("query", "document"), a prompt or the name of one that the model has; None for
+            those that sentence-transformers uses.
 
     Raises:
         UsageError: There is no such model, or it cannot be exported; the message says why.
         NetworkError: A hub id was given and the hub cannot be reached.
     """
     folder, label = locate(model, default=DEFAULT_MODEL)
-    if folder.suffix == ".onnx":
-        return _load_onnx(folder, label, pooling)
-    if pooling is not None:
-        raise UsageError("--pooling is for .onnx files; this model has its own pooling")
-    if is_model2vec(folder):
-        return _load_model2vec(folder, label)
-    refuse_unsupported(folder, label)
-    return _load_sentence_transformers(folder, label)
+    given = dict(prompts or {})
+    if folder.suffix == ".onnx" and folder.is_file():
+        source = _load_onnx(folder, label, pooling, output, given)
+    else:
+        for option, value in (("--pooling", pooling), ("--output-name", output)):
+            if value is not None:
+                raise UsageError(f"{option} is for .onnx files; this model has its own pooling")
+        if is_model2vec(folder):
+            source = _load_model2vec(folder, label, given)
+        else:
+            refuse_unsupported(folder, label)
+            source = _load_sentence_transformers(folder, label, given)
+    source = keep_within_table(source)
+    try_out(source, label)
+    return source
 
 
 def _published(label: str) -> str:
@@ -73,17 +88,24 @@ def _published(label: str) -> str:
     return Path(label).resolve().name if Path(label).exists() else label
 
 
-def _load_sentence_transformers(folder: Path, label: str) -> Source:
-    model = _open_reference(folder, label)
+def _load_sentence_transformers(folder: Path, label: str, given: Mapping[str, str]) -> Source:
+    model = open_reference(folder, label)
     modules = checked_modules(model, label)
     first, rest = modules[0], modules[1:]
     if type(first).__name__ == "StaticEmbedding":
-        return _static_source(folder, label, model, modules)
-    notes = []
-    if not (folder / "modules.json").exists():
-        notes.append("no modules.json: mean pooling is assumed, as in sentence-transformers")
+        return _static_source(folder, label, model, given)
+    notes = note_lost(folder)
+    tokenizer = _tokenizer_json(first.tokenizer, special_tokens=True)
+    refuse_changed_tokenizer(folder, first.tokenizer, label)
     transformer, config = first.auto_model, first.auto_model.config
-    positions = _max_positions(config)
+    prompts, told = read_prompts(model, folder, given)
+    check_pooled_prompts(prompts, rest, label)
+    pad_id = int(first.tokenizer.pad_token_id or 0)
+    positions = _max_positions(transformer, pad_id)
+    claimed = _max_tokens(first.max_seq_length, positions)
+    limit = longest_that_runs(lambda tokens: _try(transformer, tokens, pad_id), claimed)
+    if limit < claimed:
+        notes.append(f"the files claim {claimed} tokens, but {limit} is the most that runs")
     return Source(
         name=label.rsplit("/", 1)[-1],
         model=_published(label),
@@ -91,35 +113,46 @@ def _load_sentence_transformers(folder: Path, label: str) -> Source:
         architecture=type(transformer).__name__,
         transformer=transformer,
         modules=rest,
-        tokenizer=_tokenizer_json(first.tokenizer, special_tokens=True),
-        prompts=checked_prompts(model, rest, label),
+        tokenizer=tokenizer,
+        prompts=prompts,
         width=int(model.get_embedding_dimension() or 0),
-        max_tokens=_max_tokens(first.max_seq_length, positions),
-        max_positions=positions,
-        pad_id=int(first.tokenizer.pad_token_id or 0),
+        max_tokens=limit,
+        max_positions=positions if limit == claimed else limit,
+        pad_id=pad_id,
         layer_norm=config.model_type in LAYER_NORM_TYPES,
         model_type=str(config.model_type),
         reference=model,
+        token_rows=int(transformer.get_input_embeddings().weight.shape[0]),
         mrl_dims=read_mrl_dims(folder),
-        notes=tuple(notes),
+        notes=(*notes, *told),
     )
 
 
-def _load_model2vec(folder: Path, label: str) -> Source:
+def _try(transformer: Any, tokens: int, pad_id: int) -> None:
+    """Run an input of so many tokens; long ones take seconds, and are taken on trust."""
+    if tokens > LONGEST_TRIED:
+        return
+    ids = torch.full((1, tokens), 1 if pad_id == 0 else 0)  # any token but padding
+    with torch.inference_mode():
+        transformer(input_ids=ids, attention_mask=torch.ones_like(ids))
+
+
+def _load_model2vec(folder: Path, label: str, given: Mapping[str, str]) -> Source:
     from sentence_transformers import SentenceTransformer
 
     first = Model2Vec.open(folder, label)
     reference = SentenceTransformer(modules=[first], device="cpu")
-    settings = read_json(folder / "config_sentence_transformers.json")
-    reference.prompts.update(settings.get("prompts") or {})
-    return _static_source(folder, label, reference, (first,))
+    apply_settings(reference, folder)
+    return _static_source(folder, label, reference, given)
 
 
 def _static_source(
-    folder: Path, label: str, model: SentenceTransformer, modules: tuple[torch.nn.Module, ...]
+    folder: Path, label: str, model: SentenceTransformer, given: Mapping[str, str]
 ) -> Source:
     """A model without a transformer. It does not use special tokens."""
-    first, rest = modules[0], modules[1:]
+    first, *rest = checked_modules(model, label)
+    prompts, told = read_prompts(model, folder, given)
+    check_pooled_prompts(prompts, tuple(rest), label)
     notes = [
         "a static model: a text's vector is the mean of its tokens' rows, without a transformer"
     ]
@@ -138,9 +171,9 @@ def _static_source(
         licence=read_licence(folder),
         architecture=str(architecture),
         transformer=first,
-        modules=rest,
+        modules=tuple(rest),
         tokenizer=_tokenizer_json(first.tokenizer, special_tokens=False),
-        prompts=checked_prompts(model, rest, label),
+        prompts=prompts,
         width=int(model.get_embedding_dimension() or 0),
         max_tokens=_max_tokens(limit, None),
         max_positions=None,
@@ -148,9 +181,17 @@ def _static_source(
         layer_norm=False,
         model_type="static",
         reference=model,
+        token_rows=_static_rows(first),
         mrl_dims=read_mrl_dims(folder),
-        notes=tuple(notes),
+        notes=(*notes, *told),
     )
+
+
+def _static_rows(module: Any) -> int:
+    """Rows that a static model's token ids are looked up in."""
+    if isinstance(module, Model2Vec):
+        return len(module.embeddings if module.mapping is None else module.mapping)
+    return len(module.embedding.weight)
 
 
 def _truncation(tokenizer: Any, label: str) -> int | None:
@@ -163,61 +204,48 @@ def _truncation(tokenizer: Any, label: str) -> int | None:
     return int(settings["max_length"])
 
 
-def _load_onnx(path: Path, label: str, pooling: str | None) -> Source:
+def _load_onnx(
+    path: Path, label: str, pooling: str | None, output: str | None, given: Mapping[str, str]
+) -> Source:
     from sentence_transformers import SentenceTransformer
 
-    transformer = OnnxTransformer.open(path)
+    transformer = OnnxTransformer.open(path, output=output, pooling=pooling)
     modules = transformer.modules_after(pooling)
     reference = SentenceTransformer(modules=[transformer, *modules], device="cpu")
-    root = transformer.root
-    reference.prompts.update(
-        read_json(root / "config_sentence_transformers.json").get("prompts") or {}
-    )
+    root, config = transformer.root, transformer.config
+    apply_settings(reference, root)
     checked_modules(reference, label)
-    tokenizer = _tokenizer_json(transformer.tokenizer, special_tokens=True)
-    config = read_json(root / "config.json")
-    positions = config.get("max_position_embeddings")
-    notes = []
-    if not transformer.max_seq_length or transformer.max_seq_length > 1e9:
-        transformer.max_seq_length = transformer.longest_input()
-        notes.append(
-            f"no file names a longest input: the limit is {transformer.max_seq_length} tokens, which work"
-        )
+    prompts, told = read_prompts(reference, root, given)
+    check_pooled_prompts(prompts, tuple(modules), label)
+    limit = transformer.max_seq_length
     return Source(
-        name=root.name if path.stem.startswith("model") else path.stem,
+        name=_onnx_name(path, label, root),
         model=_published(label),
         licence=read_licence(root),
-        architecture=(config.get("architectures") or ["onnx"])[0],
+        architecture=str((config.get("architectures") or ["onnx"])[0]),
         transformer=transformer,
         modules=tuple(modules),
-        tokenizer=tokenizer,
-        prompts=read_prompts(reference),
+        tokenizer=_tokenizer_json(transformer.tokenizer, special_tokens=True),
+        prompts=prompts,
         width=int(reference.get_embedding_dimension() or transformer.width),
-        max_tokens=_max_tokens(transformer.max_seq_length, positions),
-        max_positions=positions,
+        max_tokens=_max_tokens(limit, None),
+        max_positions=limit,
         pad_id=transformer.pad_id,
         layer_norm=config.get("model_type") in LAYER_NORM_TYPES,
         model_type="onnx",
         reference=reference,
+        token_rows=transformer.token_rows,
+        first_position=transformer.first_position,
         mrl_dims=read_mrl_dims(root),
-        notes=tuple(notes),
+        notes=(*transformer.notes, *told),
     )
 
 
-def _open_reference(folder: Path, label: str) -> SentenceTransformer:
-    from sentence_transformers import SentenceTransformer
-
-    try:
-        with _quiet():
-            model = SentenceTransformer(
-                str(folder),
-                device="cpu",
-                local_files_only=True,
-                model_kwargs={"dtype": torch.float32},
-            )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise UsageError(f"{label} cannot be loaded: {reason(error)}") from error
-    return model.eval()
+def _onnx_name(path: Path, label: str, root: Path) -> str:
+    """The file's name, or where that says nothing the folder's; a hub's snapshot has the model's."""
+    if not path.stem.startswith("model"):
+        return path.stem
+    return root.name if "/" not in label else label.split("/")[1]
 
 
 def _tokenizer_json(tokenizer: Any, *, special_tokens: bool) -> dict[str, Any]:
@@ -234,31 +262,13 @@ def _tokenizer_json(tokenizer: Any, *, special_tokens: bool) -> dict[str, Any]:
     return parsed
 
 
-def _max_positions(config: Any) -> int | None:
-    limit = getattr(config, "max_position_embeddings", None)
-    if limit is None:
-        return None
-    # RoBERTa's positions start behind the padding id, so that many rows of the table are never used.
-    offset = (config.pad_token_id or 0) + 1 if config.model_type in SHIFTED_POSITIONS else 0
-    return int(limit) - offset
+def _max_positions(transformer: Any, pad_id: int) -> int | None:
+    """Tokens that the table of positions serves, or as many as the configuration says."""
+    found = position_rows(transformer, pad_id)
+    limit = getattr(transformer.config, "max_position_embeddings", None)
+    return found[1] if found is not None else None if limit is None else int(limit)
 
 
 def _max_tokens(own: float | None, positions: int | None) -> int:
     limits = [int(x) for x in (own, positions) if x is not None and math.isfinite(x) and x < 1e9]
     return min([*limits, UNLIMITED_TOKENS])
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide what transformers prints when it loads a model: advice for training."""
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(level)

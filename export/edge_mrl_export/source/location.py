@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 from pathlib import Path
 
@@ -47,7 +48,9 @@ def locate(model: str | None, *, default: str) -> tuple[Path, str]:
         return (installed, default) if installed else (_download(default), default)
     path = Path(model).expanduser()
     if path.is_dir() or (path.is_file() and path.suffix == ".onnx"):
-        return path.resolve(), path.resolve().name
+        # Links are kept: what they lead to may have other names.
+        named = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow them
+        return named, _label(named)
     if path.is_file():
         raise UsageError(
             f"{model} is not an .onnx file: give a model folder, an .onnx file or a hub id"
@@ -55,6 +58,15 @@ def locate(model: str | None, *, default: str) -> tuple[Path, str]:
     if path.suffix == ".onnx" or model.startswith((".", "/", "~")) or not HUB_ID.fullmatch(model):
         raise UsageError(f"{model}: no such folder or file, and not a hub id (owner/name)")
     return _download(model), model
+
+
+def _label(path: Path) -> str:
+    """The name of a folder or file; for a snapshot in the hub's cache, the model's name there."""
+    for part in (path, *path.parents):
+        if part.parent.name == "snapshots" and part.parent.parent.name.startswith("models--"):
+            model = part.parent.parent.name.removeprefix("models--").replace("--", "/")
+            return model if part == path else f"{model}/{path.relative_to(part).as_posix()}"
+    return path.name
 
 
 def installed_default() -> Path | None:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from edge_mrl.errors import UsageError
+from edge_mrl_export.source.completeness import listed_modules, refuse_incomplete
 from edge_mrl_export.source.json_files import read_json
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["checked_modules", "checked_prompts", "read_prompts", "refuse_unsupported"]
+__all__ = ["check_pooled_prompts", "checked_modules", "refuse_unsupported"]
 
 SUPPORTED_MODULES = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "StaticEmbedding")
 
@@ -24,9 +25,9 @@ def refuse_unsupported(folder: Path, label: str) -> None:
     Raises:
         UsageError: The folder holds such a model, or none at all.
     """
-    modules = read_json(folder / "modules.json") or []
+    modules = listed_modules(folder)
     for module in modules:
-        kind = module.get("type", "")
+        kind = module["type"]
         if not kind.startswith("sentence_transformers."):
             raise UsageError(
                 f"{label} needs the module {kind!r}, which is code from the model's repository; "
@@ -36,9 +37,23 @@ def refuse_unsupported(folder: Path, label: str) -> None:
     config = read_json(folder / "config.json") or read_json(
         folder / "0_Transformer" / "config.json"
     )
+    if not isinstance(config, dict):
+        raise UsageError(
+            f"config.json of {label} holds {type(config).__name__}, expected an object"
+        )
     if not config and not modules:
         raise UsageError(
             f"{label} has neither modules.json nor config.json: it is not a model folder"
+        )
+    refuse_incomplete(folder, label, modules)
+    if config.get("quantization_config"):
+        method = config["quantization_config"]
+        method = (
+            method.get("quant_method") if isinstance(method, dict) else None
+        ) or "quantization_config"
+        raise UsageError(
+            f"{label} is already quantised ({method}, in config.json): give the model with fp32 or fp16 "
+            "weights; quantising twice loses accuracy"
         )
     model_type = config.get("model_type")
     static = bool(modules) and modules[0]["type"].endswith(".StaticEmbedding")
@@ -100,32 +115,16 @@ def checked_modules(model: SentenceTransformer, label: str) -> tuple[torch.nn.Mo
     return modules
 
 
-def checked_prompts(
-    model: SentenceTransformer, modules: tuple[torch.nn.Module, ...], label: str
-) -> dict[str, str]:
-    """The model's prompts by kind.
+def check_pooled_prompts(
+    prompts: dict[str, str], modules: tuple[torch.nn.Module, ...], label: str
+) -> None:
+    """Refuse prompts whose tokens pooling leaves out.
 
     Raises:
-        UsageError: Pooling leaves the prompt's tokens out.
+        UsageError: There are such prompts.
     """
-    prompts = read_prompts(model)
     if any(prompts.values()) and not all(getattr(m, "include_prompt", True) for m in modules):
         raise UsageError(
             f"{label} has prompts that its pooling leaves out (include_prompt=False, as INSTRUCTOR "
             "models do); only pooling over all tokens is supported"
         )
-    return prompts
-
-
-def read_prompts(model: SentenceTransformer) -> dict[str, str]:
-    """Prompts by kind; passages and corpora are documents, and a default prompt serves both."""
-    known = model.prompts
-    default = known.get(model.default_prompt_name or "", "") or ""
-
-    def first(*names: str) -> str:
-        return next((known[n] for n in names if known.get(n)), default)
-
-    return {
-        "document": first("document", "passage", "corpus", "search_document"),
-        "query": first("query", "search_query"),
-    }

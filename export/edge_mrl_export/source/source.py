@@ -46,6 +46,8 @@ class Source:
         layer_norm: Whether a layer norm comes before truncation (Nomic's models).
         model_type: transformers' ``model_type``; "static" or "onnx" otherwise.
         reference: The whole model as its own library runs it.
+        token_rows: Rows of the table of tokens; None if the network looks ids up in no table.
+        first_position: The position of the first token, for graphs that ask for positions.
         mrl_dims: Prefix sizes that it was trained for (Matryoshka representation learning); empty if
             its files mention such training without sizes, None if they do not mention it.
         notes: What the user should know about how it was read.
@@ -66,6 +68,8 @@ class Source:
     layer_norm: bool
     model_type: str
     reference: SentenceTransformer
+    token_rows: int | None = None
+    first_position: int = 0
     mrl_dims: tuple[int, ...] | None = None
     notes: tuple[str, ...] = field(default=())
 

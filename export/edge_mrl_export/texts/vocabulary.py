@@ -81,15 +81,21 @@ class Vocabulary:
 
 
 def choose_vocabulary(
-    tokenizer: dict[str, Any], texts: Sequence[str], size: int | None
+    tokenizer: dict[str, Any], texts: Sequence[str], size: int | None, *, table: bool = True
 ) -> Vocabulary:
     """Keep all tokens that text can produce, or the ``size`` tokens that the corpus uses most.
+
+    Args:
+        tokenizer: Parsed tokenizer.json.
+        texts: The corpus.
+        size: Tokens to keep; None for all that text can produce.
+        table: Whether the network looks ids up in a table, whose rows can be left out.
 
     Raises:
         UsageError: This kind of vocabulary cannot be pruned, or not to this size.
     """
     if size is None:
-        unused = unreachable(tokenizer)
+        unused = unreachable(tokenizer) if table else set()
         if not unused:
             return Vocabulary(tokenizer, tokenizer, None)
         reachable = set(tokenizer["model"]["vocab"].values()) - unused

@@ -22,7 +22,15 @@ class FoldInputs(ir.passes.InPlacePass):
     A text is a single segment, so all its token types are 0 and their embedding is one constant row:
     where it is added to a table's rows, it is added to the table itself. Inputs are found by name,
     because architectures have different ones.
+
+    Args:
+        first_position: The position of the first token: 0, or behind the padding token's id for RoBERTa's
+            relatives.
     """
+
+    def __init__(self, first_position: int = 0) -> None:
+        super().__init__()
+        self._first_position = first_position
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         graph = model.graph
@@ -33,7 +41,7 @@ class FoldInputs(ir.passes.InPlacePass):
         if "token_type_ids" in inputs:
             _fold_token_types(pen, inputs["input_ids"], inputs["token_type_ids"])
         if "position_ids" in inputs:
-            _count_positions(pen, mask, inputs["position_ids"])
+            _count_positions(pen, mask, inputs["position_ids"], self._first_position)
         graph.inputs[:] = [inputs["input_ids"], mask]
         for value in graph.inputs:
             value.shape = ir.Shape(["texts", "tokens"])
@@ -85,8 +93,8 @@ def _add_to_table(pen: Pen, row: ir.Value) -> None:
             break
 
 
-def _count_positions(pen: Pen, mask: ir.Value, positions: ir.Value) -> None:
-    """Positions count real tokens from 0. Padding, left or right, gets some valid position."""
+def _count_positions(pen: Pen, mask: ir.Value, positions: ir.Value, first: int) -> None:
+    """Positions count real tokens from the first. Padding, left or right, gets some valid position."""
     counted = pen.op("CumSum", mask, pen.const(1, np.int64))
-    shifted = pen.op("Sub", counted, pen.const(1, np.int64))
-    replace(positions, pen.op("Max", shifted, pen.const(0, np.int64)))
+    shifted = pen.op("Add", counted, pen.const(first - 1, np.int64))
+    replace(positions, pen.op("Max", shifted, pen.const(first, np.int64)))
