@@ -66,11 +66,11 @@ def _find(
     queries = _texts(queries)
     for _ in range(MOST_CHANGES):
         vectors, code = _encode(index, queries, options)
-        with index.store.reading() as view:
-            if code not in (None, index.store.binding.code):
-                continue  # another process has just changed the bundle
-            hits = answer(view, queries, vectors, options)
-            return hits, vectors, tuple(view.names(view.damaged))
+        with index.store.searching() as view:
+            if code in (None, view.binding.code):
+                hits = answer(view, queries, vectors, options)
+                return hits, vectors, tuple(view.names(view.damaged))
+        index.store.refresh()  # somebody has just changed the bundle
     raise BindingError(f"other processes keep changing the bundle of {index.path}: try again")
 
 

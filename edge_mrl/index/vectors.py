@@ -32,9 +32,10 @@ def ask_by_vector(index: Index, vector: ArrayLike, options: SearchOptions) -> Re
     for _ in range(MOST_CHANGES):
         binding = index.store.binding
         query = _query_of(index, vector, binding)
-        with index.store.reading() as view:
-            if index.store.binding.code == binding.code:
+        with index.store.searching() as view:
+            if view.binding.code == binding.code:
                 return _answer(view, query, options)
+        index.store.refresh()
     raise BindingError(f"other processes keep changing the bundle of {index.path}: try again")
 
 
@@ -42,8 +43,8 @@ def ask_for_similar(index: Index, name: str, options: SearchOptions) -> Results:
     """The documents most like one that is stored; see ``Index.similar``."""
     _require_vector_mode(options)
     (name,) = each_id([name])
-    with index.store.reading() as view:
-        query = _query_of_document(view, index, name)
+    with index.store.searching() as view:
+        query = _query_of_document(view, name)
         # It is nearest to itself, or hardly farther than its nearest ones.
         found = _answer(view, query, replace(options, k=options.k + 1))
         others = tuple(hit for hit in found if hit.id != name)
@@ -94,8 +95,8 @@ def _no_vector(vector: ArrayLike, binding: Binding) -> UsageError:
     return UsageError(f"the vector is {given}, expected {full}int8[{binding.dim}], a code")
 
 
-def _query_of_document(view: View, index: Index, name: str) -> QueryVectors:
-    keys = list(index.store.keys([name]))
+def _query_of_document(view: View, name: str) -> QueryVectors:
+    keys = view.keys([name])
     places = view.places(keys, partial=True)
     if not keys or not places:
         what = "has no passages" if keys else "is not in the store"

@@ -43,6 +43,7 @@ __all__ = [
     "Opened",
     "connect",
     "has_bytes",
+    "inode",
     "prepare",
     "transaction",
 ]
@@ -101,14 +102,14 @@ def connect(path: Path, *, fill: Fill | None, timeout_s: float, key: Key | None 
     if str(path) == ":memory:" or str(path).startswith("file:"):
         raise UsageError(f"{path} is a name of SQLite's: a store is a file, so name one")
     for _ in range(_MOST_REPLACED):
-        before = _inode(path)
+        before = inode(path)
         try:
             opened = _connect(path, fill, timeout_s, key)
         except StoreError:
-            if before in (None, _inode(path)):
+            if before in (None, inode(path)):
                 raise
             continue
-        if before in (None, _inode(path)):
+        if before in (None, inode(path)):
             return opened
         # It was encrypted, or got another key, while it was opened.
         opened.connection.close()
@@ -157,7 +158,8 @@ def _secret(path: Path, kind: str | None, key: Key | None) -> bytes | None:
     return None if key is None else key_bytes(key)
 
 
-def _inode(path: Path) -> tuple[int, int] | None:
+def inode(path: Path) -> tuple[int, int] | None:
+    """Which file has a name: its device and number; None if there is none, or an empty one."""
     try:
         status = path.stat()
     except OSError:

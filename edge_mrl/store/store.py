@@ -9,7 +9,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -32,6 +32,7 @@ from edge_mrl.store.engine.cipher import Key
 from edge_mrl.store.engine.explaining import named_damage, reporting
 from edge_mrl.store.engine.transactions import transaction
 from edge_mrl.store.file import Fill, Opened, connect, has_bytes
+from edge_mrl.store.readers import Readers
 from edge_mrl.store.records import Binding, Counts, Entry, encode_metadata
 from edge_mrl.store.replica.outbox import Change, most_queued, note, note_put
 from edge_mrl.store.rows import (
@@ -69,9 +70,7 @@ class Store:
     keep_full: str | None
 
     def __init__(self, path: Path, opened: Opened) -> None:
-        self.path = path
-        self.writable = opened.writable
-        self.encrypted = opened.encrypted
+        self.path, self.writable, self.encrypted = path, opened.writable, opened.encrypted
         self.other, self.reader = opened.other, opened.reader
         self._connection = opened.connection
         self._log = path.with_name(f"{path.name}-wal")
@@ -81,6 +80,7 @@ class Store:
         self._bundle_relative = ""
         self._read_binding(mend=self.writable)
         self._cache = self._new_cache()
+        self._readers = Readers(self)
 
     @classmethod
     def open(
@@ -339,6 +339,10 @@ class Store:
             if self._cache.damaged:
                 self._cache.heal()
 
+    def searching(self) -> AbstractContextManager[View]:
+        """Show one state, as ``reading`` does, but wait for no other thread; see ``readers``."""
+        return self._readers.searching()
+
     @contextmanager
     def writing(self) -> Iterator[State]:
         """Run a block in one transaction that writes; yields the state at its start.
@@ -378,6 +382,7 @@ class Store:
 
     def close(self) -> None:
         """Close the file; the last one to do so folds the write-ahead log into it."""
+        self._readers.close()
         with self._lock, reporting(self.path):
             self._cache.close()
             self._connection.close()
@@ -388,12 +393,12 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _undone(self) -> None:
-        self._cache.undone()
-
     def _most(self) -> int | None:
         """How many bytes of vectors may wait to be sent; None for any number, or where none wait."""
         return most_queued(self._connection) if self.keep_full == "until-synced" else None
+
+    def _undone(self) -> None:
+        self._cache.undone()
 
     @contextmanager
     def _one_state(self) -> Iterator[None]:
@@ -441,7 +446,5 @@ class Store:
     def _read_binding(self, *, mend: bool = False) -> None:
         with reporting(self.path):
             bound = read_bound(self._connection, mend=mend)
-        self.binding = bound.binding
-        self.rule = bound.rule
-        self.keep_full = bound.keep_full
+        self.binding, self.rule, self.keep_full = bound.binding, bound.rule, bound.keep_full
         self._bundle_relative = bound.bundle_relative

@@ -64,7 +64,8 @@ class View:
         self._connection = connection
         self._counting = counting
         self._cache = cache
-        self._binding = binding
+        #: What the codes of this state are.
+        self.binding = binding
         self._keep_full = keep_full
         #: Keys of documents that were found to be damaged, and left out.
         self.damaged: set[int] = set()
@@ -97,6 +98,10 @@ class View:
     def existing(self, keys: Sequence[int]) -> list[int]:
         """Those of the keys that are a document's."""
         return [key for (key,) in select_rows(self._connection, "key", "key", keys)]
+
+    def keys(self, ids: Sequence[str]) -> list[int]:
+        """Keys of those documents that are in the store."""
+        return [key for (key,) in select_rows(self._connection, "key", "id", ids)]
 
     @property
     def keeps_full(self) -> bool:
@@ -168,7 +173,7 @@ class View:
         Raises:
             DamagedError: Vectors are not what was stored.
         """
-        dim = self._binding.full_dim
+        dim = self.binding.full_dim
         if self._keep_full is None or dim is None:
             return {}
         found = {}
@@ -192,7 +197,7 @@ class View:
         Args:
             positions: By key, the number of the passage in its document.
         """
-        dim = self._binding.full_dim
+        dim = self.binding.full_dim
         if self._keep_full is None or dim is None:
             return {}
         size = full_bytes(dim, self._keep_full)
