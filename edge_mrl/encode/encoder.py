@@ -280,6 +280,21 @@ class Encoder(Pretrained):
         prompt = self.manifest.prompts[kind]
         return self._token_ids([replace_surrogates(prompt + text) for text in texts])
 
+    def count_tokens(self, texts: Sequence[str], *, kind: str = "document") -> list[int]:
+        """Tokens of each text with prompt and special tokens, as if nothing were truncated.
+
+        Those above ``manifest.max_tokens`` are not encoded.
+
+        Raises:
+            EncoderError: The tokenizer cannot read a text.
+        """
+        prompt = self.manifest.prompts[kind]
+        whole = [replace_surrogates(prompt + text) for text in texts]
+        require_room_for_tokens(sum(map(len, whole)))
+        tokenizer = self.untruncated_tokenizer()
+        with tokenizing():
+            return [len(found.ids) for found in tokenizer.encode_batch_fast(whole)]
+
     def spans(self, text: str, *, max_tokens: int, overlap: int) -> list[tuple[int, int]]:
         """Deprecated: use ``edge_mrl.encode.token_spans``."""
         from edge_mrl.encode.passages import token_spans
