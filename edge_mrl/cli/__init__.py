@@ -57,6 +57,8 @@ COMMANDS = {
     "decrypt": "make an encrypted store a plain one",
     "enroll": "connect a store to a server, as one of its devices",
     "sync": "keep a store and a server in sync",
+    "mcp": "let agents search a store, by the Model Context Protocol",
+    "serve-embeddings": "give embeddings to clients of OpenAI's API, on this machine",
     "bench": "measure speed and memory on this machine",
     "doctor": "find problems with this machine, a bundle or a store",
     "completion": "print what a shell needs to complete commands and options",
@@ -69,13 +71,17 @@ FOLDERS = {
     "encrypt": "keys.",
     "list": "exchange.",
     "load": "exchange.",
+    "mcp": "doors.",
     "pack": "exchange.",
     "pull": "hub.",
     "push": "hub.",
     "rekey": "keys.",
+    "serve-embeddings": "doors.",
 }
 #: Sub-commands that load a bundle in this process.
-EMBEDDING = frozenset({"adapt", "embed", "index", "load", "reindex", "search"})
+EMBEDDING = frozenset(
+    {"adapt", "embed", "index", "load", "mcp", "reindex", "search", "serve-embeddings"}
+)
 #: Sub-commands of other packages, which are found by their entry points.
 EXTRAS = {
     "export": "turn a text-embedding model into a small, verified bundle",
@@ -85,9 +91,12 @@ EXTRAS = {
     "serve": "run a server that devices sync with",
     "admin": "manage a server's tenants, devices and tokens",
 }
-#: The extra that installs such a command, if the extra has another name.
+#: The extra that such a command needs, if the extra has another name; and those of the runtime that
+#: need one.
 EXTRA_OF = {
     "eval": "export",
+    "mcp": "mcp",
+    "serve-embeddings": "embeddings",
     "sign": "signed",
     "advise": "export",
     "serve": "server",
@@ -186,7 +195,7 @@ def _dispatch(arguments: list[str]) -> int:
         with _trusting(getattr(args, "trust", None)), _showing_migrations(args):
             code: int = command.run(args)
     except ModuleNotFoundError as error:
-        if name not in EXTRAS:
+        if name not in {**EXTRAS, **EXTRA_OF}:
             raise
         raise _missing(name, f"{name} needs {error.name}") from error
     return code
@@ -253,7 +262,7 @@ def _prepare(name: str, args: argparse.Namespace) -> None:
 
 
 def _overview() -> argparse.ArgumentParser:
-    rows = [f"  {name:<10}{text}" for name, text in {**EXTRAS, **COMMANDS}.items()]
+    rows = [f"  {name:<18}{text}" for name, text in {**EXTRAS, **COMMANDS}.items()]
     parser = _Parser(
         prog="edge-mrl",
         usage="edge-mrl COMMAND ...",
@@ -272,7 +281,8 @@ def _sentence(text: str) -> str:
 
 def _load(name: str) -> ModuleType:
     if name in COMMANDS:
-        return importlib.import_module(f"edge_mrl.cli.{FOLDERS.get(name, '')}{name}")
+        place = f"{FOLDERS.get(name, '')}{name.replace('-', '_')}"
+        return importlib.import_module(f"edge_mrl.cli.{place}")
     # Reading the entry points of all installed packages takes time, so it is done only if needed.
     from importlib.metadata import entry_points
 

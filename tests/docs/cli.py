@@ -27,6 +27,7 @@ GROUPS = {
     "Looking after a store": ("stats", "check", "compact", "reindex", "adapt"),
     "The key of a store": ("encrypt", "rekey", "decrypt"),
     "Several devices": ("enroll", "sync", "serve", "admin"),
+    "Agents and other programs": ("mcp", "serve-embeddings"),
     "This machine": ("bench", "doctor", "completion"),
 }
 
@@ -112,8 +113,9 @@ def sentence(text: str) -> str:
 
 
 def needs(name: str) -> str:
-    extra = EXTRA_OF.get(name, name) if name in EXTRAS else ""
-    return f"It comes with the extra `{extra}`." if extra else ""
+    if name in COMMANDS:
+        return f"It needs the extra `{EXTRA_OF[name]}`." if name in EXTRA_OF else ""
+    return f"It comes with the extra `{EXTRA_OF.get(name, name)}`."
 
 
 def reference() -> str:

@@ -43,7 +43,7 @@ def options_on_page(section: str) -> set[str]:
 
 
 def sections() -> dict[str, str]:
-    found = re.findall(r"^### edge-mrl (\w+)\n(.*?)(?=^### |\Z)", PAGE, re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^### edge-mrl ([\w-]+)\n(.*?)(?=^### |\Z)", PAGE, re.MULTILINE | re.DOTALL)
     return dict(found)
 
 

@@ -14,6 +14,7 @@ from edge_mrl import Index
 from edge_mrl.codes.packing import Packing
 from tests.docs.shown import Page
 from tests.support.bundles import copy_bundle, keep_codes_as
+from tests.support.listening import listening
 from tests.support.processes import COMMAND
 from tests.support.serving import admin, enroll, serving
 
@@ -104,6 +105,38 @@ def test_server_page(folder: Path) -> None:
             },
         )
         assert page.run() == 11
+
+
+def test_agents_page(folder: Path) -> None:
+    pytest.importorskip("mcp", reason="NOT TRIED: the package mcp is missing")
+    index_notes()
+    ran = Page(
+        "agents.md",
+        instead={
+            "python -m pip install": "it is installed",
+            "edge-mrl mcp": "the program starts it",
+        },
+    ).run()
+    assert ran == 1
+
+
+def index_notes() -> None:
+    with Index.open("notes.db", "minilm") as index:
+        index.put_files("notes")
+
+
+def test_embeddings_page(folder: Path) -> None:
+    pytest.importorskip("openai", reason="NOT TRIED: the package openai is missing")
+    with listening("serve-embeddings", "--bundle", "minilm") as server:
+        page = Page(
+            "embeddings.md",
+            replaced={"http://127.0.0.1:8079/v1": server.url},
+            instead={
+                "python -m pip install": "it is installed",
+                "edge-mrl serve-embeddings": "it runs",
+            },
+        )
+        assert page.run() == 1
 
 
 @pytest.mark.parametrize(

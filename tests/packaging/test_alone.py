@@ -146,12 +146,52 @@ def use_server(place: Fresh) -> None:
         process.communicate(timeout=30)
 
 
+def use_mcp(place: Fresh) -> None:
+    (place.folder / "a.txt").write_text("the cat and the dog", "utf-8")
+    place.run("index", "a.txt", "--store", "s.db", "--bundle", TINY, "--quiet")
+    code = (
+        "import asyncio, sys\n"
+        "from mcp.client.client import Client\n"
+        "from mcp.client.stdio import StdioServerParameters, stdio_client\n"
+        "own = ['-m', 'edge_mrl', 'mcp', '--store', 's.db']\n"
+        "async def ask():\n"
+        "    start = StdioServerParameters(command=sys.executable, args=own)\n"
+        "    async with Client(stdio_client(start)) as agent:\n"
+        "        print((await agent.call_tool('search', {'query': 'cat'})).structured_content)\n"
+        "asyncio.run(ask())\n"
+    )
+    assert "the cat and the dog" in place.run("python", "-c", code)
+
+
+def use_embeddings(place: Fresh) -> None:
+    edge = place.python.with_name("edge-mrl")
+    process = subprocess.Popen(
+        [edge, "serve-embeddings", "--bundle", TINY, "--port", "0", "--json"],
+        cwd=place.folder,
+        env={**environment(), "HOME": str(place.folder)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        listening = json.loads(process.stdout.readline())
+        asked = json.dumps({"model": listening["model"], "input": "a cat"}).encode()
+        with urllib.request.urlopen(f"{listening['url']}/embeddings", asked, timeout=20) as answer:
+            assert len(json.load(answer)["data"][0]["embedding"]) == 32
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        process.communicate()
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize("newest", [False, True], ids=["tested", "newest"])
 @pytest.mark.parametrize(
     ("extra", "used"),
     [
         ("hub", use_hub),
+        ("mcp", use_mcp),
+        ("embeddings", use_embeddings),
         ("files", use_files),
         ("signed", use_signed),
         ("encrypted", use_encrypted),
