@@ -107,8 +107,9 @@ bench-store: $(BUNDLE)/edge_mrl.json  # from 10,000 to 3 million passages; recal
 	$(BIN)/python -m bench.store.encryption
 	$(BIN)/python -m bench.search.funnel --bundle $(BUNDLE)
 
-bench-growth: $(INSTALLED)  # operations from 10,000 to 3 million documents: 1 hour
+bench-growth: $(INSTALLED)  # operations from 10,000 to 3 million documents, and to 300,000 on a server: 90 minutes
 	$(BIN)/python -m bench.growth.device
+	$(BIN)/python -m bench.growth.server
 
 bench-codes: $(INSTALLED)  # bytes of codes against the quality that they keep: 8 minutes
 	$(BIN)/python -m bench.quality.codes

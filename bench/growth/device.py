@@ -55,7 +55,7 @@ def main() -> int:
         shutil.rmtree(FILES)
     settings = {"dim": 128, "k": 10, "threads": 1, "most_seconds": args.most}
     if args.before:
-        settings["before"] = _commit(args.before)
+        settings["before"] = commit_of(args.before)
     path = save("growth-device", settings, found)
     plot = RESULTS / "growth-device.svg"
     plot.write_text(chart(found), encoding="utf-8")
@@ -82,7 +82,8 @@ def _run(tree: Path, what: str, rows: int, most: float | None) -> float | None:
     return time
 
 
-def _commit(tree: Path) -> str:
+def commit_of(tree: Path) -> str:
+    """The commit of a checkout."""
     command = ["git", "-C", str(tree), "rev-parse", "--short", "HEAD"]
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
