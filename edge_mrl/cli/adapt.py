@@ -100,7 +100,8 @@ def _text(done: Adaptation) -> str:
         f"agreement with full vectors' top 10, for {count(done.held_out, 'held-out passage')}: "
         f"{done.agreement_after:.1%}, before: {done.agreement_before:.1%}\n"
         f"{count(done.documents, 'document')} coded again{embedded} in {duration(done.seconds)}; "
-        f"the store's bundle is {done.after}"
+        f"the store's bundle is {done.after}\n"
+        f"the former one stays at {done.before}: remove it if no other store uses it"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypedDict
 
@@ -84,8 +84,11 @@ def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
     """
     batch: dict[str, Document] = {}
     chars = 0
-    if not isinstance(documents, Iterable):
-        raise UsageError(f"documents is {shorten(documents)}, expected an iterable of Document")
+    if not isinstance(documents, Iterable) or isinstance(documents, str | bytes | Mapping):
+        raise UsageError(
+            f"documents is {shorten(documents)}, expected an iterable of Document, as in "
+            'put([Document("id", "text")])'
+        )
     following = iter(documents)
     failed: Exception | None = None
     while True:

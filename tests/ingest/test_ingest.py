@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,3 +134,9 @@ def test_what_puts_did_adds_up() -> None:
     total = Stored(added=1, passages=4) + Stored(updated=2, unchanged=3, passages=5)
     assert total == Stored(1, 2, 3, 9)
     assert total.documents == 6
+
+
+@pytest.mark.parametrize("odd", [5, None, "text", b"text", {"id": "a", "text": "b"}])
+def test_what_is_no_list_of_documents_is_named_with_an_example(odd: Any) -> None:
+    with pytest.raises(UsageError, match=r"documents is .*, as in put\(\[Document\("):
+        next(batches(odd))
