@@ -22,6 +22,7 @@ EdgeMrlError
 │   ├── StoreVersionError              a store that a newer edge-mrl wrote
 │   ├── StoreKeyError                  an encrypted store without its key, or a key for a plain store
 │   ├── DamagedError                   stored bytes that do not match their checksum
+│   ├── UnwritableStoreError           a store that can be read, not written: a full card, for example
 │   └── StoreBusyError                 another process is writing
 ├── OutOfMemoryError          exit 2   memory ran out; everything that was committed is kept
 ├── StepError                 exit 2   a process that took a measurement ended without a result
@@ -69,6 +70,7 @@ __all__ = [
     "StoreVersionError",
     "TokenizerError",
     "TruncatedError",
+    "UnwritableStoreError",
     "UsageError",
     "WireError",
     "brief",
@@ -187,6 +189,10 @@ class StoreKeyError(StoreError):
 
 class DamagedError(StoreError):
     """Stored bytes do not match their checksum; ``edge-mrl check`` says which."""
+
+
+class UnwritableStoreError(StoreError):
+    """A store that can be read and not written: its card is full, or read-only. Nothing is lost."""
 
 
 class StoreBusyError(StoreError):

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _kind(facts: Stats) -> str:
     kinds = ["encrypted"] if facts.encrypted else []
-    kinds += [] if facts.writable else ["read-only"]
+    kinds += [] if facts.writable else [f"read-only now: {facts.obstacle}"]
     return f" ({', '.join(kinds)})" if kinds else ""
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_mrl.cli.common.output import count, duration, print_json, size, snippet, table
 from edge_mrl.cli.common.progress import Progress
-from edge_mrl.cli.common.stores import add_store, key_of
+from edge_mrl.cli.common.stores import add_store, key_of, say_obstacle
 from edge_mrl.errors import EdgeMrlError, GateError, NetworkError, UsageError
 
 if TYPE_CHECKING:
@@ -172,6 +172,7 @@ def _look(args: argparse.Namespace) -> int:
 
     with Index.open(args.store, key=key_of(args)) as index:
         store = index.store
+        say_obstacle(store, args)
         if args.status:
             _print_status(status_of(store), args)
         elif args.dead_letters:

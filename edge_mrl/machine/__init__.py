@@ -8,7 +8,7 @@ from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
     from edge_mrl.machine import facts, memory
-    from edge_mrl.machine.durability import sync_path
+    from edge_mrl.machine.durability import advice_about, obstacle_to_writing, sync_path
     from edge_mrl.machine.facts import Cpu, FileSystem, Memory, Requirement, describe
     from edge_mrl.machine.memory import (
         as_error,
@@ -27,11 +27,13 @@ __all__ = [
     "FileSystem",
     "Memory",
     "Requirement",
+    "advice_about",
     "as_error",
     "describe",
     "facts",
     "limit_process",
     "memory",
+    "obstacle_to_writing",
     "ran_out",
     "read_at",
     "read_into",
@@ -47,7 +49,7 @@ __getattr__ = lazily(
     __name__,
     {
         "": ("facts", "memory"),
-        "durability": ("sync_path",),
+        "durability": ("advice_about", "obstacle_to_writing", "sync_path"),
         "facts": ("Cpu", "FileSystem", "Memory", "Requirement", "describe"),
         "memory": (
             "as_error",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_mrl.documents import PassageRule, clean, shorten
-from edge_mrl.errors import DamagedError, UsageError
+from edge_mrl.errors import BindingError, DamagedError, UsageError
 from edge_mrl.store.codefile.file import GENERATION_BYTES
 from edge_mrl.store.codefile.state import State, write_state
 from edge_mrl.store.engine.cipher import database_errors
@@ -23,7 +23,8 @@ __all__ = [
     "FORMER_NAMES",
     "SEARCH_STAGES",
     "Bound",
-    "describe_binding",
+    "bound_anew",
+    "bound_to_other",
     "fill_new",
     "read_bound",
     "read_setting",
@@ -215,6 +216,24 @@ def relative_bundle(bundle: str, path: Path) -> str:
         return clean(os.path.relpath(bundle, path.absolute().parent))
     except ValueError:
         return ""
+
+
+def bound_to_other(path: Path, mine: Binding, given: Binding) -> BindingError:
+    """What is wrong with a bundle whose codes do not belong in a store; both are named."""
+    what = "embedding space" if given.space_id != mine.space_id else "code"
+    return BindingError(
+        f"{path} was made with another {what}: its bundle is {mine.bundle} ({describe_binding(mine)}), "
+        f"not {given.bundle} ({describe_binding(given)}): use that bundle, or another --store, or change "
+        "this one with `edge-mrl reindex`"
+    )
+
+
+def bound_anew(path: Path, now: Binding) -> BindingError:
+    """What is wrong where another process has changed a store's bundle."""
+    return BindingError(
+        f"{path} has been changed to another bundle, {now.bundle} ({describe_binding(now)}): use that "
+        "bundle, and try again"
+    )
 
 
 def describe_binding(binding: Binding) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,11 +26,19 @@ from edge_mrl.store.engine.cipher import (
     has_magic,
     key_bytes,
     looking,
-    open_encrypted,
 )
+from edge_mrl.store.engine.connecting import open_database
 from edge_mrl.store.engine.explaining import error_code, explained, reporting
 from edge_mrl.store.engine.making import has_rollback_journal, make_whole
 from edge_mrl.store.engine.modes import create_private, tighten
+from edge_mrl.store.engine.readonly import (
+    UNWRITTEN,
+    Look,
+    alone,
+    can_write,
+    connect_to_read,
+    obstacle_of,
+)
 from edge_mrl.store.engine.traces import clear_traces
 from edge_mrl.store.engine.transactions import transaction
 from edge_mrl.store.migrations import MIGRATIONS, MIGRATIONS_TABLE, apply
@@ -42,7 +49,6 @@ __all__ = [
     "Fill",
     "Opened",
     "connect",
-    "has_bytes",
     "inode",
     "prepare",
     "transaction",
@@ -67,17 +73,21 @@ class Opened:
 
     Attributes:
         connection: The connection.
-        writable: Whether it can write: False if the file or its medium is read-only.
+        obstacle: Why it can only read, in words: a full card, read-only media; None if it can write.
+        look: How the files looked, if nothing keeps others from writing while this reads; else None.
         encrypted: Whether the database is encrypted.
         other: Connects to another file, with the same key; or to this one once more.
         reader: Connects to this file once more, only to read it.
+        again: Opens this file anew, as well as that can be done by then.
     """
 
     connection: sqlite3.Connection
-    writable: bool
+    obstacle: str | None
+    look: Look | None
     encrypted: bool
     other: Callable[[Path], sqlite3.Connection]
     reader: Callable[[], sqlite3.Connection]
+    again: Callable[[], Opened]
 
 
 def connect(path: Path, *, fill: Fill | None, timeout_s: float, key: Key | None = None) -> Opened:
@@ -121,25 +131,69 @@ def _connect(path: Path, fill: Fill | None, timeout_s: float, key: Key | None) -
     if fill is None and kind is None:
         raise _no_store(path)
     secret = _secret(path, kind, key)
-    other = partial(_open, options="mode=rw", timeout_s=timeout_s, secret=secret)
-    with reporting(path):
-        if kind is not None and not _can_write(path):
-            reader = partial(_connect_to_read, path, timeout_s, secret)
-            return Opened(
-                reader(), writable=False, encrypted=secret is not None, other=other, reader=reader
-            )
-        if kind is None and fill is not None:
+    if kind is None and fill is not None:
+        with reporting(path):
             _make(path, fill, timeout_s, secret)
-        connection = _connect_to_write(path, fill, timeout_s, secret)
-        tighten(path)
-        if secret is not None:
-            clear_traces(connection, path)
+    return _opened(path, fill, timeout_s, secret)
+
+
+def _opened(path: Path, fill: Fill | None, timeout_s: float, secret: bytes | None) -> Opened:
+    """Open a store that is there: to write it, or where nothing can be written, to read it."""
+    with reporting(path):
+        if not can_write(path):
+            return _opened_to_read(path, timeout_s, secret, obstacle_of(path) or "it is read-only")
+        try:
+            return _opened_to_write(path, fill, timeout_s, secret)
+        except database_errors() as error:
+            obstacle = obstacle_of(path, error)
+            if obstacle is None:
+                if error_code(error) not in UNWRITTEN:
+                    raise
+                return _opened_to_write(path, fill, timeout_s, secret)  # there is room again
+        # Nobody else has it open, and it may have folded its log, which makes room.
+        alone(path, timeout_s, secret)
+        with suppress(*database_errors()):
+            return _opened_to_write(path, fill, timeout_s, secret)
+        return _opened_to_read(path, timeout_s, secret, obstacle)
+
+
+def _opened_to_write(
+    path: Path, fill: Fill | None, timeout_s: float, secret: bytes | None
+) -> Opened:
+    connection = _connect_to_write(path, fill, timeout_s, secret)
+    tighten(path)
+    if secret is not None:
+        clear_traces(connection, path)
     return Opened(
         connection,
-        writable=True,
+        obstacle=None,
+        look=None,
         encrypted=secret is not None,
-        other=other,
+        other=partial(open_database, options="mode=rw", timeout_s=timeout_s, secret=secret),
         reader=partial(_connect_beside, path, timeout_s, secret),
+        again=partial(_opened, path, None, timeout_s, secret),
+    )
+
+
+def _opened_to_read(path: Path, timeout_s: float, secret: bytes | None, obstacle: str) -> Opened:
+    connect = partial(
+        connect_to_read,
+        path,
+        timeout_s,
+        secret,
+        version_of=partial(_version, path=path),
+        obstacle=obstacle,
+    )
+    look = Look.at(path)
+    found = connect()
+    return Opened(
+        found.connection,
+        obstacle=obstacle,
+        look=None if found.shared else look,
+        encrypted=secret is not None,
+        other=partial(open_database, options="mode=rw", timeout_s=timeout_s, secret=secret),
+        reader=lambda: connect().connection,
+        again=partial(_opened, path, None, timeout_s, secret),
     )
 
 
@@ -170,7 +224,7 @@ def inode(path: Path) -> tuple[int, int] | None:
 def _connect_to_write(
     path: Path, fill: Fill | None, timeout_s: float, secret: bytes | None
 ) -> sqlite3.Connection:
-    connection = _open(path, "mode=rw", timeout_s, secret)
+    connection = open_database(path, "mode=rw", timeout_s, secret)
     try:
         try:
             prepare(connection, path, fill)
@@ -205,88 +259,9 @@ def _make(path: Path, fill: Fill, timeout_s: float, secret: bytes | None) -> Non
         raise StoreError(f"{path} cannot be made: {error.strerror}") from error
 
 
-def _open(path: Path, options: str, timeout_s: float, secret: bytes | None) -> sqlite3.Connection:
-    if secret is not None:
-        connection = _open_with_key(path, options, timeout_s, secret)
-    else:
-        connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?{options}",
-            uri=True,
-            timeout=timeout_s,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-    connection.text_factory = _text
-    # A page whose header does not fit its cells is an error: else its rows would only not be found.
-    connection.execute("PRAGMA cell_size_check = ON")
-    return connection
-
-
-def _open_with_key(path: Path, options: str, timeout_s: float, secret: bytes) -> sqlite3.Connection:
-    connection = open_encrypted(path, options, timeout_s, secret)
-    try:
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except database_errors() as error:
-        connection.close()
-        if error_code(error) != sqlite3.SQLITE_NOTADB:
-            raise
-        raise StoreKeyError(
-            f"{path} cannot be opened with this key: it was encrypted with another one, or its "
-            "beginning is damaged: give the other key, or restore a copy"
-        ) from error
-    return connection
-
-
-def _text(data: bytes) -> str:
-    """Text as it was written; bytes that damage made no UTF-8 become surrogates, which no text has."""
-    return data.decode("utf-8", "surrogateescape")
-
-
-def _can_write(path: Path) -> bool:
-    """Whether this process may write the file and make others beside it."""
-    return os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK)
-
-
-def _connect_to_read(path: Path, timeout_s: float, secret: bytes | None) -> sqlite3.Connection:
-    """Open a store that cannot be written.
-
-    Where a log holds commits that are not in the file yet, SQLite must be able to read it: a store
-    opened without its log would show an older state.
-    """
-    log = path.with_name(f"{path.name}-wal")
-    pending = has_bytes(log)
-    connection = _open(path, "mode=ro" if pending else "mode=ro&immutable=1", timeout_s, secret)
-    try:
-        version = _version(connection, path)
-    except database_errors() as error:
-        connection.close()
-        if not pending or type(error).__name__ != "OperationalError":
-            raise
-        raise StoreError(
-            f"{path} is read-only and has commits in {log.name} that cannot be read here: copy both "
-            "to where they can be written"
-        ) from error
-    except BaseException:
-        connection.close()
-        raise
-    if version == len(MIGRATIONS) and not are_defined(connection):
-        connection.close()
-        raise DamagedError(
-            f"{path} is damaged (a table is not defined as it was) and cannot be written here: open it "
-            "where it can be written, which mends that, or restore a copy"
-        )
-    if version < len(MIGRATIONS):
-        connection.close()
-        raise StoreError(
-            f"{path} is of store version {version} and read-only: open it once where it can be "
-            f"written, to bring it to version {len(MIGRATIONS)}"
-        )
-    return connection
-
-
 def _connect_beside(path: Path, timeout_s: float, secret: bytes | None) -> sqlite3.Connection:
     """Connect once more to a store that is open to be written; this connection only reads."""
-    connection = _open(path, "mode=rw", timeout_s, secret)
+    connection = open_database(path, "mode=rw", timeout_s, secret)
     connection.execute("PRAGMA query_only = ON")
     return connection
 
@@ -318,7 +293,7 @@ def _recognise(path: Path) -> str | None:
         found = _application(path)
         if found is None and has_magic(path):
             return "encrypted"
-        if found != APPLICATION_ID and has_rollback_journal(path) and _can_write(path):
+        if found != APPLICATION_ID and has_rollback_journal(path) and can_write(path):
             _roll_back(path)
             if path.stat().st_size == 0:
                 return None
@@ -339,7 +314,7 @@ def _lost_application(path: Path) -> DamagedError:
 
 def _roll_back(path: Path) -> None:
     """Let SQLite undo the transaction of a database whose first page is not a database's."""
-    with reporting(path), closing(_open(path, "mode=rw", 0.0, None)) as connection:
+    with reporting(path), closing(open_database(path, "mode=rw", 0.0, None)) as connection:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
@@ -439,8 +414,3 @@ def _use_wal(connection: sqlite3.Connection, timeout_s: float) -> None:
         else:
             return
         time.sleep(_WAL_RETRY_S)
-
-
-def has_bytes(path: Path) -> bool:
-    """Whether there is a file that is not empty."""
-    return path.exists() and path.stat().st_size > 0

@@ -46,9 +46,10 @@ class Readers:
         """Show one state of the store throughout a block.
 
         In a process of one thread, the store's own connection does. So it does for an encrypted store,
-        whose codes are in memory once: its threads search in turn.
+        whose codes are in memory once, and for one that can only be read now: threads search in turn.
         """
-        if self._store.encrypted or threading.active_count() == 1:
+        alone = threading.active_count() == 1
+        if alone or self._store.encrypted or not self._store.writable:
             with self._store.reading() as view:
                 yield view
             return

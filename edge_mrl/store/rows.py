@@ -39,6 +39,7 @@ __all__ = [
     "put_metadata",
     "put_rows",
     "remove_documents",
+    "remove_full",
     "sound_hashes",
 ]
 
@@ -169,6 +170,13 @@ def put_rows(
     write(_FIELDS, [field for row in rows for field in row.field_rows()])
     write(_KEYWORDS, [(row.key, keyword_text(row.document.text)) for row in rows])
     return replace(state, next_key=key, next_row=first)
+
+
+def remove_full(connection: sqlite3.Connection, ids: Sequence[str]) -> int:
+    """Delete the full vectors of documents; returns of how many."""
+    keys = select_rows(connection, "key", "id", ids)
+    done = connection.executemany("DELETE FROM fulls WHERE document = ?", keys)
+    return max(done.rowcount, 0) if keys else 0
 
 
 def remove_documents(connection: sqlite3.Connection, keys: Sequence[int]) -> set[int]:

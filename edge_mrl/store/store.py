@@ -16,9 +16,10 @@ from typing import Self
 
 from edge_mrl.arguments import each_id, path_of
 from edge_mrl.documents import Document, PassageRule, clean
-from edge_mrl.errors import BindingError, DamagedError, StoreBusyError, StoreError
+from edge_mrl.errors import DamagedError
 from edge_mrl.store.binding import (
-    describe_binding,
+    bound_anew,
+    bound_to_other,
     fill_new,
     read_bound,
     relative_bundle,
@@ -29,9 +30,10 @@ from edge_mrl.store.codefile.memory import MemoryCache
 from edge_mrl.store.codefile.state import State, read_dead, read_state, write_state
 from edge_mrl.store.counting import Counting
 from edge_mrl.store.engine.cipher import Key
-from edge_mrl.store.engine.explaining import named_damage, reporting
-from edge_mrl.store.engine.transactions import transaction
-from edge_mrl.store.file import Fill, Opened, connect, has_bytes
+from edge_mrl.store.engine.explaining import named_damage, reporting, unwritable
+from edge_mrl.store.engine.readonly import Look
+from edge_mrl.store.engine.transactions import one_state, transaction
+from edge_mrl.store.file import Fill, Opened, connect
 from edge_mrl.store.readers import Readers
 from edge_mrl.store.records import Binding, Counts, Entry, encode_metadata
 from edge_mrl.store.replica.outbox import Change, most_queued, note, note_put
@@ -42,6 +44,7 @@ from edge_mrl.store.rows import (
     put_metadata,
     put_rows,
     remove_documents,
+    remove_full,
     sound_hashes,
 )
 from edge_mrl.store.statements import select_rows
@@ -61,7 +64,8 @@ class Store:
         binding: What its codes are.
         rule: How its documents are split into passages.
         keep_full: What it keeps of full vectors: None, "until-synced", "fp16" or "int8".
-        writable: Whether this process can write the store.
+        obstacle: Why it can only be read, such as a full card; else None. A write looks again.
+        writable: Whether it can write.
         encrypted: Whether it is encrypted: then nothing of it is in a file in the clear.
     """
 
@@ -70,17 +74,21 @@ class Store:
     keep_full: str | None
 
     def __init__(self, path: Path, opened: Opened) -> None:
-        self.path, self.writable, self.encrypted = path, opened.writable, opened.encrypted
+        self.path = path
+        self._lock = threading.RLock()
+        self._use(opened)
+        self._readers = Readers(self)
+
+    def _use(self, opened: Opened) -> None:
+        self._opened, self._gone = opened, False
+        self.obstacle, self.encrypted = opened.obstacle, opened.encrypted
+        self.writable = opened.obstacle is None
         self.other, self.reader = opened.other, opened.reader
         self._connection = opened.connection
-        self._log = path.with_name(f"{path.name}-wal")
-        self._had_log = has_bytes(self._log)
-        self._lock = threading.RLock()
         self._counting = Counting(self._connection)
         self._bundle_relative = ""
         self._read_binding(mend=self.writable)
         self._cache = self._new_cache()
-        self._readers = Readers(self)
 
     @classmethod
     def open(
@@ -99,7 +107,7 @@ class Store:
 
         Raises:
             NoStoreError: There is no store at this path.
-            StoreError: The file cannot be used with this key, or at all; see the classes below it.
+            StoreError: The file cannot be used; see the classes below it.
         """
         return cls._connect(path_of("path", path), None, timeout_s, key)
 
@@ -165,12 +173,7 @@ class Store:
         """
         mine = self.binding
         if binding.code != mine.code:
-            what = "embedding space" if binding.space_id != mine.space_id else "code"
-            raise BindingError(
-                f"{self.path} was made with another {what}: its bundle is {mine.bundle} "
-                f"({describe_binding(mine)}), not {binding.bundle} ({describe_binding(binding)}): "
-                "use that bundle, or another --store, or change this one with `edge-mrl reindex`"
-            )
+            raise bound_to_other(self.path, mine, binding)
         if binding.bundle != mine.bundle and self.writable:
             relative = relative_bundle(binding.bundle, self.path)
             query = "UPDATE binding SET bundle = ?, bundle_relative = ?"
@@ -244,9 +247,7 @@ class Store:
     def taking(self) -> Iterator[Taking]:
         """Run a block in one transaction that stores what other devices wrote; nothing is queued.
 
-        Raises:
-            BindingError: Another process has changed the store's bundle.
-            StoreError: The store could not be written; nothing was stored.
+        Raises the errors of ``put``.
         """
         with self.writing() as state:
             self._require_unchanged()
@@ -261,20 +262,11 @@ class Store:
             self._cache.keep_up(taking.state)
 
     def forget_full(self, ids: Iterable[str]) -> int:
-        """Delete the full vectors of documents that a server has.
-
-        Returns:
-            Of how many documents; 0 unless ``keep_full`` is "until-synced".
-        """
+        """Delete the full vectors that a server has, if kept until then; of how many documents."""
         if self.keep_full != "until-synced":
             return 0
         with self.writing():
-            names = list(each_id(ids))
-            keys = [key for (key,) in select_rows(self._connection, "key", "id", names)]
-            done = self._connection.executemany(
-                "DELETE FROM fulls WHERE document = ?", [(key,) for key in keys]
-            )
-            return max(done.rowcount, 0) if keys else 0
+            return remove_full(self._connection, list(each_id(ids)))
 
     def hashes(self, ids: Sequence[str]) -> dict[str, bytes]:
         """Hashes of the texts of those documents whose text is in the store, by id.
@@ -316,7 +308,7 @@ class Store:
 
     def count(self) -> Counts:
         """Count documents and passages."""
-        with self._lock, self._reporting(), self._one_state():
+        with self._lock, self._reporting(), one_state(self._connection):
             documents = self._counting.documents()
             # Adding up the rows of all passages would read them all.
             passages = read_state(self._connection).next_row - len(read_dead(self._connection))
@@ -327,15 +319,13 @@ class Store:
         """Show one state of the store throughout a block, whatever other processes write."""
         with self._lock, self._reporting():
             if self._connection.in_transaction:  # a block within a block
-                yield self._view()
+                yield self._view
                 return
-            if not self.writable and not self._had_log and has_bytes(self._log):
-                raise StoreBusyError(f"{self.path} is being written now: open it again to read it")
             self._follow_binding()
             self._cache.heal()
             with transaction(self._connection, "DEFERRED"):
                 self._follow_binding()
-                yield self._view()
+                yield self._view
             if self._cache.damaged:
                 self._cache.heal()
 
@@ -350,12 +340,12 @@ class Store:
         Raises:
             StoreError: The store cannot be written.
         """
-        if not self.writable:
-            raise StoreError(f"{self.path} cannot be written: it, or its medium, is read-only")
-        # IMMEDIATE takes the write lock first: a transaction that starts by reading could not wait.
-        begun = transaction(self._connection, "IMMEDIATE")
-        with self._lock, self._reporting(), self._counting.following(self._undone), begun:
-            yield read_state(self._connection)
+        with self._lock, self._reporting():
+            self._require_writable()
+            # This takes the write lock first: a transaction that starts by reading could not wait.
+            begun = transaction(self._connection, "IMMEDIATE")
+            with self._counting.following(self._undone), begun:
+                yield read_state(self._connection)
 
     @contextmanager
     def locked(self) -> Iterator[tuple[sqlite3.Connection, CodeCache]]:
@@ -368,8 +358,7 @@ class Store:
 
         It is deleted when the store is bound to a bundle anew.
 
-        Raises:
-            BindingError: Another process has changed the store's bundle.
+        Raises the errors of ``put``.
         """
         with self.writing():
             self._require_unchanged()
@@ -393,31 +382,45 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _require_writable(self) -> None:
+        """Open the file anew where it could only be read: the card may have room again."""
+        if self.obstacle is not None and not self._connection.in_transaction:
+            self._open_again()
+        if self.obstacle is not None:
+            raise unwritable(self.path, self.obstacle)
+
+    def _notice_others(self) -> None:
+        """Open the file anew where it is read without locks, and somebody has written since."""
+        look = self._opened.look
+        changed = look is not None and look != Look.at(self.path)
+        if self._gone or (changed and not self._connection.in_transaction):
+            self._open_again()
+
+    def _open_again(self) -> None:
+        if not self._gone:
+            self._gone = True  # should this fail, the next one tries again
+            self._cache.close()
+            self._connection.close()
+        self._use(self._opened.again())
+
     def _most(self) -> int | None:
         """How many bytes of vectors may wait to be sent; None for any number, or where none wait."""
         return most_queued(self._connection) if self.keep_full == "until-synced" else None
-
-    def _undone(self) -> None:
-        self._cache.undone()
-
-    @contextmanager
-    def _one_state(self) -> Iterator[None]:
-        """Run a block in a transaction that reads, its own or the one that is open."""
-        if self._connection.in_transaction:
-            yield
-            return
-        with transaction(self._connection, "DEFERRED"):
-            yield
 
     @contextmanager
     def _reporting(self) -> Iterator[None]:
         """Turn SQLite's errors into those of edge-mrl, and name the file in those about damage."""
         try:
             with reporting(self.path, self._connection):
+                self._notice_others()
                 yield
         except DamagedError as error:
             raise named_damage(self.path, error) from error
 
+    def _undone(self) -> None:
+        self._cache.undone()
+
+    @property
     def _view(self) -> View:
         return View(self._connection, self._cache, self.binding, self.keep_full, self._counting)
 
@@ -430,10 +433,7 @@ class Store:
         code = self.binding.code
         self._follow_binding()
         if self.binding.code != code:
-            raise BindingError(
-                f"{self.path} has been changed to another bundle, {self.binding.bundle} "
-                f"({describe_binding(self.binding)}): use that bundle, and try again"
-            )
+            raise bound_anew(self.path, self.binding)
 
     def _follow_binding(self) -> None:
         """Take over the binding if another process has changed it."""

@@ -22,7 +22,17 @@ from edge_mrl.diagnose.checks.packages import check_packages, import_problems
 from edge_mrl.diagnose.checks.store import check_store
 from edge_mrl.diagnose.doctor import Subjects, diagnose
 from edge_mrl.diagnose.findings import LEVELS, Diagnosis, Finding
-from edge_mrl.errors import NotAStoreError, StepError, UsageError
+from edge_mrl.errors import (
+    DamagedError,
+    NotAStoreError,
+    StepError,
+    StoreBusyError,
+    StoreError,
+    StoreKeyError,
+    StoreVersionError,
+    UnwritableStoreError,
+    UsageError,
+)
 from edge_mrl.machine.facts import PACKAGES, FileSystem, Memory, Requirement, parse_cpuinfo
 from tests.support import cpuinfo
 from tests.support.bundles import TINY, TINY_COARSE, copy_bundle
@@ -315,8 +325,28 @@ def test_store_is_checked(
     found = list(check_store(Path("s.db"), TINY))
     assert [(f.level, f.text) for f in found] == expected
     assert steps.jobs == [("check", {"store": "s.db", "bundle": str(TINY)})]
-    if isinstance(answer, NotAStoreError):
-        assert "restore" in found[0].advice
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (NotAStoreError("no store"), "name the store's own file"),
+        (StoreBusyError("busy"), "wait for the other process"),
+        (StoreKeyError("encrypted"), "--key-file"),
+        (StoreVersionError("newer"), "update edge-mrl"),
+        (UnwritableStoreError("full"), "needs room"),
+        (DamagedError("damaged"), "copy them elsewhere first"),
+        (StoreError("disk I/O error"), "copy them elsewhere first"),
+    ],
+)
+def test_advice_about_a_store_follows_from_the_cause_and_costs_nothing(
+    error: StoreError, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Steps(monkeypatch, check=error)
+    found = only(check_store(Path("s.db"), TINY))
+    assert advice in found.advice
+    # A store holds what was not sent yet, and what other devices wrote.
+    assert not any(word in found.advice for word in ("restore", "delete", "again"))
 
 
 def test_bundles_without_common_vectors_cannot_be_compared() -> None:

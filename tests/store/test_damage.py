@@ -322,7 +322,7 @@ def test_definition_that_gives_a_column_another_meaning_is_mended(
     assert wrong != path.read_bytes()
     path.write_bytes(wrong)
     with monkeypatch.context() as patch:
-        patch.setattr("edge_mrl.store.file._can_write", lambda _: False)
+        patch.setattr("edge_mrl.store.file.can_write", lambda _: False)
         with pytest.raises(StoreError, match="not defined as it was"):
             Store.open(path)
     with Store.open(path) as store:

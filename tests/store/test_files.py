@@ -165,7 +165,7 @@ def test_version_that_is_damaged_is_mended(
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA user_version = {version}")
     with monkeypatch.context() as patch:
-        patch.setattr("edge_mrl.store.file._can_write", lambda _: False)
+        patch.setattr("edge_mrl.store.file.can_write", lambda _: False)
         with pytest.raises(DamagedError, match="restore a copy"):
             Store.open(path)
     with Store.open(path) as store:

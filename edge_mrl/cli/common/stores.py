@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 from edge_mrl.errors import UsageError
+from edge_mrl.machine import advice_about
 
 if TYPE_CHECKING:
     from edge_mrl.index import Index
-    from edge_mrl.store import Key
+    from edge_mrl.store import Key, Store
 
 __all__ = [
     "FILTER_HELP",
@@ -27,6 +29,7 @@ __all__ = [
     "new_key_of",
     "open_existing",
     "parse_filter",
+    "say_obstacle",
 ]
 
 FILTER_HELP = """\
@@ -206,7 +209,17 @@ def open_existing(args: argparse.Namespace, **options: Any) -> Index:
     bundle = getattr(args, "bundle", None)
     if bundle is not None:
         existing(args.store, key_of(args))
-    return Index.open(args.store, bundle, key=key_of(args), **options)
+    index = Index.open(args.store, bundle, key=key_of(args), **options)
+    say_obstacle(index.store, args)
+    return index
+
+
+def say_obstacle(store: Store, args: argparse.Namespace) -> None:
+    """Say on standard error why a store can only be read, where nobody will have wanted that."""
+    advice = None if store.obstacle is None else advice_about(store.obstacle)
+    if advice is not None and not getattr(args, "quiet", False):
+        text = f"{store.path} can only be read: {store.obstacle}: {advice}"
+        print(f"edge-mrl: {text}", file=sys.stderr, flush=True)
 
 
 def _parse(expression: str) -> dict[str, Any]:

@@ -11,7 +11,14 @@ from pathlib import Path
 from edge_mrl.bundle import WEIGHTS, Manifest
 from edge_mrl.diagnose.findings import Finding
 from edge_mrl.errors import reason
-from edge_mrl.machine import Cpu, FileSystem, Memory, facts
+from edge_mrl.machine import (
+    Cpu,
+    FileSystem,
+    Memory,
+    advice_about,
+    facts,
+    obstacle_to_writing,
+)
 
 __all__ = [
     "check_board",
@@ -181,7 +188,15 @@ def check_disk(name: str, path: Path) -> Iterator[Finding]:
             f"{name}'s disk", "unknown", f"the file system does not answer: {reason(error)}"
         )
         return
-    yield from check_file_system(f"{name}'s disk", place, written=name != "bundle")
+    written = name != "bundle"
+    folder = path if path.is_dir() else path.absolute().parent
+    obstacle = obstacle_to_writing(folder) if written and not place.read_only else None
+    if obstacle is None:
+        yield from check_file_system(f"{name}'s disk", place, written=written)
+    else:
+        text = f"{place.kind or 'of unknown kind'}, {_size(place.free_bytes)} free; {obstacle}"
+        advice = f"{advice_about(obstacle) or 'make the folder writable'}; what is stored can be searched"
+        yield Finding(f"{name}'s disk", "problem", text, advice)
     file = path / WEIGHTS if name == "bundle" else path
     if file.is_file():
         yield from _check_mapping(f"{name}'s disk", file)

@@ -8,12 +8,25 @@ from typing import TYPE_CHECKING
 
 from edge_mrl.diagnose import probe
 from edge_mrl.diagnose.findings import Finding
-from edge_mrl.errors import EdgeMrlError, StoreError, reason
+from edge_mrl.errors import (
+    EdgeMrlError,
+    NotAStoreError,
+    StoreBusyError,
+    StoreError,
+    StoreKeyError,
+    StoreVersionError,
+    UnwritableStoreError,
+    reason,
+)
 
 if TYPE_CHECKING:
     from edge_mrl.store import Key
 
 __all__ = ["check_store"]
+
+
+#: What a store has that nothing else may have: what waits to be sent, and other devices' documents.
+_KEEP = "keep the file and what lies beside it, which hold what was not sent yet"
 
 
 def check_store(store: Path, bundle: Path | None, key: Key | None = None) -> Iterator[Finding]:
@@ -29,14 +42,13 @@ def check_store(store: Path, bundle: Path | None, key: Key | None = None) -> Ite
     try:
         health = probe.run_step("check", job)
     except StoreError as error:
-        advice = "restore a copy, or index the documents again"
-        yield Finding("store", "problem", str(error), advice)
+        yield Finding("store", "problem", str(error), _advice(store, error))
         return
     except EdgeMrlError as error:
         yield Finding("store", "problem", reason(error))
         return
     yield from (
-        Finding("store", "problem", text, f"see `edge-mrl check --store {store}`")
+        Finding("store", "problem", text, f"see `edge-mrl check --store {store}`; {_KEEP}")
         for text in health["problems"]
     )
     if not health["problems"]:
@@ -48,3 +60,18 @@ def check_store(store: Path, bundle: Path | None, key: Key | None = None) -> Ite
         yield Finding("store", "note", text, "`edge-mrl verify` compares them on this machine")
     if health["bundle_problem"] is not None:
         yield Finding("store", "problem", health["bundle_problem"])
+
+
+def _advice(store: Path, error: StoreError) -> str:
+    """What to do about a store that cannot be checked: whatever it is, nothing that costs data."""
+    known = {
+        StoreBusyError: "wait for the other process: nothing is wrong with the store",
+        StoreKeyError: "give the key with --key-file or --key-fd: nothing is wrong with the store",
+        StoreVersionError: "update edge-mrl: nothing is wrong with the store",
+        NotAStoreError: "name the store's own file",
+        UnwritableStoreError: "nothing is wrong with the store: it needs room, or leave to write",
+    }
+    if type(error) in known:
+        return known[type(error)]
+    repair = f"`edge-mrl check --repair --store {store}` mends what can be mended"
+    return f"{_KEEP}: copy them elsewhere first; then {repair}"

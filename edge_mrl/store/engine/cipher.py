@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from edge_mrl.errors import MissingDependencyError, UsageError
+from edge_mrl.store.engine.lockless import counting
 
 __all__ = [
     "KEY_BYTES",
@@ -154,14 +155,15 @@ def _driver(path: Path) -> ModuleType:
 
 def _holding(driver: ModuleType) -> Any:
     """A class of connections that say when they are closed."""
+    counts = counting(driver.Connection)
 
     def close(connection: Any) -> None:
-        driver.Connection.close(connection)
+        counts.close(connection)
         identity, connection.identity = connection.identity, None
         if identity is not None:
             _release(identity)
 
-    return type("Connection", (driver.Connection,), {"close": close, "identity": None})
+    return type("Connection", (counts,), {"close": close, "identity": None})
 
 
 def _identity(path: Path) -> tuple[int, int]:

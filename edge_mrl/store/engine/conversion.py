@@ -18,7 +18,7 @@ from edge_mrl.machine import sync_path
 from edge_mrl.store.codefile.file import GENERATION_BYTES
 from edge_mrl.store.codefile.state import read_state, write_state
 from edge_mrl.store.engine.cipher import Key, attach, database_errors, key_bytes, open_encrypted
-from edge_mrl.store.engine.explaining import reporting
+from edge_mrl.store.engine.explaining import reporting, unwritable
 from edge_mrl.store.engine.making import remove_with_log, unfinished_path
 from edge_mrl.store.engine.modes import create_private
 from edge_mrl.store.engine.private import carry_out
@@ -76,8 +76,8 @@ def convert(
         raise UsageError("the new key is the old one: nothing was changed")
     opened = connect(store, fill=None, timeout_s=timeout_s, key=key)  # it is one, and up to date
     opened.connection.close()
-    if not opened.writable:
-        raise StoreError(f"{store} cannot be written: it, or its medium, is read-only")
+    if opened.obstacle is not None:
+        raise unwritable(store, opened.obstacle)
     unfinished = unfinished_path(store)
     with reporting(store), _alone(store, old, timeout_s) as source:
         try:

@@ -8,11 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edge_mrl.errors import DamagedError, StoreBusyError, StoreError
-from edge_mrl.machine import reporting_memory
+from edge_mrl.errors import DamagedError, StoreBusyError, StoreError, UnwritableStoreError
+from edge_mrl.machine import advice_about, obstacle_to_writing, reporting_memory
 from edge_mrl.store.engine.cipher import database_errors
 
-__all__ = ["LostBindingError", "error_code", "explained", "named_damage", "reporting"]
+__all__ = [
+    "LostBindingError",
+    "error_code",
+    "explained",
+    "named_damage",
+    "others_file",
+    "reporting",
+    "unwritable",
+]
 
 
 class LostBindingError(DamagedError):
@@ -61,16 +69,45 @@ def explained(error: Exception, path: Path) -> StoreError:
             f"{path} is damaged ({error}): `edge-mrl check --repair --store {path}` repairs what can be; "
             "else restore a copy, or make the store again"
         )
-    if code == sqlite3.SQLITE_READONLY and os.access(path, os.W_OK):
-        return StoreError(
-            f"{path} cannot be written ({error}): make its folder writable; where it is, the beginning "
-            "of the file is damaged: restore a copy, or make the store again"
-        )
-    if code == sqlite3.SQLITE_FULL:
-        return StoreError(f"{path} cannot grow ({error}): free some space and try again")
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY):
+        return _unwritten(error, path)
     if code == sqlite3.SQLITE_CANTOPEN and path.exists() and not os.access(path, os.R_OK):
         error = PermissionError("it may not be read by this user: a store is its owner's alone")
     return StoreError(f"{path} cannot be used: {error}")
+
+
+def _unwritten(error: Exception, path: Path) -> StoreError:
+    obstacle = obstacle_to_writing(path.absolute().parent)
+    other = others_file(path)
+    if other is not None:
+        obstacle = f"{other.name} is not this user's to write"
+    if obstacle is not None:
+        return unwritable(path, obstacle)
+    if error_code(error) == sqlite3.SQLITE_READONLY and os.access(path, os.W_OK):
+        return StoreError(
+            f"{path} cannot be written ({error}): the beginning of the file is damaged: keep it and what "
+            "lies beside it, and restore a copy, or make the store again under another name"
+        )
+    if error_code(error) == sqlite3.SQLITE_FULL:  # there is some room, and more is needed
+        return UnwritableStoreError(f"{path} cannot grow ({error}): free some space and try again")
+    return StoreError(
+        f"{path} cannot be used ({error}): its card or disk may be failing: copy the store, and "
+        f"{path.name}-wal if there is one, to another one before anything else"
+    )
+
+
+def others_file(path: Path) -> Path | None:
+    """A file beside a store that SQLite writes and this user may not; None if there is none."""
+    files = (path.with_name(f"{path.name}{suffix}") for suffix in ("-wal", "-shm"))
+    return next((one for one in files if one.exists() and not os.access(one, os.W_OK)), None)
+
+
+def unwritable(path: Path, obstacle: str) -> UnwritableStoreError:
+    """What a write says where nothing can be written: nothing is lost, and reading works."""
+    return UnwritableStoreError(
+        f"{path} cannot be written: {obstacle}; what it holds is kept, and can be searched: "
+        f"{advice_about(obstacle) or 'make it writable for this user'}, and try again"
+    )
 
 
 def named_damage(path: Path, error: DamagedError) -> DamagedError:

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["transaction"]
+__all__ = ["one_state", "transaction"]
 
 
 @contextmanager
@@ -21,3 +21,13 @@ def transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+@contextmanager
+def one_state(connection: sqlite3.Connection) -> Iterator[None]:
+    """Run a block in a transaction that reads: its own, or the one that is open."""
+    if connection.in_transaction:
+        yield
+        return
+    with transaction(connection, "DEFERRED"):
+        yield

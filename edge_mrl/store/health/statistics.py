@@ -28,6 +28,7 @@ class Stats:
     Attributes:
         path: The store's file.
         writable: Whether this process can write the store.
+        obstacle: Why it cannot, in words; None if it can.
         encrypted: Whether the store is encrypted.
         bundle: The folder of the bundle that made its codes, when it was last used.
         space_id: The embedding space.
@@ -57,6 +58,7 @@ class Stats:
 
     path: str
     writable: bool
+    obstacle: str | None
     encrypted: bool
     bundle: str
     space_id: str
@@ -112,6 +114,7 @@ def stats(store: Store) -> Stats:
     return Stats(
         path=str(store.path),
         writable=store.writable,
+        obstacle=store.obstacle,
         encrypted=store.encrypted,
         bundle=binding.bundle,
         space_id=binding.space_id,
