@@ -20,6 +20,8 @@ __all__ = ["Link"]
 
 #: A token is renewed when less than this is left of its life.
 RENEW_MS = 14 * 86_400_000
+#: A clock that was further off than this has been wrong, and was or will be set.
+WRONG_MS = 86_400_000
 
 
 class Link:
@@ -73,7 +75,7 @@ class Link:
             NetworkError: The server cannot be reached.
         """
         found = self._credentials
-        if found is None or not (refused or self._expires_soon(found)):
+        if found is None or not (refused or self._expires_soon(found, remote.offset_ms)):
             return
         there = Credentials.read(self._store)
         if there not in (None, found) and there is not None and there.device == found.device:
@@ -102,11 +104,15 @@ class Link:
         """Use the tokens that are on disk, and no others: using one ends all that are not."""
         self._credentials, remote.token, remote.spare = found, found.token, found.previous
 
-    def _expires_soon(self, found: Credentials) -> bool:
+    def _expires_soon(self, found: Credentials, offset_ms: int | None) -> bool:
+        """Whether it does by the server's clock, as this run knows it, or else as an earlier one did."""
         if found.expires_ms is None:
             return False
-        enrollment = replica.enrollment_of(self._store)
-        offset_ms = 0 if enrollment is None else enrollment.offset_ms
+        if offset_ms is None:  # nothing was to be sent, and nothing is pulled
+            enrollment = replica.enrollment_of(self._store)
+            offset_ms = 0 if enrollment is None else enrollment.offset_ms
+            if abs(offset_ms) > WRONG_MS:  # the clock may have been set right since
+                return False
         return found.expires_ms - (now_ms() + offset_ms) <= RENEW_MS
 
     def close(self) -> None:

@@ -77,6 +77,8 @@ class Remote:
         token: The token that is sent.
         spare: Another one, tried where that is refused; None if there is none.
         space_id: As it was given.
+        offset_ms: The server's clock less this machine's, as the last answer with documents had it; None
+            if there was none.
         marks: Those of the store's copy, sent with each request; None to send none.
         names_space: Whether the server has named its tenant's space, which was this one then.
     """
@@ -95,6 +97,7 @@ class Remote:
         self.token = credentials.token
         self.spare = credentials.previous
         self.space_id = space_id
+        self.offset_ms: int | None = None
         self.marks: Marks | None = None
         self.names_space = False
 
@@ -102,6 +105,10 @@ class Remote:
     def traffic(self) -> tuple[int, int]:
         """Bytes of bodies sent and received so far."""
         return self.transport.bytes_sent, self.transport.bytes_received
+
+    def forget_clock(self) -> None:
+        """Forget ``offset_ms``: either clock may have been set since."""
+        self.offset_ms = None
 
     def push(self, batch: PushBatch) -> PushResult:
         """Send documents.
@@ -112,7 +119,7 @@ class Remote:
         """
         started = now_ms()
         answer = self._ask("POST", "/v1/push", batch.frame).json()
-        offset_ms = offset_of(answer.get("now_ms"), started)
+        offset_ms = self.offset_ms = offset_of(answer.get("now_ms"), started)
         self._require_space(answer)
         rows, count = answer.get("results"), len(batch.items)
         if not isinstance(rows, list) or len(rows) != count:
@@ -158,7 +165,8 @@ class Remote:
                 f"{self.transport.server}: a page of changes: {error}"
             ) from error
         self.require_answer(message.header, form.code if form.vectors == "coarse" else None)
-        page = self._page(message.header, since, offset_of(message.header.get("now_ms"), started))
+        self.offset_ms = offset_of(message.header.get("now_ms"), started)
+        page = self._page(message.header, since, self.offset_ms)
         return self._advancing(replace(page, items=items, unreadable=unreadable), since)
 
     def _page(self, header: Mapping[str, Any], since: int, offset_ms: int) -> ChangePage:

@@ -112,16 +112,25 @@ class Run:
             self.link.keep(remote)
 
     def _as_itself(self, remote: Remote, tally: Tally) -> None:
-        """Push and pull with a token that works, as long as the server gives one."""
-        self.link.renew(remote)
+        """Push and pull with a token that works, as long as the server gives one.
+
+        A token is renewed after that: by then the server has said what time it is. Before, this machine's
+        clock may be wrong, or just set right, and an image of the card from before a needless renewal
+        would be refused.
+        """
+        remote.forget_clock()
         try:
             self._push_and_pull(remote, tally)
-        except ServerError as error:
-            if error.code != "token":
+        except (NetworkError, OverBudgetError) as error:
+            if not isinstance(error, ServerError) or error.code != "token":
+                if remote.offset_ms is not None:  # it was reached
+                    with suppress(NetworkError):
+                        self.link.renew(remote)
                 raise
             # By the server's clock it has expired, whatever this machine's clock says.
             self.link.renew(remote, refused=True)
             self._push_and_pull(remote, tally)
+        self.link.renew(remote)
 
     def _push_and_pull(self, remote: Remote, tally: Tally) -> None:
         pusher = self._pusher(remote, tally)

@@ -64,7 +64,8 @@ def test_refusal_that_does_not_say_what_it_refuses_counts(
 ) -> None:
     """As from a server of before; and the twin of the test above."""
     monkeypatch.setattr(transport, "SEEN", "Edge-MRL-Nothing")
-    relay.damage = DAMAGE["the token"]
+    # Of the space: a device whose token is refused asks for another one, and goes on.
+    relay.damage = DAMAGE["the space"]
     assert device.client.sync_once(attempts=1).cause == "refused"
 
 

@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -212,6 +213,28 @@ def test_device_whose_clock_does_not_know_that_its_token_has_expired_renews_it(
     assert found.expires_ms > now_ms()  # what its file says: it sees no reason to renew
     assert sync(path).done
     assert Credentials.read(path) != found
+
+
+@pytest.mark.parametrize("days", [-20_000, 400])
+def test_clock_that_is_set_right_between_two_runs_renews_no_token(
+    days: int, server: Serving, new_code: NewCode, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A board without a battery starts in 1970; an image of its card has the token that it had."""
+    real = time.time_ns
+    with Store.open(path) as store:
+        enroll(store, server.url, new_code())
+    with SyncClient.open(path) as client:
+        monkeypatch.setattr(time, "time_ns", lambda: real() + days * DAY_MS * 1_000_000)
+        for _ in range(2):
+            assert client.sync_once().done
+        first = Credentials.read(path)
+        monkeypatch.setattr(time, "time_ns", real)
+        for _ in range(2):
+            assert client.sync_once().done
+        assert Credentials.read(path) == first
+    # In another process, too, which knows the clock's error from the store alone.
+    assert sync(path).done
+    assert Credentials.read(path) == first
 
 
 def test_server_that_was_restored_to_before_a_renewal_lets_the_device_in(
@@ -476,6 +499,8 @@ def test_power_cut_at_any_request_leaves_a_token_that_works(
             Credentials(**credentials.asdict(found) | soon).write(path)
             outcome = sync(path)
             assert outcome.done
+            if not flushes:
+                assert sync(path).done  # with the new token, which ends the old one
             known = {left[-1].token, left[-1].previous}
             if not flushes:
                 break
