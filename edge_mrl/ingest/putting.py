@@ -11,6 +11,7 @@ from edge_mrl.documents import Document, check_metadata, id_problem, shorten
 from edge_mrl.errors import BindingError, RefusedDocumentsError, UsageError
 from edge_mrl.ingest.embedding import Advance, Refused, embed_or_refuse
 from edge_mrl.ingest.engines import note_engine
+from edge_mrl.ingest.pace import MOST_CHARS, Pace
 from edge_mrl.store import replica, text_hash
 
 if TYPE_CHECKING:
@@ -19,11 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["BATCH_DOCUMENTS", "MOST_CHANGES", "PutOptions", "Stored", "batches", "put_documents"]
 
-#: The most documents, and about the most characters, that are embedded and committed together. An
-#: interruption loses one such batch: some 100 passages, a second or two on a laptop, ten or twenty on
-#: a small ARM board.
+#: The most documents, and about the most characters, that are looked up together. Those of them that are
+#: embedded are committed in parts of some seconds each (``edge_mrl.ingest.pace``).
 BATCH_DOCUMENTS = 256
-BATCH_CHARS = 100_000
+BATCH_CHARS = MOST_CHARS
 #: How often other processes may change the bundle during one call.
 MOST_CHANGES = 3
 
@@ -160,11 +160,12 @@ def put_documents(
         raise UsageError(f'on_error is {shorten(on_error)}, expected "raise" or "skip"')
     check_call("committed", committed)
     check_call("advance", advance)
-    total = Stored()
+    total, pace = Stored(), Pace()
     for batch in batches(documents):
-        total += _put_batch(store, encoder, batch, advance)
-        if committed is not None:
-            committed(total)
+        for stored in _put_batch(store, encoder, batch, advance, pace):
+            total += stored
+            if committed is not None:
+                committed(total)
     if total.refused and on_error == "raise":
         first = total.refused[0]
         raise RefusedDocumentsError(
@@ -176,8 +177,13 @@ def put_documents(
 
 
 def _put_batch(
-    store: Store, encoder: Callable[[], Encoder], batch: list[Document], advance: Advance | None
-) -> Stored:
+    store: Store,
+    encoder: Callable[[], Encoder],
+    batch: list[Document],
+    advance: Advance | None,
+    pace: Pace,
+) -> Iterator[Stored]:
+    """Store a batch, in parts; gives what each part did once it is committed."""
     known = store.hashes([document.id for document in batch])
     lost = replica.replaced_texts(store, [one.id for one in batch if one.source is not None])
     same: list[Document] = []
@@ -191,19 +197,21 @@ def _put_batch(
             conflicts += 1
         else:
             fresh.append(document)
-    entries, refused, stale = _store_all(store, encoder, (fresh, same), advance)
-    if stale:
-        again, more, _ = _store_all(store, encoder, (stale, []), advance)
-        entries += again
-        refused += more
-    return Stored(
-        added=sum(entry.document.id not in known for entry in entries),
-        updated=sum(entry.document.id in known for entry in entries),
-        unchanged=len(same) - len(stale),
-        passages=sum(len(entry.spans) for entry in entries),
-        conflicts=conflicts,
-        refused=tuple(refused),
-    )
+    done = Stored(conflicts=conflicts)
+    for part in pace.parts(fresh, [len(one.text) for one in fresh]) if fresh else [[]]:
+        entries, refused, stale = _store_all(store, encoder, (part, same), advance)
+        if stale:
+            again, more, _ = _store_all(store, encoder, (stale, []), advance)
+            entries += again
+            refused += more
+        yield done + Stored(
+            added=sum(entry.document.id not in known for entry in entries),
+            updated=sum(entry.document.id in known for entry in entries),
+            unchanged=len(same) - len(stale),
+            passages=sum(len(entry.spans) for entry in entries),
+            refused=tuple(refused),
+        )
+        done, same = Stored(), []
 
 
 def _store_all(
