@@ -41,6 +41,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 __all__ = [
+    "REFUSED_EXIT_CODE",
     "BindingError",
     "BundleError",
     "DamagedError",
@@ -76,6 +77,10 @@ __all__ = [
     "brief",
     "reason",
 ]
+
+
+#: What `edge-mrl sync` returns where a server refuses the device until a person changes something.
+REFUSED_EXIT_CODE = 6
 
 
 class EdgeMrlError(Exception):

@@ -20,9 +20,11 @@ __all__ = ["HELP", "add_arguments", "run"]
 HELP = "find problems with this machine, a bundle or a store"
 #: Longer steps: machine, packages, verifying, timing with its rounds, comparing, store.
 STEPS = 9
+#: The longest name of a subject: findings are printed one by one, before all are known.
+SUBJECT_CHARS = 13
 _EPILOG = """\
-Checks the CPU, the installed packages, memory, disks and SQLite and, if they are named, a bundle and a
-store. Nothing is changed.
+Checks the CPU, the installed packages, memory, disks, SQLite, the systemd units of edge-mrl and, if they
+are named, a bundle and a store. Each finding is printed once it is there. Nothing is changed.
 
 good      works              warning   works, but read the advice
 note      good to know       problem   does not work, or soon will not
@@ -72,11 +74,17 @@ def run(args: argparse.Namespace) -> int:
             bar.advance(1 if done else 0, note=note)
             done += 1
 
-        diagnosis = diagnose(subjects, advance=advance)
+        def found(finding: Finding) -> None:
+            if not args.json and not (args.quiet and finding.level == "good"):
+                bar.print("\n".join(_lines(finding)))
+
+        diagnosis = diagnose(subjects, advance=advance, found=found)
     if args.json:
         _print_json(diagnosis)
-    else:
-        _print_text(diagnosis, quiet=args.quiet)
+    elif not args.quiet:
+        problems = sum(finding.level == "problem" for finding in diagnosis.findings)
+        warnings = sum(finding.level == "warning" for finding in diagnosis.findings)
+        print(f"\n{_plural(problems, 'problem')}, {_plural(warnings, 'warning')}")
     return 0 if diagnosis.healthy else 1
 
 
@@ -108,19 +116,8 @@ def _print_json(diagnosis: Diagnosis) -> None:
     )
 
 
-def _print_text(diagnosis: Diagnosis, *, quiet: bool) -> None:
-    shown = [f for f in diagnosis.findings if not quiet or f.level != "good"]
-    width = max((len(finding.subject) for finding in shown), default=0)
-    for finding in shown:
-        print("\n".join(_lines(finding, width)))
-    if not quiet:
-        problems = sum(finding.level == "problem" for finding in diagnosis.findings)
-        warnings = sum(finding.level == "warning" for finding in diagnosis.findings)
-        print(f"\n{_plural(problems, 'problem')}, {_plural(warnings, 'warning')}")
-
-
-def _lines(finding: Finding, width: int) -> list[str]:
-    head = f"{finding.level:<9}{finding.subject:<{width}}  "
+def _lines(finding: Finding) -> list[str]:
+    head = f"{finding.level:<9}{finding.subject:<{SUBJECT_CHARS}}  "
     lines = [f"{head}{finding.text}"]
     if finding.advice:
         lines.append(f"{'':{len(head)}}-> {finding.advice}")

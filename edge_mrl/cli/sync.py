@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 from edge_mrl.cli.common.output import count, duration, print_json, size, snippet, table
 from edge_mrl.cli.common.progress import Progress
 from edge_mrl.cli.common.stores import add_store, key_of, say_obstacle
-from edge_mrl.errors import EdgeMrlError, GateError, NetworkError, UsageError
+from edge_mrl.errors import (
+    REFUSED_EXIT_CODE,
+    EdgeMrlError,
+    GateError,
+    NetworkError,
+    StoreBusyError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,9 +50,14 @@ examples:
   edge-mrl sync --store notes.db --qdrant http://localhost:6333 --collection notes
 
 exit codes: 0 done, or ended early by --max-bytes; 1 done, but store and server hold different documents
-and pulling them again did not help; 2 wrong usage, or the store cannot be used; 4 the
-server cannot be reached, or refuses: what is queued stays queued
+and pulling them again did not help; 2 wrong usage, not enrolled, or the store cannot be used; 4 the
+server cannot be reached; 6 the server refuses until a person changes something, for example because the
+token is not valid any more, or the store is a copy. What is queued stays queued
 """
+
+
+#: Between two looks of a service at a store that is busy, each of which waits for ten seconds itself.
+BUSY_S = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -132,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
     if args.forget_received:
         return _forget(args)
     _change(args)
-    with _open(args) as client:
+    with _open_in_time(args) as client:
         if args.resend:
             client.resend()
         if args.with_text and not client.status().with_text:
@@ -152,6 +164,18 @@ def _open(args: argparse.Namespace) -> SyncClient:
     return SyncClient.open(
         args.store, policy=policy, push_only=args.push_only, target=target, key=key_of(args)
     )
+
+
+def _open_in_time(args: argparse.Namespace) -> SyncClient:
+    """Open what is synced; a service waits for a store that another process is just making or writing."""
+    while True:
+        try:
+            return _open(args)
+        except StoreBusyError as error:
+            if not args.watch:
+                raise
+            print(f"edge-mrl: waiting: {error}", file=sys.stderr, flush=True)
+            time.sleep(BUSY_S)
 
 
 def _change(args: argparse.Namespace) -> None:
@@ -216,7 +240,8 @@ def _once(client: SyncClient, args: argparse.Namespace) -> int:
 def _exit_code(outcome: Outcome) -> int:
     if outcome.cause in (None, "policy"):
         return GateError.exit_code if outcome.differs else 0
-    return EdgeMrlError.exit_code if outcome.cause == "internal" else NetworkError.exit_code
+    codes = {"internal": EdgeMrlError.exit_code, "refused": REFUSED_EXIT_CODE}
+    return codes.get(outcome.cause, NetworkError.exit_code)
 
 
 def _watch(client: SyncClient, args: argparse.Namespace) -> int:
@@ -244,7 +269,7 @@ def _watch(client: SyncClient, args: argparse.Namespace) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
     refused = bool(last) and last[0].cause == "refused"
-    return NetworkError.exit_code if refused else 0
+    return REFUSED_EXIT_CODE if refused else 0
 
 
 def _warn(outcome: Outcome, client: SyncClient, args: argparse.Namespace) -> None:

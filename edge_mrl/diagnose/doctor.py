@@ -6,13 +6,13 @@ there is a finding and does not end the check. Each check says what it saw, or t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_mrl.bundle import Manifest
-from edge_mrl.diagnose.checks import bundle, machine, packages, store
+from edge_mrl.diagnose.checks import bundle, machine, packages, store, units
 from edge_mrl.diagnose.findings import Diagnosis, Finding
 from edge_mrl.errors import UsageError
 from edge_mrl.machine import facts
@@ -48,12 +48,18 @@ class Subjects:
             raise UsageError(f"threads is {self.threads}, expected at least 1")
 
 
-def diagnose(subjects: Subjects, *, advance: Callable[[str], None] = lambda _: None) -> Diagnosis:
+def diagnose(
+    subjects: Subjects,
+    *,
+    advance: Callable[[str], None] = lambda _: None,
+    found: Callable[[Finding], None] = lambda _: None,
+) -> Diagnosis:
     """Check this machine, and a bundle and a store if given.
 
     Args:
         subjects: What to check beside the machine.
         advance: Called before each longer step with its name.
+        found: Called with each finding once it is there; some steps take minutes on a small board.
 
     Raises:
         UsageError: A bundle or a store is not there, or the two bundles cannot be compared.
@@ -63,26 +69,32 @@ def diagnose(subjects: Subjects, *, advance: Callable[[str], None] = lambda _: N
     manifest, broken = bundle.read(subjects.bundle)
     if subjects.against is not None:
         bundle.require_comparable(subjects.bundle, manifest, subjects.against)
+    findings: list[Finding] = []
+
+    def add(more: Iterable[Finding]) -> None:
+        for finding in more:
+            findings.append(finding)
+            found(finding)
+
     advance("machine")
-    findings = [
-        *machine.check_board(),
-        *machine.check_cpu(facts.cpu(), manifest),
-        *machine.check_load(),
-        *machine.check_python(facts.pointer_bits(), facts.page_bytes()),
-    ]
+    add(machine.check_board())
+    add(machine.check_cpu(facts.cpu(), manifest))
+    add(machine.check_load())
+    add(machine.check_python(facts.pointer_bits(), facts.page_bytes()))
+    add(units.check_units())
     advance("packages")
     needed = [*packages.check_packages(facts.requirements(), packages.import_problems())]
     can_embed = all(finding.level != "problem" for finding in needed)
-    findings += [*needed, *packages.check_sqlite(), *packages.check_reports()]
-    findings += [*_check_disks(subjects), *broken]
+    add([*needed, *packages.check_sqlite(), *packages.check_reports()])
+    add([*_check_disks(subjects), *broken])
     checked = _check_bundle(subjects, manifest, can_embed=can_embed, advance=advance)
-    findings += checked.findings
+    add(checked.findings)
     if subjects.store is not None:
         advance("store")
         if can_embed:
-            findings += store.check_store(subjects.store, subjects.bundle, subjects.key)
+            add(store.check_store(subjects.store, subjects.bundle, subjects.key))
         else:
-            findings.append(_skipped("store"))
+            add([_skipped("store")])
     return Diagnosis(tuple(findings), checked.figures)
 
 

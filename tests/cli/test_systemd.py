@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_mrl.diagnose.checks.units import check_units
 from tests.support.bundles import copy_bundle
 from tests.support.processes import COMMAND, good, wait_until
 from tests.support.serving import serving
@@ -255,6 +256,115 @@ def test_sync_service_comes_back_and_may_use_the_network_alone() -> None:
         "RestrictAddressFamilies"
     }
     assert {pair for pair in other if pair[0] == "SystemCallFilter"} <= mine
+
+
+@pytest.mark.test
+def test_service_stays_failed_where_a_person_has_to_act(home: Path, tmp_path: Path) -> None:
+    """Not enrolled, or refused: two exit codes, and systemd starts it again for neither."""
+    prevented = set(map(int, settings(SYNC)["RestartPreventExitStatus"][0].split()))
+    store = home / "edge-mrl" / "notes.db"
+    subprocess.run([*command(), "--quiet"], cwd=home, check=True)
+    line = command({"EDGE_MRL_INTERVAL": "1"}, SYNC)
+
+    def sync() -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(line, cwd=home, capture_output=True, check=False, timeout=60)
+
+    bare = sync()
+    assert bare.returncode in prevented
+    assert b"is not enrolled" in bare.stderr
+    with serving(tmp_path / "server.db") as server:
+        good("enroll", "--server", server.url, "--invitation", server.invitation, "--store", store)
+        path = store.with_name("notes.db-sync.json")
+        found = json.loads(path.read_text("utf-8"))
+        path.write_text(json.dumps(found | {"token": "0" * len(found["token"])}), "utf-8")
+        refused = sync()
+    assert refused.returncode in prevented
+    assert (bare.returncode, refused.returncode) == (2, 6)
+    # A network that fails does not end the service at all; its code would have it started again.
+    assert 4 not in prevented
+
+
+@pytest.mark.test
+def test_service_waits_for_a_store_that_is_busy(home: Path, tmp_path: Path) -> None:
+    store = home / "edge-mrl" / "notes.db"
+    subprocess.run([*command(), "--quiet"], cwd=home, check=True)
+    with serving(tmp_path / "server.db") as server:
+        good("enroll", "--server", server.url, "--invitation", server.invitation, "--store", store)
+        # An exclusive lock, as a conversion takes it: the store cannot even be opened meanwhile.
+        with closing(sqlite3.connect(store, isolation_level=None)) as held:
+            held.execute("PRAGMA locking_mode = EXCLUSIVE")
+            held.execute("BEGIN EXCLUSIVE")
+            process = subprocess.Popen(
+                command({"EDGE_MRL_INTERVAL": "1"}, SYNC), cwd=home, stderr=subprocess.PIPE
+            )
+            assert process.stderr is not None
+            assert b"waiting:" in process.stderr.readline()
+            held.execute("ROLLBACK")
+        try:
+            wait_until(lambda: _queued(store) == 0, 40)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+SYSTEMCTL = """#!/bin/sh
+[ "$1" = list-units ] && echo edge-mrl-sync@maria.service loaded x y z && exit
+echo Id=edge-mrl-sync@maria.service
+cat "$0.state"
+"""
+
+
+@pytest.mark.parametrize(
+    ("state", "level", "words"),
+    [
+        (
+            "ActiveState=active\nSubState=running\nExecMainStatus=0\nNRestarts=0",
+            "good",
+            "active (running)",
+        ),
+        (
+            "ActiveState=failed\nSubState=failed\nExecMainStatus=6\nResult=exit-code",
+            "problem",
+            "refuses",
+        ),
+        (
+            "ActiveState=failed\nSubState=failed\nExecMainStatus=2\nResult=exit-code",
+            "problem",
+            "enrolled",
+        ),
+        (
+            "ActiveState=failed\nSubState=failed\nExecMainStatus=0\nResult=oom-kill",
+            "problem",
+            "oom-kill",
+        ),
+        (
+            "ActiveState=activating\nSubState=auto-restart\nExecMainStatus=4\nNRestarts=7",
+            "problem",
+            "7 times",
+        ),
+    ],
+)
+def test_doctor_says_how_the_units_are(
+    state: str, level: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemctl's words, by a program that says them; `make board` asks the real one."""
+    program = tmp_path / "systemctl"
+    program.write_text(SYSTEMCTL)
+    program.chmod(0o755)
+    (tmp_path / "systemctl.state").write_text(f"{state}\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (found,) = check_units()
+    assert (found.level, found.subject) == (level, "units")
+    assert words in found.text
+    assert level == "good" or "journalctl -u edge-mrl-sync@maria.service" in found.advice
+
+
+def test_doctor_says_nothing_of_units_where_there_is_no_systemd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert list(check_units()) == []
 
 
 def allowed_calls() -> set[str]:

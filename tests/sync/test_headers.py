@@ -64,8 +64,9 @@ def test_refusal_that_does_not_say_what_it_refuses_counts(
 ) -> None:
     """As from a server of before; and the twin of the test above."""
     monkeypatch.setattr(transport, "SEEN", "Edge-MRL-Nothing")
-    # Of the space: a device whose token is refused asks for another one, and goes on.
-    relay.damage = DAMAGE["the space"]
+    # In every request: a device whose token is refused once asks for another, and goes on.
+    always = property(lambda _: DAMAGE["the token"], lambda *_: None)
+    monkeypatch.setattr(Relay, "damage", always, raising=False)
     assert device.client.sync_once(attempts=1).cause == "refused"
 
 

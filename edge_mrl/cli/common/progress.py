@@ -63,6 +63,13 @@ class Progress:
         if self._shown:
             self._draw()
 
+    def print(self, text: str) -> None:
+        """Print a result at once, on standard output, whatever ``quiet`` says; the bar goes on below."""
+        self._wipe()
+        print(text, flush=True)
+        if self._shown:
+            self._draw()
+
     def __enter__(self) -> Self:
         if self._shown:
             self._draw()
