@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := true
 
-.PHONY: help demo check parts test nightly lint types quick tools arm android pythons faults docs dist bench clean \
+.PHONY: help demo check parts test nightly lint types quick tools adapters arm android pythons faults docs dist bench clean \
 	bench-quality bench-encoder bench-store bench-growth bench-codes bench-search bench-sync bench-arm
 
 help: ## Show this help
@@ -64,6 +64,9 @@ tools: ## Debian's compilers and emulators for tests that are skipped without th
 	apt-get update -qq
 	apt-get install -y -qq --no-install-recommends clang gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 
+adapters: $(INSTALLED) ## The adapters for frameworks, each with the tests of its framework (docs/frameworks.md)
+	$(PYTEST) -n0 tests/adapters
+
 arm: $(INSTALLED) ## The tests on emulated ARM CPUs, which make test runs too (docs/arm.md)
 	$(PYTEST) -m arm tests/arm
 
@@ -83,11 +86,12 @@ docs: $(INSTALLED) ## The API reference, from the docstrings, into build/docs
 $(BUNDLE)/edge_mrl.json: $(INSTALLED) $(shell find export edge_mrl -name '*.py')
 	$(BIN)/edge-mrl export --force -o $(BUNDLE)
 
-dist: $(BUNDLE)/edge_mrl.json ## Every distribution into dist/: the package, the kernels for this machine, the default model
+dist: $(BUNDLE)/edge_mrl.json ## Every distribution into dist/: the package, the kernels for this machine, the default model, the adapters
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/python -m build --wheel --outdir dist kernels
 	$(BIN)/python -m build --wheel --outdir dist models/minilm
+	for adapter in adapters/*; do $(BIN)/python -m build --wheel --outdir dist $$adapter || exit; done
 	$(BIN)/python -m twine check --strict dist/*
 
 # What make bench measures: each name stands for programs of bench/ and how long they take.

@@ -1,0 +1,5 @@
+"""edge-mrl for Haystack: a retriever."""
+
+from haystack_integrations.components.retrievers.edge_mrl.retriever import EdgeMRLRetriever
+
+__all__ = ["EdgeMRLRetriever"]
