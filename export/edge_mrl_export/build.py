@@ -73,6 +73,7 @@ from edge_mrl_export.codes import (
     kept_by_stored_codes,
 )
 from edge_mrl_export.graph import (
+    CARE,
     AppendContract,
     FoldInputs,
     Lowered,
@@ -246,16 +247,20 @@ class _Measured:
 
 
 def _build(plan: _Plan, scratch: Path, folder: Path, clock: Clock) -> tuple[Manifest, _Measured]:
-    """Write a graph that passes its gates: with fixed scales or, if that fails, with scales per token."""
-    for fixed_steps in (True, False):
-        lowered = _build_graph(plan, scratch, clock, fixed_steps=fixed_steps)
+    """Write a graph that passes its gates: with fixed scales or, if that fails, with scales per token.
+
+    If these fail too, codes of the weights are fitted to the calibration text: large models need that.
+    """
+    for care in CARE:
+        lowered = _build_graph(plan, scratch, clock, care=care)
         clock.stage("write")
         write_head(plan.head.matrix, folder)
         write_graph(lowered.model, folder)
         write_json(plan.vocabulary.tokenizer, folder / TOKENIZER)
         manifest = _manifest(plan, lowered.precision)
         measured = _measure(plan, folder, manifest, clock)
-        if reaches_gates(measured.fidelity) or "fixed" not in lowered.precision.activations:
+        quantised = plan.recipe.precision == "int8" and lowered.precision.activations != "fp32"
+        if reaches_gates(measured.fidelity) or not quantised:
             break
     if not plan.recipe.allow_low_fidelity:
         check_gates(measured.fidelity, plan.recipe.precision)
@@ -272,7 +277,7 @@ def _spread(texts: Sequence[str], count: int) -> list[str]:
     return [texts[i] for i in picks]
 
 
-def _build_graph(plan: _Plan, scratch: Path, clock: Clock, *, fixed_steps: bool) -> Lowered:
+def _build_graph(plan: _Plan, scratch: Path, clock: Clock, *, care: str) -> Lowered:
     source, recipe, vocabulary = plan.source, plan.recipe, plan.vocabulary
     clock.stage("trace and fuse")
     model = source_graph(source, scratch, precision=recipe.precision)
@@ -297,7 +302,7 @@ def _build_graph(plan: _Plan, scratch: Path, clock: Clock, *, fixed_steps: bool)
         recipe.precision,
         ids,
         scratch,
-        fixed_steps=fixed_steps,
+        care=care,
         unsigned=TARGETS[recipe.target],
         advance=clock.advance,
     )

@@ -206,6 +206,10 @@ def test_graph_with_fixed_steps_below_a_gate_is_made_again_per_token(
     assert finer.manifest.precision.activations == "uint8 per token"
     assert finer.fidelity.cosine_mean > fixed.fidelity.cosine_mean
     assert finer.seconds.keys() == fixed.seconds.keys()
+    # And one that needs weights whose codes make up for each other's rounding.
+    monkeypatch.setitem(GATES, "cosine_mean", finer.fidelity.cosine_mean + 1e-6)
+    finest = build.export(str(folder), tmp_path / "finest", Recipe(dim=16))
+    assert finest.fidelity.cosine_mean > finer.fidelity.cosine_mean
 
 
 def test_minilm_meets_its_targets(minilm_bundle: Path) -> None:

@@ -48,7 +48,14 @@ def feeds() -> dict[str, np.ndarray]:
 
 
 def lowered(precision: str, folder: Path, *, fixed: bool = True, unsigned: bool = False) -> Lowered:
-    return lower(source(), precision, TEXTS, folder, fixed_steps=fixed, unsigned=unsigned)
+    return lower(
+        source(),
+        precision,
+        TEXTS,
+        folder,
+        care="fixed" if fixed else "per token",
+        unsigned=unsigned,
+    )
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ from edge_mrl_export.graph.quantization import (
     FIXED_ERROR,
     ProductPlan,
     choose_plan,
+    correct_weight,
     quantize_blocks,
     quantize_columns,
 )
@@ -303,6 +305,47 @@ def test_fold_inputs_adds_the_token_type_to_the_table() -> None:
     sample = np.array([[3, 4, 49]])
     (got,) = run(model, input_ids=sample, attention_mask=np.ones_like(sample))
     np.testing.assert_allclose(got, words[sample] + types[0], atol=1e-6)
+
+
+def test_corrected_weights_make_up_for_each_others_rounding() -> None:
+    random = np.random.default_rng(5)
+    mixed = random.normal(size=(12, 64)).astype(np.float32)  # 64 inputs that move together
+    rows = random.normal(size=(600, 12)).astype(np.float32) @ mixed
+    weight = random.normal(size=(64, 24)).astype(np.float32)
+    plan = choose_plan(rows[:400], weight, gelu=False)
+    codes, scales = correct_weight(plan, rows[:400], weight).codes or quantize_columns(weight)
+    smooth = np.ones(64, np.float32) if plan.smooth is None else plan.smooth
+    exact, unseen = rows[400:] @ weight, rows[400:] * smooth
+    nearest, steps = quantize_columns(weight / smooth[:, None])
+    corrected = relative_error(unseen @ (codes * scales), exact)
+    assert corrected < 0.6 * relative_error(unseen @ (nearest * steps), exact)
+    assert np.abs(codes.astype(int)).max() <= 127
+
+
+def test_weights_are_not_corrected_where_that_is_worse_on_other_rows() -> None:
+    """Nothing to make up for: the inputs are independent, and there are few rows to learn from."""
+    random = np.random.default_rng(5)
+    rows = random.normal(size=(40, 64)).astype(np.float32)
+    weight = random.normal(size=(64, 24)).astype(np.float32)
+    plan = choose_plan(rows, weight, gelu=False)
+    assert correct_weight(plan, rows, weight).codes is None
+
+
+def test_products_of_one_input_take_their_own_columns_of_the_codes() -> None:
+    random = np.random.default_rng(5)
+    x = random.normal(size=(2, 5, 64)).astype(np.float32)
+    weights = [random.normal(size=(64, n)).astype(np.float32) for n in (32, 48)]
+    model, pen = new_graph(x=(FLOATS, ["a", "b", 64]))
+    for weight in weights:
+        output(model, pen.op("MatMul", model.graph.inputs[0], pen.const(weight)))
+    exact = run(model, x=x)
+    rows, joined = x.reshape(-1, 64), np.concatenate(weights, axis=1)
+    plan = replace(
+        choose_plan(rows, joined, gelu=False, may_smooth=False), codes=quantize_columns(joined)
+    )
+    QuantizeProducts({"x": plan})(model)
+    for got, wanted in zip(run(model, x=x), exact, strict=True):
+        assert relative_error(got, wanted) < 0.02
 
 
 def test_fold_inputs_counts_positions_on_either_side_of_padding() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from edge_mrl.lazy import lazily
 
 if TYPE_CHECKING:
-    from edge_mrl_export.graph.lowering import Lowered, lower
+    from edge_mrl_export.graph.lowering import CARE, Lowered, lower
     from edge_mrl_export.graph.passes.contract import AppendContract
     from edge_mrl_export.graph.passes.inputs import FoldInputs
     from edge_mrl_export.graph.passes.positions import TrimPositions
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from edge_mrl_export.graph.tracing import source_graph
 
 __all__ = [
+    "CARE",
     "AppendContract",
     "FoldInputs",
     "Lowered",
@@ -27,7 +28,7 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "lowering": ("Lowered", "lower"),
+        "lowering": ("CARE", "Lowered", "lower"),
         "passes.contract": ("AppendContract",),
         "passes.inputs": ("FoldInputs",),
         "passes.positions": ("TrimPositions",),

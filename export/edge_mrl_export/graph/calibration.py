@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from edge_mrl.encode import available_threads
 
-__all__ = ["record_inputs"]
+__all__ = ["CALIBRATION_ROWS", "CORRECTION_ROWS", "record_inputs"]
 
 #: Rows kept for each product. 512 tokens of different texts give a channel's peak to a few per cent;
 #: more of them changed no plan for MiniLM.
 CALIBRATION_ROWS = 1024
+#: Rows where codes of weights are fitted to them as well: as many as the inputs of most products.
+CORRECTION_ROWS = 3072
 
 
 def record_inputs(
@@ -26,6 +28,7 @@ def record_inputs(
     token_ids: Sequence[Sequence[int]],
     folder: Path,
     *,
+    most: int = CALIBRATION_ROWS,
     advance: Callable[[], None] = lambda: None,
 ) -> dict[str, NDArray[np.float32]]:
     """Run texts one by one, without padding, and keep rows of the given values.
@@ -35,10 +38,11 @@ def record_inputs(
         values: float32[texts, tokens, K] or float32[texts, K] inside the graph.
         token_ids: Token ids of the calibration texts.
         folder: An existing scratch folder.
+        most: Rows to keep of each value.
         advance: Called after each text.
 
     Returns:
-        For each value's name float32[r, K], r <= CALIBRATION_ROWS, evenly spread over the texts.
+        For each value's name float32[r, K], r <= ``most``, evenly spread over the texts.
     """
     outputs = list(model.graph.outputs)
     path = folder / "calibrate.onnx"
@@ -50,7 +54,7 @@ def record_inputs(
     # Texts run side by side: threads of one text would wait for another's.
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    share = max(1, CALIBRATION_ROWS // max(len(token_ids), 1))
+    share = max(1, most // max(len(token_ids), 1))
 
     def record(ids: Sequence[int]) -> list[NDArray[np.float32]]:
         feed = np.asarray([ids], dtype=np.int64)

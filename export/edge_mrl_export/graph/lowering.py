@@ -14,7 +14,11 @@ from onnx_ir.passes import common
 from edge_mrl.bundle import Precision
 from edge_mrl.encode import available_threads
 from edge_mrl.errors import UsageError
-from edge_mrl_export.graph.calibration import record_inputs
+from edge_mrl_export.graph.calibration import (
+    CALIBRATION_ROWS,
+    CORRECTION_ROWS,
+    record_inputs,
+)
 from edge_mrl_export.graph.optimizer import optimize
 from edge_mrl_export.graph.passes.int4 import PackProducts, PackTables, count_packed_products
 from edge_mrl_export.graph.passes.kernels import ApproximateGelu, SplitFusions
@@ -28,9 +32,12 @@ from edge_mrl_export.graph.passes.products import (
     is_norm,
 )
 from edge_mrl_export.graph.passes.tables import QuantizeTables, count_int8_tables
-from edge_mrl_export.graph.quantization import ProductPlan, choose_plan
+from edge_mrl_export.graph.quantization import ProductPlan, choose_plan, correct_weight
 
-__all__ = ["Lowered", "lower"]
+__all__ = ["CARE", "Lowered", "lower"]
+
+#: Ways to quantise to int8, from the fastest bundle and export to the most accurate.
+CARE = ("fixed", "per token", "corrected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +61,7 @@ def lower(
     token_ids: Sequence[Sequence[int]],
     folder: Path,
     *,
-    fixed_steps: bool = True,
+    care: str = CARE[0],
     unsigned: bool = False,
     advance: Callable[[], None] = lambda: None,
 ) -> Lowered:
@@ -65,7 +72,9 @@ def lower(
         precision: "fp32", "int8" or "int4".
         token_ids: Calibration texts as token ids; int8 needs at least one.
         folder: An existing scratch folder.
-        fixed_steps: Whether calibration may fix the scale of an int8 product's input.
+        care: What int8 may cost, one of CARE: "fixed" lets calibration fix scales of inputs;
+            "per token" does not; "corrected" also chooses codes of weights that make up for each other's
+            rounding, which takes minutes.
         unsigned: Whether int8 weights are stored as uint8, for x86-64 without VNNI.
         advance: Called after each calibration text.
     """
@@ -73,7 +82,7 @@ def lower(
     SplitFusions()(model)
     if precision == "int8":
         ApproximateGelu()(model)
-        plans = _plan(model, token_ids, folder, fixed_steps=fixed_steps, advance=advance)
+        plans = _plan(model, token_ids, folder, care=care, advance=advance)
         return _to_int8(model, plans, folder, unsigned=unsigned)
     if precision == "int4":
         PackProducts()(model)
@@ -124,24 +133,32 @@ def _plan(
     token_ids: Sequence[Sequence[int]],
     folder: Path,
     *,
-    fixed_steps: bool,
+    care: str,
     advance: Callable[[], None],
 ) -> dict[str, ProductPlan]:
     groups = find_products(model)
     if not groups:
         return {}
-    rows = record_inputs(model, [g[0].value for g in groups], token_ids, folder, advance=advance)
+    values = [group[0].value for group in groups]
+    corrected = care == "corrected"
+    most = CORRECTION_ROWS if corrected else CALIBRATION_ROWS
+    rows = record_inputs(model, values, token_ids, folder, most=most, advance=advance)
 
     def choose(group: Sequence[Product]) -> tuple[str, ProductPlan]:
         value = group[0].value
+        seen = rows[str(value.name)]
+        weight = np.concatenate([product.weight for product in group], axis=1)
+        shared = any(product.shared for product in group)  # stored once, for several inputs
         plan = choose_plan(
-            rows[str(value.name)],
-            np.concatenate([product.weight for product in group], axis=1),
+            seen,
+            weight,
             gelu=is_gelu(value),
-            may_smooth=not any(product.shared for product in group),
-            may_fix=fixed_steps and is_norm(value),
+            may_smooth=not shared,
+            may_fix=care == "fixed" and is_norm(value),
         )
-        return str(value.name), plan
+        return str(value.name), correct_weight(
+            plan, seen, weight
+        ) if corrected and not shared else plan
 
     with ThreadPoolExecutor(available_threads()) as pool:
         return dict(pool.map(choose, groups))

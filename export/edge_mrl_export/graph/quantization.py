@@ -10,12 +10,19 @@ channel with outliers by a factor and multiplies the weights' row with it (Smoot
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ProductPlan", "choose_plan", "quantize_blocks", "quantize_columns", "quantize_rows"]
+__all__ = [
+    "ProductPlan",
+    "choose_plan",
+    "correct_weight",
+    "quantize_blocks",
+    "quantize_columns",
+    "quantize_rows",
+]
 
 Float = NDArray[np.float32]
 
@@ -31,6 +38,10 @@ FIXED_ERROR = 2e-4
 #: Shares of the calibrated range that a fixed scale may cover: clipping rare peaks refines the rest.
 COVERED = (1.1, 1.0, 0.9, 0.8, 0.7)
 TINY = np.float32(1e-10)
+#: Of the inputs' mean power, added to each one's own, so that rare inputs get no large corrections.
+DAMPING = 0.01
+#: Inputs whose corrections are worked out one by one before they reach the others.
+BLOCK = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +54,8 @@ class ProductPlan:
         error: Relative squared error of the product's output on the calibration rows.
         step: The fixed scale, the value of one code; None for a scale per token.
         zero: The code of 0 where the scale is fixed.
+        codes: int8[K, N] of the (smoothed) weights and their float32[N] scales, where they are not simply
+            the nearest ones.
     """
 
     smooth: Float | None
@@ -50,6 +63,7 @@ class ProductPlan:
     error: float
     step: np.float32 | None = None
     zero: int = 128
+    codes: tuple[NDArray[np.int8], Float] | None = None
 
     def offset(self) -> Float | None:
         """What is added to the (smoothed) input to make it unsigned: float32[] or float32[K]."""
@@ -83,6 +97,50 @@ def choose_plan(
     return _cheapest(
         [_measure(rows, weight, exact, smooth, minimum) for smooth in [None, *smooths]]
     )
+
+
+def correct_weight(plan: ProductPlan, rows: Float, weight: Float) -> ProductPlan:
+    """The plan with codes of the weights that make up for each other's rounding on real text.
+
+    The codes are fitted to most of the rows, and taken if they are better on the others.
+
+    Args:
+        plan: How the input is quantised.
+        rows: float32[r, K], inputs seen in calibration.
+        weight: float32[K, N], as for ``choose_plan``.
+    """
+    scaled = rows if plan.smooth is None else rows * plan.smooth
+    matched = weight if plan.smooth is None else weight / plan.smooth[:, None]
+    order = np.random.default_rng(0).permutation(len(scaled))
+    split = len(scaled) * 3 // 4
+    fitted, held_out = scaled[order[:split]], scaled[order[split:]]
+    nearest, better = quantize_columns(matched), _corrected_columns(matched, fitted)
+
+    def error(codes: NDArray[np.int8], scale: Float) -> float:
+        return float(np.square(held_out @ (codes * scale - matched)).sum())
+
+    return replace(plan, codes=better) if error(*better) < error(*nearest) else plan
+
+
+def _corrected_columns(weight: Float, rows: Float) -> tuple[NDArray[np.int8], Float]:
+    """Codes chosen input by input, so that later ones make up for the rounding of earlier ones.
+
+    That is GPTQ (arXiv 2210.17323), with one scale per output channel.
+    """
+    left, scale = weight.copy(), quantize_columns(weight)[1]
+    codes = np.zeros(weight.shape, np.int8)
+    power = rows.T @ rows
+    power[np.diag_indices(len(power))] += DAMPING * np.diag(power).mean() + TINY
+    factor = np.linalg.cholesky(np.linalg.inv(power.astype(np.float64))).T.astype(np.float32)
+    for start in range(0, len(weight), BLOCK):
+        end = min(start + BLOCK, len(weight))
+        errors = np.zeros((end - start, weight.shape[1]), np.float32)
+        for i in range(start, end):
+            codes[i] = np.clip(np.rint(left[i] / scale), -127, 127)
+            errors[i - start] = (left[i] - codes[i] * scale) / factor[i, i]
+            left[i + 1 : end] -= np.outer(factor[i, i + 1 : end], errors[i - start])
+        left[end:] -= factor[start:end, end:].T @ errors
+    return codes, scale
 
 
 def _cheapest(plans: list[ProductPlan]) -> ProductPlan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -152,8 +153,10 @@ class QuantizeProducts(ir.passes.InPlacePass):
             # Read anew: where products follow each other, the value found was replaced meanwhile.
             value = group[0].node.inputs[0]
             coded = _code_activation(pen, value, plan)  # type: ignore[arg-type]
+            column = 0
             for product in group:
-                _replace(pen, product, plan, coded, unsigned=self._unsigned)
+                _replace(pen, product, plan, coded, column=column, unsigned=self._unsigned)
+                column += product.weight.shape[1]
         model.opset_imports[CONTRIB] = 1
         tidy(model)
         return ir.passes.PassResult(model, modified=bool(groups))
@@ -211,11 +214,20 @@ def _code_activation(pen: Pen, value: ir.Value, plan: ProductPlan) -> Coded:
     return Coded(codes, zero, np.float32(1 / steps), peak)
 
 
-def _replace(
-    pen: Pen, product: Product, plan: ProductPlan, coded: Coded, *, unsigned: bool
-) -> None:
+def _codes(product: Product, plan: ProductPlan, column: int) -> tuple[NDArray[np.int8], Any]:
+    """The weights' codes and scales: the plan's own, which begin at a column, or the nearest ones."""
+    if plan.codes is not None:
+        codes, scale = plan.codes
+        columns = slice(column, column + product.weight.shape[1])
+        return np.ascontiguousarray(codes[:, columns]), scale[columns]
     weight = product.weight if plan.smooth is None else product.weight / plan.smooth[:, None]
-    codes, scale = quantize_columns(weight)
+    return quantize_columns(weight)
+
+
+def _replace(
+    pen: Pen, product: Product, plan: ProductPlan, coded: Coded, *, column: int, unsigned: bool
+) -> None:
+    codes, scale = _codes(product, plan, column)
     bias, offset = product.bias, plan.offset()
     if offset is not None:
         shift = -(np.broadcast_to(offset, len(codes)) @ (codes.astype(np.float32) * scale))
