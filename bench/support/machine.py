@@ -17,7 +17,6 @@ PACKAGES = (
     "onnxruntime",
     "tokenizers",
     "onnx-ir",
-    "optimum",
     "sentence-transformers",
     "torch",
     "transformers",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         read_head,
     )
     from edge_mrl.bundle.hub.cache import name_of_snapshot
+    from edge_mrl.bundle.hub.calls import is_of_network
     from edge_mrl.bundle.hub.copying import copy_bundle, require_new_folder
     from edge_mrl.bundle.hub.names import hub_name, is_hub_name
     from edge_mrl.bundle.hub.pull import Pulled, local_bundle, pull_bundle
@@ -110,6 +111,7 @@ __all__ = [
     "installed_names",
     "is_head",
     "is_hub_name",
+    "is_of_network",
     "local_bundle",
     "locate_bundle",
     "lowest_version",
@@ -159,6 +161,7 @@ __getattr__ = lazily(
             "read_head",
         ),
         "hub.cache": ("name_of_snapshot",),
+        "hub.calls": ("is_of_network",),
         "hub.copying": ("copy_bundle", "require_new_folder"),
         "hub.names": ("hub_name", "is_hub_name"),
         "hub.pull": ("Pulled", "local_bundle", "pull_bundle"),

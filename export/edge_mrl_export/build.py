@@ -280,7 +280,7 @@ def _spread(texts: Sequence[str], count: int) -> list[str]:
 def _build_graph(plan: _Plan, scratch: Path, clock: Clock, *, care: str) -> Lowered:
     source, recipe, vocabulary = plan.source, plan.recipe, plan.vocabulary
     clock.stage("trace and fuse")
-    model = source_graph(source, scratch, precision=recipe.precision)
+    model = source_graph(source, scratch, precision=recipe.precision, tracer=recipe.tracer)
     FoldInputs(source.first_position)(model)
     if vocabulary.kept is not None:
         SelectRows(vocabulary.kept)(model)
@@ -331,23 +331,15 @@ def _manifest(plan: _Plan, precision: Precision) -> Manifest:
         padding=Padding("right", source.pad_id),
         precision=precision,
         quality={},
-        tools=_tools(),
+        tools=_tools(plan.recipe.tracer),
         files={},
     )
 
 
-def _tools() -> dict[str, str]:
-    packages = (
-        "numpy",
-        "onnx-ir",
-        "onnxruntime",
-        "optimum",
-        "sentence-transformers",
-        "tokenizers",
-        "torch",
-        "transformers",
-    )
-    versions = {name: importlib.metadata.version(name) for name in packages}
+def _tools(tracer: str) -> dict[str, str]:
+    packages = ["numpy", "onnx-ir", "onnxruntime", "sentence-transformers", "tokenizers", "torch"]
+    packages += ["transformers", *(["optimum", "optimum-onnx"] if tracer == "optimum" else [])]
+    versions = {name: importlib.metadata.version(name) for name in sorted(packages)}
     return {"edge-mrl": edge_mrl.__version__, **versions}
 
 

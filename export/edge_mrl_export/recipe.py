@@ -10,7 +10,7 @@ from edge_mrl.errors import UsageError
 from edge_mrl.heads import nested_sizes
 from edge_mrl_export.source import Source
 
-__all__ = ["FITTED_HEADS", "TARGETS", "Recipe"]
+__all__ = ["FITTED_HEADS", "TARGETS", "TRACERS", "Recipe"]
 
 #: Dimensions where none are asked for, by code. At equal bytes, dimensions beat bits: 256 dimensions of
 #: int4 keep 4.7 points more of nDCG@10 than 128 of int8, on text that no fit has seen. 1-bit codes, and
@@ -22,6 +22,8 @@ PRECISIONS = ("int8", "int4", "fp32")
 #: Processors, and whether int8 weights are stored unsigned for them. One graph is the best found for
 #: ARM and for x86-64 with VNNI; without VNNI, uint8 times int8 saturates.
 TARGETS = {"arm64": False, "x86-64-vnni": False, "x86-64": True}
+#: Programs that trace a transformers model, see ``graph.tracers``.
+TRACERS = ("auto", "torchscript", "dynamo", "optimum")
 #: Heads that are fitted on text; beside them there are "auto", "prefix" and the name of a file.
 FITTED_HEADS = ("pca", "rotation", "linear")
 #: With fewer tokens, begin and end tokens leave no room for text.
@@ -54,6 +56,7 @@ class Recipe:
         nested: Shorter prefix sizes that a head is fitted for as well; None for halves of ``dim``.
         pairs: Queries with documents that answer them, to fit a head to: a ``.jsonl`` or ``.tsv`` file.
         turn: Whether a head is rotated for codes of 1 or 2 bits, where there is enough text.
+        tracer: What turns a transformers model into a graph, one of TRACERS.
         allow_low_fidelity: Write the bundle even if it is below a gate.
     """
 
@@ -75,6 +78,7 @@ class Recipe:
     nested: tuple[int, ...] | None = None
     pairs: Path | None = None
     turn: bool = True
+    tracer: str = "auto"
     allow_low_fidelity: bool = False
 
     def __post_init__(self) -> None:
@@ -83,6 +87,8 @@ class Recipe:
         code_bytes(1, self.resolved_code)
         if self.target not in TARGETS:
             raise UsageError(f"target is {self.target!r}, expected {', '.join(TARGETS)}")
+        if self.tracer not in TRACERS:
+            raise UsageError(f"tracer is {self.tracer!r}, expected {', '.join(TRACERS)}")
         if self.dim is not None and self.dim < 1:
             raise UsageError(f"--dim is {self.dim}, expected at least 1")
         if self.max_tokens is not None and self.max_tokens < FEWEST_TOKENS:

@@ -34,7 +34,7 @@ SHARED = ROOT / "build" / "test-bundles"
 #: What an export depends on: the exporter, the runtime that verifies it, and these libraries.
 SOURCES = ("export", "edge_mrl")
 LIBRARIES = (
-    *("numpy", "onnx-ir", "onnxruntime", "optimum", "sentence-transformers", "tokenizers", "torch"),
+    *("numpy", "onnx-ir", "onnxruntime", "sentence-transformers", "tokenizers", "torch"),
     "transformers",
 )
 

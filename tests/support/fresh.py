@@ -6,15 +6,14 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.bundles import ROOT
-from tests.support.pythons import UnreachableError
+from tests.support.pythons import UnreachableError, pinned
 
 __all__ = ["Fresh", "build", "install"]
 
-CONSTRAINTS = ROOT / "constraints"
 #: In what uv says when it is the network's fault, not the requirements'.
 NETWORK = re.compile("error sending request|dns error|Failed to fetch|Connection refused|timed out")
 TIMEOUT_S = 400
@@ -46,6 +45,10 @@ class Fresh:
         assert done.returncode == code, f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout + done.stderr
 
+    def add(self, *wanted: str) -> None:
+        """Install these too, without what they depend on."""
+        _uv("pip", "install", "--python", str(self.python), "--no-deps", *wanted)
+
     def names(self) -> set[str]:
         """Names of the distributions that are installed."""
         code = (
@@ -70,7 +73,7 @@ def build(project: Path, out: Path, **env: str) -> Path:
 def install(
     folder: Path,
     *wanted: str,
-    constraints: str | None = "tested",
+    constraints: str | Sequence[str] | None = "tested",
     python: Path | None = None,
 ) -> Fresh:
     """A fresh environment.
@@ -78,7 +81,8 @@ def install(
     Args:
         folder: An empty folder for it.
         *wanted: Wheels, with extras behind them in brackets if they are wanted.
-        constraints: "tested" or "lowest"; None for the newest versions of the package index.
+        constraints: "tested" or "lowest", or several of which later ones go first; None for the newest
+            versions of the package index.
         python: The interpreter; None for the one of this process.
 
     Raises:
@@ -87,11 +91,21 @@ def install(
     """
     fresh = Fresh(folder)
     _uv("venv", "--python", str(python or sys.executable), str(folder / "venv"))
-    pins = [] if constraints is None else ["-c", str(CONSTRAINTS / f"{constraints}.txt")]
+    pins = [] if constraints is None else ["-c", str(_pins(folder, constraints))]
     newest = ["--upgrade"] if constraints is None else []
     _uv("pip", "install", "--python", str(fresh.python), *pins, *newest, *wanted)
     _uv("pip", "check", "--python", str(fresh.python))
     return fresh
+
+
+def _pins(folder: Path, names: str | Sequence[str]) -> Path:
+    """A file with the versions of all these files of ``constraints/``."""
+    chosen: dict[str, str] = {}
+    for name in [names] if isinstance(names, str) else names:
+        chosen.update(pinned(name))
+    path = folder / "pins.txt"
+    path.write_text("".join(f"{name}=={version}\n" for name, version in chosen.items()), "utf-8")
+    return path
 
 
 def _uv(*arguments: str, **env: str) -> None:

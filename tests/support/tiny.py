@@ -31,7 +31,8 @@ from tests.support.bundles import SHARED, exporter_digest
 WIDTH = 32
 MAX_TOKENS = 48
 _SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]
-_COMMON: dict[str, Any] = {
+#: What each configuration below begins with.
+MODEL: dict[str, Any] = {
     "hidden_size": WIDTH,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
@@ -108,7 +109,7 @@ def transformer_folder(folder: Path, architecture: str, *, padding_side: str = "
     kind, extra, _ = CONFIGS[architecture]
     tokens = tokenizer(padding_side=padding_side)
     ids = {"bos_token_id": 0, "cls_token_id": 0, "eos_token_id": 2, "sep_token_id": 2}
-    config = kind(**{**_COMMON, "vocab_size": len(tokens), **ids, **extra})
+    config = kind(**{**MODEL, "vocab_size": len(tokens), **ids, **extra})
     torch.manual_seed(7)
     model = transformers.AutoModel.from_config(config).eval()
     with torch.no_grad():

@@ -18,7 +18,7 @@ from edge_mrl.errors import (
     reason,
 )
 
-__all__ = ["ENTRY", "asking", "client", "library"]
+__all__ = ["ENTRY", "asking", "client", "is_of_network", "library"]
 
 #: What the library says of us to the hub.
 ENTRY = {"library_name": "edge-mrl", "library_version": __version__}
@@ -96,7 +96,7 @@ def _as_ours(error: BaseException, name: HubName, act: str) -> EdgeMrlError | No
             )
         if (status := getattr(getattr(one, "response", None), "status_code", None)) is not None:
             return _refusal(chain, one, int(status), name, act)
-        if _is_of_network(one):
+        if is_of_network(one):
             return NetworkError(
                 f"{host()} cannot be reached for {name}: {_said(one)}: try again where there is a network"
             )
@@ -110,7 +110,8 @@ def _as_ours(error: BaseException, name: HubName, act: str) -> EdgeMrlError | No
     return None
 
 
-def _is_of_network(error: BaseException) -> bool:
+def is_of_network(error: BaseException) -> bool:
+    """Whether it says that a hub was not reached, whatever HTTP client the hub's library is built on."""
     if isinstance(error, ValueError):  # of an answer that is no JSON
         return False
     known = type(error).__module__.partition(".")[0] in _OF_NETWORK

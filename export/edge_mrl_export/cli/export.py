@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_code_arguments(parser)
     _add_network_arguments(parser)
+    _add_tracer_argument(parser)
     parser.add_argument(
         "--corpus",
         type=Path,
@@ -146,6 +147,16 @@ def _add_network_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_tracer_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tracer",
+        choices=("auto", "torchscript", "dynamo", "optimum"),
+        default="auto",
+        help="what turns a transformers model into a graph: auto (default; torchscript, and dynamo where "
+        "that fails), torchscript, dynamo, or optimum, which needs the extra export-optimum",
+    )
+
+
 def _add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
     for kind in ("query", "document"):
         parser.add_argument(
@@ -233,6 +244,7 @@ def run(args: argparse.Namespace) -> int:
         nested=args.nested,
         pairs=args.pairs,
         turn=args.turn,
+        tracer=args.tracer,
         allow_low_fidelity=args.allow_low_fidelity,
     )
     output = args.output or _default_output(args.model, recipe)

@@ -32,6 +32,7 @@ from edge_mrl_export.graph.passes.products import (
     is_norm,
 )
 from edge_mrl_export.graph.passes.tables import QuantizeTables, count_int8_tables
+from edge_mrl_export.graph.passes.versions import LowerVersions
 from edge_mrl_export.graph.quantization import ProductPlan, choose_plan, correct_weight
 
 __all__ = ["CARE", "Lowered", "lower"]
@@ -170,6 +171,7 @@ def _finish(model: ir.Model, folder: Path) -> ir.Model:
     common.ClearMetadataAndDocStringPass()(model)
     common.DeduplicateInitializersPass()(model)
     ShortenNames()(model)
+    LowerVersions()(model)
     model.producer_name, model.producer_version = "edge-mrl", None
     model.graph.name = "edge-mrl"
     return model

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
-from edge_mrl.errors import UsageError, reason
 from edge_mrl_export.graph.adoption import adopt
-from edge_mrl_export.graph.passes.pen import OPSET
 from edge_mrl_export.graph.static_table import static_graph, static_table
+from edge_mrl_export.graph.tracers import HIDDEN, hushed, trace
 from edge_mrl_export.source import Source
 
 __all__ = ["source_graph"]
@@ -27,13 +21,16 @@ FUSED_TYPES = {"albert", "bert", "camembert", "distilbert", "electra", "roberta"
 FUSION_TOLERANCE = 1e-4
 
 
-def source_graph(source: Source, folder: Path, *, precision: str = "fp32") -> ir.Model:
+def source_graph(
+    source: Source, folder: Path, *, precision: str = "fp32", tracer: str = "auto"
+) -> ir.Model:
     """Trace the source's transformer, and fuse operators where that changes no result.
 
     Args:
         source: The loaded source model.
         folder: An existing scratch folder.
         precision: "int8" gives static models an int8 table at once; others are traced in fp32.
+        tracer: What traces transformers models, a key of ``tracers.TRACERS``.
 
     Returns:
         A graph with the source's own inputs and first output float32[texts, tokens, width]; for
@@ -41,43 +38,21 @@ def source_graph(source: Source, folder: Path, *, precision: str = "fp32") -> ir
 
     Raises:
         UsageError: The architecture cannot be traced.
+        MissingDependencyError: The tracer is not installed.
     """
     if source.model_type == "static":
         return _static_graph(source, int8=precision == "int8")
     if source.model_type == "onnx":
         return adopt(source, folder)
-    path = _trace(source, folder)
+    path = trace(source.transformer, source.architecture, folder, tracer=tracer)
     fused = _fuse(source, path)
-    return _keep_output(ir.load(fused), "last_hidden_state")
+    return _keep_output(ir.load(fused), HIDDEN)
 
 
 def _static_graph(source: Source, *, int8: bool) -> ir.Model:
     table = static_table(source.transformer)
     mean = any(type(module).__name__ != "Normalize" for module in source.modules)
     return static_graph(table.as_int8() if int8 else table.as_float32(), mean=mean)
-
-
-def _trace(source: Source, folder: Path) -> Path:
-    from optimum.exporters.onnx import onnx_export_from_model
-
-    out = folder / "traced"
-    try:
-        with _hushed():
-            onnx_export_from_model(
-                source.transformer,
-                out,
-                opset=OPSET,
-                task="feature-extraction",
-                library_name="transformers",
-                do_validation=False,
-                no_post_process=True,
-            )
-    except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:
-        raise UsageError(
-            f"{source.architecture} cannot be traced to ONNX: {reason(error)}; "
-            "export it to .onnx with the model's own tools and pass that file"
-        ) from error
-    return out / "model.onnx"
 
 
 def _fuse(source: Source, path: Path) -> Path:
@@ -92,7 +67,7 @@ def _fuse(source: Source, path: Path) -> Path:
     options.use_multi_head_attention = True  # plain MatMuls stay outside, where they can be int8
     options.enable_embed_layer_norm = False  # the table stays a Gather, which can be int8
     fused = path.with_name("fused.onnx")
-    with _hushed():
+    with hushed():
         model = optimize_model(
             str(path),
             "bert",
@@ -127,16 +102,3 @@ def _keep_output(model: ir.Model, name: str) -> ir.Model:
     kept = [value for value in model.graph.outputs if value.name == name]
     model.graph.outputs[:] = kept or model.graph.outputs[:1]
     return model
-
-
-@contextlib.contextmanager
-def _hushed() -> Iterator[None]:
-    """Hide warnings of tracing about dynamic shapes: the result shows that they are wrong."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)

@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+from edge_mrl.bundle import is_of_network
 from edge_mrl.errors import NetworkError, UsageError, reason
 
 __all__ = ["DEFAULT_MODEL", "installed_default", "locate"]
@@ -79,7 +80,6 @@ def installed_default() -> Path | None:
 
 
 def _download(repo_id: str) -> Path:
-    import requests
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -88,20 +88,16 @@ def _download(repo_id: str) -> Path:
         RepositoryNotFoundError,
     )
 
-    offline = (
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        HfHubHTTPError,
-        requests.exceptions.RequestException,
-        ConnectionError,
-    )
     try:
         return Path(snapshot_download(repo_id, ignore_patterns=UNUSED))
     except RepositoryNotFoundError as error:
         raise UsageError(
             f"the hub has no model {repo_id!r}, or the model is private (log in first)"
         ) from error
-    except offline as error:
+    except Exception as error:
+        offline = (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError)
+        if not (isinstance(error, offline) or is_of_network(error)):
+            raise
         raise NetworkError(
             f"{repo_id} is neither a local folder nor in the hub's cache, and the hub cannot be reached: "
             f"{reason(error)}. Without a network, give a local folder; the default model comes with "
