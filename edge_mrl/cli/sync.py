@@ -228,7 +228,8 @@ def _once(client: SyncClient, args: argparse.Namespace) -> int:
         def step(outcome: Outcome) -> None:
             nonlocal seen
             sent = outcome.pushed + outcome.stale + outcome.dead
-            bar.advance(sent - seen, note=_figures(outcome))
+            far = "" if outcome.waiting is None else f"; {outcome.waiting}"
+            bar.advance(sent - seen, note=_figures(outcome) + far)
             seen = sent
 
         outcome = client.sync_once(step=step)

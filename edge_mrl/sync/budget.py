@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ATTEMPTS",
     "OUT_OF_STEP",
+    "PREPARING",
     "Budget",
     "OverBudgetError",
     "attempt_backoff",
@@ -40,6 +41,10 @@ _TEMPORARY = frozenset({408, 425, 429})
 _DAMAGED = frozenset({"digest", "timeout"})
 #: Error codes of a server that is ahead of this store, or behind it: see ``Run``.
 OUT_OF_STEP = frozenset({"fenced", "restored", "superseded"})
+#: The error code of a server that makes a snapshot, and asks to come again.
+PREPARING = "preparing"
+#: Seconds that a run waits for that. Then it ends; the next one asks again.
+PREPARING_S = 120.0
 
 
 class OverBudgetError(Exception):
@@ -60,6 +65,7 @@ class Budget:
         self._target: PushTarget | None = None
         self._start = (0, 0)
         self._first = True
+        self._until: float | None = None
 
     def start(self, target: PushTarget) -> None:
         """Count the bytes that a connection sends and receives from now on."""
@@ -93,7 +99,8 @@ class Budget:
 
         A refusal that would end the run is asked for once more: a bit of the token may have been changed
         on the way, and the server cannot know that. So is what a proxy answers for as long as nobody
-        changes the proxy. An answer that is too large is not: the next one may cost as many bytes.
+        changes the proxy. An answer that is too large is not: the next one may cost as many bytes. Nor is
+        "preparing", which is no failure (``wait_prepared``).
 
         Args:
             ask: Sends the request and returns its result.
@@ -112,10 +119,12 @@ class Budget:
             except OversizedAnswerError:
                 raise
             except (ServerError, IntermediaryError) as error:
+                code = error.code if isinstance(error, ServerError) else "intermediary"
+                if code == PREPARING:
+                    raise
                 if is_temporary(error):
                     self._wait(backoff, error)
                     continue
-                code = error.code if isinstance(error, ServerError) else "intermediary"
                 same = refused == (error.status, code)
                 if same or code in OUT_OF_STEP or code == "head_unknown":
                     raise
@@ -127,6 +136,22 @@ class Budget:
         """Wait for the next attempt, or raise the error where there is none."""
         wait_s = backoff.failed(error.retry_after_s)
         if backoff.failures >= self._attempts or wait_s > 2 * ATTEMPT_WAIT_S:
+            raise error
+        time.sleep(wait_s)
+
+    def wait_prepared(self, error: ServerError) -> None:
+        """Wait as long as a server asks for that prepares something, and up to a second longer.
+
+        A run that sends each request once does not wait: its thread does, and can be stopped.
+
+        Raises:
+            ServerError: This run has waited for long enough.
+        """
+        now = time.monotonic()
+        if self._until is None:
+            self._until = now + PREPARING_S
+        wait_s = Backoff().failed(error.retry_after_s)
+        if self._attempts == 1 or now + wait_s > self._until:
             raise error
         time.sleep(wait_s)
 

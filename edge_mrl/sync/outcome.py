@@ -80,7 +80,7 @@ class Tally:
 
     Args:
         budget: Knows how many bytes the run has used.
-        step: Called after each commit with the outcome so far.
+        step: Called after each commit with the outcome so far, and with what the run waits for.
     """
 
     def __init__(self, budget: Budget, step: Callable[[Outcome], None] | None) -> None:
@@ -142,6 +142,11 @@ class Tally:
         self._outcome = replace(
             self._outcome, waiting=reason, cause=cause, retry_after_s=retry_after_s
         )
+
+    def waits(self, reason: str) -> None:
+        """Report what the run waits for just now."""
+        if self._step is not None:
+            self._step(replace(self.outcome, waiting=reason))
 
     def _report(self) -> None:
         if self._step is not None:

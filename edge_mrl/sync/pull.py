@@ -18,6 +18,7 @@ from edge_mrl.errors import (
 )
 from edge_mrl.store import PrivateData, find_bundle, private_data, replica
 from edge_mrl.sync.answers.fields import is_count, is_word
+from edge_mrl.sync.budget import PREPARING
 from edge_mrl.sync.pulls.entries import Entries, withheld
 from edge_mrl.sync.pulls.forms import CodeKey, PageForm
 from edge_mrl.sync.pulls.page import UnreadablePageError
@@ -346,7 +347,7 @@ class Puller:
         with PartFile(self._part, f"{self._code!r} {self._manifest.space_id}") as part:
             while not part.complete:
                 ask = partial(self._remote.snapshot, self._code, start=part.size, etag=part.etag)
-                got = self._with_head(ask)
+                got = self._when_prepared(ask)
                 part.add(got.data, size_bytes=got.size_bytes, etag=got.etag, digest=got.digest)
             if not part.sound():
                 part.remove()
@@ -354,6 +355,17 @@ class Puller:
             self._take_snapshot(part)
             part.remove()
         return True
+
+    def _when_prepared(self, ask: Callable[[], T]) -> T:
+        """Send a request for a snapshot; again while the server makes it, as it asks for."""
+        while True:
+            try:
+                return self._with_head(ask)
+            except ServerError as error:
+                if error.code != PREPARING:
+                    raise
+                self._tally.waits(_prepared(error))
+                self._budget.wait_prepared(error)
 
     def _take_snapshot(self, part: PartFile) -> None:
         batch: list[Item] = []
@@ -379,3 +391,10 @@ class Puller:
                 batch, unreadable = [], []
         # The cursor moves only now: applying a snapshot twice is harmless, missing a part is not.
         self._store_items(batch, unreadable, _Position(cursor, epoch))
+
+
+def _prepared(error: ServerError) -> str:
+    """How far a server is with a snapshot."""
+    done, whole = error.details.get("done"), error.details.get("documents")
+    far = f", {done:,} of {whole:,} documents so far" if is_count(done) and is_count(whole) else ""
+    return f"the server prepares its documents{far}"

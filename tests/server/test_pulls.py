@@ -105,11 +105,14 @@ def test_pages_of_what_is_live_are_of_one_state(
     monkeypatch.setattr(module, "MAX_ITEMS", 2)
     sender.push(*(item(f"d{n}", seed=n, text="t", spans=[(0, 1)]) for n in range(5)))
     sender.push(item("d1", after=1, deleted=True))
-    with live_pages(sender.database, sender.principal.tenant, text=False) as (tenant, pages):
-        first = next(pages)
-        sender.push(item("d4", after=2, deleted=True), item("new"))
-        rest = list(pages)
-    assert [[i.id for i in page] for page in (first, *rest)] == [["d0", "d2"], ["d3", "d4"]]
+    tenant, pages = live_pages(sender.database, sender.principal.tenant, text=False)
+    first = next(pages)
+    sender.push(item("d4", after=2, deleted=True), item("new"), item("d3", after=3))
+    rest = list(pages)
+    # What changes meanwhile comes after the change from which a device goes on with these pages.
+    assert [[i.id for i in page] for page in (first, *rest)] == [["d0", "d2"]]
+    later = changes_after(sender.database, sender.principal.tenant, PullQuery(tenant.change))
+    assert [(i.id, i.deleted) for i in later.items] == [("d4", True), ("new", False), ("d3", False)]
     assert (tenant.change, tenant.documents, first[0].text) == (6, 4, None)
     assert len(first[0].vectors) == 1
 

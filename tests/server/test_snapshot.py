@@ -42,7 +42,8 @@ class Maker:
         text: bool = False,
         etag: str | None = None,
     ) -> Snapshot:
-        opened = self.cache.get(self.database, self.heads, tenant, code, text=text, etag=etag)
+        about = (self.database, self.heads, tenant, code)
+        opened = self.cache.find(*about, text=text, etag=etag) or self.cache.make(*about, text=text)
         opened.close()
         return opened.snapshot
 

@@ -12,7 +12,6 @@ from edge_mrl_server.http.limits import InFlight, cost_of_json
 from edge_mrl_server.http.load.crowd import Crowd
 from edge_mrl_server.http.load.turns import (
     HEALTH,
-    HEAVY,
     STRANGERS,
     WRITE,
     Job,
@@ -24,6 +23,8 @@ from edge_mrl_server.http.load.turns import (
 from edge_mrl_server.http.refusals import Refusal
 from edge_mrl_server.http.threads import Threads
 
+#: A single thread.
+ONE = limits_for(1, writers=1)
 GREEDY, QUIET = Who("greedy", "d"), Who("quiet", "d")
 
 
@@ -110,14 +111,13 @@ def test_each_has_its_part_of_the_threads() -> None:
     assert counts == {"one": 2, "many": 3, STRANGERS: 2, HEALTH: 1}
 
 
-@pytest.mark.parametrize(("kind", "of_one", "of_all"), [(WRITE, 2, 6), (HEAVY, 1, 2)])
-def test_what_takes_long_leaves_threads_for_the_rest(kind: str, of_one: int, of_all: int) -> None:
+def test_what_takes_long_leaves_threads_for_the_rest() -> None:
     turns = Turns(limits_for(8, writers=6))
     for tenant in "abcd":
         for device in range(4):
-            turns.add(Job(Who(tenant, str(device)), kind))
+            turns.add(Job(Who(tenant, str(device)), WRITE))
     counts = Counter(job.who.group for job in started(turns))
-    assert (max(counts.values()), counts.total()) == (of_one, of_all)
+    assert (max(counts.values()), counts.total()) == (2, 6)
     turns.add(Job(Who("a", "9")))  # it reads, behind all of them
     assert [job.who.member for job in started(turns)] == ["9"]
 
@@ -145,7 +145,7 @@ def test_whatever_a_function_raises_is_raised_where_it_is_waited_for() -> None:
         def fail() -> None:
             raise error
 
-        threads = Threads(1, writers=1, writes_s=5)
+        threads = Threads(ONE, writes_s=5)
         with pytest.raises(Exception, match=type(error).__name__) as raised:
             await threads.run(fail)
         assert isinstance(raised.value, Exception)
@@ -156,11 +156,9 @@ def test_whatever_a_function_raises_is_raised_where_it_is_waited_for() -> None:
         asyncio.run(run(error))
 
 
-def test_request_that_gives_up_takes_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_mrl_server.http.threads.START_S", 0.05)
-
+def test_request_that_gives_up_takes_no_turn() -> None:
     async def run() -> None:
-        threads, free = Threads(1, writers=1, writes_s=5), threading.Event()
+        threads, free = Threads(ONE, writes_s=5, start_s=0.05), threading.Event()
         held = asyncio.ensure_future(threads.run(free.wait, who=GREEDY))
         await asyncio.sleep(0)
         with pytest.raises(Refusal, match="too much is going on") as raised:

@@ -9,12 +9,14 @@ from edge_mrl.lazy import lazily
 if TYPE_CHECKING:
     from edge_mrl_server.http.app import create_app
     from edge_mrl_server.http.load.addresses import Proxies, network
+    from edge_mrl_server.http.making import MAKERS
     from edge_mrl_server.http.metrics import Metrics
     from edge_mrl_server.http.operator_page import create_operator_app
     from edge_mrl_server.http.refusals import malformed_request
     from edge_mrl_server.http.service import Service
 
 __all__ = [
+    "MAKERS",
     "Metrics",
     "Proxies",
     "Service",
@@ -29,6 +31,7 @@ __getattr__ = lazily(
     {
         "app": ("create_app",),
         "load.addresses": ("Proxies", "network"),
+        "making": ("MAKERS",),
         "metrics": ("Metrics",),
         "operator_page": ("create_operator_app",),
         "refusals": ("malformed_request",),

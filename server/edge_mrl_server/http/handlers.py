@@ -30,8 +30,9 @@ from edge_mrl.wire import (
 from edge_mrl_server.errors import RestoredError
 from edge_mrl_server.http.files import file_response
 from edge_mrl_server.http.heads import CodeKey, read_packing
-from edge_mrl_server.http.load.turns import HEAVY, WRITE
+from edge_mrl_server.http.load.turns import WRITE
 from edge_mrl_server.http.lost import lost_versions
+from edge_mrl_server.http.making import Progress, preparing
 from edge_mrl_server.http.openapi import DESCRIPTION
 from edge_mrl_server.http.refusals import Refusal
 from edge_mrl_server.http.service import (
@@ -166,24 +167,25 @@ async def pull(service: Service, request: Request) -> Reply:
 
 
 async def snapshot(service: Service, request: Request) -> Response:
-    """GET /v1/snapshot/coarse: all live documents in one file, whole or in part."""
+    """GET /v1/snapshot/coarse: all live documents in one file, whole or in part; or a word to wait."""
     principal = await service.admit(request)
     await service.meet(request, principal)
     who, cache = of(principal), service.snapshots
-    wanted = partial(
-        cache.find,
-        service.database,
-        service.heads,
-        principal.tenant,
-        _code(request),
-        space_id=named_space(request),
-        text=request.query_params.get("text") == "1",
-        etag=request.headers.get("if-range") or request.headers.get("if-match"),
+    code, text = _code(request), request.query_params.get("text") == "1"
+    about = (service.database, service.heads, principal.tenant, code)
+    find = partial(cache.find, *about, space_id=named_space(request), text=text)
+    found = await service.work(
+        find, etag=request.headers.get("if-range") or request.headers.get("if-match"), who=who
     )
-    found = await service.work(wanted, who=who)
     if found is None:
-        make = partial(cache.get, *wanted.args, **wanted.keywords)
-        found = await service.work(make, who=who, kind=HEAVY)
+        make = partial(cache.make, *about, text=text)
+        made = await service.making.wait(
+            (principal.tenant, code, text), lambda progress: make(progress=progress)
+        )
+        # Its tag says which, even where the documents have changed again.
+        found = await service.work(find, etag=made.etag, who=who)
+        if found is None:  # it is behind a fence by now, or was deleted to make room
+            raise preparing(Progress())
     held(request).callback(found.close)
     return await service.work(file_response, found, request, who=who)
 

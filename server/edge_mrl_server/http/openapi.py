@@ -26,7 +26,7 @@ CODES: Mapping[str, tuple[str, ...]] = {
     "413": ("too_large",),
     "429": ("rate",),
     "500": ("internal",),
-    "503": ("busy", "damaged"),
+    "503": ("busy", "damaged", "preparing"),
 }
 _WORDS = {
     "400": "what was sent is not what the specification says",

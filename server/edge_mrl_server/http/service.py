@@ -31,7 +31,8 @@ from edge_mrl_server.http.limits import Buckets, InFlight, cost_of_json
 from edge_mrl_server.http.load.addresses import Proxies
 from edge_mrl_server.http.load.bodies import Reading, check_digest, json_of_frame
 from edge_mrl_server.http.load.crowd import Crowd
-from edge_mrl_server.http.load.turns import HEALTH, READ, STRANGERS, WRITE, Who
+from edge_mrl_server.http.load.turns import HEALTH, READ, STRANGERS, WRITE, Who, limits_for
+from edge_mrl_server.http.making import Making
 from edge_mrl_server.http.metrics import Metrics
 from edge_mrl_server.http.refusals import Refusal
 from edge_mrl_server.http.snapshot import SnapshotCache
@@ -91,6 +92,7 @@ class Service:
         self.metrics = metrics
         self.heads = HeadCache()
         self.snapshots = SnapshotCache(settings.cache, max_bytes=settings.cache_bytes)
+        self.making = Making()
         self.in_flight = InFlight(settings.in_flight_bytes)
         self._devices = Buckets(settings.device_rate)
         self._tenants = Buckets(settings.tenant_rate)
@@ -102,8 +104,7 @@ class Service:
         self._crowd = Crowd()
         self._proxies = Proxies(settings.proxies)
         self._threads = Threads(
-            settings.threads,
-            writers=max(1, settings.threads - ONLY_READ),
+            limits_for(settings.threads, writers=max(1, settings.threads - ONLY_READ)),
             writes_s=settings.write_timeout_s,
         )
 
@@ -121,7 +122,7 @@ class Service:
             function: The function.
             *arguments: Its positional arguments.
             who: For whom.
-            kind: ``READ``; ``WRITE`` if it commits: it may wait until a standby confirms; or ``HEAVY``.
+            kind: ``READ``; or ``WRITE`` if it commits: it may wait until a standby confirms.
             **options: Its keyword arguments.
 
         Raises:

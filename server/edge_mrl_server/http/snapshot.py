@@ -15,7 +15,6 @@ from base64 import b64encode
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,9 +22,17 @@ from edge_mrl.wire import Item, encode_items
 from edge_mrl_server.http.heads import CodeKey, HeadCache
 from edge_mrl_server.http.limits import Buckets
 from edge_mrl_server.http.load.folder import OwnFolder
-from edge_mrl_server.storage import Database, Head, live_pages, present_tenant, require_space
+from edge_mrl_server.http.making import Progress
+from edge_mrl_server.storage import (
+    Database,
+    Head,
+    LivePages,
+    live_pages,
+    present_tenant,
+    require_space,
+)
 
-__all__ = ["Opened", "Snapshot", "SnapshotCache", "coded"]
+__all__ = ["Opened", "Snapshot", "SnapshotCache", "SnapshotKey", "coded"]
 
 #: A snapshot may be older than the tenant's last change by so many times what making it took: however
 #: often devices come and documents change, making them takes a tenth of one processor.
@@ -90,7 +97,8 @@ class _Kind:
     last: Snapshot | None = None
 
 
-_Key = tuple[str, CodeKey, bool]
+#: A tenant, a code, and whether with text and metadata.
+SnapshotKey = tuple[str, CodeKey, bool]
 
 
 class SnapshotCache:
@@ -106,7 +114,7 @@ class SnapshotCache:
         self._folder = OwnFolder(folder)
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._kinds: OrderedDict[_Key, _Kind] = OrderedDict()
+        self._kinds: OrderedDict[SnapshotKey, _Kind] = OrderedDict()
         self._counts: Counter[str] = Counter()
         self._epochs: dict[str, str] = {}
         self._new = Buckets(
@@ -125,7 +133,16 @@ class SnapshotCache:
         etag: str | None,
         space_id: str | None = None,
     ) -> Opened | None:
-        """The snapshot that a device wants, if it is here: see ``get``.
+        """The snapshot that a device wants, if it is here: the one it has a part of, or a young one.
+
+        Args:
+            database: Where the documents are.
+            heads: Where the code's head is looked up.
+            tenant: Whose documents.
+            code: The code of the snapshot.
+            text: Whether with text and metadata.
+            etag: The tag of the one that the device has a part of.
+            space_id: The space of the device's store; None where it does not say.
 
         Raises:
             Refusal: The head is not registered, or does not fit the code.
@@ -153,7 +170,7 @@ class SnapshotCache:
             return None
         return self._open(tenant, last.etag)
 
-    def get(
+    def make(
         self,
         database: Database,
         heads: HeadCache,
@@ -161,10 +178,9 @@ class SnapshotCache:
         code: CodeKey,
         *,
         text: bool,
-        etag: str | None,
-        space_id: str | None = None,
+        progress: Progress | None = None,
     ) -> Opened:
-        """The snapshot that a device wants: the one it has a part of, if it is here, or a fresh one.
+        """Make a snapshot, unless there is one now that is young enough.
 
         Args:
             database: Where the documents are.
@@ -172,28 +188,22 @@ class SnapshotCache:
             tenant: Whose documents.
             code: The code to make.
             text: Whether with text and metadata.
-            etag: The tag of the one that the device has a part of.
-            space_id: The space of the device's store; None where it does not say.
+            progress: Told how far it is.
 
         Raises:
-            SpaceMismatchError: The tenant's vectors are of another space.
             Refusal: The head is not registered, or does not fit the code; or too many codes.
         """
-        find = partial(self.find, database, heads, tenant, code, text=text, space_id=space_id)
-        found = find(etag=etag)
-        if found is not None:
-            return found
         kind = self._kind((tenant, code, text))
         with kind.lock:
-            # Another request may have made it while this one waited.
-            found = find(etag=None)
+            found = self.find(database, heads, tenant, code, text=text, etag=None)
             if found is not None:
                 return found
             with database.read() as transaction:
                 full_dim = present_tenant(transaction, tenant).full_dim
             head = heads.get(database, tenant, code, full_dim)
+            pages = live_pages(database, tenant, text=text)
             kind.last, opened = self._keep(
-                tenant, self._make(database, tenant, code, head, text=text)
+                tenant, self._make(pages, code, head, progress or Progress())
             )
             return opened
 
@@ -212,7 +222,7 @@ class SnapshotCache:
         """Delete the files."""
         self._folder.close()
 
-    def _kind(self, key: _Key) -> _Kind:
+    def _kind(self, key: SnapshotKey) -> _Kind:
         """A kind, remembered from now on; one that was not known counts."""
         tenant = key[0]
         with self._lock:
@@ -228,21 +238,21 @@ class SnapshotCache:
             self._kinds.move_to_end(key)
             return kind
 
-    def _forget(self, key: _Key) -> None:
+    def _forget(self, key: SnapshotKey) -> None:
         del self._kinds[key]
         self._counts[key[0]] -= 1
         if not self._counts[key[0]]:
             del self._counts[key[0]]
 
-    def _make(
-        self, database: Database, tenant: str, code: CodeKey, head: Head, *, text: bool
-    ) -> Snapshot:
+    def _make(self, live: LivePages, code: CodeKey, head: Head, progress: Progress) -> Snapshot:
         began = time.monotonic()
         handle = tempfile.NamedTemporaryFile(dir=self._folder.path, delete=False)  # noqa: SIM115
         sha, size = hashlib.sha256(), 0
         path = Path(handle.name)
         try:
-            with handle as file, live_pages(database, tenant, text=text) as (row, pages):
+            with handle as file:
+                row, pages = live
+                progress.begin(row.documents)
                 first: dict[str, object] = {
                     "cursor": row.change,
                     "epoch": row.epoch,
@@ -259,6 +269,7 @@ class SnapshotCache:
                     file.write(data)
                     sha.update(data)
                     size += len(data)
+                    progress.done += len(page)
         except BaseException:
             path.unlink(missing_ok=True)
             raise

@@ -13,7 +13,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from edge_mrl_server.http.load.turns import READ, WRITE, Job, TooManyError, Turns, Who, limits_for
+from edge_mrl_server.http.load.turns import (
+    READ,
+    WRITE,
+    Job,
+    TooManyError,
+    TurnLimits,
+    Turns,
+    Who,
+)
 from edge_mrl_server.http.refusals import Refusal
 from edge_mrl_server.logs import LOGGER
 
@@ -42,14 +50,17 @@ class Threads:
     """A few threads that write or read, of which some only read. Used by one event loop.
 
     Args:
-        most: How many threads there are.
-        writers: How many of them may write at once.
+        limits: How many threads there are, and whose work they do at once.
         writes_s: Seconds after which a request that writes is answered, whether it has ended or not.
+        start_s: Seconds that a request waits for others to end; None for as long as that takes.
     """
 
-    def __init__(self, most: int, *, writers: int, writes_s: float) -> None:
+    def __init__(
+        self, limits: TurnLimits, *, writes_s: float, start_s: float | None = START_S
+    ) -> None:
         self._writes_s = writes_s
-        self._turns = Turns(limits_for(most, writers=writers))
+        self._start_s = start_s
+        self._turns = Turns(limits)
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._idle = 0
 
@@ -61,7 +72,7 @@ class Threads:
         Args:
             function: The function.
             who: For whom: tenants take turns, and their devices do.
-            kind: What it does: reads, writes, or reads much.
+            kind: What it does: reads or writes.
 
         Raises:
             Refusal: All threads stay busy, or the function writes and takes too long.
@@ -73,7 +84,9 @@ class Threads:
             raise _busy("too much is waiting already: wait") from error
         self._start_next()
         writes = kind == WRITE
-        start_s = min(START_S, self._writes_s) if writes else START_S
+        start_s = self._start_s
+        if writes:
+            start_s = self._writes_s if start_s is None else min(start_s, self._writes_s)
         try:
             await _wait(call.started, start_s)
         finally:

@@ -15,7 +15,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry, multiprocess
 
 from edge_mrl_server.errors import DatabaseError, UnavailableError
-from edge_mrl_server.http import Metrics, Proxies, Service, create_app, create_operator_app
+from edge_mrl_server.http import MAKERS, Metrics, Proxies, Service, create_app, create_operator_app
 from edge_mrl_server.logs import LOGGER, report
 from edge_mrl_server.process.connection import connection_class
 from edge_mrl_server.process.listener import Listener
@@ -90,7 +90,7 @@ def serve_devices(settings: Settings, sock: socket.socket, *, check: bool = Fals
         settings.address_connections,
         Proxies(settings.proxies).trusts,
     )
-    with open_database(settings.database, connections=settings.threads) as database:
+    with open_database(settings.database, connections=settings.threads + MAKERS) as database:
         if check:
             threading.Thread(target=_check, args=(database,), daemon=True).start()
         service = Service(database, settings, Metrics())

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edge_mrl_server.storage.heads import Head
     from edge_mrl_server.storage.pulls import (
         Changes,
+        LivePages,
         PullQuery,
         changes_after,
         live_pages,
@@ -49,6 +50,7 @@ __all__ = [
     "Head",
     "IndexMade",
     "IssuedToken",
+    "LivePages",
     "PostgresDatabase",
     "Principal",
     "PullQuery",
@@ -92,7 +94,7 @@ __getattr__ = lazily(
         "engines.prefix_index": ("IndexMade",),
         "heads": ("Head",),
         "agreement.offers": ("MAX_LOST",),
-        "pulls": ("Changes", "PullQuery", "changes_after", "live_pages", "note_pull"),
+        "pulls": ("Changes", "LivePages", "PullQuery", "changes_after", "live_pages", "note_pull"),
         "pushes": ("Push", "push"),
         "removal": ("purge",),
         "records": ("Principal", "Tenant"),

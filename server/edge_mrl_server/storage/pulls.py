@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -20,7 +20,10 @@ from edge_mrl_server.storage.database import Database, Transaction
 from edge_mrl_server.storage.records import Principal, Row, Tenant
 from edge_mrl_server.storage.spaces import require_space
 
-__all__ = ["Changes", "PullQuery", "changes_after", "live_pages", "note_pull"]
+__all__ = ["Changes", "LivePages", "PullQuery", "changes_after", "live_pages", "note_pull"]
+
+#: A tenant as it was at the beginning, and its live documents in pages.
+LivePages = tuple[Tenant, Iterator[list[Item]]]
 
 #: Documents of some groups are found among all: so many rows at once, so often for a page.
 SCAN_ROWS = 4_096
@@ -145,24 +148,38 @@ def _wanted_outlines(
     return found[: wanted.limit + 1], since
 
 
-@contextmanager
-def live_pages(
-    database: Database, tenant_name: str, *, text: bool
-) -> Iterator[tuple[Tenant, Iterator[list[Item]]]]:
-    """All live documents with their vectors, in pages, as one state of the database has them."""
+def live_pages(database: Database, tenant_name: str, *, text: bool) -> LivePages:
+    """All live documents with their vectors, in pages, as a snapshot has them.
+
+    Each page is a transaction of its own: one for all of them would keep the database from clearing up
+    for as long as it takes (vacuum, or SQLite's log). So what changes meanwhile is left out from then on:
+    it has a change behind the tenant's last one, from which a device with these pages goes on.
+
+    Returns:
+        The tenant as it was at the beginning, and the pages.
+
+    Raises:
+        UnavailableError: While they are read: the database was restored, or the tenant is another one.
+    """
     with database.read() as transaction:
         tenant = present_tenant(transaction, tenant_name)
-        yield tenant, _pages(transaction, tenant, text=text)
+    return tenant, _pages(database, tenant, text=text)
 
 
-def _pages(transaction: Transaction, tenant: Tenant, *, text: bool) -> Iterator[list[Item]]:
+def _pages(database: Database, tenant: Tenant, *, text: bool) -> Iterator[list[Item]]:
     since = 0
     while True:
-        rows = _outlines(transaction, tenant.name, since, MAX_ITEMS, text=text, live=True)
-        if not rows:
-            return
-        rows = _within_budget(rows, 2 * (tenant.full_dim or 0))
-        yield _load(transaction, tenant, rows, vectors=True, text=text)
+        with database.read() as transaction:
+            now = present_tenant(transaction, tenant.name)
+            if now.epoch != tenant.epoch:
+                raise UnavailableError("the database was restored while a snapshot was made")
+            rows = _outlines(transaction, tenant.name, since, MAX_ITEMS, text=text, live=True)
+            rows = [row for row in rows if row.change <= tenant.change]
+            if not rows:
+                return
+            rows = _within_budget(rows, 2 * (tenant.full_dim or 0))
+            page = _load(transaction, tenant, rows, vectors=True, text=text)
+        yield page
         since = rows[-1].change
 
 

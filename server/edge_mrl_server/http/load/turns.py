@@ -11,18 +11,19 @@ from dataclasses import dataclass, field
 
 __all__ = [
     "HEALTH",
-    "HEAVY",
     "READ",
     "STRANGERS",
     "WRITE",
     "Job",
     "TooManyError",
+    "TurnLimits",
     "Turns",
     "Who",
     "limits_for",
+    "one_each",
 ]
 
-READ, WRITE, HEAVY = "read", "write", "heavy"
+READ, WRITE = "read", "write"
 #: Groups beside the tenants, whose names have no spaces.
 STRANGERS, HEALTH = " strangers", " health"
 #: Groups and members of whom it is remembered when they had their last turn.
@@ -48,7 +49,7 @@ class Job:
 
     Attributes:
         who: For whom.
-        kind: ``READ``, ``WRITE`` or ``HEAVY``.
+        kind: ``READ`` or ``WRITE``.
     """
 
     who: Who
@@ -100,8 +101,28 @@ def limits_for(threads: int, *, writers: int) -> TurnLimits:
         group=group,
         member=max(1, group // 2),
         special={STRANGERS: max(1, threads // 4), HEALTH: 1},
-        kinds={WRITE: writers, HEAVY: max(1, threads // 4)},
-        group_kinds={WRITE: max(1, group // 2), HEAVY: 1},
+        kinds={WRITE: writers},
+        group_kinds={WRITE: max(1, group // 2)},
+    )
+
+
+def one_each(threads: int, *, waiting: int, waiting_all: int) -> TurnLimits:
+    """The limits for long jobs in threads of their own: one job of a group at a time.
+
+    Args:
+        threads: How many there are.
+        waiting: Jobs of one group that wait.
+        waiting_all: Jobs that wait in all.
+    """
+    return TurnLimits(
+        running=threads,
+        group=1,
+        member=1,
+        special={},
+        kinds={},
+        group_kinds={},
+        waiting=waiting,
+        waiting_all=waiting_all,
     )
 
 

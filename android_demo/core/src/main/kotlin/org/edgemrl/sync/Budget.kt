@@ -20,6 +20,12 @@ private val ON_THE_WAY = setOf("digest", "timeout")
 /** Error codes of a server that is ahead of this store, or behind it: see [Run]. */
 internal val OUT_OF_STEP = setOf("fenced", "restored", "superseded")
 
+/** The error code of a server that makes a snapshot, and asks to come again. */
+internal const val PREPARING = "preparing"
+
+/** Seconds that a run waits for that. Then it ends; the next one asks again. */
+private const val PREPARING_S = 120.0
+
 /** A run ends before its work is done: its bytes are used up, or it was stopped. This is not a failure. */
 internal class RunEndedException(message: String) : Exception(message)
 
@@ -38,6 +44,7 @@ internal class Budget(private val maxBytes: Long? = null, private var attempts: 
     private var remote: Remote? = null
     private var start = 0L to 0L
     private var first = true
+    private var untilNs: Long? = null
 
     /** Counts the bytes that a connection sends and receives from now on. */
     fun start(remote: Remote) {
@@ -61,7 +68,8 @@ internal class Budget(private val maxBytes: Long? = null, private var attempts: 
     /**
      * Sends a request, and sends it again after failures that may pass. A refusal that would end the run is asked
      * for once more: a bit of the token may have been changed on the way, and the server cannot know that. An
-     * answer that is too large is not: the next one may cost as many bytes.
+     * answer that is too large is not: the next one may cost as many bytes. Nor is [PREPARING], which is no failure
+     * ([waitPrepared]).
      */
     fun <T> attempt(ask: () -> T): T {
         val backoff = attemptBackoff()
@@ -76,6 +84,7 @@ internal class Budget(private val maxBytes: Long? = null, private var attempts: 
                 throw e
             } catch (e: NetworkException) {
                 val code = codeOf(e)
+                if (code == PREPARING) throw e
                 if (code == null || isTemporary(e)) {
                     pause(backoff, e)
                 } else {
@@ -91,6 +100,20 @@ internal class Budget(private val maxBytes: Long? = null, private var attempts: 
     private fun pause(backoff: Backoff, error: NetworkException) {
         val waitS = backoff.failed(error.retryAfterS)
         if (backoff.failures >= attempts || waitS > 2 * ATTEMPT_WAIT_S || Thread.currentThread().isInterrupted) throw error
+        sleep(waitS, error, stopped)
+    }
+
+    /**
+     * Waits as long as a server asks for that prepares something, and up to a second longer. A run that sends each
+     * request once does not wait: its thread does.
+     *
+     * @throws ServerException if this run has waited for long enough.
+     */
+    fun waitPrepared(error: ServerException) {
+        val nowNs = System.nanoTime()
+        val end = untilNs ?: (nowNs + (PREPARING_S * 1e9).toLong()).also { untilNs = it }
+        val waitS = Backoff().failed(error.retryAfterS)
+        if (attempts == 1 || nowNs + (waitS * 1e9).toLong() > end || Thread.currentThread().isInterrupted) throw error
         sleep(waitS, error, stopped)
     }
 

@@ -119,11 +119,23 @@ internal class Puller(private val store: Store, private val remote: Remote, priv
 
     /** Fetches and applies a snapshot; false if it changed meanwhile. */
     private fun takeSnapshot(): Boolean = PartFile(partPath, "${code.query} ${manifest.spaceId}").use { part ->
-        while (!part.isComplete) part.add(withHead { remote.snapshot(code, part.size, part.etag) })
+        while (!part.isComplete) part.add(whenPrepared { remote.snapshot(code, part.size, part.etag) })
         try {
             part.isSound().also { if (it) apply(part) }
         } finally {
             part.remove() // also if it cannot be read: the next run asks for another one
+        }
+    }
+
+    /** Sends a request for a snapshot; again while the server makes it, as it asks for. */
+    private fun <T> whenPrepared(ask: () -> T): T {
+        while (true) {
+            try {
+                return withHead(ask)
+            } catch (e: ServerException) {
+                if (e.code != PREPARING) throw e
+                budget.waitPrepared(e)
+            }
         }
     }
 
