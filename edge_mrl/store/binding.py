@@ -20,12 +20,15 @@ from edge_mrl.store.statements import insert_row
 
 __all__ = [
     "ENGINES",
+    "FLOOR",
     "FORMER_NAMES",
     "SEARCH_STAGES",
+    "SWEEP",
     "Bound",
     "bound_anew",
     "bound_to_other",
     "fill_new",
+    "forget_bootstrap",
     "read_bound",
     "read_setting",
     "relative_bundle",
@@ -46,6 +49,9 @@ _DAMAGE = ("malformed", "no such table", "no such column", "codec can't decode",
 #: The setting that names the engines that have made vectors for the store, with commas between them. They
 #: stay when the store is bound anew: codes may have been made of vectors that were kept.
 ENGINES = "engines"
+#: And of a sync: how far everything was pulled; and where the server stood before anything was exchanged.
+SWEEP = "sweep"
+FLOOR = "floor"
 #: Columns that the checksum covers, in its order. The bundle's place may change without a new checksum.
 BOUND_COLUMNS = (
     "space_id",
@@ -205,6 +211,12 @@ def write_setting(connection: sqlite3.Connection, name: str, value: str | None) 
     if value is not None:
         row = {"name": name, "value": value, "crc": checksum(name, value)}
         insert_row(connection, "settings", row)
+
+
+def forget_bootstrap(connection: sqlite3.Connection) -> None:
+    """Have the next sync begin with nothing: what it had brought so far is not here any more."""
+    write_setting(connection, SWEEP, None)
+    write_setting(connection, FLOOR, None)
 
 
 def relative_bundle(bundle: str, path: Path) -> str:

@@ -21,7 +21,7 @@ from edge_mrl.sync.budget import ATTEMPTS, Budget
 from edge_mrl.sync.link import Link
 from edge_mrl.sync.outcome import Outcome, internal_fault
 from edge_mrl.sync.policy import MAX_WAIT_S, Backoff, Conditions, Policy
-from edge_mrl.sync.push import BodySize
+from edge_mrl.sync.pushes.body import BodySize
 from edge_mrl.sync.reranker import Reranker
 from edge_mrl.sync.run import Run
 from edge_mrl.sync.status import Status, status_of

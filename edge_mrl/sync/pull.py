@@ -21,8 +21,9 @@ from edge_mrl.sync.answers.fields import is_count, is_word
 from edge_mrl.sync.budget import PREPARING
 from edge_mrl.sync.pulls.entries import Entries, withheld
 from edge_mrl.sync.pulls.forms import CodeKey, PageForm
-from edge_mrl.sync.pulls.page import UnreadablePageError
+from edge_mrl.sync.pulls.page import UnreadablePageError, outline, prepared
 from edge_mrl.sync.pulls.part_file import PartFile
+from edge_mrl.sync.remote import SNAPSHOT_BYTES
 from edge_mrl.wire import Item, UnreadableItem, Version, decode_message, decode_readable_items
 
 if TYPE_CHECKING:
@@ -38,13 +39,16 @@ if TYPE_CHECKING:
 __all__ = ["Puller"]
 
 T = TypeVar("T")
-
 #: Documents of a snapshot that are committed together: each commit flushes to disk and rewrites pages.
 BATCH_DOCUMENTS = 4_096
 #: Most documents in one frame of a snapshot.
 FRAME_ITEMS = 65_536
 #: How often a snapshot may change while it is read; then changes are pulled instead.
 SNAPSHOT_TRIES = 3
+#: How often everything is pulled from the beginning, because the server has changed meanwhile.
+SWEEPS = 3
+#: Bytes of a part of a snapshot at least, where few bytes are left.
+LEAST_PART_BYTES = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +61,6 @@ class _Position:
 
 
 _NOWHERE = _Position()
-#: Why a document is not here whose page cannot be read with it.
-_NOT_READ = "the server's message with this document cannot be read"
 
 
 class Puller:
@@ -96,6 +98,9 @@ class Puller:
         self._full = folder is None and store.keep_full in ("fp16", "int8")
         self._matrix: NDArray[np.float32] | None = None
         self._read_matrix = False
+        self._item_bytes = 0.0
+        #: Changes that are this device's own pushes: they need not be pulled.
+        self.own: Sequence[replica.Span] = ()
         self._entries = Entries(self._manifest, full=self._full, head=self._head)
         self._form = PageForm("full" if self._full else "coarse", self._code)
 
@@ -111,6 +116,10 @@ class Puller:
         """
         while True:
             now = replica.enrollment_of(self._store)
+            for span in self.own:
+                if now is not None and span.first <= now.cursor < span.last:
+                    replica.pass_over(self._store, span)
+                    now = replica.enrollment_of(self._store)
             since, epoch, push = (now.cursor, now.epoch, now.answered) if now else (0, "", 0)
             page = self._page(since, epoch=epoch, push=push)
             self._apply(page, cursor=page.cursor)
@@ -177,10 +186,17 @@ class Puller:
             What ``everything`` returns if it was needed; None if a snapshot was enough.
         """
         store = self._store
-        if self._full or replica.ever_acknowledged(store) or replica.queue_of(store).items:
+        floor = replica.floor_of(store)
+        used = replica.queue_of(store).items or replica.ever_acknowledged(store)
+        unknown = floor is None and used
+        if self._full or unknown or replica.sweep_of(store) is not None:
             # A snapshot has no deletions, and may be older than what this device has sent since. What
-            # waits may have been sent already, its answer lost, and deleted by others.
+            # waits may have been sent already, its answer lost, and deleted by others. So there has to be
+            # a change from which on all deletions that concern this store are pulled.
             return self.everything()
+        if floor is not None and not floor.first:
+            replica.pass_floor(store, floor)  # the server had nothing else
+            return None
         for _ in range(SNAPSHOT_TRIES):
             try:
                 if self._snapshot():
@@ -196,26 +212,52 @@ class Puller:
     def everything(self) -> Agreed:
         """Pull from the beginning, and agree with the server on what is missing there.
 
-        It must be known whether the last push arrived (``Pusher.settle``).
+        If that was interrupted, it goes on from there, whatever was pushed meanwhile. It must be known
+        whether the last push arrived (``Pusher.settle``).
         """
-        now = replica.enrollment_of(self._store)
-        there: dict[str, int] = {}
-        since, fence, epoch = 0, None, None
-        while True:
-            page = self._page(since, fence=fence, epoch=epoch)
-            if since == 0 and now is not None and page.restamp is not None:
-                self._take_restamp(page.restamp, now)
-            there.update((item.id, item.stamp) for item in page.items)
-            there.update((item.id, item.stamp) for item in page.unreadable)
-            self._apply(page, cursor=None)
-            since, fence, epoch = page.cursor, page.fence, page.epoch
-            if not page.more:
-                break
-        push = now.push if now else 0
+        for _ in range(SWEEPS):
+            try:
+                page, push = self._sweep()
+            except ServerError as error:
+                begun = replica.sweep_of(self._store) is not None
+                if error.code not in ("fenced", "restored") or not begun:
+                    raise
+            else:
+                if replica.is_sweep_sound(self._store):
+                    break
+            replica.forget_sweep(self._store)
+        else:
+            raise NetworkError(
+                "the server changed again and again while everything was pulled: trying again later"
+            )
         server = replica.ServerPosition(page.cursor, page.fence, page.epoch, page.kept, page.offers)
-        agreed = replica.reconcile(self._store, there, server, push=push)
+        agreed = replica.reconcile(self._store, server, push=push)
         self._tally.pulled(0, agreed.deleted)
         return agreed
+
+    def _sweep(self) -> tuple[ChangePage, int | None]:
+        """Pull what is left of everything.
+
+        Returns:
+            The last page; and the number of the last push before it was asked for, None if that was open.
+        """
+        at = replica.sweep_of(self._store)
+        while True:
+            now = replica.enrollment_of(self._store)
+            push = None if now is None or now.is_open else now.push
+            if at is None:
+                page = self._page(0)
+                if now is not None and page.restamp is not None:
+                    self._take_restamp(page.restamp, now)
+            else:
+                page = self._page(at.since, fence=at.fence, epoch=at.epoch)
+            self._apply(page, cursor=None)
+            seen = {item.id: item.stamp for item in page.items}
+            seen |= {item.id: item.stamp for item in page.unreadable}
+            now_at = replica.Sweep(page.cursor, page.fence, page.epoch)
+            at = replica.note_swept(self._store, seen, now_at, before=at)
+            if not page.more:
+                return page, push
 
     def _take_restamp(self, said: replica.Restamp, now: Enrollment) -> None:
         """Take over that the server has brought stamps back, unless this store knows of it."""
@@ -229,9 +271,15 @@ class Puller:
         """The next changes. One that makes its whole page unreadable comes alone, by its version."""
 
         def ask(form: PageForm) -> ChangePage:
-            return self._with_head(
+            form = replace(form, limit=self._fitting(form.limit))
+            before = self._budget.traffic[1]
+            page = self._with_head(
                 lambda: self._remote.pull(since, form=form, fence=fence, epoch=epoch, push=push)
             )
+            count = len(page.items) + len(page.unreadable)
+            if count:
+                self._item_bytes = (self._budget.traffic[1] - before) / count
+            return page
 
         try:
             page = ask(self._form)
@@ -244,19 +292,16 @@ class Puller:
                 with self._budget.once():
                     return self._page(since, fence=fence, epoch=epoch, push=push)
             plain = replace(self._form, vectors="none", text=False, limit=1)
-            return self._outline(ask(plain))
+            return outline(ask(plain))
         self._form = replace(self._form, limit=min(self._form.limit * 8, PageForm("none").limit))
         return page
 
-    def _outline(self, page: ChangePage) -> ChangePage:
-        """A page that has no more than versions, of documents that cannot be read."""
-        unreadable = [
-            UnreadableItem(item.id, item.stamp, item.device, item.deleted, _NOT_READ)
-            for item in page.items
-            if not item.deleted
-        ]
-        items = [item for item in page.items if item.deleted]
-        return replace(page, items=items, unreadable=[*unreadable, *page.unreadable])
+    def _fitting(self, limit: int) -> int:
+        """How many documents to ask for, by the last page: no more than the bytes that are left take."""
+        left = self._budget.left_bytes
+        if left is None or not self._item_bytes:
+            return limit
+        return max(min(limit, int(left / self._item_bytes)), 1)
 
     def _with_head(self, ask: Callable[[], T]) -> T:
         """Send a request; register the bundle's projection head first if the server does not know it."""
@@ -346,7 +391,8 @@ class Puller:
         """Fetch and apply a snapshot; returns False if it changed meanwhile."""
         with PartFile(self._part, f"{self._code!r} {self._manifest.space_id}") as part:
             while not part.complete:
-                ask = partial(self._remote.snapshot, self._code, start=part.size, etag=part.etag)
+                ask = partial(self._remote.snapshot, self._code, most=self._part_bytes())
+                ask = partial(ask, start=part.size, etag=part.etag)
                 got = self._when_prepared(ask)
                 part.add(got.data, size_bytes=got.size_bytes, etag=got.etag, digest=got.digest)
             if not part.sound():
@@ -356,6 +402,11 @@ class Puller:
             part.remove()
         return True
 
+    def _part_bytes(self) -> int:
+        """How much of a snapshot to ask for: what is left of the run's bytes, if that is less."""
+        left = self._budget.left_bytes
+        return SNAPSHOT_BYTES if left is None else min(max(left, LEAST_PART_BYTES), SNAPSHOT_BYTES)
+
     def _when_prepared(self, ask: Callable[[], T]) -> T:
         """Send a request for a snapshot; again while the server makes it, as it asks for."""
         while True:
@@ -364,7 +415,7 @@ class Puller:
             except ServerError as error:
                 if error.code != PREPARING:
                     raise
-                self._tally.waits(_prepared(error))
+                self._tally.waits(prepared(error.details))
                 self._budget.wait_prepared(error)
 
     def _take_snapshot(self, part: PartFile) -> None:
@@ -384,17 +435,16 @@ class Puller:
                 if not is_count(first) or not (named == "" or is_word(named)):
                     raise NetworkError("the snapshot: expected cursor as a number, epoch as text")
                 cursor, epoch = first, named
+                replica.set_floor(self._store, replica.Span(cursor, cursor, epoch))
             batch += items
             unreadable += bad
             if len(batch) >= BATCH_DOCUMENTS:
                 self._store_items(batch, unreadable, _NOWHERE)
                 batch, unreadable = [], []
         # The cursor moves only now: applying a snapshot twice is harmless, missing a part is not.
-        self._store_items(batch, unreadable, _Position(cursor, epoch))
-
-
-def _prepared(error: ServerError) -> str:
-    """How far a server is with a snapshot."""
-    done, whole = error.details.get("done"), error.details.get("documents")
-    far = f", {done:,} of {whole:,} documents so far" if is_count(done) and is_count(whole) else ""
-    return f"the server prepares its documents{far}"
+        self._store_items(batch, unreadable, _NOWHERE)
+        # What this device has sent may have been deleted since: so from where it began. In another epoch
+        # the server says so, and everything is pulled.
+        floor = replica.floor_of(self._store) or replica.Span(cursor, cursor, epoch)
+        cursor = min(cursor, floor.first) if floor.epoch == epoch else floor.first
+        replica.pass_floor(self._store, replica.Span(cursor, cursor, floor.epoch))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,18 +16,18 @@ from edge_mrl.errors import (
     NotEnrolledError,
     ServerError,
     UsageError,
-    WireError,
     reason,
 )
 from edge_mrl.store import Outgoing, Verdict, replica
 from edge_mrl.sync.answers.fields import is_count
+from edge_mrl.sync.budget import OUT_OF_STEP
+from edge_mrl.sync.pushes.body import BodySize
+from edge_mrl.sync.pushes.items import estimated_bytes, unsendable, without_content
 from edge_mrl.sync.targets.target import PushBatch, PushResult
 from edge_mrl.wire import (
     MAX_BODY_BYTES,
-    MAX_ITEMS,
     Item,
     Version,
-    check_id,
     encode_items,
     format_stamp,
 )
@@ -42,51 +41,14 @@ if TYPE_CHECKING:
     from edge_mrl.sync.outcome import Tally
 from edge_mrl.sync.targets.target import PushTarget
 
-__all__ = ["BodySize", "Pusher"]
+__all__ = ["Pusher"]
 
-#: Bodies shrink to this when larger ones time out on a slow uplink.
-LEAST_BODY_BYTES = 1 << 14
 #: Versions that a server is told it has lost, at most.
 MAX_LOST = 16
 _BEHIND = (
     "the server's clock is behind a version that it accepted earlier, and documents that are above it "
     "wait: on the server, `edge-mrl admin restamp TENANT` gives such versions the present time"
 )
-
-
-class BodySize:
-    """How much is sent in one request: less after failures, because the uplink may be too slow for more.
-
-    What a proxy refused as too large is remembered, so that each run does not find it out anew.
-
-    Attributes:
-        size_bytes: Most bytes of a body.
-        items: Most documents in a body.
-    """
-
-    def __init__(self) -> None:
-        self.size_bytes = self._ceiling = MAX_BODY_BYTES
-        self.items = self._most_items = MAX_ITEMS
-
-    def begin(self) -> None:
-        """A run begins: allow twice what was let through the last time."""
-        self._ceiling = min(self._ceiling * 2, MAX_BODY_BYTES)
-        self._most_items = min(self._most_items * 2, MAX_ITEMS)
-        self.grow()
-
-    def shrink(self) -> None:
-        """Halve the size after a body that was not answered."""
-        self.size_bytes = min(max(self.size_bytes // 2, LEAST_BODY_BYTES), self._ceiling)
-
-    def grow(self) -> None:
-        """Double the size after a body that was answered."""
-        self.size_bytes = min(self.size_bytes * 2, self._ceiling)
-        self.items = min(self.items * 2, self._most_items)
-
-    def refuse(self, size_bytes: int, items: int) -> None:
-        """Send half of what was refused as a whole, and no more in this run."""
-        self.size_bytes = self._ceiling = max(size_bytes // 2, 1)
-        self.items = self._most_items = max(items // 2, 1)
 
 
 class _RefusedError(Exception):
@@ -134,6 +96,50 @@ class Pusher:
         self._tally = tally
         self._dim = store.binding.full_dim or 1
         self._refused_alone: set[tuple[str, int]] = set()
+        #: Of pushes whose answer said so: changes that need not be pulled.
+        self.spans: list[replica.Span] = []
+        self._first = False
+
+    def push_new(self) -> None:
+        """Send what no server has had yet, before everything is pulled.
+
+        What has to wait for that stays in the queue: documents that the server may have had, and those
+        that are not above the deletions that it has forgotten.
+
+        Raises:
+            ServerError: The server refused for another reason than these.
+            NetworkError: The server did not answer.
+            OverBudgetError: The run's bytes are used up.
+        """
+        after = 0
+        self._first = True
+        self._body.begin()
+        try:
+            while waiting := replica.outgoing(
+                self._store, limit=self._body.items, after=after, new=True
+            ):
+                after = waiting[0].stamp - 1  # what is before that is not new
+                try:
+                    verdicts = self._push_some(waiting)
+                except _RefusedError as refused:
+                    self._halve(refused)
+                    continue
+                if any(verdict.status == "clock_ahead" for verdict in verdicts):
+                    return
+        except ServerError as error:
+            if error.code not in OUT_OF_STEP:
+                raise
+        finally:
+            self._first = False
+        if self._enrollment.is_open:
+            self.settle()
+
+    def stand(self) -> None:
+        """Note where the server stands, while nothing was exchanged with it; see ``Puller.bootstrap``."""
+        if replica.is_blank(self._store) and self._target.numbered:
+            span = self.settle()
+            if span is not None:
+                replica.set_floor(self._store, span)
 
     def push(self) -> None:
         """Send until nothing waits.
@@ -161,8 +167,11 @@ class Pusher:
             if rounds_ahead > 1:
                 raise NetworkError(_BEHIND)
 
-    def settle(self, *, lost: Sequence[tuple[str, Version]] = ()) -> None:
+    def settle(self, *, lost: Sequence[tuple[str, Version]] = ()) -> replica.Span | None:
         """Ask whether the last push arrived; if it did not, the server refuses it from now on.
+
+        Returns:
+            Where the server stands, if it says so and knows of no push that this store does not know of.
 
         Args:
             lost: Versions that the server has had, and lacks now, by id: reason enough for it to begin a
@@ -178,19 +187,23 @@ class Pusher:
             ]
         frame = encode_items(header, [], like=self._no_vectors)
         try:
-            refused = self._budget.attempt(lambda: self._target.push(PushBatch((), frame))).refused
+            result = self._budget.attempt(lambda: self._target.push(PushBatch((), frame)))
+            refused, span = result.refused, result.span
         except ServerError as error:
             last = error.details.get("push")
             if error.code != "superseded" or not is_count(last):
                 raise
             # This store is an older copy of itself: what it sent since then may have arrived.
-            number, refused = last, ()
+            number, refused, span = last, (), None
         replica.settle_push(self._store, number, refused=refused)
+        return span if refused is None else None
 
     def _header(self, now: Enrollment, number: int) -> dict[str, Any]:
         """What a numbered push says beside its documents."""
         receipt = replica.receipt_of(self._store)
-        return {"cursor": now.cursor, "push": number, "epoch": now.epoch, "receipt": receipt}
+        # What comes before everything is pulled says so: its documents are new in any epoch.
+        cursor, epoch = (0, "") if self._first else (now.cursor, now.epoch)
+        return {"cursor": cursor, "push": number, "epoch": epoch, "receipt": receipt}
 
     def _require_space(self) -> None:
         """Make sure that the store's vectors are what the target was told that they are.
@@ -219,7 +232,7 @@ class Pusher:
         Returns:
             What became of them; empty if another process has begun a push in the meantime.
         """
-        verdicts = _without_content(waiting)
+        verdicts = without_content(waiting)
         if verdicts:
             return self._take(verdicts)
         items, verdicts = self._items(waiting, with_text=self._enrollment.with_text)
@@ -245,7 +258,7 @@ class Pusher:
             raise
         pairs = zip(batch.items, result.results, strict=True)
         verdicts = [Verdict(item.id, item.stamp, *said) for item, said in pairs]
-        return self._take(verdicts, offset_ms=result.offset_ms, number=number)
+        return self._take(verdicts, result=result, number=number)
 
     def _halve(self, refused: _RefusedError) -> None:
         """Go on with less after a push of which nothing was stored."""
@@ -265,14 +278,27 @@ class Pusher:
         self._take([Verdict(name, stamp, refused.reason, detail=str(refused))])
 
     def _take(
-        self, verdicts: list[Verdict], *, offset_ms: int | None = None, number: int = 0
+        self, verdicts: list[Verdict], *, result: PushResult | None = None, number: int = 0
     ) -> list[Verdict]:
         """Write into the store what became of documents; returns the same verdicts."""
-        if offset_ms is None:
-            offset_ms = self._enrollment.offset_ms
-        again = replica.acknowledge(self._store, verdicts, offset_ms=offset_ms, number=number)
+        offset_ms = self._enrollment.offset_ms if result is None else result.offset_ms
+        span = None if result is None else result.span
+        self._note_span(span)
+        again = replica.acknowledge(
+            self._store, verdicts, offset_ms=offset_ms, number=number, span=span
+        )
         self._tally.pushed([one.status for one in verdicts if one.id not in again])
         return verdicts
+
+    def _note_span(self, span: replica.Span | None) -> None:
+        """Remember changes that are this device's; those that follow each other are one span."""
+        if span is None or span.first == span.last:
+            return
+        before = self.spans[-1] if self.spans else None
+        if before is not None and (before.last, before.epoch) == (span.first, span.epoch):
+            self.spans[-1] = replace(before, last=span.last)
+        else:
+            self.spans.append(span)
 
     def _items(
         self, waiting: Sequence[Outgoing], *, with_text: bool
@@ -298,7 +324,7 @@ class Pusher:
             if with_text:
                 text, metadata, spans = document.text, document.metadata, one.spans
                 item = replace(item, text=text, metadata=metadata, spans=spans)
-            problem = _unsendable(item)
+            problem = unsendable(item)
             if problem:
                 verdicts.append(Verdict(one.id, one.stamp, "invalid", detail=problem))
             else:
@@ -362,7 +388,7 @@ class Pusher:
             limit = min(limit, max(left, 0))
         size, count = 0, 0
         for item in items:
-            size += _estimated_bytes(item)
+            size += estimated_bytes(item)
             if count and size > limit:
                 break
             count += 1
@@ -386,40 +412,3 @@ class Pusher:
             raise
         self._body.grow()
         return result
-
-
-def _without_content(waiting: Sequence[Outgoing]) -> list[Verdict]:
-    """Documents that cannot be sent: damaged ones, and those with neither vectors nor text here."""
-    damaged = "it is not what was stored: put it again, or delete it"
-    return [
-        Verdict(one.id, one.stamp, replica.DAMAGED, detail=damaged)
-        for one in waiting
-        if one.damaged
-    ] + [
-        Verdict(one.id, one.stamp, replica.NO_VECTORS)
-        for one in waiting
-        if one.vectors is None and one.document is not None and not one.document.text
-    ]
-
-
-def _unsendable(item: Item) -> str:
-    """Why a document cannot be written into a message; empty if it can.
-
-    An older version of this program may have stored what is refused now.
-    """
-    try:
-        check_id(item.id)
-        json.dumps(dict(item.metadata or {}), ensure_ascii=False, allow_nan=False).encode("utf-8")
-    except (WireError, TypeError, ValueError, RecursionError) as error:
-        return f"it cannot be sent: {reason(error)}"
-    return ""
-
-
-def _estimated_bytes(item: Item) -> int:
-    """About the bytes of an item in a frame; text may take more where JSON escapes it."""
-    size = 64 + 2 * len(item.id.encode()) + item.vectors.nbytes + 14 * len(item.spans)
-    if item.text is not None:
-        size += len(item.text.encode()) + len(item.text) // 8
-    if item.metadata:
-        size += len(json.dumps(dict(item.metadata)))
-    return size

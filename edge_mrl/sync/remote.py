@@ -19,6 +19,7 @@ from edge_mrl.sync.answers.fields import (
     offset_of,
     refused_of,
     result_of,
+    span_of,
 )
 from edge_mrl.sync.answers.restamps import read_restamp
 from edge_mrl.sync.pulls.forms import PAGE_ITEMS, CodeKey, PageForm
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from edge_mrl.sync.credentials import Credentials
     from edge_mrl.sync.identity.marks import Marks
 
-__all__ = ["Remote"]
+__all__ = ["SNAPSHOT_BYTES", "Remote"]
 
 #: Bytes of a snapshot in one request: cheap to repeat, and large beside the time of a round trip.
 SNAPSHOT_BYTES = 4 << 20
@@ -124,7 +125,8 @@ class Remote:
         rows, count = answer.get("results"), len(batch.items)
         if not isinstance(rows, list) or len(rows) != count:
             raise NetworkError(f"{self.transport.server}: results: expected a list of {count}")
-        return PushResult([result_of(row) for row in rows], offset_ms, refused_of(answer))
+        results = [result_of(row) for row in rows]
+        return PushResult(results, offset_ms, refused_of(answer), span_of(answer))
 
     def pull(
         self,
@@ -195,19 +197,22 @@ class Remote:
             raise NetworkError(f"{self.transport.server}: the page's cursor does not advance")
         return page
 
-    def snapshot(self, code: CodeKey, *, start: int, etag: str | None) -> SnapshotPart:
+    def snapshot(
+        self, code: CodeKey, *, start: int, etag: str | None, most: int = SNAPSHOT_BYTES
+    ) -> SnapshotPart:
         """Ask for a range of a snapshot, which has the codes of all documents that are not deleted.
 
         Args:
             code: Which codes the server makes.
             start: The first byte.
             etag: The ETag of the snapshot that earlier ranges were of; None for a new snapshot.
+            most: Bytes of the range.
 
         Raises:
             ServerError: The server makes no snapshot, or has another one now.
             NetworkError: No valid response came.
         """
-        headers = {"Range": f"bytes={start}-{start + SNAPSHOT_BYTES - 1}"}
+        headers = {"Range": f"bytes={start}-{start + most - 1}"}
         if etag is not None:
             headers["If-Match"] = etag
             headers["If-Range"] = etag

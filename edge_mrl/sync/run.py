@@ -28,7 +28,9 @@ from edge_mrl.sync.identity.marks import Marks
 from edge_mrl.sync.outcome import Cause, Outcome, Tally, internal_fault
 from edge_mrl.sync.pull import Puller
 from edge_mrl.sync.pulls.comparison import Comparison
-from edge_mrl.sync.push import BodySize, Pusher
+from edge_mrl.sync.push import Pusher
+from edge_mrl.sync.pushes.body import BodySize
+from edge_mrl.wire import MAX_ITEMS
 
 if TYPE_CHECKING:
     from edge_mrl.encode import Encoder
@@ -137,9 +139,8 @@ class Run:
         if self._enrollment.is_open:
             pusher.settle()
         puller = None if self.push_only else self._puller(remote, tally)
-        if puller is not None and self._enrollment.cursor == 0:
-            # Before anything is sent: see Puller.bootstrap.
-            tally.agreed(puller.bootstrap())
+        if puller is not None:
+            self._fill(pusher, puller, tally)
         replica.ask_for_unreadable(self.store)
         backoff = attempt_backoff()
         for _ in range(CATCH_UPS):
@@ -160,11 +161,23 @@ class Run:
                 # could arrive meanwhile.
                 pusher.settle()
                 if not another_pushes:
+                    pusher.push_new()
                     # Deletions were forgotten, or the server was restored from an older copy.
                     tally.agreed((puller or self._puller(remote, tally)).everything())
         raise NetworkError(
             f"{remote.transport.server} changed again and again during this run: trying again later"
         )
+
+    def _fill(self, pusher: Pusher, puller: Puller, tally: Tally) -> None:
+        """Bring everything where little or nothing was brought yet."""
+        puller.own = pusher.spans
+        if self._enrollment.cursor and replica.sweep_of(self.store) is None:
+            return
+        # This device's documents first, however long it takes to bring the others'.
+        if replica.queue_of(self.store).items:
+            pusher.stand()
+            pusher.push_new()
+        tally.agreed(puller.bootstrap())
 
     def _exchange(self, pusher: Pusher, puller: Puller | None) -> ChangePage | None:
         """Push, then pull; pull too where the push has to wait, whatever it waits for.
@@ -175,6 +188,9 @@ class Run:
         Raises:
             NetworkError: The push failed, or the pull.
         """
+        if puller is not None and self._many_wait:
+            # What this device sends need not be pulled, if nothing of others is before it.
+            puller.changes()
         try:
             pusher.push()
         except NetworkError as error:
@@ -185,6 +201,12 @@ class Run:
                 puller.changes()
             raise
         return None if puller is None else puller.changes()
+
+    @property
+    def _many_wait(self) -> bool:
+        """Whether more waits than a push takes, and all bytes may be used: else sending comes first."""
+        left = self.budget.left_bytes
+        return left is None and replica.queue_of(self.store).items > MAX_ITEMS
 
     def _pusher(self, target: PushTarget, tally: Tally) -> Pusher:
         return Pusher(

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -22,9 +23,11 @@ from edge_mrl.sync.credentials import Credentials
 from edge_mrl.sync.enrollment import enroll
 from tests.android.devices import PASSAGE, KotlinDevice
 from tests.android.probe import KotlinError, Probe
+from tests.server.test_making import PROGRAM
 from tests.support.bundles import TINY, TINY_STATIC
+from tests.support.processes import wait_until
 from tests.support.relays import Relay, make_certificates
-from tests.support.serving import Serving, invitations, serving
+from tests.support.serving import Serving, admin, invitations, serving
 
 pytestmark = [pytest.mark.test, pytest.mark.timeout(300)]
 
@@ -578,6 +581,39 @@ def test_new_device_is_filled_by_a_snapshot_and_goes_on_where_it_was_interrupted
     assert [row[:3] for row in here[0]] == [row[:3] for row in there[0]]
     assert here[1:] == there[1:]
     assert rows(third.path)[:2] == here[:2]
+
+
+def test_new_device_waits_while_its_snapshot_is_made(kotlin: Probe, tmp_path: Path) -> None:
+    program = PROGRAM.format(folder=str(tmp_path))
+    with serving(tmp_path / "s.db", program=program) as slow:
+        admin(slow.database, "tenants", "create", "slow")
+
+        def invitation() -> str:
+            made = admin(slow.database, "invitations", "create", "slow")
+            return str(made["invitation"])
+
+        other = PythonDevice(tmp_path / "other.db", slow.url, invitation())
+        (tmp_path / "open").touch()
+        other.index.put(documents("a", "b"))
+        assert other.client.sync_once().done
+        other.close()
+        (tmp_path / "open").unlink()
+
+        def open_later() -> None:
+            wait_until(lambda: '"preparing"' in slow.log())
+            (tmp_path / "open").touch()
+
+        one = KotlinDevice(kotlin, tmp_path / "new.db")
+        try:
+            one.enroll(slow.url, invitation())
+            opener = threading.Thread(target=open_later)
+            opener.start()
+            outcome = one.sync()
+            opener.join()
+            assert_done(outcome)
+            assert outcome["pulled"] == 2
+        finally:
+            one("close")
 
 
 #: Metadata that a server may hold and a device cannot store; the last one no reader of JSON takes either.

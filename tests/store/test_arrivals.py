@@ -263,11 +263,21 @@ def position(
     return replica.ServerPosition(cursor, fence, epoch, kept)
 
 
+def reconcile(
+    store: Store, there: dict[str, int], server: replica.ServerPosition, *, push: int | None
+) -> replica.Agreed:
+    """Agree on a page that had all of this."""
+    replica.forget_sweep(store)
+    now = replica.Sweep(server.cursor, server.fence, server.epoch)
+    replica.note_swept(store, there, now, before=None)
+    return replica.reconcile(store, server, push=push)
+
+
 def test_document_that_a_server_forgot_after_deleting_it_is_deleted_here(store: Store) -> None:
     store.put([full_entry("gone"), full_entry("there"), full_entry("new")])
     stamps = {name: sent(store, name) for name in ("gone", "there")}
     fenced = position(fence=8)
-    agreed = replica.reconcile(store, {"there": stamps["there"]}, fenced, push=0)
+    agreed = reconcile(store, {"there": stamps["there"]}, fenced, push=0)
     assert agreed == replica.Agreed(deleted=1, resent=None)
     assert sorted(store.get(["gone", "there", "new"])) == ["new", "there"]
     # What no server had gets a new stamp, above those that were forgotten.
@@ -279,7 +289,7 @@ def test_document_that_a_server_forgot_after_deleting_it_is_deleted_here(store: 
 def test_nothing_is_deleted_without_a_fence(store: Store) -> None:
     store.put([full_entry("a")])
     sent(store, "a")
-    agreed = replica.reconcile(store, {}, position(), push=0)
+    agreed = reconcile(store, {}, position(), push=0)
     assert agreed == replica.Agreed(0, None)
     assert "a" in store.get(["a"])
 
@@ -288,7 +298,7 @@ def test_written_since_it_was_deleted_there_is_kept_as_a_dead_letter(store: Stor
     store.put([full_entry("a", "sent")])
     sent(store, "a")
     store.put([full_entry("a", "written since")])
-    assert replica.reconcile(store, {}, position(fence=8), push=0).deleted == 1
+    assert reconcile(store, {}, position(fence=8), push=0).deleted == 1
     (letter,) = replica.list_dead_letters(store)
     assert letter.document == Document("a", "written since")
 
@@ -298,7 +308,7 @@ def test_reconciling_waits_for_another_process_that_has_pushed(store: Store) -> 
     sent(store, "a")
     before = replica.enrollment_of(store)
     with pytest.raises(NetworkError, match="another process pushed"):
-        replica.reconcile(store, {}, position(fence=8), push=4)
+        reconcile(store, {}, position(fence=8), push=4)
     assert replica.enrollment_of(store) == before
     assert "a" in store.get(["a"])
 
@@ -311,7 +321,7 @@ def test_restored_server_is_sent_again_what_it_lost(store: Store) -> None:
     replica.mark_success(store, cursor=5)
     apply(store)  # in epoch e1
     restored = position(epoch="e2")
-    agreed = replica.reconcile(store, {"there": stamps["there"]}, restored, push=1)
+    agreed = reconcile(store, {"there": stamps["there"]}, restored, push=1)
     assert agreed == replica.Agreed(deleted=0, resent=1)
     (waiting,) = replica.outgoing(store, limit=9)
     assert (waiting.id, waiting.stamp) == ("lost", stamps["lost"])

@@ -12,7 +12,8 @@ from edge_mrl.sync.budget import Budget
 from edge_mrl.sync.credentials import Credentials
 from edge_mrl.sync.outcome import Outcome, Tally
 from edge_mrl.sync.pull import Puller
-from edge_mrl.sync.push import BodySize, Pusher
+from edge_mrl.sync.push import Pusher
+from edge_mrl.sync.pushes.body import BodySize
 from edge_mrl.sync.remote import Remote
 from edge_mrl.sync.targets.target import PushBatch, PushResult, PushTarget
 

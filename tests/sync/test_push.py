@@ -11,7 +11,7 @@ from edge_mrl.errors import NetworkError
 from edge_mrl.store import replica
 from edge_mrl.sync.client import SyncClient
 from edge_mrl.sync.enrollment import enroll
-from edge_mrl.sync.push import LEAST_BODY_BYTES, BodySize
+from edge_mrl.sync.pushes.body import LEAST_BODY_BYTES, BodySize
 from edge_mrl.wire import MAX_BODY_BYTES
 from edge_mrl_server.storage import accounts, open_database
 from tests.support.serving import Serving

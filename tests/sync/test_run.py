@@ -17,7 +17,7 @@ from edge_mrl.sync.budget import Budget
 from edge_mrl.sync.credentials import Credentials
 from edge_mrl.sync.link import Link
 from edge_mrl.sync.outcome import Outcome
-from edge_mrl.sync.push import BodySize
+from edge_mrl.sync.pushes.body import BodySize
 from edge_mrl.sync.run import Run
 from edge_mrl.sync.targets.target import PushBatch, PushResult
 from tests.support.bundles import TINY

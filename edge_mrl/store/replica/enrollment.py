@@ -7,11 +7,11 @@ it has happened completely or not at all, and doing it again is harmless.
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edge_mrl.errors import NotEnrolledError, UsageError
-from edge_mrl.store.binding import write_bound
+from edge_mrl.errors import DamagedError, NotEnrolledError, UsageError
+from edge_mrl.store.binding import FLOOR, forget_bootstrap, read_setting, write_bound, write_setting
 from edge_mrl.store.replica.agreement import read_agreement, write_agreement
 from edge_mrl.store.replica.names import keep_name
 from edge_mrl.store.replica.outbox import (
@@ -33,12 +33,19 @@ if TYPE_CHECKING:
     from edge_mrl.store.store import Store
 
 __all__ = [
+    "Span",
     "enroll",
     "enrollment_of",
     "ever_acknowledged",
+    "floor_of",
+    "is_blank",
     "mark_success",
+    "pass_floor",
+    "pass_over",
+    "passed_over",
     "require",
     "resend",
+    "set_floor",
     "set_margin",
     "set_server",
     "set_with_text",
@@ -170,6 +177,7 @@ def resend(store: Store) -> None:
     with store.writing(), store.locked() as (connection, _):
         # No server's epoch has this name.
         write_enrollment(connection, replace(require(connection, store), epoch="resend"))
+        forget_bootstrap(connection)
         now = read_agreement(connection)
         write_agreement(connection, replace(now, tries=0, next_ms=0, there=0, here=0))
 
@@ -213,6 +221,88 @@ def ever_acknowledged(store: Store) -> bool:
     with store.locked() as (connection, _):
         query = "SELECT 1 FROM versions WHERE acknowledged > ? LIMIT 1"
         return connection.execute(query, (NEVER,)).fetchone() is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Changes of a server of which a device knows that they are its own push.
+
+    Attributes:
+        first: The server's last change before them.
+        last: The last of them; ``first`` if there are none.
+        epoch: The epoch in which they count.
+    """
+
+    first: int
+    last: int
+    epoch: str
+
+
+def is_blank(store: Store) -> bool:
+    """Whether a store has nothing of a server yet, and no server has, or may have, anything of it."""
+    with store.locked() as (connection, _):
+        now = require(connection, store)
+        query = "SELECT 1 FROM versions WHERE acknowledged > ? OR sent > 0 LIMIT 1"
+        known = connection.execute(query, (NEVER,)).fetchone() is not None
+        return not (now.cursor or now.epoch or now.push or known)
+
+
+def floor_of(store: Store) -> Span | None:
+    """Where a server stood before a blank store exchanged anything with it; None once it is filled."""
+    with store.locked() as (connection, _):
+        return _read_floor(connection)
+
+
+def set_floor(store: Store, floor: Span) -> None:
+    """Note where a server stands, unless there is a note. Call while the store is blank."""
+    with store.writing(), store.locked() as (connection, _):
+        if _read_floor(connection) is None:
+            write_setting(connection, FLOOR, f"{floor.first} {floor.epoch}")
+            write_enrollment(connection, replace(require(connection, store), epoch=floor.epoch))
+
+
+def pass_floor(store: Store, floor: Span) -> None:
+    """Go on from there: all that is older has arrived. The next changes begin behind it."""
+    with store.writing(), store.locked() as (connection, _):
+        now = require(connection, store)
+        cursor = max(now.cursor, floor.first)
+        write_enrollment(connection, replace(now, cursor=cursor, epoch=floor.epoch))
+        write_setting(connection, FLOOR, None)
+
+
+def pass_over(store: Store, span: Span) -> bool:
+    """Move the cursor over changes that are this device's own push; False if it does not stand there."""
+    with store.writing(), store.locked() as (connection, _):
+        now = require(connection, store)
+        after = passed_over(now, span)
+        if after != now:
+            write_enrollment(connection, after)
+        return after != now
+
+
+def passed_over(now: Enrollment, span: Span | None) -> Enrollment:
+    """The enrollment with its cursor behind a span, if it stands in it.
+
+    Before anything was pulled, it is of any epoch: the span says which one that is.
+    """
+    if span is None:
+        return now
+    if not now.cursor and not now.epoch:
+        now = replace(now, epoch=span.epoch)
+    if now.epoch != span.epoch or not span.first <= now.cursor < span.last:
+        return now
+    return replace(now, cursor=span.last)
+
+
+def _read_floor(connection: sqlite3.Connection) -> Span | None:
+    try:
+        text = read_setting(connection, FLOOR)
+    except DamagedError:
+        text = None
+    if text is None:
+        return None
+    first, _, epoch = text.partition(" ")
+    return Span(int(first), int(first), epoch)
 
 
 def require(connection: sqlite3.Connection, store: Store) -> Enrollment:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edge_mrl.store.binding import read_setting, write_setting
+from edge_mrl.store.binding import forget_bootstrap, read_setting, write_setting
 from edge_mrl.store.replica.enrollment import require
 from edge_mrl.store.replica.names import own_names
 from edge_mrl.store.replica.outbox import read_enrollment, write_enrollment
@@ -78,6 +78,7 @@ def forget_received(store: Store) -> int:
         gone = [name for name in names if name in there]
         connection.executemany("DELETE FROM versions WHERE id = ?", [(name,) for name in names])
         write_enrollment(connection, replace(now, cursor=0))
+        forget_bootstrap(connection)
         write_setting(connection, FOREIGN, None)
         taking.delete(gone)
         return len(gone)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 
 from edge_mrl.errors import DamagedError
+from edge_mrl.store.binding import forget_bootstrap
 from edge_mrl.store.records import checksum
 from edge_mrl.store.replica.agreement import move_sums
 from edge_mrl.store.replica.withheld import drop_withheld, list_withheld
@@ -441,3 +442,4 @@ def rewind(connection: sqlite3.Connection) -> None:
     enrollment = read_enrollment(connection)
     if enrollment is not None:
         write_enrollment(connection, replace(enrollment, cursor=0))
+        forget_bootstrap(connection)

@@ -13,7 +13,7 @@ import numpy as np
 from edge_mrl.errors import DamagedError
 from edge_mrl.store.engine.explaining import named_damage
 from edge_mrl.store.replica.dead_letters import move_to_dead_letters
-from edge_mrl.store.replica.enrollment import require
+from edge_mrl.store.replica.enrollment import Span, passed_over, require
 from edge_mrl.store.replica.mending import mend_queue
 from edge_mrl.store.replica.names import own_names
 from edge_mrl.store.replica.outbox import (
@@ -132,30 +132,33 @@ def newest_queued(store: Store) -> int:
         return (int(count) << 64) + int(newest)
 
 
-def outgoing(store: Store, *, limit: int, after: int = 0) -> list[Outgoing]:
+def outgoing(store: Store, *, limit: int, after: int = 0, new: bool = False) -> list[Outgoing]:
     """The oldest documents that wait, as they are now.
 
     Args:
         store: The store.
         limit: Return at most this many documents.
         after: Only those with a larger stamp.
+        new: Only those of which no server has, or may have, any version.
 
     Returns:
         The documents. A queue that is damaged is made again first, from versions and documents; a
         document that is damaged is there without its content.
     """
     for _ in range(_MENDED):
-        if (found := _outgoing(store, limit, after)) is not None:
+        if (found := _outgoing(store, limit, after, new=new)) is not None:
             return found
         with store.writing(), store.locked() as (connection, _):
             mend_queue(connection)
     raise named_damage(store.path, DamagedError("the queue cannot be trusted"))
 
 
-def _outgoing(store: Store, limit: int, after: int) -> list[Outgoing] | None:
+def _outgoing(store: Store, limit: int, after: int, *, new: bool) -> list[Outgoing] | None:
     """The same; None if the queue itself is damaged."""
+    columns = "SELECT id, outbox.stamp, outbox.deleted, bytes, outbox.crc FROM outbox"
+    unknown = f"JOIN versions USING (id) WHERE acknowledged = {NEVER} AND sent = 0 AND"
     query = (
-        "SELECT id, stamp, deleted, bytes, crc FROM outbox WHERE stamp > ? ORDER BY stamp LIMIT ?"
+        f"{columns} {unknown if new else 'WHERE'} outbox.stamp > ? ORDER BY outbox.stamp LIMIT ?"
     )
     with store.reading() as view, store.locked() as (connection, _):
         rows = connection.execute(query, (after, limit)).fetchall()
@@ -259,7 +262,12 @@ def settle_push(store: Store, number: int, *, refused: Collection[str] | None) -
 
 
 def acknowledge(
-    store: Store, verdicts: Sequence[Verdict], *, offset_ms: int, number: int = 0
+    store: Store,
+    verdicts: Sequence[Verdict],
+    *,
+    offset_ms: int,
+    number: int = 0,
+    span: Span | None = None,
 ) -> Collection[str]:
     """Take over what a server said of versions that were sent, in one transaction.
 
@@ -271,6 +279,7 @@ def acknowledge(
         verdicts: What the server said.
         offset_ms: The server's clock less this machine's, in milliseconds.
         number: The number of the push; 0 if it had none.
+        span: The server's changes that are this push, which need not be pulled; None if it does not say.
 
     Returns:
         Documents that wait again: the server does not take them under a former name of this device, so
@@ -278,6 +287,7 @@ def acknowledge(
     """
     with store.writing(), store.locked() as (connection, _):
         now = require(connection, store)
+        now = passed_over(now, span)
         now = replace(now, offset_ms=offset_ms, answered=max(now.answered, number))
         known = known_versions(connection, [verdict.id for verdict in verdicts])
         judged = _judge(verdicts, known)

@@ -22,8 +22,8 @@ __all__ = [
     "wrong_definitions",
 ]
 
-#: What encrypted stores have beside the tables of the migrations.
-_BESIDE = "private"
+#: Beside the tables of the migrations: encrypted ones, and those that pulled everything.
+_BESIDE = ("private", "swept")
 #: What FTS5 and SQLite define, whose version says how.
 _OTHERS = re.compile(r"keywords_|sqlite_")
 _RENAMED = re.compile(r'^CREATE TABLE "(\w+)"')
@@ -184,7 +184,7 @@ def _present(connection: sqlite3.Connection) -> list[tuple[int, Definition]]:
         (rowid, Definition(str(kind), str(name), str(table), None if sql is None else str(sql)))
         for rowid, kind, name, table, sql in rows
     ]
-    return [(rowid, one) for rowid, one in found if one.table != _BESIDE]
+    return [(rowid, one) for rowid, one in found if one.table not in _BESIDE]
 
 
 def _likeness(one: str, other: str) -> float:

@@ -7,6 +7,7 @@ from typing import Any, TypeGuard, cast
 
 from edge_mrl.documents import clean
 from edge_mrl.errors import NetworkError, WireError
+from edge_mrl.store import replica
 from edge_mrl.wire import STATUSES, now_ms, parse_stamp
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "offset_of",
     "refused_of",
     "result_of",
+    "span_of",
 ]
 
 #: A store keeps integers of 64 bits with a sign.
@@ -47,6 +49,17 @@ def refused_of(answer: Mapping[str, Any]) -> list[str] | None:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise NetworkError("refused: expected a list of ids")
     return [clean(name) for name in names]
+
+
+def span_of(answer: Mapping[str, Any]) -> replica.Span | None:
+    """The changes that are a push; None from a server that does not say."""
+    changes, epoch = answer.get("changes"), answer.get("epoch")
+    if not isinstance(changes, list) or len(changes) != 2 or not is_word(epoch):
+        return None
+    first, last = changes
+    if not is_count(first) or not is_count(last) or last < first:
+        return None
+    return replica.Span(first, last, epoch)
 
 
 def offset_of(clock: object, started: int) -> int:

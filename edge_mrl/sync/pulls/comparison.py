@@ -21,7 +21,7 @@ __all__ = ["Comparison"]
 class Claim(Protocol):
     """Tells a server which versions it lacks."""
 
-    def __call__(self, *, lost: Sequence[tuple[str, Version]]) -> None:
+    def __call__(self, *, lost: Sequence[tuple[str, Version]]) -> object:
         """Name versions by id."""
 
 

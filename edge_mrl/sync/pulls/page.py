@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from edge_mrl.errors import NetworkError
+from edge_mrl.sync.answers.fields import is_count
 from edge_mrl.wire import Item, Sums, UnreadableItem
 
 if TYPE_CHECKING:
@@ -16,11 +17,15 @@ if TYPE_CHECKING:
 __all__ = [
     "ChangePage",
     "UnreadablePageError",
+    "outline",
+    "prepared",
     "read_number",
     "read_sums",
 ]
 
 
+#: Why a document is not here whose page cannot be read with it.
+_NOT_READ = "the server's message with this document cannot be read"
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -77,3 +82,24 @@ def read_sums(value: object) -> Sums | None:
         return Sums.read(b64decode(value, validate=True))
     except ValueError:
         return None
+
+
+def outline(page: ChangePage) -> ChangePage:
+    """A page that has no more than versions, of documents that cannot be read."""
+    unreadable: list[UnreadableItem] = []
+    items: list[Item] = []
+    for item in page.items:
+        if item.deleted:
+            items.append(item)
+        else:
+            unreadable.append(
+                UnreadableItem(item.id, item.stamp, item.device, item.deleted, _NOT_READ)
+            )
+    return replace(page, items=items, unreadable=[*unreadable, *page.unreadable])
+
+
+def prepared(details: Mapping[str, Any]) -> str:
+    """How far a server is with a snapshot, by the details of its refusal."""
+    done, whole = details.get("done"), details.get("documents")
+    far = f", {done:,} of {whole:,} documents so far" if is_count(done) and is_count(whole) else ""
+    return f"the server prepares its documents{far}"

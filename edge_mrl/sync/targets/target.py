@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edge_mrl.wire import Item
+
+if TYPE_CHECKING:
+    from edge_mrl.store.replica import Span
 
 __all__ = ["PushBatch", "PushResult", "PushTarget"]
 
@@ -35,11 +38,13 @@ class PushResult:
         offset_ms: The server's clock minus this machine's.
         refused: In the answer to a push without documents: the ids that the server refused of the earlier
             push with the same number; None if that push did not arrive and never will.
+        span: The server's changes that are this push, and nothing else; None where it does not say.
     """
 
     results: Sequence[tuple[str, int] | tuple[str, int, str]]
     offset_ms: int = 0
     refused: Sequence[str] | None = None
+    span: Span | None = None
 
 
 class PushTarget(Protocol):

@@ -112,6 +112,8 @@ async def push(service: Service, request: Request) -> Reply:
         "now_ms": now_ms(),
         "results": [result.as_json() for result in done.results],
         "receipt": done.receipt,
+        "changes": [done.first, done.last],
+        "epoch": done.epoch,
     }
     if batch.number and not batch.items:
         reply["refused"] = done.refused

@@ -167,6 +167,8 @@ _PUSHED = _object(
     {"now_ms": _LONG, "results": {"type": "array", "items": _RESULT}},
     refused={"type": ["array", "null"], "items": _TEXT},
     receipt=_TEXT,
+    changes={"type": "array", "items": _LONG, "minItems": 2, "maxItems": 2},
+    epoch=_TEXT,
 )
 _SCORED = _object(
     {

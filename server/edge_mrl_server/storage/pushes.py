@@ -97,12 +97,18 @@ class PushOutcome:
         receipt: What the device was told by this.
         claim: "refused" where the device said without proof that the database was restored, and was not
             believed.
+        first: The tenant's last change before the push.
+        last: Its last change now: those in between are the push, and nothing else.
+        epoch: The epoch in which they count.
     """
 
     results: Sequence[Result]
     refused: Sequence[str] | None
     receipt: str = ""
     claim: str | None = None
+    first: int = 0
+    last: int = 0
+    epoch: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +220,7 @@ def _take(
     if written:
         _write(transaction, tenant, batch, written, known)
         tenant = get_tenant(transaction, tenant.name) or tenant
+    first = written[0].change - 1 if written else tenant.change
     ordered = [results[place] for place in range(len(batch.items))]
     if batch.items and batch.number:
         pairs = zip(batch.items, ordered, strict=True)
@@ -229,6 +236,9 @@ def _take(
         ordered,
         None if last.refused is None else json.loads(last.refused),
         receipts.issue(receipts.secret_of(transaction, tenant.name), device, told),
+        first=first,
+        last=tenant.change,
+        epoch=tenant.epoch,
     )
 
 
