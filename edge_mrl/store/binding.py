@@ -29,6 +29,7 @@ __all__ = [
     "bound_to_other",
     "fill_new",
     "forget_bootstrap",
+    "forget_floor",
     "read_bound",
     "read_setting",
     "relative_bundle",
@@ -216,6 +217,14 @@ def write_setting(connection: sqlite3.Connection, name: str, value: str | None) 
 def forget_bootstrap(connection: sqlite3.Connection) -> None:
     """Have the next sync begin with nothing: what it had brought so far is not here any more."""
     write_setting(connection, SWEEP, None)
+    forget_floor(connection)
+
+
+def forget_floor(connection: sqlite3.Connection) -> None:
+    """Have a store be filled without a snapshot: a server may have deletions of what this device sent.
+
+    It may if it did not take one of its documents, or if it is not known what it said of one.
+    """
     write_setting(connection, FLOOR, None)
 
 

@@ -129,6 +129,8 @@ class Pusher:
         except ServerError as error:
             if error.code not in OUT_OF_STEP:
                 raise
+            # What has to wait may be older than deletions that are forgotten: no snapshot tells that.
+            replica.drop_floor(self._store)
         finally:
             self._first = False
         if self._enrollment.is_open:

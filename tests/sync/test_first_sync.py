@@ -13,12 +13,16 @@ from typing import Any
 import pytest
 
 from edge_mrl.documents import Document
+from edge_mrl.errors import NetworkError
 from edge_mrl.index import Index
 from edge_mrl.store import replica
 from edge_mrl.sync import pull
 from edge_mrl.sync.client import SyncClient
 from edge_mrl.sync.enrollment import enroll
 from edge_mrl.sync.outcome import Outcome
+from edge_mrl.sync.targets.target import PushBatch, PushResult
+from edge_mrl.wire import now_ms
+from edge_mrl_server.storage import open_database, purge
 from tests.support.bundles import TINY
 from tests.support.serving import Serving, admin, serving
 from tests.sync.conftest import Device, NewCode, NewDevice
@@ -298,6 +302,58 @@ def test_what_was_deleted_while_the_snapshot_was_fetched_is_deleted(
         assert parts.outcome.deleted == 1
     assert codes(device.index).keys() == codes(writer.index).keys()
     assert "mine" not in codes(device.index)
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_document_that_was_deleted_before_is_deleted(
+    writer: Device, new_device: NewDevice, monkeypatch: pytest.MonkeyPatch, answered: bool
+) -> None:
+    """Its deletion is older than all that is pulled behind a snapshot: so everything is pulled."""
+    device = new_device("mine")
+    put(device, "mine", "d03")
+    writer.index.put([Document("d03", "a dog")])
+    writer.index.delete(["d03"])
+    assert writer.client.sync_once().done
+    with remote_of(device.index.store) as remote:
+        if not answered:
+            real = remote.push
+
+            def lose(batch: PushBatch) -> PushResult:
+                result = real(batch)
+                if batch.items:
+                    raise NetworkError("the answer was lost")
+                return result
+
+            with monkeypatch.context() as patch:
+                patch.setattr(remote, "push", lose)
+                assert run_with(device.index, _Link(remote)).cause == "network"
+        assert run_with(device.index, _Link(remote)).done
+        assert "snapshot" not in remote.asked
+    assert codes(device.index).keys() == {"mine", *codes(writer.index)}
+    assert "d03" not in codes(device.index)
+
+
+def test_document_older_than_forgotten_deletions_waits_for_everything(
+    writer: Device, server: Serving, new_device: NewDevice
+) -> None:
+    """It gets a stamp above them, which needs everything pulled; sent as it is, it would be the older."""
+    device = new_device("mine")
+    put(device, "d03")
+    (waiting,) = replica.outgoing(device.index.store, limit=9)
+    writer.index.put([Document("d03", "a dog")])
+    writer.index.delete(["d03"])
+    assert writer.client.sync_once().done
+    with open_database(server.database) as database:
+        tenant = enrollment_of(device.index.store).tenant
+        assert purge(database, tenant, before_ms=now_ms() + 60_000)[0] == 1
+    with remote_of(device.index.store) as remote:
+        assert run_with(device.index, _Link(remote)).done
+        assert "snapshot" not in remote.asked
+    with device.index.store.locked() as (connection, _):
+        query = "SELECT stamp FROM versions WHERE id = 'd03'"
+        assert connection.execute(query).fetchone()[0] > waiting.stamp
+    assert writer.client.sync_once().pulled == 1
+    assert alike(writer, device)
 
 
 def test_restore_between_sending_and_the_snapshot_is_noticed(tmp_path: Path) -> None:

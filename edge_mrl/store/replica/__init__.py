@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from edge_mrl.store.replica.enrollment import (
         Span,
+        drop_floor,
         enroll,
         enrollment_of,
         ever_acknowledged,
@@ -115,6 +116,7 @@ __all__ = [
     "draw_mark",
     "draw_nonce",
     "drop_dead_letters",
+    "drop_floor",
     "enroll",
     "enrolling_of",
     "enrollment_of",
@@ -172,6 +174,7 @@ __getattr__ = lazily(
         ),
         "enrollment": (
             "Span",
+            "drop_floor",
             "enroll",
             "enrollment_of",
             "ever_acknowledged",

@@ -11,7 +11,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edge_mrl.errors import DamagedError, NotEnrolledError, UsageError
-from edge_mrl.store.binding import FLOOR, forget_bootstrap, read_setting, write_bound, write_setting
+from edge_mrl.store.binding import (
+    FLOOR,
+    forget_bootstrap,
+    forget_floor,
+    read_setting,
+    write_bound,
+    write_setting,
+)
 from edge_mrl.store.replica.agreement import read_agreement, write_agreement
 from edge_mrl.store.replica.names import keep_name
 from edge_mrl.store.replica.outbox import (
@@ -34,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Span",
+    "drop_floor",
     "enroll",
     "enrollment_of",
     "ever_acknowledged",
@@ -259,6 +267,12 @@ def set_floor(store: Store, floor: Span) -> None:
         if _read_floor(connection) is None:
             write_setting(connection, FLOOR, f"{floor.first} {floor.epoch}")
             write_enrollment(connection, replace(require(connection, store), epoch=floor.epoch))
+
+
+def drop_floor(store: Store) -> None:
+    """Have a store be filled without a snapshot."""
+    with store.writing(), store.locked() as (connection, _):
+        forget_floor(connection)
 
 
 def pass_floor(store: Store, floor: Span) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_mrl.errors import DamagedError
+from edge_mrl.store.binding import forget_floor
 from edge_mrl.store.engine.explaining import named_damage
 from edge_mrl.store.replica.dead_letters import move_to_dead_letters
 from edge_mrl.store.replica.enrollment import Span, passed_over, require
@@ -257,6 +258,8 @@ def settle_push(store: Store, number: int, *, refused: Collection[str] | None) -
             for name, one in known_versions(connection, sent).items()
         }
         write_versions(connection, versions)
+        if sent and refused is not None:
+            forget_floor(connection)
         push, answered = max(now.push, number), max(now.answered, number)
         write_enrollment(connection, replace(now, push=push, answered=answered))
 
@@ -305,6 +308,8 @@ def acknowledge(
             connection, [(one.id, one.stamp, one.status, one.detail) for one in letters]
         )
         _dequeue(connection, store, judged.done)
+        if any(verdict.status not in ("applied", "clock_ahead") for verdict in verdicts):
+            forget_floor(connection)
         after = seen(now, judged.stamps)
         if ahead:
             # These alone: others that wait may be ahead for good reason, above what the server has.
