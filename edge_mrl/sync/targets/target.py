@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from edge_mrl.wire import Item
 
 if TYPE_CHECKING:
-    from edge_mrl.store.replica import Span
+    from edge_mrl.store import replica
 
 __all__ = ["PushBatch", "PushResult", "PushTarget"]
 
@@ -44,7 +44,7 @@ class PushResult:
     results: Sequence[tuple[str, int] | tuple[str, int, str]]
     offset_ms: int = 0
     refused: Sequence[str] | None = None
-    span: Span | None = None
+    span: replica.Span | None = None
 
 
 class PushTarget(Protocol):
