@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 
 from edge_mrl.errors import UsageError
 from edge_mrl_export.bundle.sizes import usual_sizes
 from edge_mrl_export.source.batches import BATCH_LETTERS, BATCH_TEXTS, encode_texts
 from edge_mrl_export.source.json_files import read_json
 from edge_mrl_export.source.model_card import read_licence, read_mrl_dims
+from edge_mrl_export.source.source import Source
 
 
 def card(folder: Path, front: str, body: str = "") -> Path:
@@ -115,3 +117,42 @@ def test_texts_that_must_not_be_padded_are_encoded_one_by_one() -> None:
     model: Any = Recorder()
     encode_texts(model, ["a", "bb", "ccc"], "", padded=False)
     assert sorted(map(len, model.batches)) == [1, 1, 1]
+
+
+def _source(module: torch.nn.Module) -> SimpleNamespace:
+    return SimpleNamespace(tensors=list, modules=[module], tokenizer={}, prompts={})
+
+
+class _Newer(torch.nn.Module):
+    """A module whose library says more of it than the release before."""
+
+    def __init__(self, plain: torch.nn.Module, **more: object) -> None:
+        super().__init__()
+        self.said = {**_said(plain), **more}
+
+    def get_config_dict(self) -> dict[str, object]:
+        return self.said
+
+
+def _said(module: torch.nn.Module) -> dict[str, object]:
+    found: dict[str, object] = getattr(module, "get_config_dict", dict)()
+    return {key: value for key, value in found.items() if key != "use_residual"}
+
+
+@pytest.mark.parametrize(
+    ("module", "more", "other"),
+    [
+        (Normalize(), dict.fromkeys(("module_input_name", "module_output_name"), "sentence_embedding"),
+         {"module_input_name": "token_embeddings"}),
+        (Dense(8, 4), {"use_residual": False}, {"use_residual": True}),
+    ],
+)  # fmt: skip
+def test_space_is_that_of_either_release_of_the_library(
+    module: torch.nn.Module, more: dict[str, object], other: dict[str, object]
+) -> None:
+    as_named = type(type(module).__name__, (_Newer,), {})
+    older, newer, another = (
+        Source.space_id(cast("Source", _source(one)))
+        for one in (as_named(module), as_named(module, **more), as_named(module, **other))
+    )
+    assert older == newer != another

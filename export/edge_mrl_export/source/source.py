@@ -25,6 +25,17 @@ if TYPE_CHECKING:
 __all__ = ["Source"]
 
 
+#: What sentence-transformers 6 says of modules and 5 does not, where it changes nothing: a space must not
+#: depend on the release that read the model.
+_NEWER: dict[str, dict[str, object]] = {
+    "Dense": {"use_residual": False},
+    "Normalize": {
+        "module_input_name": "sentence_embedding",
+        "module_output_name": "sentence_embedding",
+    },
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """A source model, loaded.
@@ -151,4 +162,6 @@ class Source:
 
 def _settings(module: torch.nn.Module) -> dict[str, Any]:
     config = module.get_config_dict() if hasattr(module, "get_config_dict") else {}
-    return {key: str(value) for key, value in sorted(config.items())}
+    newer = _NEWER.get(type(module).__name__, {})
+    kept = {key: value for key, value in config.items() if (key, value) not in newer.items()}
+    return {key: str(value) for key, value in sorted(kept.items())}
