@@ -17,6 +17,7 @@ from edge_mrl.store.codefile.cache import CodeCache
 from edge_mrl.store.codefile.state import read_state
 from edge_mrl.store.filters.compiling import asks_for_words, compile_condition, compile_filter
 from edge_mrl.store.filters.matching import matches
+from edge_mrl.store.filters.selecting import select_keys
 from edge_mrl.store.keywords.common import without_common
 from edge_mrl.store.keywords.expression import match_terms
 from edge_mrl.store.records import (
@@ -235,9 +236,7 @@ class View:
 
     def select(self, where: Mapping[str, Any]) -> NDArray[np.int64]:
         """int64: keys of the documents that a filter selects, ascending."""
-        sql, values = compile_filter(where)
-        keys = [key for (key,) in self._connection.execute(sql, values)]
-        return np.unique(np.array(keys, np.int64))
+        return select_keys(self._connection, where)
 
     def ids_where(self, where: Mapping[str, Any]) -> list[str]:
         """Ids of the documents that a filter selects, sorted; each is compared with the filter.

@@ -17,7 +17,19 @@ from edge_mrl.errors import UsageError
 from edge_mrl.store.filters.values import NUMBER, TEXT, kind_of
 from edge_mrl.store.keywords.expression import match_expression
 
-__all__ = ["asks_for_words", "compile_condition", "compile_filter"]
+__all__ = [
+    "EVERYTHING",
+    "Condition",
+    "Group",
+    "Leaf",
+    "Query",
+    "asks_for_words",
+    "compile_condition",
+    "compile_filter",
+    "holds",
+    "parse",
+    "select",
+]
 
 #: SQLite allows 500 parts in a compound SELECT, and its parser has a stack of 100, which 12 levels
 #: of negation fill; people write far fewer.
@@ -32,7 +44,7 @@ Query = tuple[str, list[Any]]
 
 _COMPARE = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _LEAF = "SELECT document FROM fields WHERE name = ?"
-_EVERYTHING: Query = ("SELECT key AS document FROM documents", [])
+EVERYTHING: Query = ("SELECT key AS document FROM documents", [])
 _COMPOUND = {"all": "INTERSECT", "any": "UNION", "none": "EXCEPT"}
 _HELP = (
     'expected {"name": value}, with $eq $ne $in $nin $gt $gte $lt $lte $contains $exists $not for a '
@@ -84,9 +96,8 @@ def compile_filter(where: Mapping[str, Any]) -> Query:
     Raises:
         UsageError: ``where`` is not such a filter.
     """
-    if isinstance(where, Mapping) and not where:
-        return _EVERYTHING
-    return _select(_parse(where))
+    condition = parse(where)
+    return EVERYTHING if condition is None else select(condition)
 
 
 def compile_condition(where: Mapping[str, Any], key: str) -> Query:
@@ -103,9 +114,8 @@ def compile_condition(where: Mapping[str, Any], key: str) -> Query:
     Raises:
         UsageError: ``where`` is not such a filter.
     """
-    if isinstance(where, Mapping) and not where:
-        return "1", []
-    return _holds(_parse(where), key)
+    condition = parse(where)
+    return ("1", []) if condition is None else holds(condition, key)
 
 
 def asks_for_words(where: Mapping[str, Any]) -> bool:
@@ -118,7 +128,14 @@ def asks_for_words(where: Mapping[str, Any]) -> bool:
     return any(map(asks_for_words, parts))
 
 
-def _parse(where: Any) -> Condition:
+def parse(where: Any) -> Condition | None:
+    """The tree of a filter's conditions; None for ``{}``, which all documents match.
+
+    Raises:
+        UsageError: It is not a filter, see ``compile_filter``.
+    """
+    if isinstance(where, Mapping) and not where:
+        return None
     return _all_of(_filter(where, 1, [0]))
 
 
@@ -265,19 +282,24 @@ def _group(how: Literal["all", "any"], parts: Sequence[Condition]) -> Condition:
     return parts[0] if len(parts) == 1 else Group(how, parts)
 
 
-def _select(condition: Condition) -> Query:
+def select(condition: Condition) -> Query:
     """All documents for which a condition holds."""
     if isinstance(condition, Leaf):
         return condition.query
-    parts = [_select(part) for part in condition.parts]
+    parts = [select(part) for part in condition.parts]
     if condition.how == "none":
-        parts.insert(0, _EVERYTHING)
+        parts.insert(0, EVERYTHING)
     selects = [f"SELECT document FROM ({sql})" for sql, _ in parts]  # noqa: S608 - own text
     return f" {_COMPOUND[condition.how]} ".join(selects), _values(parts)
 
 
-def _holds(condition: Condition, key: str) -> Query:
-    """Whether a condition holds for one document."""
+def holds(condition: Condition, key: str) -> Query:
+    """Whether a condition holds for one document.
+
+    Args:
+        condition: The condition.
+        key: SQL for the document's key.
+    """
     if isinstance(condition, Leaf):
         sql, values = condition.query
         if condition.sought:
@@ -285,16 +307,17 @@ def _holds(condition: Condition, key: str) -> Query:
         # The sign keeps a table that is searched by ``key`` from being searched for each document.
         return f"+{key} IN ({sql})", values
     # What is sought decides first, so that a set is looked up only where it has to be.
-    ordered = sorted(condition.parts, key=_has_sets)
-    parts = [_holds(part, key) for part in ordered]
+    ordered = sorted(condition.parts, key=lambda part: not _is_sought(part))
+    parts = [holds(part, key) for part in ordered]
     joined = (" OR " if condition.how == "any" else " AND ").join(f"({sql})" for sql, _ in parts)
     return f"NOT ({joined})" if condition.how == "none" else joined, _values(parts)
 
 
-def _has_sets(condition: Condition) -> bool:
+def _is_sought(condition: Condition) -> bool:
+    """Whether the index of ``fields`` tells at once if a condition holds for one document."""
     if isinstance(condition, Leaf):
-        return not condition.sought
-    return any(map(_has_sets, condition.parts))
+        return condition.sought
+    return all(map(_is_sought, condition.parts))
 
 
 def _values(parts: Sequence[Query]) -> list[Any]:
