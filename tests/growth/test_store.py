@@ -13,6 +13,7 @@ import pytest
 from edge_mrl.search import QueryVectors, SearchOptions, answer
 from edge_mrl.store.codefile import cache as codecache
 from edge_mrl.store.codefile.state import read_state, write_state
+from edge_mrl.store.filters import selecting
 from edge_mrl.store.keywords import common
 from tests.support.stores import DIM, entry, full_entry, open_enrolled, open_store
 
@@ -287,3 +288,27 @@ def test_rows_of_a_write_that_is_undone_are_forgotten(tmp_path: Path) -> None:
         with store.reading() as view:
             codes, _ = view.codes.gather(np.array([0, 1]))
         assert codes[:, 0].tolist() == [1, 3]
+
+
+def test_condition_that_few_match_decides_what_the_others_cost(
+    stores: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filters: list[dict[str, Any]] = [
+        {"even": True, "n": {"$lt": 20}},
+        {"hundredth": {"$ne": 7}, "n": {"$lt": 20}},
+        {"$or": [{"n": 3}, {"n": 4}], "even": {"$in": [True, False]}},
+    ]
+
+    def steps(store: Store, where: dict[str, Any]) -> int:
+        with counting(store) as counted, store.reading() as view:
+            assert 0 < len(view.select(where)) <= 20
+        return counted()
+
+    monkeypatch.setattr(selecting, "FEW", 50)
+    for where in filters:
+        small, large = (steps(store, where) for store in stores)
+        assert large <= EQUAL * small
+    # The twin: with each condition as a set, the wide one costs what it selects.
+    monkeypatch.setattr(selecting, "FEW", -1)
+    small, large = (steps(store, filters[0]) for store in stores)
+    assert large > 2 * EQUAL * small

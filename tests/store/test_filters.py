@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edge_mrl.errors import DamagedError, UsageError
 from edge_mrl.search import QueryVectors, SearchOptions, answer
 from edge_mrl.store import check
-from edge_mrl.store.filters import matching
+from edge_mrl.store.filters import matching, selecting
 from edge_mrl.store.filters.compiling import MAX_CONDITIONS, MAX_DEPTH, compile_filter
 from edge_mrl.store.filters.values import field_rows
 from tests.support.stores import DIM, entry, open_store
@@ -202,6 +202,9 @@ FILTERS = st.recursive(
 def test_any_filter_selects_what_the_twin_does(where: dict[str, Any], numbers: Store) -> None:
     with numbers.reading() as view:
         keys = [int(key) for key in view.select(where)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(selecting, "FEW", -1)  # as where each condition holds for many documents
+            assert [int(key) for key in view.select(where)] == keys
         found = {document.id for document in view.documents(keys).values()}
     grid = [{"a": a, "b": b} for a in range(4) for b in range(4)] + [{"a": 1}, {"b": 2}, {}]
     expected = {str(i) for i, metadata in enumerate(grid) if matches(metadata, where)}
