@@ -23,7 +23,6 @@ from edge_mrl.sync.pulls.entries import Entries, withheld
 from edge_mrl.sync.pulls.forms import CodeKey, PageForm
 from edge_mrl.sync.pulls.page import UnreadablePageError, outline, prepared
 from edge_mrl.sync.pulls.part_file import PartFile
-from edge_mrl.sync.remote import SNAPSHOT_BYTES
 from edge_mrl.wire import Item, UnreadableItem, Version, decode_message, decode_readable_items
 
 if TYPE_CHECKING:
@@ -402,10 +401,10 @@ class Puller:
             part.remove()
         return True
 
-    def _part_bytes(self) -> int:
+    def _part_bytes(self) -> int | None:
         """How much of a snapshot to ask for: what is left of the run's bytes, if that is less."""
         left = self._budget.left_bytes
-        return SNAPSHOT_BYTES if left is None else min(max(left, LEAST_PART_BYTES), SNAPSHOT_BYTES)
+        return None if left is None else max(left, LEAST_PART_BYTES)
 
     def _when_prepared(self, ask: Callable[[], T]) -> T:
         """Send a request for a snapshot; again while the server makes it, as it asks for."""

@@ -198,7 +198,7 @@ class Remote:
         return page
 
     def snapshot(
-        self, code: CodeKey, *, start: int, etag: str | None, most: int = SNAPSHOT_BYTES
+        self, code: CodeKey, *, start: int, etag: str | None, most: int | None = None
     ) -> SnapshotPart:
         """Ask for a range of a snapshot, which has the codes of all documents that are not deleted.
 
@@ -206,13 +206,14 @@ class Remote:
             code: Which codes the server makes.
             start: The first byte.
             etag: The ETag of the snapshot that earlier ranges were of; None for a new snapshot.
-            most: Bytes of the range.
+            most: Bytes of the range, if they are fewer than usual.
 
         Raises:
             ServerError: The server makes no snapshot, or has another one now.
             NetworkError: No valid response came.
         """
-        headers = {"Range": f"bytes={start}-{start + most - 1}"}
+        length = SNAPSHOT_BYTES if most is None else min(most, SNAPSHOT_BYTES)
+        headers = {"Range": f"bytes={start}-{start + length - 1}"}
         if etag is not None:
             headers["If-Match"] = etag
             headers["If-Range"] = etag

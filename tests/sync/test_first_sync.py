@@ -40,11 +40,11 @@ OTHERS, PAGE = 40, 8
 CHILD = """
 import json, os, signal, sys
 from edge_mrl.index import Index
-from edge_mrl.sync import SyncClient, pull
+from edge_mrl.sync import SyncClient, pull, remote
 from edge_mrl.sync.remote import Remote
 
 path, log, after = sys.argv[1], sys.argv[2], int(sys.argv[3])
-pull.SNAPSHOT_BYTES = 600
+remote.SNAPSHOT_BYTES = 600
 pull.Puller._fitting = lambda self, limit: min(limit, 8)
 asked = 0
 

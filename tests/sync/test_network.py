@@ -163,6 +163,7 @@ def test_token_is_renewed_before_it_ends_and_the_old_one_ends_then(
     assert second.expires_ms is not None
     assert second.expires_ms - now_ms() > 14 * DAY_MS
     assert stat.S_IMODE(credentials_path(path).stat().st_mode) == 0o600
+    assert device.client.sync_once().done  # it is used from the next run on
     old = Caller(server.url, first.token, space=device.index.store.binding.space_id)
     assert old.call("GET", "/v1/pull?since=0&vectors=none").status == 401
     old.close()
