@@ -14,7 +14,7 @@ __all__ = ["advice_about", "obstacle_to_writing", "sync_path"]
 #: What is written to see whether anything can be: SQLite's shared memory needs half of it.
 TRIAL_BYTES = 65_536
 _FULL = "its card or disk is full"
-_FOLDER = "this user may not write into its folder"
+_FOLDER = "its folder is read-only for this user"
 #: Why nothing can be written, by the system's error.
 _OBSTACLES = {
     errno.ENOSPC: _FULL,

@@ -92,6 +92,7 @@ class Pusher:
         self._target = target
         self._encoder = encoder
         self._body = body
+        body.begin()  # once in a run, however often something is sent
         self._budget = budget
         self._tally = tally
         self._dim = store.binding.full_dim or 1
@@ -113,7 +114,6 @@ class Pusher:
         """
         after = 0
         self._first = True
-        self._body.begin()
         try:
             while waiting := replica.outgoing(
                 self._store, limit=self._body.items, after=after, new=True
@@ -155,7 +155,6 @@ class Pusher:
             OverBudgetError: The run's bytes are used up.
         """
         rounds_ahead = 0
-        self._body.begin()
         while waiting := replica.outgoing(self._store, limit=self._body.items):
             try:
                 verdicts = self._push_some(waiting)

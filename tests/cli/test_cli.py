@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -75,12 +76,14 @@ def test_help_comes_at_once() -> None:
 def test_help_lists_every_command() -> None:
     text = good("--help").stdout.decode()
     for name, help_line in {**COMMANDS, **EXTRAS}.items():
-        assert f"  {name:<10}{help_line}\n" in text
+        assert re.search(rf"^  {name} +{re.escape(help_line)}$", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_command_has_the_help_that_the_overview_gives(name: str) -> None:
-    module = importlib.import_module(f"edge_mrl.cli.{FOLDERS.get(name, '')}{name}")
+    module = importlib.import_module(
+        f"edge_mrl.cli.{FOLDERS.get(name, '')}{name.replace('-', '_')}"
+    )
     assert COMMANDS[name] == module.HELP
     assert "--json" in good(name, "--help").stdout.decode()
 
