@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["check_pooled_prompts", "checked_modules", "refuse_unsupported"]
 
 SUPPORTED_MODULES = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "StaticEmbedding")
+#: Modules of our own, which read files of other kinds.
+OWN_MODULES = ("OnnxTransformer", "Model2Vec")
 
 
 def refuse_unsupported(folder: Path, label: str) -> None:
@@ -97,7 +99,7 @@ def checked_modules(model: SentenceTransformer, label: str) -> tuple[torch.nn.Mo
     modules = tuple(m for m in model if type(m).__name__ != "Dropout")
     for module in modules:
         name = type(module).__name__
-        if name not in (*SUPPORTED_MODULES, "OnnxTransformer"):
+        if name not in SUPPORTED_MODULES + OWN_MODULES:
             raise UsageError(
                 f"{label} has the module {name!r}; supported are {', '.join(SUPPORTED_MODULES)}"
             )
@@ -109,7 +111,7 @@ def checked_modules(model: SentenceTransformer, label: str) -> tuple[torch.nn.Mo
     if not modules or type(modules[0]).__name__ not in (
         "Transformer",
         "StaticEmbedding",
-        "OnnxTransformer",
+        *OWN_MODULES,
     ):
         raise UsageError(f"{label} does not start with a Transformer or StaticEmbedding module")
     return modules

@@ -16,6 +16,8 @@ __all__ = ["keep_within_table"]
 
 #: Tokens that a note names.
 NAMED = 5
+#: At most one token in so many of the table's may be left out: more are no additions to a vocabulary.
+MOST_BEYOND = 10
 
 
 def keep_within_table(source: Source) -> Source:
@@ -25,7 +27,7 @@ def keep_within_table(source: Source) -> Source:
     itself fails on such a text; the bundle reads the token as ordinary text instead.
 
     Raises:
-        UsageError: Every text has such a token, or unknown words do.
+        UsageError: Every text has such a token, or unknown words do; or there are many.
     """
     rows = source.token_rows
     if rows is None:
@@ -34,6 +36,11 @@ def keep_within_table(source: Source) -> Source:
     beyond = _beyond(source.tokenizer, rows)
     if not beyond:
         return source
+    if len(beyond) > rows // MOST_BEYOND:
+        raise UsageError(
+            f"the table of {source.name} has {rows:,} rows, but the tokenizer {rows + len(beyond):,} "
+            "tokens: they do not belong together. Get the model again"
+        )
     tokenizer = _without(source.tokenizer, rows)
     _replace_tokenizer(source, tokenizer)
     named = ", ".join(sorted(beyond, key=beyond.__getitem__)[:NAMED])
