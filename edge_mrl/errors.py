@@ -41,7 +41,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 __all__ = [
-    "REFUSED_EXIT_CODE",
     "BindingError",
     "BundleError",
     "DamagedError",

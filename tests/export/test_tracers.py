@@ -195,4 +195,9 @@ def test_bundles_of_all_tracers_pass_the_same_gates(tmp_path: Path) -> None:
 
 def has_optimum() -> bool:
     version = importlib.metadata.version("transformers")
-    return version.startswith("4.") and importlib.util.find_spec("optimum.exporters") is not None
+    there = importlib.util.find_spec("optimum") is not None
+    return (
+        there
+        and version.startswith("4.")
+        and importlib.util.find_spec("optimum.exporters") is not None
+    )

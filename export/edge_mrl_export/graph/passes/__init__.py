@@ -24,6 +24,8 @@ are checked when a pass runs.
 |                  |        |                                   | into blocks                       |
 | ShortenNames     | always | nothing                           | no name twice; inputs and outputs |
 |                  |        |                                   | keep their names                  |
+| LowerVersions    | always | nothing                           | no version is named that the      |
+|                  |        |                                   | graph does not need               |
 
 ONNX Runtime's own optimiser runs before SplitFusions and before ShortenNames (``graph/optimizer.py``).
 """
