@@ -78,10 +78,6 @@ __all__ = [
 ]
 
 
-#: What `edge-mrl sync` returns where a server refuses the device until a person changes something.
-REFUSED_EXIT_CODE = 6
-
-
 class EdgeMrlError(Exception):
     """Base of all errors here; ``exit_code`` is what the command line returns for it."""
 
@@ -244,7 +240,10 @@ class ServerError(NetworkError):
         status: The HTTP status.
         code: The kind of refusal, as FORMAT.md, "Wire", lists them.
         details: Everything the server said about it, by name.
+        refused_exit_code: What `edge-mrl sync` returns where it refuses until a person changes something.
     """
+
+    refused_exit_code: ClassVar[int] = 6
 
     def __init__(
         self,

@@ -12,10 +12,10 @@ from edge_mrl.cli.common.output import count, duration, print_json, size, snippe
 from edge_mrl.cli.common.progress import Progress
 from edge_mrl.cli.common.stores import add_store, key_of, say_obstacle
 from edge_mrl.errors import (
-    REFUSED_EXIT_CODE,
     EdgeMrlError,
     GateError,
     NetworkError,
+    ServerError,
     StoreBusyError,
     UsageError,
 )
@@ -241,7 +241,7 @@ def _once(client: SyncClient, args: argparse.Namespace) -> int:
 def _exit_code(outcome: Outcome) -> int:
     if outcome.cause in (None, "policy"):
         return GateError.exit_code if outcome.differs else 0
-    codes = {"internal": EdgeMrlError.exit_code, "refused": REFUSED_EXIT_CODE}
+    codes = {"internal": EdgeMrlError.exit_code, "refused": ServerError.refused_exit_code}
     return codes.get(outcome.cause, NetworkError.exit_code)
 
 
@@ -270,7 +270,7 @@ def _watch(client: SyncClient, args: argparse.Namespace) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
     refused = bool(last) and last[0].cause == "refused"
-    return REFUSED_EXIT_CODE if refused else 0
+    return ServerError.refused_exit_code if refused else 0
 
 
 def _warn(outcome: Outcome, client: SyncClient, args: argparse.Namespace) -> None:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from edge_mrl.sync.credentials import Credentials
     from edge_mrl.sync.identity.marks import Marks
 
-__all__ = ["SNAPSHOT_BYTES", "Remote"]
+__all__ = ["Remote"]
 
 #: Bytes of a snapshot in one request: cheap to repeat, and large beside the time of a round trip.
 SNAPSHOT_BYTES = 4 << 20

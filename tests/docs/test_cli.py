@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge_mrl.cli import COMMANDS, EXTRAS, main
-from edge_mrl.errors import REFUSED_EXIT_CODE, EdgeMrlError
+from edge_mrl.errors import EdgeMrlError, ServerError
 from tests.docs import cli
 from tests.docs.pages import PAGES, ROOT, code_of
 
@@ -84,7 +84,12 @@ def kinds(kind: type[EdgeMrlError]) -> Iterator[type[EdgeMrlError]]:
 
 def test_exit_codes_of_the_page_are_those_of_the_errors() -> None:
     codes = {kind.exit_code for kind in kinds(EdgeMrlError)}
-    codes |= {0, REFUSED_EXIT_CODE, cli.edge_mrl_cli.INTERRUPTED, cli.edge_mrl_cli.PIPE_CLOSED}
+    codes |= {
+        0,
+        ServerError.refused_exit_code,
+        cli.edge_mrl_cli.INTERRUPTED,
+        cli.edge_mrl_cli.PIPE_CLOSED,
+    }
     assert [int(code) for code in re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)] == sorted(codes)
 
 

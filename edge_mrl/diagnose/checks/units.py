@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 
 from edge_mrl.diagnose.findings import Finding
-from edge_mrl.errors import REFUSED_EXIT_CODE
+from edge_mrl.errors import ServerError
 
 __all__ = ["check_units"]
 
@@ -29,7 +29,7 @@ _MEANINGS = {
     2: "it is not enrolled, or its store or bundle cannot be used",
     3: "a package is missing",
     4: "the network or a server failed",
-    REFUSED_EXIT_CODE: "its server refuses it until a person changes something",
+    ServerError.refused_exit_code: "its server refuses it until a person changes something",
 }
 
 

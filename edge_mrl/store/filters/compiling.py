@@ -18,7 +18,6 @@ from edge_mrl.store.filters.values import NUMBER, TEXT, kind_of
 from edge_mrl.store.keywords.expression import match_expression
 
 __all__ = [
-    "EVERYTHING",
     "Condition",
     "Group",
     "Leaf",
@@ -44,7 +43,7 @@ Query = tuple[str, list[Any]]
 
 _COMPARE = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _LEAF = "SELECT document FROM fields WHERE name = ?"
-EVERYTHING: Query = ("SELECT key AS document FROM documents", [])
+_EVERYTHING: Query = ("SELECT key AS document FROM documents", [])
 _COMPOUND = {"all": "INTERSECT", "any": "UNION", "none": "EXCEPT"}
 _HELP = (
     'expected {"name": value}, with $eq $ne $in $nin $gt $gte $lt $lte $contains $exists $not for a '
@@ -97,7 +96,7 @@ def compile_filter(where: Mapping[str, Any]) -> Query:
         UsageError: ``where`` is not such a filter.
     """
     condition = parse(where)
-    return EVERYTHING if condition is None else select(condition)
+    return _EVERYTHING if condition is None else select(condition)
 
 
 def compile_condition(where: Mapping[str, Any], key: str) -> Query:
@@ -288,7 +287,7 @@ def select(condition: Condition) -> Query:
         return condition.query
     parts = [select(part) for part in condition.parts]
     if condition.how == "none":
-        parts.insert(0, EVERYTHING)
+        parts.insert(0, _EVERYTHING)
     selects = [f"SELECT document FROM ({sql})" for sql, _ in parts]  # noqa: S608 - own text
     return f" {_COMPOUND[condition.how]} ".join(selects), _values(parts)
 
