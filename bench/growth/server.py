@@ -27,9 +27,9 @@ import numpy as np
 
 from bench.growth.device import Times, chart, commit_of, table
 from bench.support.machine import RESULTS, save
+from bench.sync.throughput import database
 from edge_mrl.wire.clock import next_stamp
 from edge_mrl.wire.frames import Item, encode_items
-from tests.support.postgres import UnavailableError, started
 from tests.support.serving import Caller, Serving, admin, enroll, units
 
 ROOT = Path(__file__).parent.parent.parent
@@ -63,7 +63,7 @@ def main() -> int:
         for tree, path in trees.items():
             shutil.rmtree(FILES, ignore_errors=True)
             FILES.mkdir(parents=True)
-            with _database(kind) as where, _code_of(path):
+            with database(kind, FILES) as where, _code_of(path):
                 for rows, times in grow(where, sorted(set(args.rows))):
                     for name, ms in times.items():
                         found[f"{kind}, {name}"][tree][str(rows)] = ms
@@ -78,18 +78,6 @@ def main() -> int:
     print(table(found))
     print(f"written to {path.relative_to(ROOT)} and {plot.relative_to(ROOT)}")
     return 0
-
-
-@contextmanager
-def _database(kind: str) -> Iterator[str]:
-    if kind == "sqlite":
-        yield str(FILES / "server.db")
-        return
-    try:
-        with started({"shared_buffers": "128MB"}) as server:
-            yield server.url
-    except UnavailableError as error:
-        raise SystemExit(f"PostgreSQL cannot be run here: {error}") from error
 
 
 @contextmanager

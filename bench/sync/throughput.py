@@ -145,12 +145,12 @@ class Work:
         return took
 
 
-def measure(database: str, work: Work) -> dict[str, Any]:
-    """Everything, against one database."""
-    print(f"{database}:", file=sys.stderr)
-    folder = FILES / database
+def measure(name: str, work: Work) -> dict[str, Any]:
+    """Everything, against one kind of database."""
+    print(f"{name}:", file=sys.stderr)
+    folder = FILES / name
     folder.mkdir()
-    with _database(database, folder) as where, serving(where, "--device-rate", "100000") as server:
+    with database(name, folder) as where, serving(where, "--device-rate", "100000") as server:
         result = _stores(work, server, where, folder)
         result["server_alone"] = _server_alone(work, server, where)
         result["server_peak_rss_mb"] = _peak_rss_mb(server)
@@ -158,7 +158,8 @@ def measure(database: str, work: Work) -> dict[str, Any]:
 
 
 @contextmanager
-def _database(name: str, folder: Path) -> Iterator[str]:
+def database(name: str, folder: Path) -> Iterator[str]:
+    """A new database, in a folder or on a PostgreSQL of its own; how a server is told of it."""
     if name == "sqlite":
         yield str(folder / "server.db")
         return
